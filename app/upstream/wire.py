@@ -1,0 +1,124 @@
+"""Reading what a model server sent. Pure functions; hostile bytes become `UpstreamError`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import httpx
+import json_repair
+import jsonschema
+import orjson
+
+from app.exceptions import UpstreamError, UpstreamRejected
+from app.trajectory import Cost
+from app.upstream.types import Completion
+
+MAX_PARSED = 20_000
+"""Characters that the tolerant parser looks at: its repair is not linear."""
+
+
+def parse_completion(content: bytes) -> Completion:
+    """One choice of a chat completion. Raises `UpstreamError` when it isn't one."""
+    try:
+        body = orjson.loads(content)
+        choice = body["choices"][0]
+        message = choice["message"]
+        text = message.get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError("content is not text")
+        raw = choice.get("logprobs")
+        return Completion(
+            text=text,
+            finish_reason=choice.get("finish_reason"),
+            reasoning=message.get("reasoning_content") or message.get("reasoning"),
+            logprobs=token_logprobs(raw),
+            raw_logprobs=raw,
+            cost=parse_usage(body.get("usage")),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UpstreamError("the model server's answer can't be read") from error
+
+
+def token_logprobs(raw: Any) -> tuple[float, ...] | None:
+    """Finite log-probabilities of the sampled tokens; None when there are none."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("content"), list):
+        return None
+    values = tuple(
+        float(entry["logprob"])
+        for entry in raw["content"]
+        if isinstance(entry, dict) and isinstance(entry.get("logprob"), int | float)
+    )
+    finite = tuple(value for value in values if math.isfinite(value))
+    return finite or None
+
+
+def parse_usage(usage: Any) -> Cost:
+    if not isinstance(usage, dict):
+        return Cost(calls=1)
+
+    def count(name: str) -> int:
+        value = usage.get(name)
+        return value if isinstance(value, int) and value >= 0 else 0
+
+    return Cost(1, count("prompt_tokens"), count("completion_tokens"))
+
+
+def parse_object(text: str, schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The JSON object in a model's text that fits the schema's shape (patterns aside)."""
+    from app.upstream.capabilities import without_patterns
+
+    start = text.find("{")
+    if start < 0:
+        return None
+    found = json_repair.loads(text[start : start + MAX_PARSED])
+    if isinstance(found, list):
+        found = next((item for item in found if isinstance(item, dict)), None)
+    if not isinstance(found, dict):
+        return None
+    try:
+        jsonschema.validate(found, without_patterns(schema))
+    except jsonschema.ValidationError:
+        return None
+    return found
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds of a Retry-After header, when it gives seconds."""
+    try:
+        return max(0.0, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def upstream_error(response: httpx.Response) -> UpstreamError:
+    """The error for a non-200 answer whose body has been read; a 4xx keeps status and body."""
+    return error_from(response.status_code, response.content, retry_after(response))
+
+
+def error_from(status: int, content: bytes, after: float | None) -> UpstreamError:
+    body: dict[str, Any] | None = None
+    message = f"the model server answered {status}"
+    param: str | None = None
+    code: str | None = None
+    try:
+        loaded = orjson.loads(content)
+    except ValueError:
+        loaded = None
+    if isinstance(loaded, dict):
+        # {"error": {...}} as OpenAI and vLLM say it, {"error": "text"}, or {"detail": ...}
+        inner = loaded.get("error", loaded)
+        if isinstance(inner, dict):
+            message = str(inner.get("message") or inner.get("detail") or message)
+            param = inner.get("param") if isinstance(inner.get("param"), str) else None
+            code = inner.get("code") if isinstance(inner.get("code"), str) else None
+            body = loaded if "error" in loaded else None
+        elif isinstance(inner, str):
+            message = inner
+    if 400 <= status < 500:
+        return UpstreamRejected(
+            message, status=status, body=body, param=param, code=code, retry_after=after
+        )
+    error = UpstreamError(message, retry_after=after)
+    error.status = status if status in (500, 502, 503, 504) else 502
+    return error
