@@ -1,0 +1,50 @@
+"""Fixtures for all tests. Only loopback can be reached, whatever a test or a library tries."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes import HashEmbedder, ScriptedUpstream
+
+_LOOPBACK = ("127.", "localhost", "::1", "0.0.0.0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    # A developer's own settings must not steer the tests.
+    for name in [name for name in os.environ if name.startswith("TTCL_")]:
+        if not name.startswith("TTCL_TEST_"):
+            del os.environ[name]
+    sys.addaudithook(_loopback_only)
+
+
+def _loopback_only(event: str, args: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        address = args[1]
+    elif event == "socket.getaddrinfo":
+        address = args
+    else:
+        return
+    if not isinstance(address, tuple) or address[0] is None:
+        return  # a Unix socket, or the wildcard of a listener
+    host = address[0].decode() if isinstance(address[0], bytes) else str(address[0])
+    if not host.startswith(_LOOPBACK):
+        raise PermissionError(f"tests reach loopback only, not {host}")
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as server:
+        yield server
+
+
+@pytest.fixture
+def embedder() -> HashEmbedder:
+    return HashEmbedder()
