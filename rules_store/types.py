@@ -7,6 +7,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""One embedding, shape (dimension,). The store normalises to unit length what it is given."""
+
 
 class Polarity(StrEnum):
     POSITIVE = "positive"
@@ -113,6 +119,8 @@ class Job:
     state: JobState
     attempts: int
     payload: dict[str, Any]
+    owner: str | None = None
+    """Who holds the lease. With `attempts` it is the proof that a result may be written."""
     last_error: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -162,3 +170,145 @@ class RuleFilter:
     text: str | None = None
     """Case-insensitive substring of text or trigger."""
     source_episode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFilter:
+    namespace: str | None = None
+    status: EpisodeStatus | None = None
+    mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vectors:
+    """Embeddings of one rule under the store's model; None where there is no text to embed, or
+    where it could not be embedded yet."""
+
+    text: Vector | None = None
+    trigger: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One retrieved rule with the unit vector of its text, for diversification (MMR)."""
+
+    hit: RuleHit
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """One distilled rule on its way into the store: state ACTIVE or QUARANTINED (with reason)."""
+
+    rule: NewRule
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """Vectors for a stored rule as it was at `version`; dropped when the rule has changed since."""
+
+    rule_id: str
+    version: int
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What learning cost upstream: requests sent, prompt and completion tokens together."""
+
+    calls: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Outcome of `apply_learning`."""
+
+    learned: tuple[Learned, ...] = ()
+    evicted: tuple[str, ...] = ()
+    """Ids of the rules that were retired to keep within the capacity."""
+    already: bool = False
+    """True: this job had been applied before and nothing was changed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Outcome of `begin_episode`. The episode exists in either case."""
+
+    episode_id: str
+    duplicate_of: str | None = None
+    """Id of the episode that came first under the same request id."""
+    same_body_as: str | None = None
+    """Id of the latest earlier episode with the same body hash within the retry window."""
+
+    @property
+    def duplicate(self) -> bool:
+        return self.duplicate_of is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The index against SQL, for this process and its embedding model."""
+
+    indexed: int
+    """Rules in the index (active and candidate)."""
+    stored: int
+    """Active and candidate rules in SQL."""
+    unembedded: int
+    """Of these, rules that still lack a vector of the current embedding model."""
+    behind: int
+    """Events that the index has not seen yet."""
+
+    @property
+    def ok(self) -> bool:
+        return self.indexed == self.stored and self.behind == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Exact counts at one moment."""
+
+    namespaces: int
+    rules: dict[str, int]
+    """By state."""
+    rules_by_polarity: dict[str, int]
+    """Active rules only."""
+    rules_by_namespace: dict[str, dict[str, int]]
+    """Namespace -> state -> rules."""
+    episodes: dict[str, int]
+    """By status."""
+    jobs: dict[str, int]
+    """By state."""
+    last_event: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What an operator may tune. Times are in seconds."""
+
+    capacity: int = 1000
+    """Active rules per namespace; one more retires another (`pruning`)."""
+    pruning: Pruning = Pruning.FIFO
+    merge_threshold: float = 0.95
+    """Cosine of two rule texts from which they are the same rule."""
+    busy_timeout: float = 5.0
+    """How long a write waits for another process's write on SQLite."""
+    begin_timeout: float = 0.25
+    """The same for `begin_episode`, which a client waits for."""
+    lease: float = 15.0
+    """A running job that is not heard of for this long may be taken by another worker."""
+    max_attempts: int = 5
+    retry_delay: float = 2.0
+    """Before the second attempt; doubles with each further one, up to five minutes."""
+    retry_window: float = 300.0
+    """Within which an equal body counts as a client's retry (`Begun.same_body_as`)."""
+    pool_size: int = 4
+    """Database connections."""
+
+
+EVERY_RULE = RuleFilter()
+EVERY_EPISODE = EpisodeFilter()
+NO_VECTORS = Vectors()
+NO_SPEND = Spend()
+DEFAULT_OPTIONS = StoreOptions()

@@ -1,0 +1,1 @@
+"""The rule store: SQL as the truth, FAISS as its cache. Imports nothing from `app`."""

@@ -1,0 +1,77 @@
+"""Every error the store raises on purpose. It knows no HTTP; the gateway maps them.
+
+StoreError
+├── StoreUnavailable      the database can't be used now; one sentence, nothing was changed
+├── UnknownNamespace      no such namespace
+├── UnknownRule           no such rule, or no such version of it
+├── UnknownEpisode        no such episode
+├── DuplicateRule         the same text is there already    (rule_id names it)
+├── VersionConflict       the rule changed meanwhile        (current is its version)
+├── InvalidTransition     the rule's state doesn't allow it
+├── LeaseLost             the job belongs to another worker by now
+├── InvalidVector         an embedding that can't be indexed (also a ValueError)
+└── InvalidCursor         not a cursor of this listing       (also a ValueError)
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of the tree; `str(error)` is a sentence for people."""
+
+
+class StoreUnavailable(StoreError):
+    """Locked, full, damaged, unreachable or of an unknown schema."""
+
+
+class UnknownNamespace(StoreError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no namespace {name!r}.")
+        self.name = name
+
+
+class UnknownRule(StoreError):
+    def __init__(self, rule_id: str, version: int | None = None) -> None:
+        what = f"rule {rule_id!r}" if version is None else f"version {version} of rule {rule_id!r}"
+        super().__init__(f"There is no {what}.")
+        self.rule_id = rule_id
+        self.version = version
+
+
+class UnknownEpisode(StoreError):
+    def __init__(self, episode_id: str) -> None:
+        super().__init__(f"There is no episode {episode_id!r}.")
+        self.episode_id = episode_id
+
+
+class DuplicateRule(StoreError):
+    def __init__(self, rule_id: str) -> None:
+        super().__init__(f"Rule {rule_id!r} of this namespace and polarity has the same text.")
+        self.rule_id = rule_id
+
+
+class VersionConflict(StoreError):
+    def __init__(self, rule_id: str, expected: int, current: int) -> None:
+        super().__init__(f"Rule {rule_id!r} is at version {current}, not {expected}.")
+        self.rule_id = rule_id
+        self.expected = expected
+        self.current = current
+
+
+class InvalidTransition(StoreError):
+    """The sentence says which state forbids what."""
+
+
+class LeaseLost(StoreError):
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"The lease of job {job_id} has passed to another worker.")
+        self.job_id = job_id
+
+
+class InvalidVector(StoreError, ValueError):
+    """NaN, infinite, zero or of a wrong dimension."""
+
+
+class InvalidCursor(StoreError, ValueError):
+    def __init__(self) -> None:
+        super().__init__("The cursor is not one that this listing gave out.")
