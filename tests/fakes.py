@@ -49,7 +49,9 @@ __all__ = [
     "HashEmbedder",
     "Reply",
     "ScriptedUpstream",
+    "instance_of",
     "is_distiller",
+    "is_structured_step",
     "is_student",
     "is_teacher",
     "is_tutor",
@@ -101,11 +103,16 @@ def is_tutor(body: Body) -> bool:
 
 
 def is_student(body: Body) -> bool:
-    return "response_format" not in body and body.get("temperature") == 0.7
+    return not is_structured_step(body) and body.get("temperature") == 0.7
 
 
 def is_teacher(body: Body) -> bool:
-    return "response_format" not in body and body.get("temperature") == 0
+    return not is_structured_step(body) and body.get("temperature") == 0
+
+
+def is_structured_step(body: Body) -> bool:
+    """A Tutor's or a distiller's call, whatever it samples with."""
+    return is_tutor(body) or is_distiller(body)
 
 
 class ScriptedUpstream:
@@ -131,6 +138,7 @@ class ScriptedUpstream:
                     Route("/v1/chat/completions", ChatEndpoint(self), methods=["POST"]),
                     Route("/v1/models", self._list_models),
                     Route("/tokenize", self._tokenize, methods=["POST"]),
+                    Route("/v1/embeddings", self._embeddings, methods=["POST"]),
                     Route("/health", self._health),
                 ]
             )
@@ -263,6 +271,18 @@ class ScriptedUpstream:
             {"count": count, "max_model_len": self.max_model_len, "tokens": list(range(count))}
         )
 
+    async def _embeddings(self, request: Request) -> Response:
+        """`HashEmbedder` behind the OpenAI embeddings API, for gateways in other processes."""
+        call = self.record(request, await request.body())
+        texts = call.body["input"]
+        rows = await HashEmbedder().embed([texts] if isinstance(texts, str) else texts)
+        call.finished = time.monotonic()
+        data = [
+            {"object": "embedding", "index": index, "embedding": row.tolist()}
+            for index, row in enumerate(rows)
+        ]
+        return JSONResponse({"object": "list", "data": data, "model": call.body.get("model")})
+
     async def _health(self, request: Request) -> Response:
         self.record(request, b"").finished = time.monotonic()
         return Response(status_code=200 if self.healthy else 503)
@@ -328,7 +348,8 @@ class HashEmbedder:
         rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in re.findall(r"\w+", text.lower()) or [""]:
-                digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
-                row[int.from_bytes(digest[:4], "little") % self.dimension] += 1.0
+                # Several signed places a word, so that no two words ever fall together.
+                places = np.frombuffer(hashlib.blake2b(word.encode()).digest(), dtype="<u4")
+                np.add.at(row, (places >> 1) % self.dimension, np.where(places & 1, 0.25, -0.25))
             row /= np.linalg.norm(row)
         return rows
