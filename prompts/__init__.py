@@ -1,0 +1,1 @@
+"""Prompt packs: one folder per domain, read by `app.templates`. No code lives here."""
