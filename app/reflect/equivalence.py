@@ -76,6 +76,14 @@ class Equivalence:
         left, right = sorted((read(a), read(b)), key=_order)
         return left == right or await self._same(left, right, deadline)
 
+    async def readable(self, answer: str) -> bool:
+        """Whether an answer can be compared as mathematics, or is plain words or a number."""
+        reading = read(answer)
+        if not isinstance(reading, Formula):
+            return True
+        deadline = asyncio.get_running_loop().time() + self._total_seconds
+        return await self._asked({"parse": reading.text}, ("parse", reading.text), deadline)
+
     async def close(self) -> None:
         async with self._turn:
             await self._end(exited=False)

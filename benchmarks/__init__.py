@@ -1,0 +1,4 @@
+"""The benchmark runner: does the loop help, compared with the same number of calls?
+
+Labels live here only; nothing under `app/` ever sees one.
+"""

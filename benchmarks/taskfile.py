@@ -1,0 +1,141 @@
+"""A task is one YAML file: where its questions are, how they are asked and how they are graded.
+
+A new task needs no code: `ttcl bench run --task my.yaml`. The shipped ones are in `tasks/`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from app.exceptions import ConfigurationError
+from app.trajectory import Task as Kind
+
+TASKS_DIR = Path(__file__).parent / "tasks"
+GRADERS = ("math", "exact", "choice", "rouge", "bertscore")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSource(_Strict):
+    """Where the rows are: a file beside the YAML, or a data set by hub name."""
+
+    path: str | None = None
+    hub: str | None = None
+    config: str | None = None
+    split: str = "test"
+
+
+class Columns(_Strict):
+    """Names of the columns; several names are tried in turn, as copies of one set differ."""
+
+    id: tuple[str, ...] = ("id",)
+    question: tuple[str, ...] = ("question",)
+    answer: tuple[str, ...] = ("answer",)
+    grader: tuple[str, ...] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class Sample(_Strict):
+    question: str
+    answer: str
+
+
+class TaskFile(_Strict):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    version: int = Field(ge=1)
+    about: str
+    sample: Sample
+    source: DataSource | None = None
+    columns: Columns = Columns()
+    answer_pattern: str | None = None
+    """Regular expression whose first group is the gold answer within its column."""
+    prompt: str = "{{ question }}"
+    """Jinja template of the user message; it sees the row's columns, `answer` excepted."""
+    domain: str = "default"
+    """Prompt pack."""
+    kind: Kind = Kind.CLOSED
+    grader: str
+    max_tokens: int = Field(1024, ge=1)
+    """Limit of every answer, in every arm."""
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _one_group(cls, value: str | None) -> str | None:
+        try:
+            if value is not None and re.compile(value).groups < 1:
+                raise ValueError("must have one group")
+        except re.error as error:
+            raise ValueError(f"is not a regular expression ({error})") from error
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskFile:
+        if self.grader not in GRADERS:
+            raise ValueError(f"grader: '{self.grader}' is none of {', '.join(GRADERS)}")
+        if self.kind is Kind.AUTO:
+            raise ValueError("kind: must be closed or open")
+        try:
+            _JINJA.from_string(self.prompt)
+        except TemplateError as error:
+            raise ValueError(f"prompt: {error}") from error
+        return self
+
+    def render(self, row: dict[str, Any]) -> str:
+        """The user message of one row. Raises `ConfigurationError` for a column it lacks."""
+        try:
+            return _JINJA.from_string(self.prompt).render(row).strip()
+        except TemplateError as error:
+            raise ConfigurationError(f"task {self.name}: prompt: {error}") from error
+
+
+_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+
+
+def shipped_tasks() -> list[str]:
+    return sorted(path.stem for path in TASKS_DIR.glob("*.yaml"))
+
+
+def task_path(name: str) -> Path:
+    """The file of a shipped task's name, or of a path. Raises `ConfigurationError`."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigurationError(f"the task file {name} does not exist")
+        return path
+    if name not in shipped_tasks():
+        raise ConfigurationError(
+            f"there is no task '{name}': name a YAML file, or one of {', '.join(shipped_tasks())}"
+        )
+    return TASKS_DIR / f"{name}.yaml"
+
+
+def load_task(name: str) -> TaskFile:
+    """Read a task by name or path. Raises `ConfigurationError` with one sentence."""
+    path = task_path(name)
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigurationError(f"{path} is not readable YAML: {detail}") from error
+    if not isinstance(fields, dict):
+        raise ConfigurationError(f"{path} must hold a mapping of task fields")
+    try:
+        return TaskFile.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{path}: {where + ': ' if where else ''}{reason}") from error
