@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from rules_store.types import Pruning
 
 PREFIX = "TTCL_"
 NAMESPACE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+NAMESPACE = re.compile(NAMESPACE_PATTERN)
 
 
 class LogFormat(StrEnum):
@@ -104,6 +106,11 @@ class Settings(BaseSettings):
     explore_concurrency: int = Field(
         8, ge=1, description="Most upstream calls that one exploration has under way"
     )
+    sample_max_tokens: int = Field(
+        1024,
+        ge=16,
+        description="Most tokens of one of the loop's own samples where the client set no limit",
+    )
     early_stop: bool | None = Field(
         None, description="Cancel calls that can't change the outcome; unset: no, under `paper`"
     )
@@ -129,6 +136,9 @@ class Settings(BaseSettings):
         2_000_000, ge=0, description="Learning budget per namespace: tokens per hour"
     )
     learn_concurrency: int = Field(1, ge=1, le=64, description="Learning jobs at a time")
+    learn_call_concurrency: int = Field(
+        2, ge=1, le=256, description="Upstream calls of learning at a time, all jobs together"
+    )
     learn_backlog: int = Field(
         10_000, ge=0, description="Most jobs waiting; above it new ones are skipped, and said so"
     )

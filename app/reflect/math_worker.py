@@ -38,7 +38,6 @@ def _parsed(text: str) -> tuple[Any, ...]:
     return tuple(parse(f"${text}$", parsing_timeout=None))
 
 
-@lru_cache(maxsize=512)
 def _value(expression: Any) -> Any:
     """The number an expression without variables stands for; None for anything else."""
     from sympy import Expr, N

@@ -1,0 +1,183 @@
+"""`/admin/v1`: rules, episodes and stats, for whoever holds the admin key."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from app.api.dependencies import AdminKey, State
+from app.api.schemas import (
+    RuleCreate,
+    RulePatch,
+    RuleRestore,
+    VersionedWrite,
+    episode_shape,
+    event_shape,
+    list_shape,
+    rule_shape,
+)
+from app.exceptions import NotFound
+from app.settings import NAMESPACE_PATTERN
+from app.state import AppState
+from app.upstream.embeddings import EmbeddingFailed
+from rules_store.types import (
+    EpisodeFilter,
+    EpisodeStatus,
+    NewRule,
+    Polarity,
+    RuleFilter,
+    RuleState,
+    Vectors,
+)
+
+router = APIRouter(prefix="/admin/v1", dependencies=[AdminKey])
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+Cursor = Annotated[str | None, Query(max_length=500)]
+Namespace = Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)]
+
+
+@router.get("/rules", summary="List rules, newest first")
+async def list_rules(
+    state: State,
+    namespace: Namespace = None,
+    polarity: Polarity | None = None,
+    rule_state: Annotated[RuleState | None, Query(alias="state")] = None,
+    domain: Annotated[str | None, Query(max_length=64)] = None,
+    q: Annotated[str | None, Query(max_length=500, description="Text in rule or trigger")] = None,
+    source_episode: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    await _known_namespace(state, namespace)
+    where = RuleFilter(
+        namespace=namespace,
+        polarity=polarity,
+        state=rule_state,
+        domain=domain,
+        text=q,
+        source_episode=source_episode,
+    )
+    page = await state.store.list_rules(where, limit=limit, cursor=cursor)
+    return list_shape(page, [rule_shape(rule) for rule in page.items])
+
+
+@router.post("/rules", status_code=201, summary="Write a rule by hand")
+async def create_rule(body: RuleCreate, state: State) -> dict[str, Any]:
+    vectors = await _vectors(state, body.text, body.trigger)
+    await state.store.ensure_namespace(body.namespace, actor=body.actor)
+    new = NewRule(
+        namespace=body.namespace,
+        polarity=body.polarity,
+        text=body.text,
+        trigger=body.trigger,
+        domain=body.domain,
+        state=body.state,
+    )
+    rule = await state.store.create_rule(new, vectors, actor=body.actor, reason=body.reason)
+    return rule_shape(rule)
+
+
+@router.get("/rules/{rule_id}", summary="One rule with its history")
+async def get_rule(rule_id: str, state: State) -> dict[str, Any]:
+    rule = await state.store.get_rule(rule_id)
+    events = await state.store.rule_events(rule_id)
+    return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
+
+
+@router.patch("/rules/{rule_id}", summary="Change a rule's text, trigger or domain")
+async def patch_rule(rule_id: str, body: RulePatch, state: State) -> dict[str, Any]:
+    await state.store.get_rule(rule_id)
+    vectors = await _vectors(state, body.text, body.trigger)
+    rule = await state.store.patch_rule(
+        rule_id,
+        text=body.text,
+        trigger=body.trigger,
+        domain=body.domain,
+        vectors=vectors,
+        expected_version=body.expected_version,
+        actor=body.actor,
+        reason=body.reason,
+    )
+    return rule_shape(rule)
+
+
+@router.post("/rules/{rule_id}/retire", summary="Take a rule out of use")
+async def retire_rule(rule_id: str, body: VersionedWrite, state: State) -> dict[str, Any]:
+    rule = await state.store.retire_rule(
+        rule_id,
+        actor=body.actor,
+        reason=body.reason,
+        expected_version=body.expected_version,
+    )
+    return rule_shape(rule)
+
+
+@router.post("/rules/{rule_id}/restore", summary="Reactivate a rule, or give it an old text back")
+async def restore_rule(rule_id: str, body: RuleRestore, state: State) -> dict[str, Any]:
+    vectors = Vectors()
+    if body.version is not None:
+        old = await state.store.rule_at_version(rule_id, body.version)
+        vectors = await _vectors(state, old.text, old.trigger)
+    rule = await state.store.restore_rule(
+        rule_id,
+        version=body.version,
+        vectors=vectors,
+        expected_version=body.expected_version,
+        actor=body.actor,
+        reason=body.reason,
+    )
+    return rule_shape(rule)
+
+
+@router.get("/episodes", summary="List episodes, newest first")
+async def list_episodes(
+    state: State,
+    namespace: Namespace = None,
+    status: EpisodeStatus | None = None,
+    mode: Annotated[str | None, Query(pattern="^(steer|explore)$")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    await _known_namespace(state, namespace)
+    where = EpisodeFilter(namespace=namespace, status=status, mode=mode)
+    page = await state.store.list_episodes(where, limit=limit, cursor=cursor)
+    return list_shape(page, [episode_shape(episode, full=False) for episode in page.items])
+
+
+@router.get("/episodes/{episode_id}", summary="One episode with its full trace")
+async def get_episode(episode_id: str, state: State) -> dict[str, Any]:
+    return episode_shape(await state.store.get_episode(episode_id), full=True)
+
+
+@router.get("/stats", summary="Counts of rules, episodes and jobs, and the index against SQL")
+async def stats(state: State) -> dict[str, Any]:
+    return {
+        "object": "stats",
+        **asdict(await state.store.stats()),
+        "index": asdict(await state.store.parity()),
+    }
+
+
+async def _known_namespace(state: AppState, namespace: str | None) -> None:
+    if namespace is not None and not await state.store.namespace_exists(namespace):
+        raise NotFound(
+            f"There is no namespace '{namespace}'", param="namespace", code="namespace_not_found"
+        )
+
+
+async def _vectors(state: AppState, text: str | None, trigger: str | None) -> Vectors:
+    """Vectors of what is given. While the embedder is down the rule is written without; the
+    background brings them later."""
+    texts = [part for part in (text, trigger) if part]
+    if not texts or not state.embedder.ready:
+        return Vectors()
+    try:
+        rows = list(await state.embedder.embed(texts))
+    except EmbeddingFailed:
+        return Vectors()
+    return Vectors(
+        text=rows.pop(0) if text else None, trigger=rows.pop(0) if trigger else None
+    )

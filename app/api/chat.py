@@ -1,0 +1,139 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.dependencies import ClientKey, State
+from app.api.relay import ClientGone, EventStream, until_disconnect
+from app.chat.call import ChatCall
+from app.exceptions import InvalidRequest, TTCLError
+from app.protocol import ChatRequest, TTCLOptions, parse_chat, parse_json, split_model
+from app.settings import NAMESPACE
+from app.state import AppState
+from app.trajectory import Mode
+
+router = APIRouter()
+log = structlog.get_logger(__name__)
+
+MODE_HEADER = "x-ttcl-mode"
+NAMESPACE_HEADER = "x-ttcl-namespace"
+FORWARDED = ("x-session-id", "traceparent", "tracestate")
+CLIENT_CLOSED_REQUEST = 499
+
+BODY_SCHEMA: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
+    }
+}
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a chat request, steered by the rules that fit it",
+    dependencies=[ClientKey],
+    openapi_extra=BODY_SCHEMA,
+    response_model=None,
+)
+async def chat_completions(request: Request, state: State) -> Response:
+    started = time.perf_counter()
+    raw = await request.body()
+    mode = "unknown"
+    status = 500
+    try:
+        call = await _call(request, raw, state)
+        mode = call.mode.value
+        response = await _respond(request, call, state)
+        status = response.status_code
+        return response
+    except TTCLError as error:
+        status = error.status
+        raise
+    finally:
+        state.metrics.requests.labels(mode, str(status)).inc()
+        state.metrics.seconds.labels(mode).observe(time.perf_counter() - started)
+
+
+async def _respond(request: Request, call: ChatCall, state: AppState) -> Response:
+    try:
+        if not call.request.stream:
+            answer = await until_disconnect(request, state.service.answer(call))
+            return Response(answer.content, headers=answer.headers, media_type="application/json")
+        stream, gone = await until_disconnect(request, state.service.stream(call))
+        return EventStream(stream, gone)
+    except ClientGone:
+        log.info("client gone", request_id=request.state.request_id)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _call(request: Request, raw: bytes, state: AppState) -> ChatCall:
+    """Everything that a request says about itself. Body beats header beats name beats default."""
+    body = parse_json(raw)
+    parsed = parse_chat(body)
+    options = parsed.ttcl or TTCLOptions()
+    model, named_mode = await _model(parsed.model, state)
+    domain = options.domain or "default"
+    if domain not in state.prompts.domains:
+        known = ", ".join(state.prompts.domains)
+        raise InvalidRequest(f"ttcl.domain: must be one of {known}", param="ttcl.domain")
+    own = "ttcl" in body
+    sent = {key: value for key, value in body.items() if key != "ttcl"}
+    sent["model"] = model.id
+    settings = state.settings
+    headers = {"X-Request-ID": request.state.request_id}
+    headers.update({k: request.headers[k] for k in FORWARDED if k in request.headers})
+    return ChatCall(
+        request=parsed,
+        body=sent,
+        raw=raw,
+        verbatim=not own and model.id == parsed.model,
+        asked_model=parsed.model,
+        model=model,
+        mode=options.mode or _header_mode(request) or named_mode or settings.mode,
+        namespace=options.namespace or _header_namespace(request) or settings.namespace,
+        domain=domain,
+        max_positive=_first(options.max_positive, settings.max_positive),
+        max_negative=_first(options.max_negative, settings.max_negative),
+        client_request_id=request.state.client_request_id,
+        is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        headers=headers,
+    )
+
+
+async def _model(name: str, state: AppState) -> tuple[Any, Mode | None]:
+    """The upstream's model and the mode that the name asks for; its own exact names win."""
+    base, mode = split_model(name)
+    if mode is not None and name not in await state.upstream.models():
+        return await state.upstream.resolve_model(base), mode
+    return await state.upstream.resolve_model(name), None
+
+
+def _header_mode(request: Request) -> Mode | None:
+    given = request.headers.get(MODE_HEADER)
+    if given is None:
+        return None
+    try:
+        return Mode(given.strip().lower())
+    except ValueError as error:
+        raise InvalidRequest(
+            "X-TTCL-Mode: must be off, steer or explore", param="X-TTCL-Mode"
+        ) from error
+
+
+def _header_namespace(request: Request) -> str | None:
+    given = request.headers.get(NAMESPACE_HEADER)
+    if given is not None and not NAMESPACE.match(given):
+        raise InvalidRequest(
+            "X-TTCL-Namespace: 1 to 64 letters, digits, '_', '.', '-'", param="X-TTCL-Namespace"
+        )
+    return given
+
+
+def _first(given: int | None, default: int) -> int:
+    return default if given is None else given

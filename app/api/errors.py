@@ -1,0 +1,82 @@
+"""One shape for every error, on every path: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.exceptions import Conflict, InvalidRequest, NotFound, Overloaded, TTCLError
+from app.protocol import param_name
+from rules_store import errors as store
+
+log = structlog.get_logger(__name__)
+
+
+def from_store(error: store.StoreError) -> TTCLError:
+    """The HTTP face of what the store refused."""
+    if isinstance(error, store.UnknownNamespace):
+        return NotFound(str(error), param="namespace", code="namespace_not_found")
+    if isinstance(error, store.UnknownRule):
+        return NotFound(str(error), param="rule", code="rule_not_found")
+    if isinstance(error, store.UnknownEpisode):
+        return NotFound(str(error), param="episode", code="episode_not_found")
+    if isinstance(error, store.InvalidCursor):
+        return InvalidRequest(str(error), param="cursor")
+    if isinstance(error, store.VersionConflict | store.InvalidTransition):
+        return Conflict(str(error))
+    if isinstance(error, store.StoreUnavailable):
+        return Overloaded(str(error), code="store_unavailable", retry_after=1)
+    return TTCLError(str(error))
+
+
+def render(error: TTCLError) -> JSONResponse:
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error.envelope(), status_code=error.status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers that keep this promise."""
+
+    @app.exception_handler(TTCLError)
+    async def _own(_: Request, error: TTCLError) -> JSONResponse:
+        return render(error)
+
+    @app.exception_handler(store.StoreError)
+    async def _store(_: Request, error: store.StoreError) -> JSONResponse:
+        return render(from_store(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return render(InvalidRequest("The body is not valid JSON", code="invalid_json"))
+        param = param_name(tuple(first["loc"][1:])) or "body"
+        return render(InvalidRequest(f"{param}: {first['msg']}", param=param))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        path = request.url.path
+        if error.status_code == 404:
+            response = render(NotFound(f"Unknown path: {request.method} {path}"))
+        else:
+            # 405 and whatever else the framework raises
+            phrase = HTTPStatus(error.status_code).phrase
+            wrapped = InvalidRequest(f"{phrase}: {request.method} {path}", code="method_not_allowed")
+            wrapped.status = error.status_code
+            response = render(wrapped)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("unexpected error", path=request.url.path, error=repr(error), exc_info=error)
+        return render(TTCLError("The server had an error while processing your request"))

@@ -1,0 +1,89 @@
+"""`/healthz` (the process), `/readyz` (what it needs, each named) and `/metrics`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from app.api.dependencies import State
+from app.exceptions import TTCLError
+from app.state import AppState
+from rules_store.errors import StoreError
+
+router = APIRouter()
+
+
+@router.get("/healthz", summary="Whether the process is alive")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Whether requests can be answered, and what is degraded")
+async def readyz(state: State) -> JSONResponse:
+    """503 while the upstream can't answer. A broken store or embedder leaves the service able to
+    answer, unsteered: 200 with `degraded` naming it."""
+    upstream = await _upstream(state)
+    checks = {
+        "upstream": upstream,
+        "database": await _database(state),
+        "index": await _index(state),
+        "embedder": _embedder(state),
+    }
+    degraded = [name for name, check in checks.items() if not check["ok"]]
+    status = "unavailable" if not upstream["ok"] else "degraded" if degraded else "ready"
+    body = {"status": status, "degraded": degraded, "checks": checks}
+    return JSONResponse(body, status_code=503 if status == "unavailable" else 200)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(state: State) -> Response:
+    state.metrics.jobs.set(state.worker.backlog)
+    for outcome, count in state.worker.outcomes.items():
+        state.metrics.outcomes.labels(outcome).set(count)
+    state.metrics.rules.set(state.store.indexed)
+    return Response(state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _upstream(state: AppState) -> dict[str, Any]:
+    try:
+        models = await state.upstream.models()
+    except TTCLError as error:
+        return {"ok": False, "reason": error.message}
+    return {
+        "ok": bool(models),
+        "models": sorted(models),
+        "capabilities": state.upstream.capabilities.as_dict(),
+    }
+
+
+async def _database(state: AppState) -> dict[str, Any]:
+    try:
+        await state.store.ping()
+    except StoreError as error:
+        return {"ok": False, "reason": str(error)}
+    return {"ok": True}
+
+
+async def _index(state: AppState) -> dict[str, Any]:
+    try:
+        parity = await state.store.parity()
+    except StoreError as error:
+        return {"ok": False, "reason": str(error)}
+    return {
+        "ok": parity.indexed == parity.stored,
+        "indexed": parity.indexed,
+        "stored": parity.stored,
+        "without_embedding": parity.unembedded,
+        "events_behind": parity.behind,
+    }
+
+
+def _embedder(state: AppState) -> dict[str, Any]:
+    embedder = state.embedder
+    check: dict[str, Any] = {"ok": embedder.ready, "model": embedder.name}
+    if not embedder.ready:
+        check["reason"] = getattr(embedder, "failure", None) or "loading"
+    return check

@@ -1,0 +1,91 @@
+"""Answers that stop working for a client that has gone.
+
+Starlette notices a closed connection only when it next writes. Here a listener waits for the
+disconnect beside the work, so that the upstream's generation is aborted within a second even
+while nothing is being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.chat.call import Stream
+
+T = TypeVar("T")
+
+STREAM_HEADERS = {
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+    "Content-Type": "text/event-stream; charset=utf-8",
+}
+
+
+class ClientGone(Exception):
+    """The client closed its connection; whatever worked for it has been cancelled."""
+
+
+async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client goes. Raises `ClientGone`.
+
+    The request's body must have been read before.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(_disconnected(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        await _cancel(task, gone)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(*tasks: asyncio.Future[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class EventStream(Response):
+    """Server-sent events from a generator of bytes, closed at once when the client goes."""
+
+    def __init__(self, stream: Stream, on_gone: Callable[[], Awaitable[None]]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self._stream = stream
+        self._on_gone = on_gone
+        self.init_headers({**STREAM_HEADERS, **stream.headers})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        writing = asyncio.ensure_future(self._write(send))
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
+            left = not writing.done()
+        finally:
+            await _cancel(writing, gone)
+            await self._stream.close()
+        if left:
+            await self._on_gone()
+        elif not writing.cancelled() and writing.exception() is not None:
+            raise writing.exception()  # type: ignore[misc]
+
+    async def _write(self, send: Send) -> None:
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        )
+        async for event in self._stream.events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,134 @@
+"""The admin API's shapes: what comes in (unknown fields refused) and what goes out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.settings import NAMESPACE_PATTERN
+from rules_store.types import Episode, Event, Page, Polarity, Rule, RuleState
+
+MAX_RULE_CHARS = 2000
+
+
+class Write(BaseModel):
+    """Every change says who made it and why; both go into the event log."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    actor: str = Field("admin", min_length=1, max_length=200)
+    reason: str = Field("", max_length=2000)
+
+
+class VersionedWrite(Write):
+    expected_version: int | None = Field(
+        None, ge=1, description="Refused with 409 when the rule has another version by now"
+    )
+
+
+class RuleCreate(Write):
+    namespace: str = Field(pattern=NAMESPACE_PATTERN)
+    polarity: Polarity
+    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
+    trigger: str = Field("", max_length=500)
+    domain: str = Field("default", min_length=1, max_length=64)
+    state: RuleState = RuleState.ACTIVE
+
+    _text = field_validator("text", "trigger")(lambda cls, value: clean(value))
+
+    @field_validator("text")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must not be blank")
+        return value
+
+
+class RulePatch(VersionedWrite):
+    text: str | None = Field(None, min_length=1, max_length=MAX_RULE_CHARS)
+    trigger: str | None = Field(None, max_length=500)
+    domain: str | None = Field(None, min_length=1, max_length=64)
+
+    @field_validator("text", "trigger")
+    @classmethod
+    def _clean(cls, value: str | None) -> str | None:
+        return None if value is None else clean(value)
+
+    @field_validator("text")
+    @classmethod
+    def _not_blank(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError("must not be blank")
+        return value
+
+
+class RuleRestore(VersionedWrite):
+    version: int | None = Field(
+        None, ge=1, description="Give the rule back its text of this version; unset: reactivate it"
+    )
+
+
+def clean(text: str) -> str:
+    """One line without control characters: a rule is one line of a prompt."""
+    printable = "".join(c if c.isprintable() or c.isspace() else " " for c in text)
+    return " ".join(printable.split())
+
+
+def rule_shape(rule: Rule) -> dict[str, Any]:
+    return {
+        "object": "rule",
+        **asdict(rule),
+        "polarity": rule.polarity.value,
+        "state": rule.state.value,
+        # Measured by the gated policy; null while nothing measures it.
+        "lift": None,
+        "created_at": _time(rule.created_at),
+        "updated_at": _time(rule.updated_at),
+    }
+
+
+def event_shape(event: Event) -> dict[str, Any]:
+    return {**asdict(event), "at": _time(event.at)}
+
+
+def episode_shape(episode: Episode, *, full: bool) -> dict[str, Any]:
+    """`full` adds the trace; a list goes without it."""
+    trace = episode.trace
+    shape: dict[str, Any] = {
+        "object": "episode",
+        "id": episode.id,
+        "namespace": episode.namespace,
+        "mode": episode.mode,
+        "status": episode.status.value,
+        "reason": episode.reason,
+        "model": episode.model,
+        "question": episode.question,
+        "answer": episode.answer,
+        "rules_injected": trace.get("rules_injected", []),
+        "rules_learned": trace.get("rules_learned", []),
+        "cost": trace.get("cost"),
+        "degraded": trace.get("degraded", []),
+        "created_at": _time(episode.created_at),
+        "updated_at": _time(episode.updated_at),
+    }
+    if full:
+        shape.update(trace)
+        shape.setdefault("trajectories", [])
+        shape.setdefault("selection", None)
+    return shape
+
+
+def list_shape(page: Page, data: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": data,
+        "next_cursor": page.next_cursor,
+        "total": page.total,
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat()

@@ -1,0 +1,1 @@
+"""Serving one chat request: steer, ask the model, answer, hand over to learning."""

@@ -1,0 +1,134 @@
+"""The values that pass between the HTTP layer and the service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.protocol import ChatRequest
+from app.steer.injector import has_images, question_of
+from app.trajectory import Cost, Message, Mode, Observation, Task
+from app.upstream.capabilities import ModelInfo
+from rules_store.types import RuleHit
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """A checked request with everything that was decided about it."""
+
+    request: ChatRequest
+    body: dict[str, Any]
+    """The client's fields without `ttcl`, under the upstream's model name."""
+    raw: bytes
+    verbatim: bool
+    """Whether `raw` can go upstream as it is: no `ttcl` in it, and the model's own name."""
+    asked_model: str
+    """The name that the client used; the answer carries it."""
+    model: ModelInfo
+    mode: Mode
+    namespace: str
+    domain: str
+    max_positive: int
+    max_negative: int
+    client_request_id: str | None
+    is_retry: bool
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent upstream with the request."""
+
+    @property
+    def messages(self) -> list[Message]:
+        return self.body["messages"]  # type: ignore[no-any-return]
+
+    @property
+    def question(self) -> str:
+        return question_of(self.messages)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why this request is steered but not explored; None when it can be explored."""
+        request = self.request
+        if request.tools or request.functions:
+            return "has_tools"
+        if any(m.tool_calls or m.role in ("tool", "function") for m in request.messages):
+            return "has_tools"
+        if request.n is not None and request.n > 1:
+            return "several_choices"
+        if has_images(self.messages):
+            return "has_images"
+        if not self.question.strip():
+            return "no_question"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    content: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """`close` releases what the events hold, also when they were never read."""
+
+    events: AsyncGenerator[bytes]
+    headers: dict[str, str]
+    close: Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Steered:
+    """A request after Steer: its episode, the rules that fit, and what had to be left out."""
+
+    mode: Mode
+    episode: str | None = None
+    recorded: bool = False
+    duplicate: bool = False
+    hits: tuple[RuleHit, ...] = ()
+    degraded: list[str] = field(default_factory=list)
+
+    def headers(self) -> dict[str, str]:
+        headers = {"X-TTCL-Mode": self.mode.value}
+        if self.episode is not None:
+            headers["X-TTCL-Episode"] = self.episode
+            headers["X-TTCL-Rules"] = ",".join(hit.id for hit in self.hits)
+        if self.degraded:
+            headers["X-TTCL-Degraded"] = ",".join(self.degraded)
+        return headers
+
+    def told(self, call: ChatCall, cost: Cost, exploration: dict[str, Any] | None = None) -> Any:
+        """The `ttcl` object of a JSON answer."""
+        return {
+            "mode": self.mode.value,
+            "namespace": call.namespace,
+            "episode": self.episode,
+            "rules": [
+                {
+                    "id": hit.id,
+                    "polarity": hit.polarity.value,
+                    "similarity": round(hit.similarity, 4),
+                }
+                for hit in self.hits
+            ],
+            "exploration": exploration,
+            "cost": cost.as_dict(),
+            "degraded": self.degraded or None,
+        }
+
+
+def observe(call: ChatCall, steered: Steered, seed: int) -> Observation:
+    """The request as the loop sees it: the client's own messages, without any rules block."""
+    body = call.body
+    own = ("model", "messages", "stream", "stream_options", "n")
+    return Observation(
+        episode_id=steered.episode or "",
+        namespace=call.namespace,
+        model=call.model.id,
+        messages=tuple(call.messages),
+        question=call.question,
+        task=call.request.ttcl.task if call.request.ttcl else Task.AUTO,
+        domain=call.domain,
+        params={key: value for key, value in body.items() if key not in own},
+        hits=steered.hits,
+        seed=seed,
+    )

@@ -1,0 +1,117 @@
+"""The end of a request: its episode made durable, with or without something to learn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from app.chat.call import ChatCall, Steered, observe
+from app.chat.steering import Steering
+from app.explore.roles import seed_of
+from app.loop import Exploration
+from app.metrics import Metrics
+from app.recorder import NOT_RECORDED, Opened, Recorder
+from app.steer.injector import has_images
+from app.trace import (
+    contrast_to_json,
+    hits_to_json,
+    observation_to_json,
+    selection_to_json,
+    trajectories_to_json,
+)
+from app.trajectory import Cost
+
+
+class Closing:
+    def __init__(self, recorder: Recorder, steering: Steering, metrics: Metrics) -> None:
+        self._recorder = recorder
+        self._steering = steering
+        self._metrics = metrics
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def answered(
+        self, call: ChatCall, steered: Steered, answer: str, cost: Cost, *, complete: bool
+    ) -> None:
+        """A steered answer: what it teaches is found out in the background."""
+        obstacle = call.obstacle or (None if complete else "answer_incomplete")
+        skipped = self._why_not(call, steered, obstacle, sampled=True)
+        observation = observe(call, steered, seed_of(call.model.id, call.messages, call.request.seed))
+        job = {"observation": observation_to_json(observation)} if skipped is None else None
+        await self._finish(call, steered, answer, self._trace(call, steered, cost), skipped, job)
+
+    async def explored(self, call: ChatCall, steered: Steered, exploration: Exploration) -> None:
+        """An explored answer: its contrast waits for the distiller."""
+        selection = exploration.selection
+        obstacle = None if selection.better else f"no_contrast:{selection.case.value}"
+        skipped = self._why_not(call, steered, obstacle, sampled=False)
+        trace = self._trace(call, steered, exploration.cost)
+        trace["trajectories"] = trajectories_to_json(exploration.trajectories, selection)
+        trace["selection"] = selection_to_json(selection)
+        job = None
+        if skipped is None:
+            observation = observe(
+                call, steered, seed_of(call.model.id, call.messages, call.request.seed)
+            )
+            job = {
+                "observation": observation_to_json(observation),
+                "contrast": contrast_to_json(selection),
+            }
+        answer = selection.chosen.text if selection.chosen is not None else None
+        await self._finish(call, steered, answer, trace, skipped, job)
+
+    async def failed(self, call: ChatCall, steered: Steered, reason: str) -> None:
+        """No answer went out: the episode says why, and nothing is learned."""
+        await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), reason, None)
+
+    def abandon(self, call: ChatCall, steered: Steered, reason: str) -> None:
+        """As `failed`, for a caller that is being cancelled and can't wait."""
+        task = asyncio.create_task(self.failed(call, steered, reason))
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+    async def drain(self) -> None:
+        await asyncio.gather(*self._abandoned, return_exceptions=True)
+
+    def _why_not(
+        self, call: ChatCall, steered: Steered, obstacle: str | None, *, sampled: bool
+    ) -> str | None:
+        opened = Opened(steered.episode or "", steered.recorded, steered.duplicate)
+        wanted = call.request.ttcl.learn if call.request.ttcl else None
+        return self._recorder.why_not(opened, wanted=wanted, obstacle=obstacle, sampled=sampled)
+
+    def _trace(self, call: ChatCall, steered: Steered, cost: Cost) -> dict[str, Any]:
+        # Images are the client's data and large; the conversation around them is not kept either.
+        sent = None
+        if not has_images(call.messages):
+            sent = self._steering.messages(call, steered.hits)
+        return {
+            "messages_sent": sent,
+            "rules_injected": hits_to_json(steered.hits),
+            "cost": cost.as_dict(),
+            "degraded": list(steered.degraded),
+            "request_id": call.client_request_id,
+        }
+
+    async def _finish(
+        self,
+        call: ChatCall,
+        steered: Steered,
+        answer: str | None,
+        trace: dict[str, Any],
+        skipped: str | None,
+        job: dict[str, Any] | None,
+    ) -> None:
+        assert steered.episode is not None
+        self._metrics.injected.inc(len(steered.hits))
+        if skipped is not None:
+            self._metrics.skipped.labels(skipped).inc()
+        kept = await self._recorder.finish(
+            Opened(steered.episode, steered.recorded),
+            answer=answer,
+            trace=trace,
+            exposures=[hit.id for hit in steered.hits],
+            skipped=skipped,
+            job=job,
+        )
+        if not kept and steered.recorded:
+            self._steering.degrade(steered, NOT_RECORDED)

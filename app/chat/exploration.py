@@ -1,0 +1,135 @@
+"""Explore mode: the whole loop in the client's path, and the selected answer."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+
+from app import rendering
+from app.chat.call import Answer, ChatCall, Steered, Stream, observe
+from app.chat.closing import Closing
+from app.chat.relay import RULES_DROPPED
+from app.chat.steering import Steering
+from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
+from app.explore.roles import seed_of
+from app.loop import Exploration, Loop
+from app.trajectory import Trajectory
+from app.upstream.capabilities import is_context_overflow
+from app.upstream.sse import DONE, PING, frame
+
+PING_EVERY = 10.0
+"""Seconds between pings while the loop runs."""
+FIRST_PING = 0.5
+"""Seconds in which a failing exploration can still become an HTTP status."""
+
+
+class InlineExploration:
+    def __init__(self, loop: Loop, steering: Steering, closing: Closing) -> None:
+        self._loop = loop
+        self._steering = steering
+        self._closing = closing
+
+    async def whole(self, call: ChatCall, steered: Steered) -> Answer:
+        """Raises `TTCLError`."""
+        exploration, chosen = await self._run(call, steered)
+        await self._closing.explored(call, steered, exploration)
+        body = rendering.completion(chosen, _asked(call))
+        body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
+        return Answer(orjson.dumps(body), steered.headers())
+
+    async def stream(self, call: ChatCall, steered: Steered) -> Stream:
+        """Pings from the loop's start, then the selected answer."""
+        task = asyncio.create_task(self._run(call, steered))
+
+        async def cancel() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        try:
+            await asyncio.wait({task}, timeout=FIRST_PING)
+            if task.done():
+                task.result()
+        except BaseException:
+            await cancel()
+            raise
+        events = self._events(call, steered, task)
+
+        async def close() -> None:
+            await events.aclose()
+            await cancel()
+
+        return Stream(events, steered.headers(), close)
+
+    async def _events(
+        self,
+        call: ChatCall,
+        steered: Steered,
+        task: asyncio.Task[tuple[Exploration, Trajectory]],
+    ) -> AsyncGenerator[bytes]:
+        yield PING
+        while not task.done():
+            await asyncio.wait({task}, timeout=PING_EVERY)
+            if not task.done():
+                yield PING
+        try:
+            exploration, chosen = task.result()
+        except TTCLError as error:
+            yield frame(error.envelope())
+            await self._closing.failed(call, steered, f"upstream_error:{error.status}")
+            yield DONE
+            return
+        for event in rendering.stream(chosen, _asked(call)):
+            if event == DONE:
+                await self._closing.explored(call, steered, exploration)
+            yield event
+
+    async def _run(self, call: ChatCall, steered: Steered) -> tuple[Exploration, Trajectory]:
+        observation = observe(
+            call, steered, seed_of(call.model.id, call.messages, call.request.seed)
+        )
+        try:
+            exploration = await self._loop.explore(observation)
+        except UpstreamRejected as error:
+            if not (observation.hits and is_context_overflow(error)):
+                raise
+            steered.hits = ()
+            self._steering.degrade(steered, RULES_DROPPED)
+            observation = dataclasses.replace(observation, hits=())
+            exploration = await self._loop.explore(observation)
+        for problem in exploration.problems:
+            self._steering.degrade(steered, problem)
+        chosen = exploration.selection.chosen
+        if chosen is None:
+            raise UpstreamTimeout("no answer came back in the time that an exploration may take")
+        return exploration, chosen
+
+
+def _asked(call: ChatCall) -> rendering.Asked:
+    request = call.request
+    options = request.stream_options
+    return rendering.Asked(
+        model=call.asked_model,
+        logprobs=bool(request.logprobs),
+        top_logprobs=bool(request.top_logprobs),
+        usage_chunk=bool(options and options.include_usage),
+    )
+
+
+def _told(exploration: Exploration) -> dict[str, Any]:
+    """Answers and outcome, never a trajectory's text."""
+    selection = exploration.selection
+    answers = {j.name: j.answer for j in selection.judged}
+    return {
+        "case": selection.case.value,
+        "task": selection.task.value,
+        "chosen": selection.chosen.name if selection.chosen else None,
+        "agreement": selection.agreement,
+        "criterion": selection.criterion,
+        "answers": [answers.get(t.name) for t in exploration.trajectories],
+        "calls": exploration.cost.calls,
+        "tokens": exploration.cost.tokens,
+    }

@@ -1,0 +1,176 @@
+"""Off and steer: the client's own request goes upstream, and the answer comes back as it is made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import orjson
+
+from app.chat.call import Answer, ChatCall, Steered, Stream
+from app.chat.closing import Closing
+from app.chat.steering import Steering
+from app.exceptions import TTCLError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.upstream.capabilities import is_context_overflow
+from app.upstream.client import Upstream
+from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
+from app.upstream.wire import error_from, parse_usage, retry_after
+
+RULES_DROPPED = "rules_dropped_for_context"
+
+
+class Relay:
+    def __init__(self, upstream: Upstream, steering: Steering, closing: Closing) -> None:
+        self._upstream = upstream
+        self._steering = steering
+        self._closing = closing
+
+    async def whole(self, call: ChatCall, steered: Steered) -> Answer:
+        """Raises `TTCLError`."""
+        async with AsyncExitStack() as stack:
+            response = await self._open(call, steered, stack)
+            content = await _read(response)
+        body = _completion(content)
+        cost = parse_usage(body.get("usage"))
+        if steered.episode is not None:
+            choice = body["choices"][0]
+            await self._closing.answered(
+                call, steered, _text(choice), cost, complete=choice.get("finish_reason") is not None
+            )
+            body["ttcl"] = steered.told(call, cost)
+        if steered.episode is not None or call.asked_model != call.model.id:
+            body["model"] = call.asked_model
+            content = orjson.dumps(body)
+        return Answer(content, steered.headers())
+
+    async def stream(self, call: ChatCall, steered: Steered) -> Stream:
+        """Returns with the first event at hand: until then a failure is an HTTP status."""
+        stack = AsyncExitStack()
+        try:
+            response = await self._open(call, steered, stack)
+            events = _events(response)
+            first = await anext(events, None)
+            if first is None:
+                raise UpstreamUnavailable("the model server closed the stream before its answer")
+        except BaseException:
+            await stack.aclose()
+            raise
+        relayed = self._relayed(call, steered, first, events)
+
+        async def close() -> None:
+            await relayed.aclose()
+            await events.aclose()
+            await stack.aclose()
+
+        return Stream(relayed, steered.headers(), close)
+
+    async def _open(
+        self, call: ChatCall, steered: Steered, stack: AsyncExitStack
+    ) -> httpx.Response:
+        """An open 200 response. Where prompt and rules overflow the model's context, the rules
+        give way."""
+        while True:
+            body = self._body(call, steered)
+            response = await stack.enter_async_context(
+                self._upstream.open_chat(body, call.headers)
+            )
+            if response.status_code == 200:
+                return response
+            content = await _read(response)
+            error = error_from(response.status_code, content, retry_after(response))
+            if not (steered.hits and is_context_overflow(error)):
+                raise error
+            steered.hits = ()
+            self._steering.degrade(steered, RULES_DROPPED)
+
+    def _body(self, call: ChatCall, steered: Steered) -> bytes:
+        if not steered.hits:
+            return call.raw if call.verbatim else orjson.dumps(call.body)
+        messages = self._steering.messages(call, steered.hits)
+        return orjson.dumps({**call.body, "messages": messages})
+
+    async def _relayed(
+        self,
+        call: ChatCall,
+        steered: Steered,
+        first: bytes,
+        events: AsyncIterator[bytes],
+    ) -> AsyncGenerator[bytes]:
+        """The upstream's events; the episode is durable before `[DONE]` goes out."""
+        answer = StreamedAnswer()
+        try:
+            async for event in _chain(first, events):
+                data = data_of(event)
+                if data == b"[DONE]":
+                    answer.ended = True
+                    break
+                yield event if data is None else _seen(event, data, answer, call)
+            if not answer.ended and answer.finish_reason is None:
+                raise UpstreamUnavailable("the model server cut the stream")
+            answer.ended = True
+        except TTCLError as error:
+            answer.failed = True
+            yield frame(error.envelope())
+        if steered.episode is not None:
+            await self._closing.answered(
+                call, steered, answer.text, answer.cost, complete=answer.complete
+            )
+        yield DONE
+
+
+def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
+    """Note what an event says; its bytes are the upstream's unless the model has another name."""
+    try:
+        chunk = orjson.loads(data)
+        answer.read(chunk)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UpstreamError("the model server sent an event that can't be read") from error
+    if call.asked_model != call.model.id and "model" in chunk:
+        chunk["model"] = call.asked_model
+        return frame(chunk)
+    return event
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for item in rest:
+        yield item
+
+
+async def _events(response: httpx.Response) -> AsyncGenerator[bytes]:
+    """Whole events of a streaming response. Raises `UpstreamError`."""
+    try:
+        async for event in split_events(response.aiter_bytes()):
+            yield event
+    except httpx.TimeoutException as error:
+        raise UpstreamTimeout("the model server stopped in the middle of its answer") from error
+    except httpx.HTTPError as error:
+        raise UpstreamUnavailable("the model server cut the stream") from error
+
+
+async def _read(response: httpx.Response) -> bytes:
+    try:
+        return await response.aread()
+    except httpx.TimeoutException as error:
+        raise UpstreamTimeout("the model server did not finish its answer in time") from error
+    except httpx.HTTPError as error:
+        raise UpstreamUnavailable("the model server cut its answer") from error
+
+
+def _completion(content: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(content)
+        if isinstance(body["choices"][0], dict):
+            return body  # type: ignore[no-any-return]
+    except (ValueError, KeyError, IndexError, TypeError):
+        pass
+    raise UpstreamError("the model server's answer can't be read")
+
+
+def _text(choice: dict[str, Any]) -> str:
+    content = (choice.get("message") or {}).get("content")
+    return content if isinstance(content, str) else ""
+
+

@@ -1,0 +1,77 @@
+"""The face of the package: a checked call in, an answer or an open stream out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from app.chat.call import Answer, ChatCall, Steered, Stream
+from app.chat.closing import Closing
+from app.chat.exploration import InlineExploration
+from app.chat.relay import Relay
+from app.chat.steering import Steering
+from app.exceptions import TTCLError
+from app.trajectory import Mode
+
+T = TypeVar("T", Answer, Stream)
+
+CLIENT_GONE = "client_gone"
+
+
+class ChatService:
+    def __init__(
+        self,
+        steering: Steering,
+        relay: Relay,
+        exploration: InlineExploration,
+        closing: Closing,
+        *,
+        learns: bool,
+    ) -> None:
+        self._steering = steering
+        self._relay = relay
+        self._exploration = exploration
+        self._closing = closing
+        self._learns = learns
+
+    async def answer(self, call: ChatCall) -> Answer:
+        """A whole answer. Raises `TTCLError`; cancelling it cancels every upstream call."""
+        return await self._serve(call, self._relay.whole, self._exploration.whole)
+
+    async def stream(self, call: ChatCall) -> tuple[Stream, Callable[[], Awaitable[None]]]:
+        """An open stream, and what to await when the client leaves it early. Raises `TTCLError`
+        for what fails before the first byte."""
+        steered: list[Steered] = []
+        stream = await self._serve(call, self._relay.stream, self._exploration.stream, steered)
+
+        async def gone() -> None:
+            if steered and steered[0].episode is not None:
+                await self._closing.failed(call, steered[0], CLIENT_GONE)
+
+        return stream, gone
+
+    async def _serve(
+        self,
+        call: ChatCall,
+        relay: Callable[[ChatCall, Steered], Awaitable[T]],
+        explore: Callable[[ChatCall, Steered], Awaitable[T]],
+        told: list[Steered] | None = None,
+    ) -> T:
+        if call.mode is Mode.OFF:
+            return await relay(call, Steered(Mode.OFF))
+        wanted = call.request.ttcl.learn if call.request.ttcl else None
+        steered = await self._steering.steer(
+            call, may_create_namespace=self._learns and wanted is not False
+        )
+        if told is not None:
+            told.append(steered)
+        how = explore if steered.mode is Mode.EXPLORE else relay
+        try:
+            return await how(call, steered)
+        except asyncio.CancelledError:
+            self._closing.abandon(call, steered, CLIENT_GONE)
+            raise
+        except TTCLError as error:
+            await self._closing.failed(call, steered, f"upstream_error:{error.status}")
+            raise

@@ -1,0 +1,79 @@
+"""Steer: open the episode and look up rules, side by side, before the model is asked."""
+
+from __future__ import annotations
+
+import asyncio
+
+from app.chat.call import ChatCall, Steered
+from app.metrics import Metrics
+from app.recorder import STORE_DOWN, Recorder
+from app.steer.block import render_block
+from app.steer.budget import TokenCounter, fit
+from app.steer.injector import inject
+from app.steer.retriever import Retriever
+from app.templates import PromptLibrary
+from app.trajectory import Message, Mode
+from rules_store.types import RuleHit
+
+
+class Steering:
+    def __init__(
+        self,
+        retriever: Retriever,
+        recorder: Recorder,
+        counter: TokenCounter,
+        prompts: PromptLibrary,
+        metrics: Metrics,
+        token_budget: int,
+    ) -> None:
+        self._retriever = retriever
+        self._recorder = recorder
+        self._counter = counter
+        self._prompts = prompts
+        self._metrics = metrics
+        self._budget = token_budget
+
+    async def steer(self, call: ChatCall, *, may_create_namespace: bool) -> Steered:
+        """Never fails for a broken store or embedder: the answer then goes out unsteered."""
+        mode = Mode.STEER if call.obstacle is not None else call.mode
+        opened, retrieval = await asyncio.gather(
+            self._recorder.open(
+                namespace=call.namespace,
+                mode=mode,
+                question=call.question,
+                model=call.model.id,
+                request_id=call.client_request_id,
+                raw=call.raw,
+                is_retry=call.is_retry,
+                may_create=may_create_namespace,
+            ),
+            self._retriever.retrieve(
+                call.namespace, call.question, call.max_positive, call.max_negative
+            ),
+        )
+        steered = Steered(mode, opened.id, opened.recorded, opened.duplicate)
+        if not opened.recorded:
+            # Rules that leave no trace could be neither explained nor undone.
+            self.degrade(steered, STORE_DOWN)
+        elif retrieval.degraded is not None:
+            self.degrade(steered, retrieval.degraded)
+        else:
+            steered.hits = await fit(
+                retrieval.hits,
+                model=call.model.id,
+                counter=self._counter,
+                budget=self._budget,
+                context=call.model.context_length,
+                messages=call.messages,
+                answer_tokens=call.request.answer_tokens,
+            )
+        return steered
+
+    def degrade(self, steered: Steered, reason: str) -> None:
+        """Say that a step was skipped: to the client, and in a metric."""
+        if reason not in steered.degraded:
+            steered.degraded.append(reason)
+            self._metrics.degraded.labels(reason).inc()
+
+    def messages(self, call: ChatCall, hits: tuple[RuleHit, ...]) -> list[Message]:
+        return inject(call.messages, render_block(self._prompts, call.domain, hits))

@@ -1,0 +1,240 @@
+"""The `ttcl` command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.exceptions import ConfigurationError, TTCLError
+from app.settings import EngineBackend, Settings, load_settings
+from rules_store.errors import StoreError
+from rules_store.types import Page, Polarity, Rule, RuleFilter, RuleState
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Makes a frozen language model better at the work it is given, at test time.",
+)
+rules_app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store.")
+app.add_typer(rules_app, name="rules")
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
+Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str | None, typer.Option(help="GGUF file, or vLLM model, for the embedded engine")
+    ] = None,
+    engine: Annotated[EngineBackend | None, typer.Option(help="Engine of the model")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind")] = None,
+) -> None:
+    """Run the gateway; with no upstream configured, the embedded model too."""
+    import uvicorn
+
+    from app.logs import configure
+    from app.main import admin_key_file, create_app
+
+    given = {"engine_model": model, "engine": engine, "host": host, "port": port}
+    settings = load_settings(**{key: value for key, value in given.items() if value is not None})
+    configure(settings.log_format, settings.log_level)
+    listener = _listen(settings)
+    application = create_app(settings)
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    _banner(settings, url, admin_key_file(settings))
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=30,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise SystemExit(1)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"TTCL_PORT: {settings.host}:{settings.port} can't be bound: {error.strerror}"
+        ) from error
+    listener.listen(2048)
+    return listener
+
+
+def _banner(settings: Settings, url: str, key_file: Path) -> None:
+    model = settings.upstream_model or "MODEL"
+    if settings.upstream_base_url is None and settings.engine_model is None:
+        model = "SmolLM2-135M-Instruct"
+    body = json.dumps(
+        {"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    )
+    auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
+    key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)
+    upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
+    err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
+    err.print(f"admin key: {key}   admin API: {url}/admin/v1")
+    err.print("try it:", markup=False)
+    err.print(
+        f"  curl {url}/v1/chat/completions {auth}-H 'Content-Type: application/json' -d '{body}'",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def engine(
+    context: typer.Context,
+    backend: Annotated[EngineBackend, typer.Option(help="llama or vllm")] = EngineBackend.LLAMA,
+    model: Annotated[str | None, typer.Option(help="GGUF file, or vLLM model")] = None,
+    host: Annotated[str, typer.Option(help="Address to bind")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to bind")] = 8081,
+    data_dir: Annotated[Path, typer.Option(help="Where a converted model is kept")] = Path(".ttcl"),
+) -> None:
+    """Run a local model server alone. What follows `--` goes to vLLM."""
+    from app.engine import serve_engine
+
+    raise SystemExit(
+        serve_engine(
+            backend=backend.value,
+            model=model,
+            host=host,
+            port=port,
+            data_dir=data_dir,
+            extra_args=context.args,
+        )
+    )
+
+
+@rules_app.command("list")
+def rules_list(
+    namespace: Namespace = None,
+    polarity: Annotated[Polarity | None, typer.Option()] = None,
+    state: Annotated[RuleState | None, typer.Option()] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rules shown")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List rules, newest first."""
+    where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
+    _show(_run(_page(where, limit)), as_json)
+
+
+@rules_app.command("search")
+def rules_search(
+    text: Annotated[str, typer.Argument(help="Text in the rule or its trigger")],
+    namespace: Namespace = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Find rules by text."""
+    _show(_run(_page(RuleFilter(namespace=namespace, text=text), limit)), as_json)
+
+
+@rules_app.command("show")
+def rules_show(rule_id: str, as_json: AsJson = False) -> None:
+    """One rule with its history."""
+    from app.api.schemas import event_shape, rule_shape
+
+    async def read() -> dict[str, Any]:
+        store = await _store()
+        try:
+            rule = await store.get_rule(rule_id)
+            events = await store.rule_events(rule_id)
+        finally:
+            await store.close()
+        return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
+
+    shown = _run(read())
+    if as_json:
+        sys.stdout.write(json.dumps(shown) + "\n")
+        return
+    for key, value in shown.items():
+        if key != "history":
+            out.print(f"[bold]{key:>15}[/bold]  ", end="")
+            out.print(str(value), markup=False)
+    for event in shown["history"]:
+        line = f"{event['at']}  {event['kind']}  by {event['actor']}  {event['reason'] or ''}"
+        out.print(line, markup=False)
+
+
+async def _store() -> Any:
+    from app.main import build_embedder, open_store
+
+    settings = load_settings()
+    # The embedder is only asked for its name; its model is never loaded.
+    return await open_store(settings, build_embedder(settings).name)
+
+
+async def _page(where: RuleFilter, limit: int) -> Page:
+    store = await _store()
+    try:
+        return await store.list_rules(where, limit=limit)  # type: ignore[no-any-return]
+    finally:
+        await store.close()
+
+
+def _show(page: Page, as_json: bool) -> None:
+    rules: list[Rule] = page.items
+    if as_json:
+        from app.api.schemas import rule_shape
+
+        for rule in rules:
+            sys.stdout.write(json.dumps(rule_shape(rule)) + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "namespace", "polarity", "state", "freq", "used", "rule"):
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    for rule in rules:
+        table.add_row(
+            rule.id,
+            rule.namespace,
+            rule.polarity.value,
+            rule.state.value,
+            str(rule.frequency),
+            str(rule.exposures),
+            rule.text,
+        )
+    out.print(table, markup=False)
+    err.print(f"{len(rules)} of {page.total}")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def main() -> None:
+    """Errors that a user can mend are one sentence and exit code 2, not a traceback."""
+    try:
+        app()
+    except (TTCLError, StoreError) as error:
+        err.print(f"ttcl: {error}", markup=False, soft_wrap=True)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""Explore: Teacher, Tutor and Students, side by side.
+
+Teacher, Tutor and the first Student (on the user's own wording) start together; the other
+Students start when the Tutor's variants are there, and take the original wording where the Tutor
+gave too few. A failed call is a trajectory with a reason. Cancelling `explore` cancels every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
+from app.explore.roles import (
+    ANSWER_PROMPT,
+    Call,
+    derived_seed,
+    student_params,
+    teacher_params,
+)
+from app.explore.tutor import Tutor
+from app.steer.injector import add_to_system, inject, replace_question
+from app.templates import PromptLibrary
+from app.trajectory import Cost, Message, Observation, Role, Trajectory
+from app.upstream.types import ChatBackend
+
+Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
+"""Given what is back and how many are still out: can the outcome no longer change?"""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorerOptions:
+    students: int
+    temperature: float
+    top_p: float
+    timeout: float
+    """Seconds for the whole exploration."""
+    concurrency: int
+    max_tokens: int
+    """Most tokens of one sample where the client set no limit (never the visible answer's)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    trajectories: tuple[Trajectory, ...]
+    """Teacher first, then the Students by index."""
+    cost: Cost
+    problems: tuple[str, ...]
+    """Steps that failed and what was done instead, for `degraded`."""
+
+
+class Explorer:
+    def __init__(
+        self, backend: ChatBackend, prompts: PromptLibrary, options: ExplorerOptions
+    ) -> None:
+        self._backend = backend
+        self._prompts = prompts
+        self._options = options
+        self._tutor = Tutor(prompts)
+
+    async def explore(
+        self,
+        observation: Observation,
+        block: str,
+        *,
+        background: bool,
+        decided: Decided | None = None,
+    ) -> Explored:
+        """All trajectories of one request. `decided` None: nothing is ever cut short.
+
+        Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
+        `UpstreamError` when no other trajectory came back either.
+        """
+        run = _Run(self, observation, block, background, decided)
+        try:
+            return await run.finish()
+        finally:
+            await run.cancel()
+
+
+class _Run:
+    """One exploration's tasks and results."""
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        observation: Observation,
+        block: str,
+        background: bool,
+        decided: Decided | None,
+    ) -> None:
+        self._x = explorer
+        self._options = explorer._options
+        self._observation = observation
+        self._background = background
+        self._decided = decided
+        self._room = asyncio.Semaphore(self._options.concurrency)
+        self._frame = self._frame_messages(block)
+        self._sent: dict[asyncio.Task[Trajectory], Call] = {}
+        self._done: dict[str, Trajectory] = {}
+        self._errors: dict[str, TTCLError] = {}
+        self._problems: list[str] = []
+        self._tutor_cost = Cost()
+        self._tutor: asyncio.Task[list[str]] | None = None
+
+    def _frame_messages(self, block: str) -> list[Message]:
+        observation = self._observation
+        messages = list(observation.messages)
+        if not observation.params.get("response_format"):
+            # A client that prescribes a format has said all there is to say about it.
+            name = ANSWER_PROMPT[observation.task]
+            form = self._x._prompts.get(observation.domain, name).render().text
+            messages = add_to_system(messages, form)
+        return inject(messages, block)
+
+    async def finish(self) -> Explored:
+        count = self._options.students
+        self._start(self._teacher())
+        self._start(self._student(1, None))
+        if count > 1:
+            self._tutor = asyncio.create_task(self._ask_tutor(count - 1))
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                await self._collect()
+        except TimeoutError:
+            self._problems.append("explore_timeout")
+        await self.cancel()
+        self._raise_if_hopeless()
+        return self._result()
+
+    async def _collect(self) -> None:
+        total = self._options.students + 1
+        while True:
+            open_tasks = [task for task in self._sent if not self._back(task)]
+            waiting: set[asyncio.Task[object]] = {*open_tasks}  # type: ignore[arg-type]
+            if self._tutor is not None:
+                waiting.add(self._tutor)  # type: ignore[arg-type]
+            if not waiting:
+                return
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self._tutor is not None and self._tutor.done():
+                self._start_variants(self._tutor.result())
+                self._tutor = None
+            for task in open_tasks:
+                if task.done():
+                    self._done[_name(self._sent[task])] = task.result()
+            if isinstance(self._errors.get("teacher"), UpstreamRejected):
+                return
+            if self._decided is not None:
+                back = list(self._done.values())
+                if await self._decided(back, total - len(back)):
+                    return
+
+    def _back(self, task: asyncio.Task[Trajectory]) -> bool:
+        return _name(self._sent[task]) in self._done
+
+    def _start(self, call: Call) -> None:
+        self._sent[asyncio.create_task(self._sample(call))] = call
+
+    def _start_variants(self, variants: list[str]) -> None:
+        if len(variants) < self._options.students - 1:
+            self._problems.append("tutor_failed" if not variants else "tutor_gave_too_few")
+        for index in range(2, self._options.students + 1):
+            at = index - 2
+            self._start(self._student(index, variants[at] if at < len(variants) else None))
+
+    def _teacher(self) -> Call:
+        observation = self._observation
+        cap = self._options.max_tokens if self._background else None
+        params = teacher_params(observation, cap)
+        return Call(Role.TEACHER, 0, observation.question, self._frame, params)
+
+    def _student(self, index: int, variant: str | None) -> Call:
+        observation, options = self._observation, self._options
+        params = student_params(
+            observation, index, options.temperature, options.top_p, options.max_tokens
+        )
+        if variant is None:
+            return Call(Role.STUDENT, index, observation.question, self._frame, params)
+        messages = self._framed_variant(variant)
+        return Call(Role.STUDENT, index, variant, messages, params)
+
+    def _framed_variant(self, variant: str) -> list[Message]:
+        """The frame with another wording; a rules block inside the user message stays in front."""
+        own = self._observation.question
+        content = next(
+            (m.get("content") for m in reversed(self._frame) if m.get("role") == "user"), None
+        )
+        if isinstance(content, str) and content.endswith(own):
+            variant = content.removesuffix(own) + variant
+        return replace_question(self._frame, variant)
+
+    async def _ask_tutor(self, count: int) -> list[str]:
+        observation = self._observation
+        tutor = self._x._tutor
+        prompt = tutor.render(observation, count)
+        params = {
+            "temperature": self._options.temperature,
+            "seed": derived_seed(observation.seed, Role.TUTOR, 0),
+            "max_tokens": self._options.max_tokens,
+        }
+        try:
+            async with self._room:
+                answer, completion = await self._x._backend.structured(
+                    observation.model,
+                    list(prompt.messages),
+                    tutor.schema(count),
+                    params,
+                    background=self._background,
+                )
+        except UpstreamError:
+            self._tutor_cost = Cost(calls=1)
+            return []
+        self._tutor_cost = completion.cost
+        payload = answer if answer is not None else completion.text
+        return tutor.parse(payload, observation.question, count)
+
+    async def _sample(self, call: Call) -> Trajectory:
+        try:
+            async with self._room:
+                completion = await self._x._backend.complete(
+                    self._observation.model,
+                    call.messages,
+                    call.params,
+                    background=self._background,
+                    logprobs=True,
+                )
+        except UpstreamError as error:
+            self._errors[_name(call)] = error
+            return _failed(call, error.message)
+        return Trajectory(
+            role=call.role,
+            index=call.index,
+            variant=call.variant,
+            text=completion.text,
+            reasoning=completion.reasoning,
+            finish_reason=completion.finish_reason,
+            logprobs=completion.logprobs,
+            raw_logprobs=completion.raw_logprobs,
+            cost=completion.cost,
+        )
+
+    async def cancel(self) -> None:
+        tasks: list[asyncio.Task[object]] = [*self._sent]  # type: ignore[list-item]
+        if self._tutor is not None:
+            tasks.append(self._tutor)  # type: ignore[arg-type]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _raise_if_hopeless(self) -> None:
+        teacher = self._errors.get("teacher")
+        if teacher is None:
+            return
+        answered = any(t.failure is None for t in self._done.values())
+        if isinstance(teacher, UpstreamRejected) or not answered:
+            raise teacher
+        self._problems.append("teacher_failed")
+
+    def _result(self) -> Explored:
+        for call in self._sent.values():
+            self._done.setdefault(_name(call), _failed(call, "cancelled"))
+        trajectories = sorted(
+            self._done.values(), key=lambda t: (t.role is not Role.TEACHER, t.index)
+        )
+        cost = sum((t.cost for t in trajectories), self._tutor_cost)
+        return Explored(tuple(trajectories), cost, tuple(self._problems))
+
+
+def _name(call: Call) -> str:
+    return "teacher" if call.role is Role.TEACHER else f"student-{call.index}"
+
+
+def _failed(call: Call, reason: str) -> Trajectory:
+    return Trajectory(
+        role=call.role,
+        index=call.index,
+        variant=call.variant,
+        cost=Cost(calls=1),
+        failure=reason,
+    )

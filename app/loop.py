@@ -1,0 +1,163 @@
+"""The loop: explore, select, distil. One code path for a client that waits (explore mode) and
+for background learning (steer mode); storing is the worker's, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from app.exceptions import UpstreamError
+from app.explore.explorer import Explorer, ExplorerOptions
+from app.reflect import admission, selectors
+from app.reflect.answers import strip_reasoning
+from app.reflect.distiller import Distiller
+from app.reflect.equivalence import Equivalence
+from app.steer.block import render_block
+from app.templates import PromptLibrary
+from app.trajectory import (
+    Case,
+    Cost,
+    DistilledRule,
+    Observation,
+    Selection,
+    Task,
+    Trajectory,
+)
+from app.upstream.embeddings import Embedder, EmbeddingFailed
+from app.upstream.types import ChatBackend
+from rules_store.types import Vector
+
+log = structlog.get_logger(__name__)
+
+DISTILLER_TOKENS = 400
+"""Two rules of 32 words and a trigger as JSON need about 150."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    explorer: ExplorerOptions
+    stops_early: bool
+    open_spread: float
+    """Least spread (max - min cosine to the Teacher) for a negative rule in open tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    trajectories: tuple[Trajectory, ...]
+    selection: Selection
+    cost: Cost
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    rules: tuple[DistilledRule, ...]
+    cost: Cost
+    prompt: str
+    """File and version of the prompt that was used."""
+    raw: str
+    """What the distiller wrote, before parsing."""
+
+
+class Loop:
+    def __init__(
+        self,
+        backend: ChatBackend,
+        embedder: Embedder,
+        equivalence: Equivalence,
+        prompts: PromptLibrary,
+        options: LoopOptions,
+    ) -> None:
+        self._backend = backend
+        self._embedder = embedder
+        self._equivalence = equivalence
+        self._prompts = prompts
+        self._options = options
+        self._explorer = Explorer(backend, prompts, options.explorer)
+        self._distiller = Distiller(prompts)
+
+    async def explore(self, observation: Observation, *, background: bool = False) -> Exploration:
+        """Trajectories and the selection among them. Raises `UpstreamError` when there is no
+        answer at all; a failing selection falls back to the Teacher and is named in `problems`."""
+        block = render_block(self._prompts, observation.domain, observation.hits)
+
+        async def decided(back: Sequence[Trajectory], outstanding: int) -> bool:
+            return await selectors.decided(observation, back, outstanding, self._equivalence)
+
+        explored = await self._explorer.explore(
+            observation,
+            block,
+            background=background,
+            decided=decided if self._options.stops_early else None,
+        )
+        problems = list(explored.problems)
+        try:
+            selection, found = await self._select(observation, explored.trajectories)
+            problems += found
+        except UpstreamError:
+            raise
+        except Exception as error:
+            log.error("selection failed", episode=observation.episode_id, exc_info=error)
+            problems.append("selection_failed")
+            selection = _teacher_alone(observation, explored.trajectories)
+        return Exploration(explored.trajectories, selection, explored.cost, tuple(problems))
+
+    async def _select(
+        self, observation: Observation, trajectories: tuple[Trajectory, ...]
+    ) -> tuple[Selection, list[str]]:
+        task = selectors.resolve_task(observation, trajectories)
+        problems: list[str] = []
+        vectors: dict[str, Vector] | None = None
+        if selectors.needs_vectors(task, trajectories):
+            try:
+                vectors = await self._vectors(trajectories)
+            except EmbeddingFailed:
+                problems.append("embedder_failed")
+        if task is Task.CLOSED:
+            selection = await selectors.select_closed(
+                observation, trajectories, self._equivalence, vectors=vectors
+            )
+        elif vectors is None:
+            selection = _teacher_alone(observation, trajectories)
+        else:
+            selection = selectors.select_open(
+                observation, trajectories, vectors, minimum_spread=self._options.open_spread
+            )
+        return selection, problems
+
+    async def _vectors(self, trajectories: tuple[Trajectory, ...]) -> dict[str, Vector]:
+        """Unit vectors, shape (d,), of every trajectory with text, by name."""
+        texts = {t.name: strip_reasoning(t.text) for t in trajectories}
+        texts = {name: text for name, text in texts.items() if text.strip()}
+        if not texts:
+            return {}
+        rows = await self._embedder.embed(list(texts.values()))
+        return dict(zip(texts, rows, strict=True))
+
+    async def distil(
+        self, observation: Observation, selection: Selection, *, background: bool = True
+    ) -> Distillation:
+        """The difference between better and worse, in rules; refused ones are marked, not
+        dropped. Raises `UpstreamError`."""
+        prompt = self._distiller.render(observation, selection)
+        answer, completion = await self._backend.structured(
+            observation.model,
+            list(prompt.messages),
+            self._distiller.schema(selection.case),
+            {"temperature": 0, "seed": observation.seed, "max_tokens": DISTILLER_TOKENS},
+            background=background,
+        )
+        written = self._distiller.parse(
+            selection.case, answer if answer is not None else completion.text
+        )
+        rules = admission.judge(written, observation, selection, prompt=prompt)
+        return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text)
+
+
+def _teacher_alone(observation: Observation, trajectories: tuple[Trajectory, ...]) -> Selection:
+    """Nothing could be compared: the Teacher's answer, or else the first that there is."""
+    answered = [t for t in trajectories if t.failure is None]
+    task = Task.OPEN if observation.task is Task.AUTO else observation.task
+    return Selection(Case.UNUSABLE, task, answered[0] if answered else None)

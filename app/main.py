@@ -1,0 +1,279 @@
+"""`create_app`: the only place where objects are built and wired."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+
+from app import __version__
+from app.api import admin, chat, errors, health, models
+from app.api.middleware import BodyLimit, RequestId
+from app.chat.closing import Closing
+from app.chat.exploration import InlineExploration
+from app.chat.relay import Relay
+from app.chat.service import ChatService
+from app.chat.steering import Steering
+from app.engine.supervisor import EngineSupervisor
+from app.exceptions import ConfigurationError
+from app.explore.explorer import ExplorerOptions
+from app.loop import Loop, LoopOptions
+from app.metrics import Metrics
+from app.recorder import LearnPolicy, Recorder
+from app.reembed import reembed
+from app.reflect.equivalence import Equivalence
+from app.settings import Settings
+from app.state import AppState
+from app.steer.budget import TokenCounter
+from app.steer.retriever import Retriever
+from app.templates import PromptLibrary
+from app.upstream.client import Upstream
+from app.upstream.embeddings import Embedder, local_embedder, remote_embedder
+from app.upstream.gate import CallGate
+from app.worker import LearningWorker, WorkerOptions
+from rules_store.errors import StoreUnavailable
+from rules_store.store import RuleStore
+from rules_store.types import StoreOptions
+
+log = structlog.get_logger(__name__)
+
+WATCH_INTERVAL = 0.5
+"""Seconds between looks for what other processes wrote to the store."""
+INTERRUPTED_AFTER = timedelta(hours=1)
+"""No request takes this long: an older one without an end was cut by a crash."""
+SWEEP_INTERVAL = 60.0
+
+
+def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastAPI:
+    """The gateway. Raises `ConfigurationError` for what can be known to be wrong at once;
+    `embedder` replaces the one that the settings name (for tests)."""
+    prompts = load_prompts(settings)
+    key = load_admin_key(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.ttcl = await _build(settings, prompts, key, embedder, stack)
+            yield
+
+    app = FastAPI(
+        title="ttcl",
+        version=__version__,
+        summary="A frozen language model that gets better at its work, at test time",
+        lifespan=lifespan,
+    )
+    errors.install(app)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(RequestId)
+    for module in (chat, models, health, admin):
+        app.include_router(module.router)
+    return app
+
+
+def load_prompts(settings: Settings) -> PromptLibrary:
+    if settings.prompts_dir is None:
+        return PromptLibrary.bundled()
+    return PromptLibrary.load(settings.prompts_dir)
+
+
+def admin_key_file(settings: Settings) -> Path:
+    return settings.data_dir / "admin.key"
+
+
+def load_admin_key(settings: Settings) -> str:
+    """The configured key, else the one in DATA_DIR/admin.key, made with mode 0600 if need be."""
+    if settings.admin_api_key is not None:
+        return settings.admin_api_key.get_secret_value()
+    path = admin_key_file(settings)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(f"{secrets.token_urlsafe(32)}\n")
+        key = path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"TTCL_DATA_DIR: {settings.data_dir} can't be written: {error.strerror}"
+        ) from error
+    if not key:
+        raise ConfigurationError(f"{path} is empty: delete it, or set TTCL_ADMIN_API_KEY")
+    return key
+
+
+async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
+    """Raises `ConfigurationError` with one sentence that says what to mend."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        return await RuleStore.open(
+            settings.resolved_database_url,
+            embedding_model=embedding_model,
+            data_dir=settings.data_dir,
+            options=StoreOptions(
+                capacity=settings.capacity,
+                pruning=settings.pruning,
+                merge_threshold=settings.merge_threshold,
+                lease=settings.job_lease,
+                max_attempts=settings.job_attempts,
+            ),
+        )
+    except StoreUnavailable as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def build_embedder(settings: Settings) -> Embedder:
+    secret = settings.embedding_api_key
+    if settings.embedding_base_url is not None:
+        key = secret.get_secret_value() if secret else None
+        return remote_embedder(settings.embedding_base_url, settings.embedding_model, key)
+    return local_embedder(settings.embedding_model)
+
+
+def build_loop(
+    settings: Settings,
+    upstream: Upstream,
+    embedder: Embedder,
+    equivalence: Equivalence,
+    prompts: PromptLibrary,
+) -> Loop:
+    options = LoopOptions(
+        explorer=ExplorerOptions(
+            students=settings.students,
+            temperature=settings.student_temperature,
+            top_p=settings.student_top_p,
+            timeout=settings.explore_timeout,
+            concurrency=settings.explore_concurrency,
+            max_tokens=settings.sample_max_tokens,
+        ),
+        stops_early=settings.stops_early,
+        open_spread=settings.open_spread,
+    )
+    return Loop(upstream, embedder, equivalence, prompts, options)
+
+
+async def _build(
+    settings: Settings,
+    prompts: PromptLibrary,
+    admin_key: str,
+    embedder: Embedder | None,
+    stack: AsyncExitStack,
+) -> AppState:
+    """Every object in its order; `stack` takes them down again in the reverse one."""
+    if embedder is None:
+        built = build_embedder(settings)
+        built.start()
+        stack.push_async_callback(built.close)
+        embedder = built
+    store = await open_store(settings, embedder.name)
+    stack.push_async_callback(store.close)
+    engine = await _engine(settings, stack)
+    secret = settings.upstream_api_key
+    upstream = Upstream(
+        settings.upstream_base_url or f"{engine.base_url}/v1",
+        api_key=secret.get_secret_value() if secret else None,
+        model=settings.upstream_model,
+        timeout=settings.upstream_timeout,
+        connect_timeout=settings.upstream_connect_timeout,
+        gate=CallGate(settings.learn_call_concurrency),
+        availability=lambda: engine.why_unavailable() if engine else None,
+    )
+    stack.push_async_callback(upstream.close)
+    equivalence = Equivalence()
+    stack.push_async_callback(equivalence.close)
+    loop = build_loop(settings, upstream, embedder, equivalence, prompts)
+    worker = LearningWorker(
+        store,
+        loop,
+        embedder,
+        WorkerOptions(
+            concurrency=settings.learn_concurrency,
+            calls_per_hour=settings.learn_calls_per_hour,
+            tokens_per_hour=settings.learn_tokens_per_hour,
+            heartbeat=settings.job_lease / 3,
+        ),
+    )
+    metrics = Metrics()
+    retriever = Retriever(
+        store,
+        embedder,
+        floor=settings.similarity_floor,
+        mmr_lambda=settings.mmr_lambda,
+        timeout=settings.embedding_timeout,
+    )
+    recorder = Recorder(
+        store,
+        worker,
+        LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog),
+    )
+    steering = Steering(
+        retriever, recorder, TokenCounter(upstream), prompts, metrics, settings.rules_token_budget
+    )
+    closing = Closing(recorder, steering, metrics)
+    service = ChatService(
+        steering,
+        Relay(upstream, steering, closing),
+        InlineExploration(loop, steering, closing),
+        closing,
+        learns=settings.learn,
+    )
+    if settings.resolved_database_url.startswith("sqlite"):
+        # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
+        await store.sweep_interrupted(timedelta(0))
+    _background(stack, store.watch(WATCH_INTERVAL), reembed(store, embedder), _sweep(store))
+    stack.push_async_callback(closing.drain)
+    worker.start()
+    stack.push_async_callback(worker.stop)
+    return AppState(
+        settings=settings,
+        admin_key=admin_key,
+        store=store,
+        upstream=upstream,
+        embedder=embedder,
+        prompts=prompts,
+        retriever=retriever,
+        service=service,
+        closing=closing,
+        worker=worker,
+        metrics=metrics,
+    )
+
+
+async def _engine(settings: Settings, stack: AsyncExitStack) -> EngineSupervisor | None:
+    """The embedded model, where no upstream is configured. The gateway does not wait for it."""
+    if settings.upstream_base_url is not None:
+        return None
+    engine = EngineSupervisor(
+        backend=settings.engine.value,
+        model=settings.engine_model,
+        data_dir=settings.data_dir,
+    )
+    await engine.start()
+    stack.push_async_callback(engine.stop)
+    return engine
+
+
+async def _sweep(store: RuleStore) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL)
+        try:
+            await store.sweep_interrupted(INTERRUPTED_AFTER)
+        except StoreUnavailable as error:
+            log.warning("sweep postponed", error=str(error))
+
+
+def _background(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:
+    """Run until the application ends."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+
+    async def cancel() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    stack.push_async_callback(cancel)

@@ -1,0 +1,138 @@
+"""Writes a request's episode: at its beginning, and durably before its answer ends."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from app.exceptions import NotFound
+from app.trajectory import Mode
+from app.worker import LearningWorker
+from rules_store.errors import StoreError
+from rules_store.store import RuleStore
+from rules_store.types import EpisodeStatus
+
+log = structlog.get_logger(__name__)
+
+STORE_DOWN = "store_unavailable"
+NOT_RECORDED = "episode_not_recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An episode that has begun. `recorded` False: the store could not take it, and nothing
+    will be learned from it."""
+
+    id: str
+    recorded: bool
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LearnPolicy:
+    enabled: bool
+    sample_rate: float
+    backlog: int
+
+
+class Recorder:
+    def __init__(self, store: RuleStore, worker: LearningWorker, policy: LearnPolicy) -> None:
+        self._store = store
+        self._worker = worker
+        self._policy = policy
+
+    async def open(
+        self,
+        *,
+        namespace: str,
+        mode: Mode,
+        question: str,
+        model: str,
+        request_id: str | None,
+        raw: bytes,
+        is_retry: bool,
+        may_create: bool,
+    ) -> Opened:
+        """Never raises for a broken store. Raises `NotFound` for a namespace that does not exist
+        and that this request may not create."""
+        episode_id = f"ep_{uuid.uuid4().hex}"
+        try:
+            if may_create:
+                await self._store.ensure_namespace(namespace)
+            elif not await self._store.namespace_exists(namespace):
+                raise NotFound(
+                    f"There is no namespace '{namespace}', and this request may not create it",
+                    param="ttcl.namespace",
+                    code="namespace_not_found",
+                )
+            begun = await self._store.begin_episode(
+                episode_id,
+                namespace=namespace,
+                mode=mode.value,
+                question=question,
+                model=model,
+                request_id=request_id,
+                body_hash=hashlib.blake2b(raw, digest_size=16).hexdigest(),
+            )
+        except StoreError as error:
+            log.warning("episode not recorded", error=str(error))
+            return Opened(episode_id, recorded=False)
+        duplicate = begun.duplicate or (is_retry and begun.same_body_as is not None)
+        return Opened(episode_id, recorded=True, duplicate=duplicate)
+
+    def why_not(
+        self, opened: Opened, *, wanted: bool | None, obstacle: str | None, sampled: bool
+    ) -> str | None:
+        """The reason why nothing is learned from a request; None when it is to be learned from.
+
+        `wanted`: the request's own `ttcl.learn`. `obstacle`: what stands in the way of exploring.
+        `sampled`: whether the sampling rate applies (an exploration that was paid for is kept).
+        """
+        if wanted is False or not self._policy.enabled:
+            return "learning_off"
+        if opened.duplicate:
+            return "duplicate_request"
+        if obstacle is not None:
+            return obstacle
+        if self._worker.backlog >= self._policy.backlog:
+            return "backlog_full"
+        if sampled and random.Random(opened.id).random() >= self._policy.sample_rate:
+            return "not_sampled"
+        return None
+
+    async def finish(
+        self,
+        opened: Opened,
+        *,
+        answer: str | None,
+        trace: dict[str, Any],
+        exposures: Sequence[str],
+        skipped: str | None,
+        job: dict[str, Any] | None = None,
+    ) -> bool:
+        """Commit answer, trace and, unless `skipped`, the learning job. False: the store could
+        not take it; the answer goes out all the same."""
+        if not opened.recorded:
+            return False
+        try:
+            await self._store.finish_episode(
+                opened.id,
+                answer=answer,
+                trace=trace,
+                status=EpisodeStatus.SKIPPED,
+                reason=skipped,
+                job_payload=None if skipped else job,
+                exposures=exposures,
+            )
+        except StoreError as error:
+            log.warning("episode not finished", episode=opened.id, error=str(error))
+            return False
+        if skipped is None and job is not None:
+            self._worker.wake()
+        return True

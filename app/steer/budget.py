@@ -1,0 +1,90 @@
+"""Makes rules give way: first to their own token budget, then to the model's context."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import orjson
+
+from app.steer.injector import text_of
+from app.trajectory import Message
+from app.upstream.client import Upstream
+from rules_store.types import RuleHit
+
+CHARS_PER_TOKEN = 3
+"""Used where the upstream has no tokenizer: below the English average of 4, so it overestimates."""
+BLOCK_OVERHEAD = 96
+"""Tokens of the block's frame, an upper bound for the shipped prompt."""
+COUNT_TIMEOUT = 0.25
+
+
+class TokenCounter:
+    """Token counts by the upstream's tokenizer, kept by model and text: a rule is counted once."""
+
+    def __init__(self, upstream: Upstream, size: int = 50_000) -> None:
+        self._upstream = upstream
+        self._size = size
+        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; an estimate where the upstream can't or doesn't tell in time."""
+        return list(await asyncio.gather(*(self._one(model, text) for text in texts)))
+
+    async def _one(self, model: str, text: str) -> int:
+        key = (model, text)
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        counted = await self._upstream.count_tokens(model, text, timeout=COUNT_TIMEOUT)
+        if counted is None:
+            return estimate(text)
+        self._known[key] = counted
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+        return counted
+
+
+def estimate(text: str) -> int:
+    return -(-len(text.encode("utf-8", "surrogatepass")) // CHARS_PER_TOKEN)
+
+
+async def fit(
+    hits: Sequence[RuleHit],
+    *,
+    model: str,
+    counter: TokenCounter,
+    budget: int,
+    context: int | None,
+    messages: Sequence[Message],
+    answer_tokens: int,
+) -> tuple[RuleHit, ...]:
+    """The hits that fit, in their order; the least similar go first, down to none.
+
+    `context`: tokens that the model holds, None when unknown (the upstream then decides, and
+    `app.serving` drops the rules when it refuses). `answer_tokens`: the client's max_tokens, or 0.
+    """
+    if not hits:
+        return ()
+    counts = await counter.count(model, [hit.text for hit in hits])
+    room = budget
+    if context is not None:
+        prompt = estimate(orjson.dumps(list(messages)).decode())
+        if prompt + answer_tokens + BLOCK_OVERHEAD + sum(counts) > context:
+            exact = await counter.count(model, [_flat(messages)])
+            room = min(room, context - answer_tokens - BLOCK_OVERHEAD - exact[0])
+    kept: set[str] = set()
+    ranked = sorted(
+        zip(hits, counts, strict=True), key=lambda pair: (-pair[0].similarity, pair[0].id)
+    )
+    for hit, cost in ranked:
+        if cost <= room:
+            kept.add(hit.id)
+            room -= cost
+    return tuple(hit for hit in hits if hit.id in kept)
+
+
+def _flat(messages: Sequence[Message]) -> str:
+    return "\n".join(f"{m.get('role')}: {text_of(m.get('content'))}" for m in messages)

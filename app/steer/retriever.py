@@ -1,0 +1,85 @@
+"""Which rules fit a question: similarity floor, then diversity. No SQL and no network but the
+question's embedding; zero rules is a normal outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.steer.mmr import mmr
+from app.upstream.embeddings import Embedder, EmbeddingFailed
+from rules_store.store import RuleStore
+from rules_store.types import Polarity, RuleHit, Vector
+
+POOL = 5
+"""MMR chooses among this many times the rules asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """`hits` in stable order (polarity, then id): the same rules always make the same block."""
+
+    hits: tuple[RuleHit, ...] = ()
+    degraded: str | None = None
+    """Why nothing could be looked up; None when the look-up worked, with or without hits."""
+
+
+class Retriever:
+    def __init__(
+        self,
+        store: RuleStore,
+        embedder: Embedder,
+        *,
+        floor: float,
+        mmr_lambda: float,
+        timeout: float,
+    ) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._floor = floor
+        self._lambda = mmr_lambda
+        self._timeout = timeout
+
+    async def retrieve(
+        self, namespace: str, question: str, max_positive: int, max_negative: int
+    ) -> Retrieval:
+        """Rules of the namespace for a question. Never raises for a broken embedder or index."""
+        wanted = {Polarity.POSITIVE: max_positive, Polarity.NEGATIVE: max_negative}
+        if not question.strip() or not any(wanted.values()):
+            return Retrieval()
+        if not self._store.has_rules(namespace):
+            return Retrieval()
+        if not self._embedder.ready:
+            return Retrieval(degraded="embedder_not_ready")
+        try:
+            async with asyncio.timeout(self._timeout):
+                vector = (await self._embedder.embed([question]))[0]
+        except TimeoutError:
+            return Retrieval(degraded="embedder_timeout")
+        except EmbeddingFailed:
+            return Retrieval(degraded="embedder_failed")
+        hits: list[RuleHit] = []
+        for polarity, most in wanted.items():
+            hits.extend(self._diverse(namespace, vector, polarity, most))
+        return Retrieval(tuple(hits))
+
+    def _diverse(
+        self, namespace: str, vector: Vector, polarity: Polarity, most: int
+    ) -> list[RuleHit]:
+        found = [
+            candidate
+            for candidate in self._store.search(namespace, vector, polarity, most * POOL)
+            if candidate.hit.similarity >= self._floor
+        ]
+        if not found:
+            return []
+        chosen = mmr(
+            [candidate.hit.similarity for candidate in found],
+            np.stack([candidate.vector for candidate in found]),
+            most,
+            self._lambda,
+        )
+        kept = [found[position] for position in chosen]
+        return sorted((candidate.hit for candidate in kept), key=lambda hit: hit.id)
