@@ -2,19 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from rules_store.types import DEFAULT_OPTIONS, Candidate, Parity, Polarity, StoreOptions, Vector
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store import migrate, snapshot
+from rules_store.database import Database, parse_url, prepare_sqlite
+from rules_store.errors import StoreUnavailable
+from rules_store.index import RuleIndex, unit
+from rules_store.repository import embeddings, events, rules
+from rules_store.types import (
+    DEFAULT_OPTIONS,
+    Candidate,
+    Parity,
+    Polarity,
+    StoreOptions,
+    Vector,
+    Vectors,
+)
+
+logger = logging.getLogger(__name__)
+
+_EVENTS_AT_ONCE = 1000
+_RULES_AT_ONCE = 5000
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class StoreCore:
     """Opened by `open`, closed by `close`; belongs to the event loop that opened it."""
 
-    embedding_model: str
-    options: StoreOptions
+    def __init__(
+        self,
+        database: Database,
+        embedding_model: str,
+        dimension: int | None,
+        data_dir: Path | None,
+        options: StoreOptions,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.embedding_model = embedding_model
+        self.options = options
+        self._database = database
+        self._dimension = dimension
+        self._snapshot_path = None if data_dir is None else data_dir / "index" / "rules.index"
+        self._clock = clock
+        self._index = RuleIndex(dimension)
+        self._snapshot_event = 0
+        self._namespaces: set[str] = set()
+        # Held while events are read and applied: an older view of a rule must not be applied
+        # after a newer one.
+        self._following = asyncio.Lock()
+
+    # -- opening and closing
 
     @classmethod
     async def open(
@@ -25,7 +73,7 @@ class StoreCore:
         dimension: int | None = None,
         data_dir: Path | None = None,
         options: StoreOptions = DEFAULT_OPTIONS,
-        clock: Callable[[], datetime] | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> Self:
         """Migrates the schema, loads the index, and returns a store that can be used.
 
@@ -34,15 +82,42 @@ class StoreCore:
         `data_dir` is where a snapshot of the index is kept; None keeps none.
         Raises StoreUnavailable with one sentence that says what to mend.
         """
-        raise NotImplementedError
+        url = parse_url(database_url)
+        if url.get_backend_name() == "sqlite":
+            path = Path(url.database or "")
+            await asyncio.to_thread(prepare_sqlite, path, options.busy_timeout)
+        await migrate.upgrade(database_url, options)
+        database = Database(database_url, options)
+        store = cls(database, embedding_model, dimension, data_dir, options, clock)
+        try:
+            await store._load()
+        except BaseException:
+            await database.close()
+            raise
+        return store
 
     async def close(self) -> None:
         """Writes the index snapshot (where there is a data_dir) and closes the database."""
-        raise NotImplementedError
+        try:
+            await self.save_snapshot()
+        except StoreUnavailable as error:
+            logger.warning("index snapshot not written: %s", error)
+        finally:
+            await self._database.close()
 
     async def ping(self) -> None:
         """One trivial query. Raises StoreUnavailable."""
-        raise NotImplementedError
+        async with self._database.read() as connection:
+            await rules.identity_of_store(connection)
+
+    async def _load(self) -> None:
+        async with self._database.read() as connection:
+            self._namespaces.update(await rules.namespace_names(connection))
+        if not await self._load_snapshot():
+            await self.rebuild()
+        await self.catch_up()
+
+    # -- the index
 
     def search(self, namespace: str, vector: Vector, polarity: Polarity, k: int) -> list[Candidate]:
         """The k active rules nearest to `vector`, most similar first; no I/O.
@@ -50,20 +125,133 @@ class StoreCore:
         Similarity is the larger cosine of text and trigger. An unknown namespace has no rules.
         Raises InvalidVector.
         """
-        raise NotImplementedError
+        query = unit(vector, self._index.dimension)
+        return self._index.search(namespace, query, polarity, k)
 
     async def catch_up(self) -> None:
         """Applies to the index what any process has committed since it last looked."""
-        raise NotImplementedError
+        async with self._database.read() as connection:
+            await self._follow(connection)
 
     async def watch(self, interval: float) -> None:
         """Calls `catch_up` every `interval` seconds until cancelled; failures are logged."""
-        raise NotImplementedError
+        failing = False
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.catch_up()
+                failing = False
+            except StoreUnavailable as error:
+                if not failing:
+                    logger.warning("the rule index can't keep up: %s", error)
+                failing = True
 
     async def rebuild(self) -> None:
         """Builds a new index from SQL aside and swaps it in."""
-        raise NotImplementedError
+        fresh = RuleIndex(self._dimension)
+        async with self._database.read() as connection:
+            # Before the rules are read: what changes meanwhile is applied again below.
+            fresh.last_event = await events.last_id(connection)
+        seq = 0
+        while True:
+            async with self._database.read() as connection:
+                rows = await embeddings.rows_after(
+                    connection, self.embedding_model, seq, _RULES_AT_ONCE
+                )
+            if not rows:
+                break
+            seq = rows[-1].seq
+            await asyncio.to_thread(fresh.extend, rows)
+        async with self._database.read() as connection, self._following:
+            await self._apply_events(connection, fresh)
+            self._index = fresh
 
     async def parity(self) -> Parity:
         """The index against SQL, for /readyz."""
-        raise NotImplementedError
+        await self.catch_up()
+        async with self._database.read() as connection:
+            last = await events.last_id(connection)
+            stored, unembedded = await embeddings.count_indexable(
+                connection, self.embedding_model, self._index.dimension
+            )
+        behind = max(0, last - self._index.last_event)
+        return Parity(len(self._index), stored, unembedded, behind)
+
+    async def _follow(self, connection: AsyncConnection) -> None:
+        async with self._following:
+            await self._apply_events(connection, self._index)
+
+    async def _apply_events(self, connection: AsyncConnection, index: RuleIndex) -> None:
+        while True:
+            found = await events.after(connection, index.last_event, _EVENTS_AT_ONCE)
+            if not found:
+                return
+            touched = events.touched(found)
+            rows = await embeddings.rows_of(connection, self.embedding_model, touched)
+            # From here on no await: a search sees all of these changes or none.
+            for row in rows:
+                index.put(row)
+            index.last_event = found[-1].id
+            self._namespaces.update(event.namespace for event in found)
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[AsyncConnection]:
+        """A write transaction that may append events. Inside, before its own changes, the index
+        equals SQL and no other writer can change that; it takes up the changes after the commit."""
+        async with self._database.write() as connection:
+            await self._database.order_events(connection)
+            await self._follow(connection)
+            yield connection
+        try:
+            await self.catch_up()
+        except StoreUnavailable as error:
+            logger.warning("committed, but the index could not be caught up yet: %s", error)
+
+    def _units(self, vectors: Vectors) -> Vectors:
+        """The vectors at length 1. Raises InvalidVector."""
+        dimension = self._index.dimension
+        return Vectors(
+            text=None if vectors.text is None else unit(vectors.text, dimension),
+            trigger=None if vectors.trigger is None else unit(vectors.trigger, dimension),
+        )
+
+    # -- the snapshot
+
+    async def save_snapshot(self) -> None:
+        """Writes the index to the data directory. A full disk is logged, no error.
+
+        Raises StoreUnavailable.
+        """
+        if self._snapshot_path is None or self._index.last_event == self._snapshot_event:
+            return
+        what = snapshot.copy(self._index)
+        async with self._database.read() as connection:
+            origin = await self._origin(connection)
+            mark = await events.mark(connection, what.last_event)
+        try:
+            await asyncio.to_thread(snapshot.write, self._snapshot_path, origin, what, mark)
+            self._snapshot_event = what.last_event
+        except OSError as error:
+            logger.warning("index snapshot not written: %s", error)
+
+    async def _load_snapshot(self) -> bool:
+        if self._snapshot_path is None:
+            return False
+        async with self._database.read() as connection:
+            origin = await self._origin(connection)
+        loaded = await asyncio.to_thread(snapshot.read, self._snapshot_path, origin)
+        if loaded is None:
+            return False
+        index, mark = loaded
+        async with self._database.read() as connection:
+            expected = await events.mark(connection, index.last_event)
+        if mark != expected or self._dimension not in (None, index.dimension):
+            logger.warning("index snapshot %s is stale; rebuilding from SQL", self._snapshot_path)
+            return False
+        self._index = index
+        self._snapshot_event = index.last_event
+        return True
+
+    async def _origin(self, connection: AsyncConnection) -> snapshot.Origin:
+        store = await rules.identity_of_store(connection)
+        return snapshot.Origin(store, self.embedding_model)

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from rules_store import cursors
 from rules_store.core import StoreCore
+from rules_store.errors import UnknownEpisode, UnknownNamespace
+from rules_store.jsontext import clean
+from rules_store.repository import episodes, jobs, rules
 from rules_store.types import EVERY_EPISODE, Begun, Episode, EpisodeFilter, EpisodeStatus, Page
 
 
@@ -23,12 +27,48 @@ class EpisodeOperations(StoreCore):
         body_hash: str | None = None,
         trace: dict[str, Any] | None = None,
     ) -> Begun:
-        """Inserts a pending episode. Gives up within `options.begin_timeout`.
+        """Inserts a pending episode. Gives up within about `options.begin_timeout`.
 
         A request id that this namespace has seen is marked in the result, for the caller to learn
-        nothing from it. Raises UnknownNamespace, StoreUnavailable.
+        nothing from it. Raises UnknownNamespace, StoreUnavailable; ValueError when the id is
+        taken.
         """
-        raise NotImplementedError
+        now = self._clock()
+        window = timedelta(seconds=self.options.retry_window)
+        episode = Episode(
+            id=episode_id,
+            namespace=namespace,
+            mode=mode,
+            status=EpisodeStatus.PENDING,
+            reason=None,
+            question=clean(question),
+            answer=None,
+            model=clean(model),
+            trace=trace or {},
+            created_at=now,
+            updated_at=now,
+        )
+        if request_id is not None:
+            request_id = clean(request_id)
+        async with self._database.write(hurried=True) as connection:
+            if namespace not in self._namespaces:
+                if namespace not in await rules.namespace_names(connection):
+                    raise UnknownNamespace(namespace)
+                self._namespaces.add(namespace)
+            same_body = None
+            if body_hash is not None:
+                same_body = await episodes.id_of_body(
+                    connection, namespace, body_hash, now - window
+                )
+            if await episodes.insert_episode(connection, episode, request_id, body_hash):
+                return Begun(episode_id, None, same_body)
+            first = None
+            if request_id is not None:
+                first = await episodes.id_of_request(connection, namespace, request_id)
+            # The request id stays with the episode that came first.
+            if not await episodes.insert_episode(connection, episode, None, body_hash):
+                raise ValueError(f"there is an episode {episode_id!r} already")
+            return Begun(episode_id, first, same_body)
 
     async def finish_episode(
         self,
@@ -46,18 +86,44 @@ class EpisodeOperations(StoreCore):
 
         An episode that is finished already stays as it is. Raises UnknownEpisode.
         """
-        raise NotImplementedError
+        now = self._clock()
+        async with self._database.write() as connection:
+            namespace = await episodes.finish(
+                connection,
+                episode_id,
+                now,
+                status=status if job_payload is None else EpisodeStatus.LEARNING,
+                reason=None if reason is None else clean(reason),
+                answer=None if answer is None else clean(answer),
+                trace=trace,
+            )
+            if namespace is None:
+                if await episodes.find(connection, episode_id) is None:
+                    raise UnknownEpisode(episode_id)
+                return
+            await rules.add_exposures(connection, namespace, exposures)
+            if job_payload is not None:
+                await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
 
     async def get_episode(self, episode_id: str) -> Episode:
         """Raises UnknownEpisode."""
-        raise NotImplementedError
+        async with self._database.read() as connection:
+            episode = await episodes.find(connection, episode_id)
+        if episode is None:
+            raise UnknownEpisode(episode_id)
+        return episode
 
     async def list_episodes(
         self, where: EpisodeFilter = EVERY_EPISODE, *, limit: int = 50, cursor: str | None = None
     ) -> Page:
         """Episodes, newest first. Raises InvalidCursor."""
-        raise NotImplementedError
+        before = cursors.decode("episodes", cursor)
+        async with self._database.read() as connection:
+            found, total = await episodes.page(connection, where, limit + 1, before)
+        return cursors.page("episodes", found, total, limit)
 
     async def sweep_interrupted(self, older_than: timedelta) -> int:
         """Marks pending episodes without a job as skipped('interrupted'); returns how many."""
-        raise NotImplementedError
+        now = self._clock()
+        async with self._database.write() as connection:
+            return await episodes.sweep(connection, now - older_than, now)

@@ -3,24 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store import capacity, changes
 from rules_store.core import StoreCore
-from rules_store.types import NO_SPEND, Applied, Draft, Job, JobState, Spend
+from rules_store.errors import InvalidVector, LeaseLost
+from rules_store.jsontext import clean
+from rules_store.repository import episodes, events, jobs, rules
+from rules_store.types import (
+    NO_SPEND,
+    Applied,
+    Draft,
+    EpisodeStatus,
+    Job,
+    JobState,
+    Learned,
+    Rule,
+    RuleState,
+    Spend,
+)
+
+_LONGEST_DELAY = 300.0  # seconds between two attempts
 
 
 class LearningOperations(StoreCore):
+    # -- a job's life
+
     async def claim_job(self, owner: str, *, episode_id: str | None = None) -> Job | None:
         """Takes the oldest due job (or this episode's), or one whose lease has run out.
 
         A job that was tried `options.max_attempts` times is failed instead. `owner` must be
         unique to the worker process.
         """
-        raise NotImplementedError
+        now = self._clock()
+        async with self._database.write() as connection:
+            while True:
+                job = await jobs.next_due(connection, now, episode_id)
+                if job is None:
+                    return None
+                if job.attempts < self.options.max_attempts:
+                    break
+                last = job.last_error or "the worker was lost"
+                await self._give_up(
+                    connection, job, f"gave up after {job.attempts} attempts: {last}", {}
+                )
+            taken = replace(
+                job, state=JobState.RUNNING, attempts=job.attempts + 1, owner=owner, updated_at=now
+            )
+            await jobs.set_state(
+                connection,
+                job.id,
+                JobState.RUNNING,
+                now,
+                attempts=taken.attempts,
+                owner=owner,
+                lease_until=now + timedelta(seconds=self.options.lease),
+            )
+            return taken
 
     async def heartbeat(self, job: Job) -> None:
         """Renews the lease. Raises LeaseLost."""
-        raise NotImplementedError
+        now = self._clock()
+        until = now + timedelta(seconds=self.options.lease)
+        async with self._database.write() as connection:
+            if not await jobs.renew(connection, job, until, now):
+                raise LeaseLost(job.id)
+
+    async def skip_job(
+        self,
+        job: Job,
+        reason: str,
+        *,
+        trace: dict[str, Any] | None = None,
+        spend: Spend = NO_SPEND,
+    ) -> None:
+        """Nothing to learn: job done, episode skipped with this reason. Raises LeaseLost."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            await self._held(connection, job)
+            await self._spend(connection, job.namespace, spend)
+            await jobs.set_state(connection, job.id, JobState.DONE, now)
+            await episodes.conclude(
+                connection, job.episode_id, now, EpisodeStatus.SKIPPED, clean(reason), trace or {}
+            )
+
+    async def retry_job(self, job: Job, error: str, *, spend: Spend = NO_SPEND) -> bool:
+        """Puts it back with a growing delay; False when that was the last attempt and job and
+        episode are failed now. Raises LeaseLost."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            await self._held(connection, job)
+            await self._spend(connection, job.namespace, spend)
+            if job.attempts >= self.options.max_attempts:
+                reason = f"gave up after {job.attempts} attempts: {error}"
+                await self._give_up(connection, job, reason, {})
+                return False
+            delay = min(_LONGEST_DELAY, self.options.retry_delay * 2 ** (job.attempts - 1))
+            await jobs.set_state(
+                connection,
+                job.id,
+                JobState.PENDING,
+                now,
+                not_before=now + timedelta(seconds=delay),
+                last_error=clean(error),
+            )
+            return True
+
+    async def fail_job(
+        self,
+        job: Job,
+        reason: str,
+        *,
+        trace: dict[str, Any] | None = None,
+        spend: Spend = NO_SPEND,
+    ) -> None:
+        """Gives up: job and episode failed with this reason. Raises LeaseLost."""
+        async with self._database.write() as connection:
+            await self._held(connection, job)
+            await self._spend(connection, job.namespace, spend)
+            await self._give_up(connection, job, reason, trace or {})
+
+    async def release_job(self, job: Job) -> None:
+        """Puts it back at once, the attempt not counted (draining). Raises LeaseLost."""
+        async with self._database.write() as connection:
+            await self._held(connection, job)
+            await jobs.set_state(
+                connection, job.id, JobState.PENDING, self._clock(), attempts=job.attempts - 1
+            )
+
+    async def job_counts(self) -> dict[JobState, int]:
+        """Every state, with 0 where there is no job."""
+        async with self._database.read() as connection:
+            counts = await jobs.counts(connection)
+        return {state: counts.get(state.value, 0) for state in JobState}
+
+    async def _held(self, connection: AsyncConnection, job: Job) -> None:
+        """Raises LeaseLost unless this worker still holds the job."""
+        now = await jobs.find(connection, job.id)
+        if now is None or (now.state, now.owner, now.attempts) != (
+            JobState.RUNNING,
+            job.owner,
+            job.attempts,
+        ):
+            raise LeaseLost(job.id)
+
+    async def _give_up(
+        self, connection: AsyncConnection, job: Job, reason: str, trace: dict[str, Any]
+    ) -> None:
+        now, reason = self._clock(), clean(reason)
+        await jobs.set_state(connection, job.id, JobState.FAILED, now, last_error=reason)
+        await episodes.conclude(
+            connection, job.episode_id, now, EpisodeStatus.FAILED, reason, trace
+        )
+
+    # -- applying
 
     async def apply_learning(
         self,
@@ -36,45 +176,115 @@ class LearningOperations(StoreCore):
         episode's trace; `rules_learned` is added to it. A job that is done already changes nothing
         (`Applied.already`). Raises LeaseLost, InvalidVector, StoreUnavailable.
         """
-        raise NotImplementedError
+        ready = self._checked(job, drafts)
+        now = self._clock()
+        async with self._change() as connection:
+            stored = await jobs.find(connection, job.id)
+            if stored is not None and stored.state is JobState.DONE:
+                return Applied(already=True)
+            await self._held(connection, job)
+            learned = [await self._learn(connection, job, draft) for draft in ready]
+            created = [item.rule_id for item in learned if item.outcome == "created"]
+            evicted = await capacity.make_room(
+                connection,
+                self._index,
+                self.embedding_model,
+                job.namespace,
+                self.options,
+                now,
+                created,
+            )
+            await self._spend(connection, job.namespace, spend)
+            await jobs.set_state(connection, job.id, JobState.DONE, now)
+            await episodes.conclude(
+                connection,
+                job.episode_id,
+                now,
+                EpisodeStatus.LEARNED,
+                None,
+                {**(trace or {}), "rules_learned": [asdict(item) for item in learned]},
+            )
+        return Applied(tuple(learned), tuple(evicted))
 
-    async def skip_job(
-        self,
-        job: Job,
-        reason: str,
-        *,
-        trace: dict[str, Any] | None = None,
-        spend: Spend = NO_SPEND,
-    ) -> None:
-        """Nothing to learn: job done, episode skipped with this reason. Raises LeaseLost."""
-        raise NotImplementedError
+    def _checked(self, job: Job, drafts: Sequence[Draft]) -> list[Draft]:
+        """Drafts with unit vectors. Raises InvalidVector, ValueError."""
+        if len({draft.rule.polarity for draft in drafts}) < len(drafts):
+            raise ValueError("a job has at most one draft per polarity")
+        ready = [Draft(draft.rule, self._units(draft.vectors)) for draft in drafts]
+        for draft in ready:
+            if draft.rule.namespace != job.namespace:
+                raise ValueError("a job writes rules of its own namespace only")
+            if draft.rule.state not in (RuleState.ACTIVE, RuleState.QUARANTINED):
+                raise ValueError("a draft is active or quarantined")
+            if not changes.tidy(draft.rule.text):
+                raise ValueError("a rule needs a text")
+            if draft.rule.state is RuleState.ACTIVE and draft.vectors.text is None:
+                raise InvalidVector("An active rule needs the embedding of its text.")
+        return ready
 
-    async def retry_job(self, job: Job, error: str, *, spend: Spend = NO_SPEND) -> bool:
-        """Puts it back with a growing delay; False when that was the last attempt and job and
-        episode are failed now. Raises LeaseLost."""
-        raise NotImplementedError
+    async def _learn(self, connection: AsyncConnection, job: Job, draft: Draft) -> Learned:
+        """Merges the draft into the rule that says the same, or inserts it."""
+        new = draft.rule
+        same = await self._same(connection, draft)
+        key = f"{job.episode_id}:{new.polarity.value}"
+        if same is not None:
+            after = replace(same, frequency=same.frequency + 1, updated_at=self._clock())
+            await changes.change(
+                connection,
+                same,
+                after,
+                "rule.merged",
+                actor=events.LEARNER,
+                reason=f"learned again in {job.episode_id}",
+                key=key,
+            )
+            note = None if same.state is RuleState.ACTIVE else f"the same rule is {same.state}"
+            return Learned(same.id, same.polarity, same.text, "merged", note)
+        _, rule = await changes.create(
+            connection,
+            replace(new, source_episode=job.episode_id),
+            draft.vectors,
+            self.embedding_model,
+            self._clock(),
+            actor=events.LEARNER,
+            reason=new.reason or f"learned in {job.episode_id}",
+            key=key,
+        )
+        outcome = "created" if rule.state is RuleState.ACTIVE else "quarantined"
+        return Learned(rule.id, rule.polarity, rule.text, outcome, rule.reason)
 
-    async def fail_job(
-        self,
-        job: Job,
-        reason: str,
-        *,
-        trace: dict[str, Any] | None = None,
-        spend: Spend = NO_SPEND,
-    ) -> None:
-        """Gives up: job and episode failed with this reason. Raises LeaseLost."""
-        raise NotImplementedError
+    async def _same(self, connection: AsyncConnection, draft: Draft) -> Rule | None:
+        """The rule of the same text in any state (what an operator retired stays retired), else
+        the nearest active or candidate one within the merge threshold."""
+        new, vector = draft.rule, draft.vectors.text
+        exact = await rules.find_by_text(
+            connection, new.namespace, new.polarity, changes.text_hash(new.text)
+        )
+        if exact is not None:
+            return exact[1]
+        # A draft that was refused adds nothing to the standing of an admitted rule.
+        if new.state is RuleState.QUARANTINED or vector is None:
+            return None
+        near = self._index.duplicates(
+            new.namespace, new.polarity, vector, self.options.merge_threshold
+        )
+        return await rules.find_by_seq(connection, near[0][1]) if near else None
 
-    async def release_job(self, job: Job) -> None:
-        """Puts it back at once, the attempt not counted (draining). Raises LeaseLost."""
-        raise NotImplementedError
-
-    async def job_counts(self) -> dict[JobState, int]:
-        raise NotImplementedError
+    # -- budget
 
     async def record_spend(self, namespace: str, spend: Spend) -> None:
-        raise NotImplementedError
+        async with self._database.write() as connection:
+            await self._spend(connection, namespace, spend)
 
     async def spend_last_hour(self, namespace: str) -> Spend:
         """What learning cost in this namespace within the last 60 minutes."""
-        raise NotImplementedError
+        async with self._database.read() as connection:
+            return await jobs.spend_since(connection, namespace, self._minute() - 59)
+
+    async def _spend(self, connection: AsyncConnection, namespace: str, spend: Spend) -> None:
+        if spend.calls or spend.tokens:
+            minute = self._minute()
+            await jobs.add_spend(connection, namespace, minute, spend, oldest=minute - 120)
+
+    def _minute(self) -> int:
+        return int(self._clock().timestamp()) // 60

@@ -1,56 +1,37 @@
-"""Namespaces and rules: what an operator reads and changes. Each change writes one event."""
+"""What an operator changes about rules. Each change writes one event, in its transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from rules_store.core import StoreCore
-from rules_store.types import (
-    EVERY_RULE,
-    NO_VECTORS,
-    Embedded,
-    Event,
-    NewRule,
-    Page,
-    Rule,
-    RuleFilter,
-    Stats,
-    Vectors,
-)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store import capacity, changes
+from rules_store.errors import DuplicateRule, InvalidTransition, UnknownNamespace
+from rules_store.jsontext import clean
+from rules_store.queries import RuleQueries, at_version, find
+from rules_store.repository import embeddings, events, rules
+from rules_store.types import NO_VECTORS, Embedded, NewRule, Rule, RuleState, Vectors
 
 
-class RuleOperations(StoreCore):
-    async def ensure_namespace(self, name: str, *, actor: str = "system") -> None:
-        """Creates it unless it exists; no SQL once this process has seen it."""
-        raise NotImplementedError
-
-    async def namespace_exists(self, name: str) -> bool:
-        raise NotImplementedError
-
-    async def list_namespaces(self) -> list[str]:
-        raise NotImplementedError
-
-    async def list_rules(
-        self, where: RuleFilter = EVERY_RULE, *, limit: int = 50, cursor: str | None = None
-    ) -> Page:
-        """Rules, newest first. Raises InvalidCursor."""
-        raise NotImplementedError
-
-    async def get_rule(self, rule_id: str) -> Rule:
-        """Raises UnknownRule."""
-        raise NotImplementedError
-
-    async def rule_events(self, rule_id: str) -> list[Event]:
-        """The rule's history, oldest first. Raises UnknownRule."""
-        raise NotImplementedError
-
-    async def rule_at_version(self, rule_id: str, version: int) -> Rule:
-        """The rule with the text, trigger and domain it had at `version`. Raises UnknownRule."""
-        raise NotImplementedError
+class RuleOperations(RuleQueries):
+    # -- changing
 
     async def create_rule(self, new: NewRule, vectors: Vectors, *, actor: str, reason: str) -> Rule:
-        """Raises UnknownNamespace, DuplicateRule, InvalidVector."""
-        raise NotImplementedError
+        """Raises UnknownNamespace, DuplicateRule, InvalidVector; ValueError for an empty text."""
+        if not changes.tidy(new.text):
+            raise ValueError("a rule needs a text")
+        now, units = self._clock(), self._units(vectors)
+        async with self._change() as connection:
+            if new.namespace not in await rules.namespace_names(connection):
+                raise UnknownNamespace(new.namespace)
+            await self._check_unique(connection, new, None)
+            _, rule = await changes.create(
+                connection, new, units, self.embedding_model, now, actor=actor, reason=reason
+            )
+            await self._make_room(connection, rule)
+        return rule
 
     async def patch_rule(
         self,
@@ -67,21 +48,23 @@ class RuleOperations(StoreCore):
         """Changes what is not None. `vectors` are those of the changed texts; a changed text that
         has none leaves retrieval until `add_embeddings` brings it.
 
-        Raises UnknownRule, VersionConflict, DuplicateRule, InvalidVector.
+        Raises UnknownRule, VersionConflict, DuplicateRule, InvalidVector; ValueError for an empty
+        text.
         """
-        raise NotImplementedError
-
-    async def retire_rule(
-        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
-    ) -> Rule:
-        """Raises UnknownRule, VersionConflict, InvalidTransition."""
-        raise NotImplementedError
-
-    async def quarantine_rule(
-        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
-    ) -> Rule:
-        """Raises UnknownRule, VersionConflict, InvalidTransition."""
-        raise NotImplementedError
+        if text is not None and not changes.tidy(text):
+            raise ValueError("a rule needs a text")
+        units = self._units(vectors)
+        async with self._change() as connection:
+            seq, before = await find(connection, rule_id, expected_version)
+            after = replace(
+                before,
+                text=before.text if text is None else changes.tidy(text),
+                trigger=before.trigger if trigger is None else changes.tidy(trigger),
+                domain=before.domain if domain is None else clean(domain),
+            )
+            return await self._reword(
+                connection, seq, before, after, units, "rule.patched", actor, reason
+            )
 
     async def restore_rule(
         self,
@@ -99,15 +82,142 @@ class RuleOperations(StoreCore):
 
         Raises UnknownRule, VersionConflict, DuplicateRule, InvalidTransition, InvalidVector.
         """
-        raise NotImplementedError
+        units = self._units(vectors)
+        async with self._change() as connection:
+            seq, before = await find(connection, rule_id, expected_version)
+            if version is not None:
+                after = await at_version(connection, before, version)
+                return await self._reword(
+                    connection, seq, before, after, units, "rule.restored", actor, reason
+                )
+            if before.state not in (RuleState.RETIRED, RuleState.QUARANTINED):
+                raise InvalidTransition(f"Rule {rule_id!r} is {before.state}; nothing to restore.")
+            after = await self._move(
+                connection, before, RuleState.ACTIVE, "rule.restored", actor, reason
+            )
+            await self._make_room(connection, after)
+            return after
+
+    async def retire_rule(
+        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
+    ) -> Rule:
+        """Raises UnknownRule, VersionConflict, InvalidTransition."""
+        async with self._change() as connection:
+            _, before = await find(connection, rule_id, expected_version)
+            return await self._move(
+                connection, before, RuleState.RETIRED, "rule.retired", actor, reason
+            )
+
+    async def quarantine_rule(
+        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
+    ) -> Rule:
+        """Raises UnknownRule, VersionConflict, InvalidTransition."""
+        async with self._change() as connection:
+            _, before = await find(connection, rule_id, expected_version)
+            return await self._move(
+                connection, before, RuleState.QUARANTINED, "rule.quarantined", actor, reason
+            )
+
+    async def _move(
+        self,
+        connection: AsyncConnection,
+        before: Rule,
+        state: RuleState,
+        kind: str,
+        actor: str,
+        reason: str,
+    ) -> Rule:
+        if before.state is state:
+            raise InvalidTransition(f"Rule {before.id!r} is {state} already.")
+        after = replace(
+            before,
+            state=state,
+            version=before.version + 1,
+            reason=clean(reason),
+            updated_at=self._clock(),
+        )
+        await changes.change(connection, before, after, kind, actor=actor, reason=reason)
+        return after
+
+    async def _reword(
+        self,
+        connection: AsyncConnection,
+        seq: int,
+        before: Rule,
+        wanted: Rule,
+        vectors: Vectors,
+        kind: str,
+        actor: str,
+        reason: str,
+    ) -> Rule:
+        """Writes a rule whose texts may have changed. Vectors of unchanged texts stay."""
+        after = replace(wanted, version=before.version + 1, updated_at=self._clock())
+        await self._check_unique(connection, after, after.id)
+        await changes.change(connection, before, after, kind, actor=actor, reason=reason)
+        for changed, name in (
+            (after.text != before.text, embeddings.TEXT),
+            (after.trigger != before.trigger, embeddings.TRIGGER),
+        ):
+            if changed:
+                await embeddings.forget(connection, seq, name)
+        fitting = Vectors(
+            text=vectors.text if after.text != before.text else None,
+            trigger=vectors.trigger if after.trigger not in (before.trigger, "") else None,
+        )
+        await embeddings.put(connection, seq, self.embedding_model, fitting)
+        return after
+
+    async def _check_unique(
+        self, connection: AsyncConnection, rule: Rule | NewRule, own_id: str | None
+    ) -> None:
+        """Raises DuplicateRule."""
+        same = await rules.find_by_text(
+            connection, rule.namespace, rule.polarity, changes.text_hash(rule.text)
+        )
+        if same is not None and same[1].id != own_id:
+            raise DuplicateRule(same[1].id)
+
+    async def _make_room(self, connection: AsyncConnection, rule: Rule) -> None:
+        if rule.state is RuleState.ACTIVE:
+            await capacity.make_room(
+                connection,
+                self._index,
+                self.embedding_model,
+                rule.namespace,
+                self.options,
+                self._clock(),
+                [rule.id],
+                spare_fresh=True,
+            )
+
+    # -- a new embedding model
 
     async def rules_without_embedding(self, limit: int = 256) -> list[Rule]:
         """Active and candidate rules that lack a vector of the current embedding model."""
-        raise NotImplementedError
+        async with self._database.read() as connection:
+            return await embeddings.lacking(
+                connection, self.embedding_model, self._index.dimension, limit
+            )
 
     async def add_embeddings(self, items: Sequence[Embedded]) -> int:
-        """Adds vectors of the current model; returns for how many rules. Raises InvalidVector."""
-        raise NotImplementedError
-
-    async def stats(self) -> Stats:
-        raise NotImplementedError
+        """Adds vectors of the current model; returns for how many rules. One event for all.
+        Raises InvalidVector."""
+        units = [(item, self._units(item.vectors)) for item in items]
+        done: list[Rule] = []
+        async with self._change() as connection:
+            for item, vectors in units:
+                found = await rules.find(connection, item.rule_id)
+                if found is not None and found[1].version == item.version:
+                    await embeddings.put(connection, found[0], self.embedding_model, vectors)
+                    done.append(found[1])
+            for namespace in sorted({rule.namespace for rule in done}):
+                await events.append(
+                    connection,
+                    self._clock(),
+                    namespace,
+                    "rules.embedded",
+                    actor=events.SYSTEM,
+                    reason=f"vectors of {self.embedding_model}",
+                    after={"rules": [rule.id for rule in done if rule.namespace == namespace]},
+                )
+        return len(done)

@@ -1,0 +1,91 @@
+"""Keeping a namespace within its capacity of active rules: the `paper` policy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store import changes, pruning
+from rules_store.index import RuleIndex
+from rules_store.repository import embeddings, events, rules
+from rules_store.types import Polarity, Pruning, RuleState, StoreOptions
+
+_Active = tuple[int, Polarity, int]  # seq, polarity, frequency
+
+
+async def make_room(
+    connection: AsyncConnection,
+    index: RuleIndex,
+    model: str,
+    namespace: str,
+    options: StoreOptions,
+    at: datetime,
+    fresh: Sequence[str],
+    *,
+    spare_fresh: bool = False,
+) -> list[str]:
+    """Retires active rules of the namespace down to its capacity; returns their ids.
+
+    `index` is as it was before this transaction, `fresh` names the rules that this transaction
+    has made active. `spare_fresh`: they stay, because a person wanted them.
+    """
+    active = await rules.active(connection, namespace)
+    excess = len(active) - options.capacity
+    if excess <= 0:
+        return []
+    rows = await embeddings.rows_of(connection, model, fresh)
+    spared = {row.seq for row in rows} if spare_fresh else set()
+    victims: list[int] = []
+    if options.pruning is Pruning.SIMILARITY:
+        known = [index.active_texts(namespace, polarity) for polarity in Polarity]
+        known += [
+            ([row.seq], row.text_vector[None, :]) for row in rows if row.text_vector is not None
+        ]
+        victims = await asyncio.to_thread(_redundant, known, active, excess, spared)
+    # By age where that is the policy, and where there is nothing to compare.
+    rest = [seq for seq, _, _ in active if seq not in spared and seq not in victims]
+    victims += pruning.oldest(rest, excess - len(victims))
+    reason = f"capacity of {options.capacity} ({options.pruning.value})"
+    return [await _retire(connection, seq, at, reason) for seq in victims]
+
+
+async def _retire(connection: AsyncConnection, seq: int, at: datetime, reason: str) -> str:
+    before = await rules.find_by_seq(connection, seq)
+    assert before is not None
+    after = replace(
+        before,
+        state=RuleState.RETIRED,
+        version=before.version + 1,
+        reason=reason,
+        updated_at=at,
+    )
+    await changes.change(
+        connection, before, after, "rule.retired", actor=events.POLICY, reason=reason
+    )
+    return before.id
+
+
+def _redundant(
+    known: Sequence[tuple[list[int], np.ndarray]],
+    active: Sequence[_Active],
+    count: int,
+    spared: Collection[int],
+) -> list[int]:
+    vectors = {seq: vector for seqs, rows in known for seq, vector in zip(seqs, rows, strict=True)}
+    compared = [rule for rule in active if rule[0] in vectors]
+    if not compared:
+        return []
+    seqs = [seq for seq, _, _ in compared]
+    victims = pruning.most_redundant(
+        np.stack([vectors[seq] for seq in seqs]),
+        np.array([list(Polarity).index(polarity) for _, polarity, _ in compared]),
+        seqs,
+        [np.inf if seq in spared else frequency for seq, _, frequency in compared],
+        count,
+    )
+    return [seq for seq in victims if seq not in spared]

@@ -1,0 +1,223 @@
+"""Connections and transactions, and the only place that knows which database it talks to."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Insert, Table, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from rules_store import jsontext
+from rules_store.errors import StoreUnavailable
+from rules_store.types import StoreOptions
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_EVENT_LOCK = 0x7474636C  # PostgreSQL advisory lock: 'ttcl'
+
+
+class Database:
+    """A pool of connections. One write at a time per process on SQLite, in order of arrival."""
+
+    def __init__(self, url: str, options: StoreOptions) -> None:
+        self.url = parse_url(url)
+        self._options = options
+        self._engine = _engine(self.url, options)
+        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._hurried = self._writer.execution_options(busy_timeout=options.begin_timeout)
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent view. Raises StoreUnavailable."""
+        with _translated():
+            async with self._engine.connect() as connection, connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def write(self, *, hurried: bool = False) -> AsyncIterator[AsyncConnection]:
+        """One transaction, committed at the end of the block. Raises StoreUnavailable.
+
+        `hurried` waits for other writers for `begin_timeout` instead of `busy_timeout`.
+        """
+        if not self.is_sqlite:
+            with _translated():
+                async with self._engine.begin() as connection:
+                    yield connection
+            return
+        # SQLite has one writer. Queueing here is fair and costs no polling of the file lock.
+        options = self._options
+        await self._take_turn(options.begin_timeout if hurried else options.busy_timeout)
+        try:
+            engine = self._hurried if hurried else self._writer
+            with _translated():
+                async with engine.begin() as connection:
+                    yield connection
+        finally:
+            self._turn.release()
+
+    async def _take_turn(self, patience: float) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("The database is busy with other writes.") from None
+
+    async def order_events(self, connection: AsyncConnection) -> None:
+        """Makes event ids of concurrent transactions become visible in their order.
+
+        An index that has seen event n may then forget about everything up to n. SQLite's write
+        lock does it already; on PostgreSQL writers of events queue on an advisory lock.
+        """
+        if not self.is_sqlite:
+            await connection.execute(
+                text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _EVENT_LOCK}
+            )
+
+
+def insert_unless_there(connection: AsyncConnection, table: Table, **values: Any) -> Insert:
+    """INSERT that does nothing (rowcount 0) where a unique constraint is hit."""
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return make(table).values(**values).on_conflict_do_nothing()
+
+
+def insert_or_add(connection: AsyncConnection, table: Table, **values: int | str) -> Insert:
+    """INSERT whose non-key integers are added to the row that is there."""
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = make(table).values(**values)
+    keys = [column.name for column in table.primary_key]
+    added = {name: table.c[name] + statement.excluded[name] for name in values if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=added)
+
+
+def parse_url(url: str) -> URL:
+    """The URL with an async driver. Raises StoreUnavailable."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreUnavailable(
+            "The database URL is not one: write sqlite:///PATH or postgresql://USER@HOST/NAME."
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend not in _DRIVERS:
+        raise StoreUnavailable(f"Databases of the kind {backend!r} are not supported.")
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StoreUnavailable("The database URL names no file: write sqlite:///PATH.")
+    if parsed.drivername == backend:
+        parsed = parsed.set(drivername=_DRIVERS[backend])
+    return parsed
+
+
+def _engine(url: URL, options: StoreOptions) -> AsyncEngine:
+    try:
+        engine = create_async_engine(
+            url,
+            pool_size=options.pool_size,
+            max_overflow=0,
+            pool_timeout=options.busy_timeout,
+            json_serializer=jsontext.dumps,
+            json_deserializer=jsontext.loads,
+        )
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        driver = getattr(error, "name", None) or url.drivername
+        raise StoreUnavailable(
+            f"The database driver {driver!r} is not installed: pip install {driver}."
+        ) from error
+    if url.get_backend_name() == "sqlite":
+        _set_up_sqlite(engine, options.busy_timeout)
+    return engine
+
+
+def _set_up_sqlite(engine: AsyncEngine, busy_timeout: float) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        wanted = connection.get_execution_options()
+        patience = wanted.get("busy_timeout", busy_timeout)
+        if connection.info.get("busy_timeout") != patience:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            connection.info["busy_timeout"] = patience
+        connection.exec_driver_sql(wanted.get("begin", "BEGIN"))
+
+
+def prepare_sqlite(path: Path, busy_timeout: float) -> None:
+    """Creates the file where there is none, checks that it is ours to write, switches to WAL.
+
+    Raises StoreUnavailable with what to mend.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"The database file {path} can't be opened: {error}.") from error
+    try:
+        _switch_to_wal(connection, busy_timeout)
+        connection.execute("BEGIN IMMEDIATE")
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise StoreUnavailable(
+            f"The database file {path} can't be used ({error}); mend it, restore a copy, "
+            "or point the database URL at another file."
+        ) from error
+    finally:
+        connection.close()
+    if names and "alembic_version" not in names:
+        raise StoreUnavailable(
+            f"The database file {path} belongs to another program; "
+            "point the database URL at another file."
+        )
+
+
+def _switch_to_wal(connection: sqlite3.Connection, patience: float) -> None:
+    # The switch needs the file alone for a moment, and SQLite does not wait for that by itself.
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (IntegrityError, DataError, ProgrammingError):
+        raise
+    except DBAPIError as error:
+        raise StoreUnavailable(f"The database can't be used now: {error.orig}.") from error
+    except (PoolTimeout, sqlite3.Error, OSError) as error:
+        raise StoreUnavailable(f"The database can't be used now: {error}.") from error

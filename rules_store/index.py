@@ -1,0 +1,259 @@
+"""The FAISS side: which rules are near a vector. A cache of SQL that holds no truth of its own.
+
+One `IndexIDMap2(IndexFlatIP)` per (namespace, polarity, state) for active and candidate rules. A
+rule with sequence number s is there as id 2s (its text) and, where it has a trigger, as 2s + 1.
+
+FAISS is not thread-safe: one index object belongs to one thread at a time. The store builds a new
+one in a worker thread, and from then on reads and changes it on the event loop only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from rules_store.errors import InvalidVector
+from rules_store.types import Candidate, Polarity, RuleHit, RuleState, Vector
+
+logger = logging.getLogger(__name__)
+
+ShelfKey = tuple[str, Polarity, RuleState]
+INDEXED_STATES = (RuleState.ACTIVE, RuleState.CANDIDATE)
+_ROUNDING = 1e-6  # of a float32 inner product of unit vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexRow:
+    """What the index needs of one rule; vectors are those of the store's embedding model."""
+
+    seq: int
+    id: str
+    namespace: str
+    polarity: Polarity
+    state: RuleState
+    text: str
+    trigger: str
+    text_vector: Vector | None
+    trigger_vector: Vector | None
+
+    @property
+    def key(self) -> ShelfKey:
+        return (self.namespace, self.polarity, self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What memory holds of an indexed rule beside its vectors."""
+
+    id: str
+    key: ShelfKey
+    text: str
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shelf:
+    """Vectors of one shelf as arrays: `ids` (n,) int64 and `vectors` (n, dimension) float32."""
+
+    ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+def unit(vector: Vector, dimension: int | None) -> Vector:
+    """`vector` as float32 of length 1. Raises InvalidVector."""
+    try:
+        values = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidVector("An embedding must be a sequence of numbers.") from error
+    if values.ndim != 1 or (dimension is not None and len(values) != dimension):
+        expected = "(n,)" if dimension is None else f"({dimension},)"
+        raise InvalidVector(f"An embedding has shape {values.shape}, not {expected}.")
+    if not np.isfinite(values).all():
+        raise InvalidVector("An embedding has values that are not finite numbers.")
+    # In float64, where the squares of large float32 values do not overflow.
+    length = float(np.linalg.norm(values.astype(np.float64)))
+    if length == 0.0:
+        raise InvalidVector("An embedding is zero, so it has no direction.")
+    return (values / length).astype(np.float32)
+
+
+class RuleIndex:
+    """Rules by (namespace, polarity), as of event number `last_event`."""
+
+    def __init__(self, dimension: int | None = None) -> None:
+        self.dimension = dimension
+        self.last_event = 0
+        self._entries: dict[int, Entry] = {}
+        self._shelves: dict[ShelfKey, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # -- changing
+
+    def put(self, row: IndexRow) -> None:
+        """Makes the index hold this rule as it is now, which may mean not at all."""
+        if row.state not in INDEXED_STATES or not self._fits(row.text_vector):
+            self._drop(row.seq)
+            return
+        vectors = self._vectors(row)
+        if not self._holds(row, vectors):
+            self._drop(row.seq)
+            self._add(row.key, vectors)
+        self._entries[row.seq] = Entry(row.id, row.key, row.text, row.trigger)
+
+    def extend(self, rows: Iterable[IndexRow]) -> None:
+        """`put` for many rules that are not in the index, in one FAISS call per shelf."""
+        waiting: dict[ShelfKey, dict[int, Vector]] = {}
+        for row in rows:
+            if row.state in INDEXED_STATES and self._fits(row.text_vector):
+                waiting.setdefault(row.key, {}).update(self._vectors(row))
+                self._entries[row.seq] = Entry(row.id, row.key, row.text, row.trigger)
+        for key, vectors in waiting.items():
+            self._add(key, vectors)
+
+    def _fits(self, vector: Vector | None) -> bool:
+        if vector is None:
+            return False
+        if self.dimension is None:
+            self.dimension = len(vector)
+        if len(vector) != self.dimension:
+            logger.warning("a stored vector has %d dimensions, not %d", len(vector), self.dimension)
+        return len(vector) == self.dimension
+
+    def _vectors(self, row: IndexRow) -> dict[int, Vector]:
+        assert row.text_vector is not None
+        vectors = {2 * row.seq: row.text_vector}
+        if row.trigger_vector is not None and self._fits(row.trigger_vector):
+            vectors[2 * row.seq + 1] = row.trigger_vector
+        return vectors
+
+    def _holds(self, row: IndexRow, vectors: dict[int, Vector]) -> bool:
+        entry = self._entries.get(row.seq)
+        if entry is None or entry.key != row.key:
+            return False
+        there = {id: self._vector(row.key, id) for id in (2 * row.seq, 2 * row.seq + 1)}
+        return all(_equal(there[id], vectors.get(id)) for id in there)
+
+    def _vector(self, key: ShelfKey, id: int) -> Vector | None:
+        try:
+            vector: Vector = self._shelves[key].reconstruct(id)
+        except RuntimeError:  # FAISS's way to say that it has no such id
+            return None
+        return vector
+
+    def _add(self, key: ShelfKey, vectors: dict[int, Vector]) -> None:
+        rows = np.ascontiguousarray(np.stack(list(vectors.values())), dtype=np.float32)
+        if key not in self._shelves:
+            self._shelves[key] = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
+        self._shelves[key].add_with_ids(rows, np.fromiter(vectors, dtype=np.int64))
+
+    def _drop(self, seq: int) -> None:
+        entry = self._entries.pop(seq, None)
+        if entry is not None:
+            ids = np.array([2 * seq, 2 * seq + 1], dtype=np.int64)
+            self._shelves[entry.key].remove_ids(ids)
+
+    # -- asking
+
+    def search(self, namespace: str, query: Vector, polarity: Polarity, k: int) -> list[Candidate]:
+        """See `RuleStore.search`; `query` has length 1. Equally similar rules: older first."""
+        key = (namespace, polarity, RuleState.ACTIVE)
+        shelf = self._shelves.get(key)
+        if shelf is None or k < 1 or shelf.ntotal == 0:
+            return []
+        return [
+            Candidate(self._hit(seq, similarity), shelf.reconstruct(2 * seq))
+            for seq, similarity in _nearest(shelf, query, k)
+        ]
+
+    def _hit(self, seq: int, similarity: float) -> RuleHit:
+        entry = self._entries[seq]
+        return RuleHit(entry.id, entry.key[1], entry.text, entry.trigger, similarity)
+
+    def duplicates(
+        self, namespace: str, polarity: Polarity, query: Vector, threshold: float
+    ) -> list[tuple[float, int]]:
+        """(cosine, seq) of the active and candidate rules whose *text* is that near, best first."""
+        found: list[tuple[float, int]] = []
+        for state in INDEXED_STATES:
+            shelf = self._shelves.get((namespace, polarity, state))
+            if shelf is None or shelf.ntotal == 0:
+                continue
+            _, cosines, ids = shelf.range_search(query[None, :], threshold - _ROUNDING)
+            found += [
+                (float(cosine), int(id) // 2)
+                for cosine, id in zip(cosines, ids, strict=True)
+                if id % 2 == 0
+            ]
+        return sorted(found, key=lambda pair: (-pair[0], pair[1]))
+
+    def active_texts(self, namespace: str, polarity: Polarity) -> tuple[list[int], Vector]:
+        """Sequence numbers and text vectors (n, dimension) of the active rules, as copies."""
+        shelf = self.shelf((namespace, polarity, RuleState.ACTIVE))
+        texts = shelf.ids % 2 == 0
+        return (shelf.ids[texts] // 2).tolist(), shelf.vectors[texts]
+
+    # -- as arrays, for a snapshot
+
+    def entries(self) -> dict[int, Entry]:
+        return dict(self._entries)
+
+    def shelf_keys(self) -> list[ShelfKey]:
+        return [key for key, shelf in self._shelves.items() if shelf.ntotal]
+
+    def shelf(self, key: ShelfKey) -> Shelf:
+        """A copy of one shelf; empty where there is none."""
+        index = self._shelves.get(key)
+        if index is None or index.ntotal == 0:
+            empty = np.zeros((0, self.dimension or 0), dtype=np.float32)
+            return Shelf(np.zeros(0, dtype=np.int64), empty)
+        ids = faiss.vector_to_array(index.id_map)
+        flat: Any = faiss.downcast_index(index.index)
+        vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
+        return Shelf(ids, vectors.reshape(flat.ntotal, flat.d).copy())
+
+    @classmethod
+    def restore(
+        cls,
+        dimension: int | None,
+        last_event: int,
+        entries: dict[int, Entry],
+        shelves: dict[ShelfKey, Shelf],
+    ) -> RuleIndex:
+        """The index that `entries` and `shelf` described."""
+        index = cls(dimension)
+        index.last_event = last_event
+        index._entries = entries
+        for key, shelf in shelves.items():
+            index._shelves[key] = faiss.IndexIDMap2(faiss.IndexFlatIP(shelf.vectors.shape[1]))
+            index._shelves[key].add_with_ids(shelf.vectors, shelf.ids)
+        return index
+
+
+def _equal(left: Vector | None, right: Vector | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return bool(np.array_equal(left, right))
+
+
+def _nearest(shelf: Any, query: Vector, k: int) -> list[tuple[int, float]]:
+    """(seq, similarity) of the k best rules of a shelf that holds one or two vectors of each."""
+    wanted = 2 * k + 2
+    while True:
+        fetched = min(wanted, shelf.ntotal)
+        cosines, ids = shelf.search(query[None, :], fetched)
+        best: dict[int, float] = {}
+        for id, cosine in zip(ids[0].tolist(), cosines[0].tolist(), strict=True):
+            best.setdefault(id // 2, round(cosine, 6))  # FAISS returns the larger one first
+        ranked = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+        # Where a tie reaches beyond what was fetched, FAISS's own order would decide.
+        if fetched == shelf.ntotal or ranked[-1][1] > round(float(cosines[0][-1]), 6):
+            return ranked
+        wanted *= 4

@@ -1,0 +1,117 @@
+"""Namespaces and rules as they are: creating a namespace, reading rules, counting."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store import cursors
+from rules_store.core import StoreCore
+from rules_store.errors import UnknownRule, VersionConflict
+from rules_store.repository import episodes, events, jobs, rules
+from rules_store.types import EVERY_RULE, Event, Page, Rule, RuleFilter, RuleState, Stats
+
+
+class RuleQueries(StoreCore):
+    # -- namespaces
+
+    async def ensure_namespace(self, name: str, *, actor: str = events.SYSTEM) -> None:
+        """Creates it unless it exists; no SQL once this process has seen it."""
+        if name in self._namespaces:
+            return
+        now = self._clock()
+        async with self._change() as connection:
+            if await rules.insert_namespace(connection, name, now):
+                await events.append(
+                    connection, now, name, "namespace.created", actor=actor, reason="first use"
+                )
+        self._namespaces.add(name)
+
+    async def namespace_exists(self, name: str) -> bool:
+        return name in self._namespaces or name in await self.list_namespaces()
+
+    async def list_namespaces(self) -> list[str]:
+        """Names in alphabetical order."""
+        async with self._database.read() as connection:
+            names = await rules.namespace_names(connection)
+        self._namespaces.update(names)
+        return names
+
+    # -- reading
+
+    async def list_rules(
+        self, where: RuleFilter = EVERY_RULE, *, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """Rules, newest first. Raises InvalidCursor."""
+        before = cursors.decode("rules", cursor)
+        async with self._database.read() as connection:
+            found, total = await rules.page(connection, where, limit + 1, before)
+        return cursors.page("rules", found, total, limit)
+
+    async def get_rule(self, rule_id: str) -> Rule:
+        """Raises UnknownRule."""
+        async with self._database.read() as connection:
+            return (await find(connection, rule_id))[1]
+
+    async def rule_events(self, rule_id: str) -> list[Event]:
+        """The rule's history, oldest first. Raises UnknownRule."""
+        async with self._database.read() as connection:
+            await find(connection, rule_id)
+            return await events.of_rule(connection, rule_id)
+
+    async def ruleat_version(self, rule_id: str, version: int) -> Rule:
+        """The rule with the text, trigger and domain it had at `version`. Raises UnknownRule."""
+        async with self._database.read() as connection:
+            rule = (await find(connection, rule_id))[1]
+            return await at_version(connection, rule, version)
+
+    async def stats(self) -> Stats:
+        async with self._database.read() as connection:
+            counts = await rules.counts(connection)
+            names = await rules.namespace_names(connection)
+            by_status = await episodes.counts(connection)
+            by_job_state = await jobs.counts(connection)
+            last = await events.last_id(connection)
+        states: Counter[str] = Counter({state.value: 0 for state in RuleState})
+        polarities: Counter[str] = Counter()
+        spaces: dict[str, dict[str, int]] = {}
+        for namespace, polarity, state, count in counts:
+            states[state] += count
+            if state == RuleState.ACTIVE:
+                polarities[polarity] += count
+            space = spaces.setdefault(namespace, {})
+            space[state] = space.get(state, 0) + count
+        return Stats(
+            namespaces=len(names),
+            rules=dict(states),
+            rules_by_polarity=dict(polarities),
+            rules_by_namespace=spaces,
+            episodes=by_status,
+            jobs=by_job_state,
+            last_event=last,
+        )
+
+
+async def find(
+    connection: AsyncConnection, rule_id: str, expected_version: int | None = None
+) -> tuple[int, Rule]:
+    """Sequence number and rule. Raises UnknownRule, VersionConflict."""
+    found = await rules.find(connection, rule_id)
+    if found is None:
+        raise UnknownRule(rule_id)
+    if expected_version is not None and found[1].version != expected_version:
+        raise VersionConflict(rule_id, expected_version, found[1].version)
+    return found
+
+
+async def at_version(connection: AsyncConnection, rule: Rule, version: int) -> Rule:
+    """`rule` with the text, trigger and domain of that version. Raises UnknownRule."""
+    for event in await events.of_rule(connection, rule.id):
+        after = event.after or {}
+        if after.get("version") == version:
+            return replace(
+                rule, text=after["text"], trigger=after["trigger"], domain=after["domain"]
+            )
+    raise UnknownRule(rule.id, version)

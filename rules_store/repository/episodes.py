@@ -1,0 +1,176 @@
+"""Episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, func, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database import insert_unless_there
+from rules_store.tables import episodes, jobs
+from rules_store.types import Episode, EpisodeFilter, EpisodeStatus
+
+INTERRUPTED = "interrupted"
+
+
+async def insert_episode(
+    connection: AsyncConnection,
+    episode: Episode,
+    request_id: str | None,
+    body_hash: str | None,
+) -> bool:
+    """False when its request id (or its own id) is taken."""
+    statement = insert_unless_there(
+        connection,
+        episodes,
+        id=episode.id,
+        namespace=episode.namespace,
+        mode=episode.mode,
+        status=episode.status,
+        reason=episode.reason,
+        question=episode.question,
+        answer=episode.answer,
+        model=episode.model,
+        request_id=request_id,
+        body_hash=body_hash,
+        trace=episode.trace,
+        created_at=episode.created_at,
+        updated_at=episode.updated_at,
+    )
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def id_of_request(connection: AsyncConnection, namespace: str, request_id: str) -> str | None:
+    return await connection.scalar(
+        select(episodes.c.id).where(
+            episodes.c.namespace == namespace, episodes.c.request_id == request_id
+        )
+    )
+
+
+async def id_of_body(
+    connection: AsyncConnection, namespace: str, body_hash: str, since: datetime
+) -> str | None:
+    """The latest episode with this body that began at or after `since`."""
+    return await connection.scalar(
+        select(episodes.c.id)
+        .where(
+            episodes.c.namespace == namespace,
+            episodes.c.body_hash == body_hash,
+            episodes.c.created_at >= since,
+        )
+        .order_by(episodes.c.seq.desc())
+        .limit(1)
+    )
+
+
+async def find(connection: AsyncConnection, episode_id: str) -> Episode | None:
+    statement = select(episodes).where(episodes.c.id == episode_id)
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _episode(row)
+
+
+async def finish(
+    connection: AsyncConnection,
+    episode_id: str,
+    at: datetime,
+    *,
+    status: EpisodeStatus,
+    reason: str | None,
+    answer: str | None,
+    trace: dict[str, Any],
+) -> str | None:
+    """The namespace of the episode; None when it was not open any more."""
+    statement = (
+        update(episodes)
+        .where(
+            episodes.c.id == episode_id,
+            # A sweep may have taken a slow request for a lost one.
+            (episodes.c.status == EpisodeStatus.PENDING)
+            | ((episodes.c.status == EpisodeStatus.SKIPPED) & (episodes.c.reason == INTERRUPTED)),
+        )
+        .values(status=status, reason=reason, answer=answer, trace=trace, updated_at=at)
+        .returning(episodes.c.namespace)
+    )
+    namespace: str | None = await connection.scalar(statement)
+    return namespace
+
+
+async def conclude(
+    connection: AsyncConnection,
+    episode_id: str,
+    at: datetime,
+    status: EpisodeStatus,
+    reason: str | None,
+    trace: dict[str, Any],
+) -> None:
+    """What learning made of it; `trace` entries replace those of the same name."""
+    before = await connection.scalar(select(episodes.c.trace).where(episodes.c.id == episode_id))
+    await connection.execute(
+        update(episodes)
+        .where(episodes.c.id == episode_id)
+        .values(status=status, reason=reason, trace={**(before or {}), **trace}, updated_at=at)
+    )
+
+
+async def sweep(connection: AsyncConnection, before: datetime, at: datetime) -> int:
+    """Pending episodes that began before `before` and have no job."""
+    has_job = select(jobs.c.id).where(jobs.c.episode_id == episodes.c.id).exists()
+    result = await connection.execute(
+        update(episodes)
+        .where(
+            episodes.c.status == EpisodeStatus.PENDING,
+            episodes.c.created_at < before,
+            ~has_job,
+        )
+        .values(status=EpisodeStatus.SKIPPED, reason=INTERRUPTED, updated_at=at)
+    )
+    return result.rowcount
+
+
+async def page(
+    connection: AsyncConnection, where: EpisodeFilter, limit: int, before: int | None
+) -> tuple[list[tuple[int, Episode]], int]:
+    """Up to `limit` episodes with a sequence number below `before`, newest first; the total."""
+    condition = and_(true(), *_conditions(where))
+    total = await connection.scalar(select(func.count()).select_from(episodes).where(condition))
+    statement = select(episodes).where(condition).order_by(episodes.c.seq.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(episodes.c.seq < before)
+    rows = await connection.execute(statement)
+    return [(row.seq, _episode(row)) for row in rows], total or 0
+
+
+async def counts(connection: AsyncConnection) -> dict[str, int]:
+    """Status -> episodes."""
+    statement = select(episodes.c.status, func.count()).group_by(episodes.c.status)
+    return {row[0]: row[1] for row in await connection.execute(statement)}
+
+
+def _conditions(where: EpisodeFilter) -> Iterator[ColumnElement[bool]]:
+    for column, value in (
+        (episodes.c.namespace, where.namespace),
+        (episodes.c.status, where.status),
+        (episodes.c.mode, where.mode),
+    ):
+        if value is not None:
+            yield column == value
+
+
+def _episode(row: Row[Any]) -> Episode:
+    return Episode(
+        id=row.id,
+        namespace=row.namespace,
+        mode=row.mode,
+        status=EpisodeStatus(row.status),
+        reason=row.reason,
+        question=row.question,
+        answer=row.answer,
+        model=row.model,
+        trace=row.trace,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,141 @@
+"""Learning jobs and what learning has cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database import insert_or_add
+from rules_store.tables import jobs, learn_spend
+from rules_store.types import Job, JobState, Spend
+
+
+async def insert_job(
+    connection: AsyncConnection,
+    episode_id: str,
+    namespace: str,
+    payload: dict[str, Any],
+    at: datetime,
+) -> None:
+    await connection.execute(
+        insert(jobs).values(
+            episode_id=episode_id,
+            namespace=namespace,
+            state=JobState.PENDING,
+            attempts=0,
+            not_before=at,
+            payload=payload,
+            created_at=at,
+            updated_at=at,
+        )
+    )
+
+
+async def next_due(
+    connection: AsyncConnection, now: datetime, episode_id: str | None
+) -> Job | None:
+    """The oldest job that waits or whose worker is lost; locked where the database locks rows."""
+    due = or_(
+        and_(jobs.c.state == JobState.PENDING, jobs.c.not_before <= now),
+        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now),
+    )
+    statement = select(jobs).where(due).order_by(jobs.c.id).limit(1)
+    if episode_id is not None:
+        statement = statement.where(jobs.c.episode_id == episode_id)
+    statement = statement.with_for_update(skip_locked=True)
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _job(row)
+
+
+async def find(connection: AsyncConnection, job_id: int) -> Job | None:
+    statement = select(jobs).where(jobs.c.id == job_id).with_for_update()
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _job(row)
+
+
+async def set_state(
+    connection: AsyncConnection,
+    job_id: int,
+    state: JobState,
+    at: datetime,
+    **values: Any,
+) -> None:
+    """State and whichever of attempts, owner, lease_until, not_before and last_error are given.
+    A job that no longer runs has no lease."""
+    if state is not JobState.RUNNING:
+        values = {"owner": None, "lease_until": None, **values}
+    await connection.execute(
+        update(jobs).where(jobs.c.id == job_id).values(state=state, updated_at=at, **values)
+    )
+
+
+async def renew(connection: AsyncConnection, job: Job, lease_until: datetime, at: datetime) -> bool:
+    """False when the lease is no longer this worker's."""
+    result = await connection.execute(
+        update(jobs)
+        .where(
+            jobs.c.id == job.id,
+            jobs.c.state == JobState.RUNNING,
+            jobs.c.owner == job.owner,
+            jobs.c.attempts == job.attempts,
+        )
+        .values(lease_until=lease_until, updated_at=at)
+    )
+    return result.rowcount == 1
+
+
+async def counts(connection: AsyncConnection) -> dict[str, int]:
+    """State -> jobs."""
+    statement = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+    return {row[0]: row[1] for row in await connection.execute(statement)}
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(
+        id=row.id,
+        episode_id=row.episode_id,
+        namespace=row.namespace,
+        state=JobState(row.state),
+        attempts=row.attempts,
+        payload=row.payload,
+        owner=row.owner,
+        last_error=row.last_error,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+# -- spend, in minutes since the epoch
+
+
+async def add_spend(
+    connection: AsyncConnection, namespace: str, minute: int, spend: Spend, oldest: int
+) -> None:
+    """Adds to the minute's row and drops this namespace's rows from before `oldest`."""
+    await connection.execute(
+        insert_or_add(
+            connection,
+            learn_spend,
+            namespace=namespace,
+            minute=minute,
+            calls=spend.calls,
+            tokens=spend.tokens,
+        )
+    )
+    await connection.execute(
+        delete(learn_spend).where(
+            learn_spend.c.namespace == namespace, learn_spend.c.minute < oldest
+        )
+    )
+
+
+async def spend_since(connection: AsyncConnection, namespace: str, minute: int) -> Spend:
+    statement = select(
+        func.coalesce(func.sum(learn_spend.c.calls), 0),
+        func.coalesce(func.sum(learn_spend.c.tokens), 0),
+    ).where(learn_spend.c.namespace == namespace, learn_spend.c.minute >= minute)
+    row = (await connection.execute(statement)).one()
+    return Spend(calls=int(row[0]), tokens=int(row[1]))

@@ -1,0 +1,178 @@
+"""Namespaces, rules and their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database import insert_unless_there
+from rules_store.tables import identity, namespaces, rules
+from rules_store.types import Polarity, Rule, RuleFilter, RuleState
+
+
+async def identity_of_store(connection: AsyncConnection) -> str:
+    return str(await connection.scalar(select(identity.c.id)))
+
+
+# -- namespaces
+
+
+async def insert_namespace(connection: AsyncConnection, name: str, at: datetime) -> bool:
+    """False when it was there."""
+    statement = insert_unless_there(connection, namespaces, name=name, created_at=at)
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def namespace_names(connection: AsyncConnection) -> list[str]:
+    return list(await connection.scalars(select(namespaces.c.name).order_by(namespaces.c.name)))
+
+
+# -- rules
+
+
+async def find(connection: AsyncConnection, rule_id: str) -> tuple[int, Rule] | None:
+    """The rule and its sequence number."""
+    row = (await connection.execute(select(rules).where(rules.c.id == rule_id))).one_or_none()
+    return None if row is None else (row.seq, rule_of(row))
+
+
+async def find_by_seq(connection: AsyncConnection, seq: int) -> Rule | None:
+    row = (await connection.execute(select(rules).where(rules.c.seq == seq))).one_or_none()
+    return None if row is None else rule_of(row)
+
+
+async def find_by_text(
+    connection: AsyncConnection, namespace: str, polarity: Polarity, text_hash: str
+) -> tuple[int, Rule] | None:
+    statement = select(rules).where(
+        rules.c.namespace == namespace,
+        rules.c.polarity == polarity,
+        rules.c.text_hash == text_hash,
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else (row.seq, rule_of(row))
+
+
+async def insert_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -> int:
+    """Its sequence number. Raises IntegrityError when the same text is there."""
+    result = await connection.execute(
+        insert(rules).values(
+            id=rule.id,
+            namespace=rule.namespace,
+            polarity=rule.polarity,
+            state=rule.state,
+            text=rule.text,
+            trigger=rule.trigger,
+            domain=rule.domain,
+            frequency=rule.frequency,
+            exposures=rule.exposures,
+            source_episode=rule.source_episode,
+            version=rule.version,
+            reason=rule.reason,
+            text_hash=text_hash,
+            created_at=rule.created_at,
+            updated_at=rule.updated_at,
+        )
+    )
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+async def update_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -> None:
+    """Writes what can change of a rule; exposures are counted by `add_exposures` alone."""
+    await connection.execute(
+        update(rules)
+        .where(rules.c.id == rule.id)
+        .values(
+            state=rule.state,
+            text=rule.text,
+            trigger=rule.trigger,
+            domain=rule.domain,
+            frequency=rule.frequency,
+            version=rule.version,
+            reason=rule.reason,
+            text_hash=text_hash,
+            updated_at=rule.updated_at,
+        )
+    )
+
+
+async def add_exposures(
+    connection: AsyncConnection, namespace: str, rule_ids: Sequence[str]
+) -> None:
+    if rule_ids:
+        await connection.execute(
+            update(rules)
+            .where(rules.c.namespace == namespace, rules.c.id.in_(rule_ids))
+            .values(exposures=rules.c.exposures + 1)
+        )
+
+
+async def page(
+    connection: AsyncConnection, where: RuleFilter, limit: int, before: int | None
+) -> tuple[list[tuple[int, Rule]], int]:
+    """Up to `limit` rules with a sequence number below `before`, newest first; and the total."""
+    condition = and_(true(), *_conditions(where))
+    total = await connection.scalar(select(func.count()).select_from(rules).where(condition))
+    statement = select(rules).where(condition).order_by(rules.c.seq.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(rules.c.seq < before)
+    rows = await connection.execute(statement)
+    return [(row.seq, rule_of(row)) for row in rows], total or 0
+
+
+def _conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
+    for column, value in (
+        (rules.c.namespace, where.namespace),
+        (rules.c.polarity, where.polarity),
+        (rules.c.state, where.state),
+        (rules.c.domain, where.domain),
+        (rules.c.source_episode, where.source_episode),
+    ):
+        if value is not None:
+            yield column == value
+    if where.text:
+        yield or_(
+            rules.c.text.icontains(where.text, autoescape=True),
+            rules.c.trigger.icontains(where.text, autoescape=True),
+        )
+
+
+async def active(connection: AsyncConnection, namespace: str) -> list[tuple[int, Polarity, int]]:
+    """(seq, polarity, frequency) of the active rules."""
+    statement = select(rules.c.seq, rules.c.polarity, rules.c.frequency).where(
+        rules.c.namespace == namespace, rules.c.state == RuleState.ACTIVE
+    )
+    rows = await connection.execute(statement)
+    return [(row.seq, Polarity(row.polarity), row.frequency) for row in rows]
+
+
+async def counts(connection: AsyncConnection) -> list[tuple[str, str, str, int]]:
+    """(namespace, polarity, state, rules)."""
+    columns = (rules.c.namespace, rules.c.polarity, rules.c.state)
+    rows = await connection.execute(select(*columns, func.count()).group_by(*columns))
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def rule_of(row: Row[Any]) -> Rule:
+    return Rule(
+        id=row.id,
+        namespace=row.namespace,
+        polarity=Polarity(row.polarity),
+        state=RuleState(row.state),
+        text=row.text,
+        trigger=row.trigger,
+        domain=row.domain,
+        frequency=row.frequency,
+        exposures=row.exposures,
+        source_episode=row.source_episode,
+        version=row.version,
+        reason=row.reason,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,173 @@
+"""The schema as SQLAlchemy Core tables. `migrations/` builds it; a test keeps the two equal.
+
+Every datetime is UTC and aware outside, every JSON column is the generic type, so the same
+statements run on SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC outside; SQLite keeps no zone, so it gets naive UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a datetime without a time zone can't be stored")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# One row: which database this is, so that an index snapshot of another one is recognised.
+identity = Table("store_identity", metadata, Column("id", String(32), primary_key=True))
+
+namespaces = Table(
+    "namespaces",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("namespace", ForeignKey("namespaces.name"), nullable=False),
+    Column("polarity", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("domain", String(128), nullable=False),
+    Column("frequency", Integer, nullable=False),
+    Column("exposures", Integer, nullable=False),
+    Column("source_episode", String(64)),
+    Column("version", Integer, nullable=False),
+    Column("reason", Text),
+    Column("text_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("namespace", "polarity", "text_hash"),
+    Index(None, "namespace", "state"),
+    Index(None, "source_episode"),
+    sqlite_autoincrement=True,
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("rule_seq", ForeignKey("rules.seq", ondelete="CASCADE"), primary_key=True),
+    Column("model", String(256), primary_key=True),
+    Column("kind", String(16), primary_key=True),  # text | trigger
+    Column("vector", LargeBinary, nullable=False),  # little-endian float32, unit length
+)
+
+# Append-only. `key` makes an effect that may be tried twice happen once.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("namespace", String(128), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("rule_id", String(64)),
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("before", JSON(none_as_null=True)),
+    Column("after", JSON(none_as_null=True)),
+    Column("key", String(256), unique=True),
+    Index(None, "rule_id"),
+    Index(None, "namespace"),
+    sqlite_autoincrement=True,
+)
+
+episodes = Table(
+    "episodes",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("namespace", ForeignKey("namespaces.name"), nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text),
+    Column("question", Text, nullable=False),
+    Column("answer", Text),
+    Column("model", String(256), nullable=False),
+    Column("request_id", String(256)),
+    Column("body_hash", String(64)),
+    Column("trace", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("namespace", "request_id"),
+    Index(None, "namespace", "body_hash"),
+    Index(None, "status"),
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("episode_id", ForeignKey("episodes.id"), nullable=False, unique=True),
+    Column("namespace", String(128), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("owner", String(128)),
+    Column("lease_until", UtcDateTime),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("last_error", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index(None, "state", "id"),
+    sqlite_autoincrement=True,
+)
+
+# One row per namespace and minute, so that "the last hour" slides.
+learn_spend = Table(
+    "learn_spend",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("minute", Integer, primary_key=True, autoincrement=False),  # since the epoch
+    Column("calls", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+)
