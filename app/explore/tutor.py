@@ -26,8 +26,8 @@ _OPTION = re.compile(r"(?:^|(?<=\s))\(?([A-J])[).](?=\s)", re.MULTILINE)
 # A capital inside a sentence is a name in most languages; where every noun has one, all are kept.
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][^\W\d_]{2,}")
 _REQUEST = re.compile(
-    r"(?:^|[.,;:] )(?:then )?(?:find|determine|calculate|compute|work out|figure out|give|state|name"
-    r"|tell|explain|list|say|identify)\b",
+    r"(?:^|[.,;:] )(?:then )?(?:find|determine|calculate|compute|work out|figure out|give|state"
+    r"|name|tell|explain|list|say|identify)\b",
     re.IGNORECASE,
 )
 

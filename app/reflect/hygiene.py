@@ -1,0 +1,146 @@
+"""What no rule may contain, wherever it comes from: checks of the text alone.
+
+Each check returns what it objects to, or None.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from app.reflect.wording import words
+from rules_store.types import Polarity
+
+LONGEST_RULE = 32
+"""Words. Letters of scripts without spaces count as half a word each."""
+SHORTEST_RULE = 4
+
+
+def control_characters(text: str) -> str | None:
+    # Cf has the direction marks and zero-width signs that hide text from a reader.
+    odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn")]
+    return f"U+{ord(odd[0]):04X}" if odd else None
+
+
+def too_short(text: str) -> str | None:
+    count = words(text)
+    return f"{count:g} words" if count < SHORTEST_RULE else None
+
+
+def too_long(text: str) -> str | None:
+    count = words(text)
+    return f"{count:g} words" if count > LONGEST_RULE else None
+
+
+_BOXED = re.compile(r"(?:\\f|\\|\x08)?boxed\b|####", re.IGNORECASE)
+
+
+def boxed(text: str) -> str | None:
+    return _found(_BOXED, text)
+
+
+_ROLE_OR_TOOL_TOKEN = re.compile(
+    r"<\||\|>|<[/!?A-Za-z]|\[/?(?:INST|SYS)|```|<<|>>"
+    r"|(?:^|[\n.!?]\s*)(?:system|user|assistant|human|ai|developer|tool)\s*:"
+    r"|\b(?:tool|function)[_ ]calls?\b|###",
+    re.IGNORECASE,
+)
+
+
+def role_or_tool_token(text: str) -> str | None:
+    return _found(_ROLE_OR_TOOL_TOKEN, text)
+
+
+_URL = re.compile(
+    r"\b[a-z][a-z0-9+.-]{1,15}://|\bwww\.|\bmailto:|[\w.+-]+@[\w-]+\.\w|\b(?:\d{1,3}\.){3}\d{1,3}\b"
+    r"|\b[\w-]{2,}\.(?:com|org|net|io|ai|dev|info|app|co|xyz|ru|cn|de|uk|eu|edu|gov)\b",
+    re.IGNORECASE,
+)
+
+
+def url(text: str) -> str | None:
+    return _found(_URL, text)
+
+
+_AUTHORITY = (
+    r"(?:instructions?|prompts?|system|developers?|guidelines?|polic(?:y|ies)|safety|safeguards?"
+    r"|restrictions?|guardrails?|user|client|operator|rules|warnings?|refusals?)"
+)
+_INSTRUCTION_OVERRIDE = re.compile(
+    rf"\b(?:ignor|disregard|overrid|overrul|bypass|forget|circumvent|disobey|skip)\w*\b[^.]{{0,40}}"
+    rf"\b{_AUTHORITY}\b"
+    r"|\b(?:ignor|disregard|forget|overrid)\w*\s+(?:all|any|every)?\s*(?:of\s+)?(?:the\s+|your\s+)?"
+    r"(?:previous|prior|above|earlier|preceding|everything)"
+    r"|\b(?:reveal|disclos|leak|expos|divulg|exfiltrat)\w*\b[^.]{0,40}"
+    r"\b(?:prompts?|system|instructions?|secrets?|passwords?|keys?|tokens?|credentials?|rules|data)\b"
+    r"|\b(?:repeat|print|output|show|recite)\w*\b[^.]{0,25}\b(?:prompts?|instructions?|passwords?)\b"
+    r"|\b(?:system|developer|hidden)\s+(?:prompt|message|mode|instructions?)\b"
+    r"|\b(?:contact|e-?mail|call|phone|text|message|visit|write\s+to|send)\w*\s+[^.]{0,30}"
+    r"\b(?:us|me|support|address|hotline|website|site|link|server|account|phone\s+number)\b"
+    r"|\b(?:you\s+are\s+now|act\s+as|pretend\s+to|role-?play|jailbreak|do\s+anything\s+now)\b"
+    r"|\b(?:never|don't|do\s+not|avoid)\s+(?:refus|declin|warn|mention\w*\s+(?:risks|dangers|safety))"
+    r"|\bcomply\s+with\s+(?:any|every|all)\b|\bwithout\s+(?:any\s+)?(?:warnings?|disclaimers?)\b",
+    re.IGNORECASE,
+)
+
+
+def instruction_override(text: str) -> str | None:
+    return _found(_INSTRUCTION_OVERRIDE, text)
+
+
+_PLACEHOLDER = re.compile(
+    r"[{}]|\[[^\]\d]{2,}\]|\.\.\.|…|_{2,}|\bXXX?\b|\b(?:TODO|TBD|FIXME|lorem ipsum|N/A)\b"
+    r"|\b(?:insert|your) (?:rule|text|answer|sentence) here\b"
+    r"|\b(?:positive|negative) (?:rule|advice)\b|\bplaceholder\b",
+    re.IGNORECASE,
+)
+
+
+def placeholder(text: str) -> str | None:
+    return _found(_PLACEHOLDER, text)
+
+
+_CONTEXT_REFERENCE = re.compile(
+    r"\b(?:attempt|solution|answer|response|trajectory|student)s? (?:A|B|one|two)\b"
+    r"|\b(?:both|better|worse|preferred|first|second|other|two|same) "
+    r"(?:attempt|solution|answer|response)s?\b"
+    r"|\b(?:this|that|the (?:given|above|present)) (?:attempt|question|problem|answer|solution)\b"
+    r"|\bthe attempt\b|\bthe JSON\b|\bnobody has checked\b",
+    re.IGNORECASE,
+)
+
+
+def context_reference(text: str) -> str | None:
+    """A rule is read without the texts it was learned from."""
+    return _found(_CONTEXT_REFERENCE, text)
+
+
+_CALCULATION = re.compile(
+    r"\d\s*(?:[-+*/x\u00d7\u00f7^=%]|\\times)\s*\$?\d|=\s*\S|\\frac|\\sqrt|\d+(?:\.\d+)?\s*%"
+)
+
+
+def calculation(text: str) -> str | None:
+    """The solution of one question, written out."""
+    return _found(_CALCULATION, text)
+
+
+_WARNING = re.compile(
+    r"\A(?:please\s+)?(?:avoid|never|don't|do not|refrain|beware|stop|not)\b", re.IGNORECASE
+)
+_ENCOURAGEMENT = re.compile(
+    r"\A(?:please\s+)?(?:always|make sure|ensure|remember to|be sure|use|check|verify|try to)\b",
+    re.IGNORECASE,
+)
+
+
+def wrong_polarity(text: str, polarity: Polarity) -> str | None:
+    """A warning among the advice or advice among the warnings would say its opposite."""
+    pattern = _WARNING if polarity is Polarity.POSITIVE else _ENCOURAGEMENT
+    match = pattern.match(text)
+    return f"'{match[0]}' in a {polarity.value} rule" if match else None
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str | None:
+    match = pattern.search(text)
+    return f"'{match[0].strip()}'" if match else None
