@@ -34,10 +34,10 @@ async def make_room(
     `index` is as it was before this transaction, `fresh` names the rules that this transaction
     has made active. `spare_fresh`: they stay, because a person wanted them.
     """
-    active = await rules.active(connection, namespace)
-    excess = len(active) - options.capacity
-    if excess <= 0:
+    excess = await rules.count_active(connection, namespace) - options.capacity
+    if not fresh or excess <= 0:
         return []
+    active = await rules.active(connection, namespace)
     rows = await embeddings.rows_of(connection, model, fresh)
     spared = {row.seq for row in rows} if spare_fresh else set()
     victims: list[int] = []

@@ -74,7 +74,7 @@ async def create(
         updated_at=at,
     )
     seq = await rules.insert_rule(connection, rule, text_hash(rule.text))
-    await embeddings.put(connection, seq, model, vectors)
+    await embeddings.insert_vectors(connection, seq, model, vectors)
     await events.append(
         connection,
         at,

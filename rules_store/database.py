@@ -18,6 +18,7 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     NoSuchModuleError,
+    OperationalError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -39,7 +40,7 @@ class Database:
         self._options = options
         self._engine = _engine(self.url, options)
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        self._hurried = self._writer.execution_options(busy_timeout=options.begin_timeout)
+        self._hurried = self._writer.execution_options(patience=0.0)
         self._turn = asyncio.Lock()
 
     @property
@@ -135,6 +136,7 @@ def _engine(url: URL, options: StoreOptions) -> AsyncEngine:
         engine = create_async_engine(
             url,
             pool_size=options.pool_size,
+            pool_use_lifo=True,  # the connection whose caches are warm
             max_overflow=0,
             pool_timeout=options.busy_timeout,
             json_serializer=jsontext.dumps,
@@ -146,27 +148,32 @@ def _engine(url: URL, options: StoreOptions) -> AsyncEngine:
             f"The database driver {driver!r} is not installed: pip install {driver}."
         ) from error
     if url.get_backend_name() == "sqlite":
-        _set_up_sqlite(engine, options.busy_timeout)
+        _set_up_sqlite(engine, options)
     return engine
 
 
-def _set_up_sqlite(engine: AsyncEngine, busy_timeout: float) -> None:
+def _set_up_sqlite(engine: AsyncEngine, options: StoreOptions) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA busy_timeout = {int(options.begin_timeout * 1000)}")
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
+        # SQLite itself waits for the shortest patience; who has more tries again.
         wanted = connection.get_execution_options()
-        patience = wanted.get("busy_timeout", busy_timeout)
-        if connection.info.get("busy_timeout") != patience:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-            connection.info["busy_timeout"] = patience
-        connection.exec_driver_sql(wanted.get("begin", "BEGIN"))
+        deadline = time.monotonic() + wanted.get("patience", options.busy_timeout)
+        while True:
+            try:
+                connection.exec_driver_sql(wanted.get("begin", "BEGIN"))
+                return
+            except OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() >= deadline:
+                    raise
 
 
 def prepare_sqlite(path: Path, busy_timeout: float) -> None:

@@ -186,10 +186,9 @@ class RuleIndex:
             shelf = self._shelves.get((namespace, polarity, state))
             if shelf is None or shelf.ntotal == 0:
                 continue
-            _, cosines, ids = shelf.range_search(query[None, :], threshold - _ROUNDING)
             found += [
-                (float(cosine), int(id) // 2)
-                for cosine, id in zip(cosines, ids, strict=True)
+                (cosine, id // 2)
+                for id, cosine in _within(shelf, query, threshold - _ROUNDING)
                 if id % 2 == 0
             ]
         return sorted(found, key=lambda pair: (-pair[0], pair[1]))
@@ -256,4 +255,20 @@ def _nearest(shelf: Any, query: Vector, k: int) -> list[tuple[int, float]]:
         # Where a tie reaches beyond what was fetched, FAISS's own order would decide.
         if fetched == shelf.ntotal or ranked[-1][1] > round(float(cosines[0][-1]), 6):
             return ranked
+        wanted *= 4
+
+
+def _within(shelf: Any, query: Vector, threshold: float) -> list[tuple[int, float]]:
+    """(id, cosine) of every vector of a shelf that is at least that near.
+
+    FAISS's range_search would do, but it starts a team of OpenMP threads for each call, which
+    costs milliseconds on a busy machine.
+    """
+    wanted = 16
+    while True:
+        fetched = min(wanted, shelf.ntotal)
+        cosines, ids = shelf.search(query[None, :], fetched)
+        if fetched == shelf.ntotal or cosines[0][-1] < threshold:
+            near = cosines[0] >= threshold
+            return list(zip(ids[0][near].tolist(), cosines[0][near].tolist(), strict=True))
         wanted *= 4

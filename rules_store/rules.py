@@ -164,7 +164,7 @@ class RuleOperations(RuleQueries):
             text=vectors.text if after.text != before.text else None,
             trigger=vectors.trigger if after.trigger not in (before.trigger, "") else None,
         )
-        await embeddings.put(connection, seq, self.embedding_model, fitting)
+        await embeddings.insert_vectors(connection, seq, self.embedding_model, fitting)
         return after
 
     async def _check_unique(
@@ -208,7 +208,9 @@ class RuleOperations(RuleQueries):
             for item, vectors in units:
                 found = await rules.find(connection, item.rule_id)
                 if found is not None and found[1].version == item.version:
-                    await embeddings.put(connection, found[0], self.embedding_model, vectors)
+                    await embeddings.replace_vectors(
+                        connection, found[0], self.embedding_model, vectors
+                    )
                     done.append(found[1])
             for namespace in sorted({rule.namespace for rule in done}):
                 await events.append(

@@ -33,23 +33,33 @@ _text = embeddings.alias("text_vector")
 _trigger = embeddings.alias("trigger_vector")
 
 
-async def put(connection: AsyncConnection, seq: int, model: str, vectors: Vectors) -> None:
-    """Stores the vectors that are given in place of those of the same model and kind."""
+async def insert_vectors(
+    connection: AsyncConnection, seq: int, model: str, vectors: Vectors
+) -> None:
+    """Stores those that are given, for a rule that has none of them."""
+    rows = [
+        {"rule_seq": seq, "model": model, "kind": kind, "vector": vector.astype("<f4").tobytes()}
+        for kind, vector in ((TEXT, vectors.text), (TRIGGER, vectors.trigger))
+        if vector is not None
+    ]
+    if rows:
+        await connection.execute(insert(embeddings), rows)
+
+
+async def replace_vectors(
+    connection: AsyncConnection, seq: int, model: str, vectors: Vectors
+) -> None:
+    """Stores those that are given in place of the ones of the same model and kind."""
     for kind, vector in ((TEXT, vectors.text), (TRIGGER, vectors.trigger)):
-        if vector is None:
-            continue
-        await connection.execute(
-            delete(embeddings).where(
-                embeddings.c.rule_seq == seq,
-                embeddings.c.model == model,
-                embeddings.c.kind == kind,
+        if vector is not None:
+            await connection.execute(
+                delete(embeddings).where(
+                    embeddings.c.rule_seq == seq,
+                    embeddings.c.model == model,
+                    embeddings.c.kind == kind,
+                )
             )
-        )
-        await connection.execute(
-            insert(embeddings).values(
-                rule_seq=seq, model=model, kind=kind, vector=vector.astype("<f4").tobytes()
-            )
-        )
+    await insert_vectors(connection, seq, model, vectors)
 
 
 async def forget(connection: AsyncConnection, seq: int, kind: str) -> None:

@@ -143,6 +143,15 @@ def _conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
         )
 
 
+async def count_active(connection: AsyncConnection, namespace: str) -> int:
+    statement = (
+        select(func.count())
+        .select_from(rules)
+        .where(rules.c.namespace == namespace, rules.c.state == RuleState.ACTIVE)
+    )
+    return await connection.scalar(statement) or 0
+
+
 async def active(connection: AsyncConnection, namespace: str) -> list[tuple[int, Polarity, int]]:
     """(seq, polarity, frequency) of the active rules."""
     statement = select(rules.c.seq, rules.c.polarity, rules.c.frequency).where(
