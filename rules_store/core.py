@@ -128,6 +128,10 @@ class StoreCore:
         query = unit(vector, self._index.dimension)
         return self._index.search(namespace, query, polarity, k)
 
+    def has_rules(self, namespace: str) -> bool:
+        """Whether `search` could find anything in this namespace; no I/O."""
+        return self._index.has_active(namespace)
+
     async def catch_up(self) -> None:
         """Applies to the index what any process has committed since it last looked."""
         async with self._database.read() as connection:

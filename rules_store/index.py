@@ -173,6 +173,10 @@ class RuleIndex:
             for seq, similarity in _nearest(shelf, query, k)
         ]
 
+    def has_active(self, namespace: str) -> bool:
+        shelves = (self._shelves.get((namespace, each, RuleState.ACTIVE)) for each in Polarity)
+        return any(shelf is not None and shelf.ntotal > 0 for shelf in shelves)
+
     def _hit(self, seq: int, similarity: float) -> RuleHit:
         entry = self._entries[seq]
         return RuleHit(entry.id, entry.key[1], entry.text, entry.trigger, similarity)
