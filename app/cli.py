@@ -29,6 +29,8 @@ app = typer.Typer(
 rules_app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store.")
 app.add_typer(rules_app, name="rules")
 
+EXAMPLE = "What is the capital of France?"
+
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
@@ -51,7 +53,7 @@ def serve(
     from app.logs import configure
     from app.main import admin_key_file, create_app
 
-    given = {"engine_model": model, "engine": engine, "host": host, "port": port}
+    given: dict[str, Any] = {"engine_model": model, "engine": engine, "host": host, "port": port}
     settings = load_settings(**{key: value for key, value in given.items() if value is not None})
     configure(settings.log_format, settings.log_level)
     listener = _listen(settings)
@@ -90,7 +92,10 @@ def _banner(settings: Settings, url: str, key_file: Path) -> None:
     if settings.upstream_base_url is None and settings.engine_model is None:
         model = "SmolLM2-135M-Instruct"
     body = json.dumps(
-        {"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": EXAMPLE}],
+        }
     )
     auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
     key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)

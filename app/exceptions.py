@@ -151,7 +151,9 @@ class UpstreamRejected(UpstreamError):
 class UpstreamUnavailable(UpstreamError):
     code = "upstream_unavailable"
 
-    def __init__(self, message: str, *, status: int = 502, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int = 502, retry_after: float | None = None
+    ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.status = status
 

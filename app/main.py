@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,6 @@ from app.chat.exploration import InlineExploration
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
-from app.engine.supervisor import EngineSupervisor
 from app.exceptions import ConfigurationError
 from app.explore.explorer import ExplorerOptions
 from app.loop import Loop, LoopOptions
@@ -35,7 +34,12 @@ from app.steer.budget import TokenCounter
 from app.steer.retriever import Retriever
 from app.templates import PromptLibrary
 from app.upstream.client import Upstream
-from app.upstream.embeddings import Embedder, local_embedder, remote_embedder
+from app.upstream.embeddings import (
+    CachedEmbedder,
+    Embedder,
+    local_embedder,
+    remote_embedder,
+)
 from app.upstream.gate import CallGate
 from app.worker import LearningWorker, WorkerOptions
 from rules_store.errors import StoreUnavailable
@@ -127,7 +131,7 @@ async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
         raise ConfigurationError(str(error)) from error
 
 
-def build_embedder(settings: Settings) -> Embedder:
+def build_embedder(settings: Settings) -> CachedEmbedder:
     secret = settings.embedding_api_key
     if settings.embedding_base_url is not None:
         key = secret.get_secret_value() if secret else None
@@ -172,16 +176,16 @@ async def _build(
         embedder = built
     store = await open_store(settings, embedder.name)
     stack.push_async_callback(store.close)
-    engine = await _engine(settings, stack)
+    base_url, availability = await _model_server(settings, stack)
     secret = settings.upstream_api_key
     upstream = Upstream(
-        settings.upstream_base_url or f"{engine.base_url}/v1",
+        base_url,
         api_key=secret.get_secret_value() if secret else None,
         model=settings.upstream_model,
         timeout=settings.upstream_timeout,
         connect_timeout=settings.upstream_connect_timeout,
         gate=CallGate(settings.learn_call_concurrency),
-        availability=lambda: engine.why_unavailable() if engine else None,
+        availability=availability,
     )
     stack.push_async_callback(upstream.close)
     equivalence = Equivalence()
@@ -244,10 +248,15 @@ async def _build(
     )
 
 
-async def _engine(settings: Settings, stack: AsyncExitStack) -> EngineSupervisor | None:
-    """The embedded model, where no upstream is configured. The gateway does not wait for it."""
+async def _model_server(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[str, Callable[[], str | None]]:
+    """Base URL of the upstream, and what tells that it is known to be down. Where none is
+    configured that is an embedded model; the gateway does not wait for it."""
     if settings.upstream_base_url is not None:
-        return None
+        return settings.upstream_base_url, lambda: None
+    from app.engine.supervisor import EngineSupervisor
+
     engine = EngineSupervisor(
         backend=settings.engine.value,
         model=settings.engine_model,
@@ -255,7 +264,7 @@ async def _engine(settings: Settings, stack: AsyncExitStack) -> EngineSupervisor
     )
     await engine.start()
     stack.push_async_callback(engine.stop)
-    return engine
+    return f"{engine.base_url}/v1", engine.why_unavailable
 
 
 async def _sweep(store: RuleStore) -> None:

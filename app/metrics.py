@@ -23,20 +23,24 @@ class Metrics:
             registry=self.registry,
         )
         self.degraded = Counter(
-            "ttcl_degraded", "Requests for which a step was skipped", ["reason"],
+            "ttcl_degraded",
+            "Requests for which a step was skipped",
+            ["reason"],
             registry=self.registry,
         )
         self.injected = Counter("ttcl_rules_injected", "Rules injected", registry=self.registry)
         self.skipped = Counter(
-            "ttcl_learning_skipped", "Requests that were not learned from", ["reason"],
+            "ttcl_learning_skipped",
+            "Requests that were not learned from",
+            ["reason"],
             registry=self.registry,
         )
-        self.jobs = Gauge(
-            "ttcl_learning_backlog", "Learning jobs waiting", registry=self.registry
-        )
+        self.jobs = Gauge("ttcl_learning_backlog", "Learning jobs waiting", registry=self.registry)
         self.outcomes = Gauge(
-            "ttcl_learning_outcomes", "Learning jobs ended in this process, by outcome",
-            ["outcome"], registry=self.registry,
+            "ttcl_learning_outcomes",
+            "Learning jobs ended in this process, by outcome",
+            ["outcome"],
+            registry=self.registry,
         )
         self.rules = Gauge(
             "ttcl_rules_indexed", "Rules in this process's index", registry=self.registry

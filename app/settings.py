@@ -92,7 +92,10 @@ class Settings(BaseSettings):
         0.3, ge=-1, le=1, description="Least cosine of question and rule (or its trigger)"
     )
     mmr_lambda: float = Field(
-        0.7, ge=0, le=1, description="Weight of relevance against diversity in MMR; 1 = no diversity"
+        0.7,
+        ge=0,
+        le=1,
+        description="Weight of relevance against diversity in MMR; 1 = no diversity",
     )
     rules_token_budget: int = Field(512, ge=0, description="Most tokens of injected rules")
 
@@ -115,7 +118,10 @@ class Settings(BaseSettings):
         None, description="Cancel calls that can't change the outcome; unset: no, under `paper`"
     )
     open_spread: float = Field(
-        0.05, ge=0, le=2, description="Least spread of similarities for a negative rule (open tasks)"
+        0.05,
+        ge=0,
+        le=2,
+        description="Least spread of similarities for a negative rule (open tasks)",
     )
     policy: Policy = Field(Policy.PAPER, description="Rule life: paper")
     capacity: int = Field(1000, ge=1, description="Active rules per namespace (paper policy)")
@@ -218,7 +224,7 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
     """Read the environment and `env_file`; raise `ConfigurationError` with one sentence."""
     _refuse_unknown(env_file)
     try:
-        return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg]
+        return Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"][:1]).upper()

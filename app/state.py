@@ -1,4 +1,4 @@
-"""Everything that lives as long as the application, typed; built in `app.main`, read by `app.api`."""
+"""All that lives as long as the application, typed; built in `app.main`, read by `app.api`."""
 
 from __future__ import annotations
 

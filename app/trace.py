@@ -123,4 +123,3 @@ def hits_to_json(hits: tuple[RuleHit, ...]) -> list[dict[str, Any]]:
         }
         for position, hit in enumerate(hits)
     ]
-

@@ -178,6 +178,4 @@ async def _vectors(state: AppState, text: str | None, trigger: str | None) -> Ve
         rows = list(await state.embedder.embed(texts))
     except EmbeddingFailed:
         return Vectors()
-    return Vectors(
-        text=rows.pop(0) if text else None, trigger=rows.pop(0) if trigger else None
-    )
+    return Vectors(text=rows.pop(0) if text else None, trigger=rows.pop(0) if trigger else None)

@@ -70,7 +70,9 @@ def install(app: FastAPI) -> None:
         else:
             # 405 and whatever else the framework raises
             phrase = HTTPStatus(error.status_code).phrase
-            wrapped = InvalidRequest(f"{phrase}: {request.method} {path}", code="method_not_allowed")
+            wrapped = InvalidRequest(
+                f"{phrase}: {request.method} {path}", code="method_not_allowed"
+            )
             wrapped.status = error.status_code
             response = render(wrapped)
         response.headers.update(error.headers or {})

@@ -43,7 +43,7 @@ async def metrics(state: State) -> Response:
     state.metrics.jobs.set(state.worker.backlog)
     for outcome, count in state.worker.outcomes.items():
         state.metrics.outcomes.labels(outcome).set(count)
-    state.metrics.rules.set(state.store.indexed)
+    state.metrics.rules.set(state.store.rules_indexed)
     return Response(state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
@@ -51,7 +51,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _cancel(*tasks: asyncio.Future[object]) -> None:
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -63,7 +63,6 @@ class EventStream(Response):
     def __init__(self, stream: Stream, on_gone: Callable[[], Awaitable[None]]) -> None:
         self.status_code = 200
         self.background = None
-        self.body = b""
         self._stream = stream
         self._on_gone = on_gone
         self.init_headers({**STREAM_HEADERS, **stream.headers})
@@ -83,9 +82,7 @@ class EventStream(Response):
             raise writing.exception()  # type: ignore[misc]
 
     async def _write(self, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        )
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for event in self._stream.events:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

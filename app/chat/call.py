@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.explore.roles import seed_of
 from app.protocol import ChatRequest
 from app.steer.injector import has_images, question_of
 from app.trajectory import Cost, Message, Mode, Observation, Task
@@ -116,7 +117,7 @@ class Steered:
         }
 
 
-def observe(call: ChatCall, steered: Steered, seed: int) -> Observation:
+def observe(call: ChatCall, steered: Steered) -> Observation:
     """The request as the loop sees it: the client's own messages, without any rules block."""
     body = call.body
     own = ("model", "messages", "stream", "stream_options", "n")
@@ -130,5 +131,5 @@ def observe(call: ChatCall, steered: Steered, seed: int) -> Observation:
         domain=call.domain,
         params={key: value for key, value in body.items() if key not in own},
         hits=steered.hits,
-        seed=seed,
+        seed=seed_of(call.model.id, call.messages, call.request.seed),
     )

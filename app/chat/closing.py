@@ -7,7 +7,6 @@ from typing import Any
 
 from app.chat.call import ChatCall, Steered, observe
 from app.chat.steering import Steering
-from app.explore.roles import seed_of
 from app.loop import Exploration
 from app.metrics import Metrics
 from app.recorder import NOT_RECORDED, Opened, Recorder
@@ -35,7 +34,7 @@ class Closing:
         """A steered answer: what it teaches is found out in the background."""
         obstacle = call.obstacle or (None if complete else "answer_incomplete")
         skipped = self._why_not(call, steered, obstacle, sampled=True)
-        observation = observe(call, steered, seed_of(call.model.id, call.messages, call.request.seed))
+        observation = observe(call, steered)
         job = {"observation": observation_to_json(observation)} if skipped is None else None
         await self._finish(call, steered, answer, self._trace(call, steered, cost), skipped, job)
 
@@ -49,9 +48,7 @@ class Closing:
         trace["selection"] = selection_to_json(selection)
         job = None
         if skipped is None:
-            observation = observe(
-                call, steered, seed_of(call.model.id, call.messages, call.request.seed)
-            )
+            observation = observe(call, steered)
             job = {
                 "observation": observation_to_json(observation),
                 "contrast": contrast_to_json(selection),

@@ -15,7 +15,6 @@ from app.chat.closing import Closing
 from app.chat.relay import RULES_DROPPED
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
-from app.explore.roles import seed_of
 from app.loop import Exploration, Loop
 from app.trajectory import Trajectory
 from app.upstream.capabilities import is_context_overflow
@@ -88,9 +87,7 @@ class InlineExploration:
             yield event
 
     async def _run(self, call: ChatCall, steered: Steered) -> tuple[Exploration, Trajectory]:
-        observation = observe(
-            call, steered, seed_of(call.model.id, call.messages, call.request.seed)
-        )
+        observation = observe(call, steered)
         try:
             exploration = await self._loop.explore(observation)
         except UpstreamRejected as error:

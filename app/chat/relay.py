@@ -1,4 +1,4 @@
-"""Off and steer: the client's own request goes upstream, and the answer comes back as it is made."""
+"""Off and steer: the client's own request goes upstream, the answer comes back as it is made."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import orjson
 from app.chat.call import Answer, ChatCall, Steered, Stream
 from app.chat.closing import Closing
 from app.chat.steering import Steering
-from app.exceptions import TTCLError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
-from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
+from app.upstream.sse import DONE, StreamedAnswer, data_of, events_of, frame, read_all
 from app.upstream.wire import error_from, parse_usage, retry_after
 
 RULES_DROPPED = "rules_dropped_for_context"
@@ -31,7 +31,7 @@ class Relay:
         """Raises `TTCLError`."""
         async with AsyncExitStack() as stack:
             response = await self._open(call, steered, stack)
-            content = await _read(response)
+            content = await read_all(response)
         body = _completion(content)
         cost = parse_usage(body.get("usage"))
         if steered.episode is not None:
@@ -50,7 +50,7 @@ class Relay:
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
-            events = _events(response)
+            events = events_of(response)
             first = await anext(events, None)
             if first is None:
                 raise UpstreamUnavailable("the model server closed the stream before its answer")
@@ -73,12 +73,10 @@ class Relay:
         give way."""
         while True:
             body = self._body(call, steered)
-            response = await stack.enter_async_context(
-                self._upstream.open_chat(body, call.headers)
-            )
+            response = await stack.enter_async_context(self._upstream.open_chat(body, call.headers))
             if response.status_code == 200:
                 return response
-            content = await _read(response)
+            content = await read_all(response)
             error = error_from(response.status_code, content, retry_after(response))
             if not (steered.hits and is_context_overflow(error)):
                 raise error
@@ -111,7 +109,7 @@ class Relay:
                 raise UpstreamUnavailable("the model server cut the stream")
             answer.ended = True
         except TTCLError as error:
-            answer.failed = True
+            answer.error = error.message
             yield frame(error.envelope())
         if steered.episode is not None:
             await self._closing.answered(
@@ -122,11 +120,7 @@ class Relay:
 
 def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
     """Note what an event says; its bytes are the upstream's unless the model has another name."""
-    try:
-        chunk = orjson.loads(data)
-        answer.read(chunk)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UpstreamError("the model server sent an event that can't be read") from error
+    chunk = answer.read_event(data)
     if call.asked_model != call.model.id and "model" in chunk:
         chunk["model"] = call.asked_model
         return frame(chunk)
@@ -137,26 +131,6 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
     yield first
     async for item in rest:
         yield item
-
-
-async def _events(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """Whole events of a streaming response. Raises `UpstreamError`."""
-    try:
-        async for event in split_events(response.aiter_bytes()):
-            yield event
-    except httpx.TimeoutException as error:
-        raise UpstreamTimeout("the model server stopped in the middle of its answer") from error
-    except httpx.HTTPError as error:
-        raise UpstreamUnavailable("the model server cut the stream") from error
-
-
-async def _read(response: httpx.Response) -> bytes:
-    try:
-        return await response.aread()
-    except httpx.TimeoutException as error:
-        raise UpstreamTimeout("the model server did not finish its answer in time") from error
-    except httpx.HTTPError as error:
-        raise UpstreamUnavailable("the model server cut its answer") from error
 
 
 def _completion(content: bytes) -> dict[str, Any]:
@@ -172,5 +146,3 @@ def _completion(content: bytes) -> dict[str, Any]:
 def _text(choice: dict[str, Any]) -> str:
     content = (choice.get("message") or {}).get("content")
     return content if isinstance(content, str) else ""
-
-

@@ -133,9 +133,9 @@ class _Run:
         total = self._options.students + 1
         while True:
             open_tasks = [task for task in self._sent if not self._back(task)]
-            waiting: set[asyncio.Task[object]] = {*open_tasks}  # type: ignore[arg-type]
+            waiting: set[asyncio.Task[object]] = {*open_tasks}
             if self._tutor is not None:
-                waiting.add(self._tutor)  # type: ignore[arg-type]
+                waiting.add(self._tutor)
             if not waiting:
                 return
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -242,9 +242,9 @@ class _Run:
         )
 
     async def cancel(self) -> None:
-        tasks: list[asyncio.Task[object]] = [*self._sent]  # type: ignore[list-item]
+        tasks: list[asyncio.Task[object]] = [*self._sent]
         if self._tutor is not None:
-            tasks.append(self._tutor)  # type: ignore[arg-type]
+            tasks.append(self._tutor)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -16,6 +16,4 @@ def render_block(prompts: PromptLibrary, domain: str, hits: Sequence[RuleHit]) -
     for hit in hits:
         texts[hit.polarity].append(" ".join(hit.text.split()))
     prompt = prompts.get(domain, "steer/block")
-    return prompt.render(
-        positive=texts[Polarity.POSITIVE], negative=texts[Polarity.NEGATIVE]
-    ).text
+    return prompt.render(positive=texts[Polarity.POSITIVE], negative=texts[Polarity.NEGATIVE]).text

@@ -38,7 +38,7 @@ class TokenCounter:
         if known is not None:
             self._known.move_to_end(key)
             return known
-        counted = await self._upstream.count_tokens(model, text, timeout=COUNT_TIMEOUT)
+        counted = await self._upstream.count_tokens(model, text, seconds=COUNT_TIMEOUT)
         if counted is None:
             return estimate(text)
         self._known[key] = counted

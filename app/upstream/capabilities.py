@@ -17,6 +17,8 @@ class Capabilities:
 
     logprobs: bool | None = None
     tokenizer: bool | None = None
+    stream_usage: bool = True
+    """Whether `stream_options` may be sent."""
     priority: bool = True
     """Whether `priority` may be sent; only ever to a vLLM."""
     schema_level: int = 2

@@ -27,8 +27,15 @@ from app.exceptions import (
 from app.trajectory import Message
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.gate import CallGate
+from app.upstream.sse import StreamedAnswer, data_of, events_of, read_all
 from app.upstream.types import Completion
-from app.upstream.wire import parse_completion, parse_object, retry_after, upstream_error
+from app.upstream.wire import (
+    parse_completion,
+    parse_object,
+    retry_after,
+    token_logprobs,
+    upstream_error,
+)
 
 RETRY_STATUS = {502, 503, 504}
 RETRY_PAUSE = 0.2
@@ -102,7 +109,7 @@ class Upstream:
         async with self._models_lock:
             if time.monotonic() - self._models_at < 1.0 and self._models:
                 return self._models
-            response = await self._send("GET", "/models", None, {}, stream=False, timeout=10.0)
+            response = await self._send("GET", "/models", None, {}, stream=False, seconds=10.0)
             if response.status_code != 200:
                 raise upstream_error(response)
             self._models = ModelInfo.parse_list(response.content, self._only_model)
@@ -137,11 +144,15 @@ class Upstream:
         background: bool = False,
         logprobs: bool = False,
     ) -> Completion:
-        body = {**params, "model": model, "messages": messages, "stream": False}
-        body.pop("stream_options", None)
+        # Streamed, and put together here: llama.cpp notices a caller's end only on a stream.
+        body = {**params, "model": model, "messages": messages, "stream": True}
+        if self.capabilities.stream_usage:
+            body["stream_options"] = {"include_usage": True}
         wants = logprobs and self.capabilities.logprobs is not False
         if wants:
             body["logprobs"] = True
+            # llama.cpp: without a number come 20 alternatives a token, with 0 nothing at all.
+            body.setdefault("top_logprobs", 1)
         if background and self.capabilities.priority and await self._schedules(model):
             body["priority"] = BACKGROUND_PRIORITY
         completion = await self._tolerant(body, background=background)
@@ -178,23 +189,25 @@ class Upstream:
                 continue
             return parse_object(completion.text, schema), completion
 
-    async def count_tokens(self, model: str, text: str, *, timeout: float = 1.0) -> int | None:
+    async def count_tokens(self, model: str, text: str, *, seconds: float = 1.0) -> int | None:
         """Tokens of a text by the upstream's own tokenizer; None when it offers none."""
         if self.capabilities.tokenizer is False:
             return None
         # vLLM reads `prompt`, llama.cpp reads `content`.
         ask = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
         try:
-            response = await self._http.post(f"{self._root}/tokenize", json=ask, timeout=timeout)
+            response = await self._http.post(f"{self._root}/tokenize", json=ask, timeout=seconds)
             if response.status_code != 200:
                 self.capabilities.tokenizer = False
                 return None
             answer = response.json()
-            count = answer.get("count", len(answer.get("tokens") or []))
+            count = int(answer.get("count", len(answer.get("tokens") or [])))
         except (httpx.HTTPError, ValueError, AttributeError, TypeError):
             return None
+        if count <= 0 < len(text):
+            return None  # llama.cpp's answer to a shape that it does not know
         self.capabilities.tokenizer = True
-        return int(count)
+        return count
 
     # --- below: how a call is made
 
@@ -221,16 +234,48 @@ class Upstream:
                 elif "logprobs" in body and "logprob" in about:
                     self.capabilities.logprobs = False
                     del body["logprobs"]
+                    body.pop("top_logprobs", None)
+                elif "stream_options" in body and "stream_options" in about:
+                    self.capabilities.stream_usage = False
+                    del body["stream_options"]
                 else:
                     raise
 
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
         payload = orjson.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
-            response = await self._send("POST", "/chat/completions", payload, {}, stream=False)
-        if response.status_code != 200:
-            raise upstream_error(response)
-        return parse_completion(response.content)
+            response = await self._send("POST", "/chat/completions", payload, {}, stream=True)
+            try:
+                if response.status_code != 200:
+                    await read_all(response)
+                    raise upstream_error(response)
+                if "text/event-stream" not in response.headers.get("content-type", ""):
+                    return parse_completion(await read_all(response))
+                return await self._assembled(response)
+            finally:
+                await response.aclose()
+
+    async def _assembled(self, response: httpx.Response) -> Completion:
+        answer = StreamedAnswer()
+        async for event in events_of(response):
+            data = data_of(event)
+            if data == b"[DONE]":
+                break
+            if data is not None:
+                answer.read_event(data)
+            if answer.error is not None:
+                raise UpstreamError(answer.error)
+        if answer.finish_reason is None:
+            raise UpstreamUnavailable("the model server cut its answer")
+        raw = {"content": answer.logprobs} if answer.logprobs else None
+        return Completion(
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            reasoning=answer.reasoning,
+            logprobs=token_logprobs(raw),
+            raw_logprobs=raw,
+            cost=answer.cost,
+        )
 
     async def _send(
         self,
@@ -240,9 +285,9 @@ class Upstream:
         headers: dict[str, str],
         *,
         stream: bool,
-        timeout: float | None = None,
+        seconds: float | None = None,
     ) -> httpx.Response:
-        extra: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        extra: dict[str, Any] = {} if seconds is None else {"timeout": seconds}
         sent = {"Content-Type": "application/json", **headers} if body is not None else headers
         for last in (False, True):
             down = self._availability()
@@ -253,9 +298,13 @@ class Upstream:
                 response = await self._http.send(request, stream=stream)
             except httpx.TimeoutException as error:
                 if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-                    raise UpstreamTimeout("the model server did not accept a connection in time")
+                    raise UpstreamTimeout(
+                        "the model server did not accept a connection in time"
+                    ) from error
                 raise UpstreamTimeout("the model server did not answer in time") from error
             except httpx.HTTPError as error:
+                if isinstance(error, httpx.RemoteProtocolError) and not last:
+                    continue  # a kept-alive connection that the server had closed: at once
                 if last:
                     raise UpstreamUnavailable(
                         f"the model server can't be reached ({type(error).__name__})"
@@ -268,5 +317,3 @@ class Upstream:
                 await response.aclose()
             await asyncio.sleep(RETRY_PAUSE)
         raise AssertionError("unreachable")
-
-

@@ -43,12 +43,13 @@ class Embedder(Protocol):
 
 
 def unit(vectors: Any) -> Vectors:
-    """Rows scaled to length 1; shape (n, d). Raises `EmbeddingFailed` on zero or non-finite rows."""
-    array = np.asarray(vectors, dtype=np.float32)
+    """Rows scaled to length 1, shape (n, d). Raises `EmbeddingFailed` on zero, NaN or infinity."""
+    array: Vectors = np.asarray(vectors, dtype=np.float32)
     norms = np.linalg.norm(array, axis=-1, keepdims=True)
     if array.ndim != 2 or not np.isfinite(norms).all() or (norms == 0).any():
         raise EmbeddingFailed("the embedding model returned a vector that is zero or not finite")
-    return array / norms
+    scaled: Vectors = array / norms
+    return scaled
 
 
 class CachedEmbedder:
@@ -147,9 +148,7 @@ class CachedEmbedder:
         assert self._encode is not None
         taken = dict(list(self._waiting.items())[: self.max_batch])
         try:
-            vectors = unit(
-                await loop.run_in_executor(self._thread, self._encode, list(taken))
-            )
+            vectors = unit(await loop.run_in_executor(self._thread, self._encode, list(taken)))
             for future, vector in zip(taken.values(), vectors, strict=True):
                 if not future.done():
                     future.set_result(vector)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 
 class CallGate:
-    """`limit`: most background calls at a time. `patience`: seconds one waits for a quiet moment."""
+    """`limit`: most background calls at a time. `patience`: seconds that one waits for quiet."""
 
     def __init__(self, limit: int, patience: float = 5.0) -> None:
         self._slots = asyncio.Semaphore(limit)

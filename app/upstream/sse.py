@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import orjson
 
-from app.exceptions import UpstreamError
+from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.trajectory import Cost
 from app.upstream.wire import parse_usage
 
@@ -46,14 +47,37 @@ def frame(payload: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
+async def events_of(response: httpx.Response) -> AsyncGenerator[bytes]:
+    """Whole events of a streaming response. Raises `UpstreamError`."""
+    try:
+        async for event in split_events(response.aiter_bytes()):
+            yield event
+    except httpx.TimeoutException as error:
+        raise UpstreamTimeout("the model server stopped in the middle of its answer") from error
+    except httpx.HTTPError as error:
+        raise UpstreamUnavailable("the model server cut the stream") from error
+
+
+async def read_all(response: httpx.Response) -> bytes:
+    """The whole body. Raises `UpstreamError`."""
+    try:
+        return await response.aread()
+    except httpx.TimeoutException as error:
+        raise UpstreamTimeout("the model server did not finish its answer in time") from error
+    except httpx.HTTPError as error:
+        raise UpstreamUnavailable("the model server cut its answer") from error
+
+
 @dataclass(slots=True)
 class StreamedAnswer:
     """What a stream has said so far, of its first choice."""
 
     parts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
-    cost: Cost = Cost(calls=1)
-    failed: bool = False
+    cost: Cost = field(default_factory=lambda: Cost(calls=1))
+    error: str | None = None
     ended: bool = False
 
     @property
@@ -61,23 +85,40 @@ class StreamedAnswer:
         return "".join(self.parts)
 
     @property
-    def complete(self) -> bool:
-        return self.ended and not self.failed and self.finish_reason is not None
+    def reasoning(self) -> str | None:
+        return "".join(self.thoughts) or None
 
-    def read(self, chunk: dict[str, Any]) -> None:
-        """Take in one chunk; an odd shape is passed over, it is the client's to judge."""
-        if "error" in chunk:
-            self.failed = True
+    @property
+    def complete(self) -> bool:
+        return self.ended and self.error is None and self.finish_reason is not None
+
+    def read_event(self, data: bytes) -> dict[str, Any]:
+        """Take in one event's data; returns the chunk. Raises `UpstreamError` for what is none."""
+        try:
+            chunk: dict[str, Any] = orjson.loads(data)
+            self._read(chunk)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UpstreamError("the model server sent an event that can't be read") from error
+        return chunk
+
+    def _read(self, chunk: dict[str, Any]) -> None:
+        if chunk.get("error"):
+            failure = chunk["error"]
+            said = failure.get("message") if isinstance(failure, dict) else failure
+            self.error = str(said or "the model server failed in the middle of its answer")
         if chunk.get("usage"):
             self.cost = parse_usage(chunk["usage"])
-        choices = chunk.get("choices")
-        if not isinstance(choices, list):
-            return
-        for choice in choices:
-            if not isinstance(choice, dict) or choice.get("index", 0) != 0:
+        for choice in chunk.get("choices") or ():
+            if choice.get("index", 0) != 0:
                 continue
-            content = (choice.get("delta") or {}).get("content")
-            if isinstance(content, str):
-                self.parts.append(content)
+            delta = choice.get("delta") or {}
+            if isinstance(delta.get("content"), str):
+                self.parts.append(delta["content"])
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            if isinstance(thought, str):
+                self.thoughts.append(thought)
+            entries = (choice.get("logprobs") or {}).get("content")
+            if isinstance(entries, list):
+                self.logprobs += entries
             if choice.get("finish_reason"):
                 self.finish_reason = choice["finish_reason"]

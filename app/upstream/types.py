@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from app.trajectory import Cost, Message
@@ -18,7 +18,7 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     """Natural-log probability of each sampled token; None when the upstream gave none."""
     raw_logprobs: Any = None
-    cost: Cost = Cost(calls=1)
+    cost: Cost = field(default_factory=lambda: Cost(calls=1))
 
 
 class ChatBackend(Protocol):

@@ -1,0 +1,1 @@
+"""Scripts that vLLM's own interpreter runs too: the standard library and nothing of the project."""
