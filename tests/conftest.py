@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.fakes import HashEmbedder, ScriptedUpstream
 
@@ -22,6 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("TTCL_")]:
         if name not in ("TTCL_TEST_VLLM", "TTCL_VLLM_PYTHON"):
             del os.environ[name]
+    # The default prints every local of a traceback, which takes seconds.
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+        ]
+    )
     sys.addaudithook(_loopback_only)
 
 

@@ -19,7 +19,7 @@ from tests.gateway import MODEL
 
 
 @contextlib.asynccontextmanager
-async def hanging_up(gateway, body) -> AsyncIterator[asyncio.Task]:
+async def hanging_up(gateway, body, **headers: str) -> AsyncIterator[asyncio.Task]:
     """A client whose request runs as a task; cancelling it closes the connection."""
 
     async def talk() -> None:
@@ -29,7 +29,7 @@ async def hanging_up(gateway, body) -> AsyncIterator[asyncio.Task]:
                 "POST",
                 f"{gateway.base_url}/chat/completions",
                 json=body,
-                headers=gateway.headers,
+                headers={**gateway.headers, **headers},
             ) as response,
         ):
             async for _ in response.aiter_bytes():
@@ -173,6 +173,22 @@ async def test_24_a_retried_request_learns_once(learner, up, mode, namespace, re
     await up.settled()
     assert frequency_of(learner, namespace) == 1
     assert sum(is_distiller(call.body) for call in up.chats) == 1
+
+
+@pytest.mark.parametrize("retry", ["same id", "client's retry"])
+async def test_24_a_retry_of_a_lost_request_is_learned_from(learner, up, namespace, retry) -> None:
+    up.enqueue(Reply(delay=30))
+    up.default = Reply("\\boxed{7}")
+    body = ask("steer", ttcl={"namespace": namespace})
+    headers = {"X-Request-ID": f"lost-{uuid.uuid4()}"} if retry == "same id" else {}
+    async with hanging_up(learner, body, **headers):
+        await up.until(lambda: up.chats)
+    await up.settled()
+    if retry != "same id":
+        headers = {"x-stainless-retry-count": "1"}
+    answer = await learner.post(body, **headers)
+    assert learner.settled(answer.headers["x-ttcl-episode"])["status"] == "learned"
+    assert frequency_of(learner, namespace) == 1
 
 
 async def test_24_another_request_with_the_same_words_learns_again(learner, up, namespace) -> None:

@@ -76,12 +76,12 @@ async def test_02_characters_survive_chunk_borders(gw, up, mode) -> None:
 
 
 async def test_02_explore_pings_from_its_start(gw, up) -> None:
-    up.default = Reply(ANSWER, delay=0.6)
+    up.default = Reply(ANSWER, delay=1.2)
     started = time.monotonic()
     async with gw.open_stream(ask("explore")) as stream:
         events = stream.events()
         assert await anext(events) == "comment"
-        assert time.monotonic() - started < 0.4
+        assert time.monotonic() - started < 1.0
         assert "ping" in stream.comments[0][1]
         await stream.read()
     assert stream.text() == ANSWER
