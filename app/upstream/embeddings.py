@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,7 +119,7 @@ class CachedEmbedder:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        for pause in (1.0, 2.0, 5.0, 10.0, *repeat(30.0)):
+        for pause in chain((1.0, 2.0, 5.0, 10.0), repeat(30.0)):
             try:
                 self._encode = await loop.run_in_executor(self._thread, self._load)
                 probe = unit(await loop.run_in_executor(self._thread, self._encode, ["warm up"]))
