@@ -25,7 +25,7 @@ def tidy(text: str) -> str:
 
 def text_hash(text: str) -> str:
     """Equal for texts that differ in case, white space or Unicode form only."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = " ".join(unicodedata.normalize("NFKC", clean(text)).casefold().split())
     return hashlib.sha256(folded.encode()).hexdigest()
 
 

@@ -128,6 +128,11 @@ class StoreCore:
         query = unit(vector, self._index.dimension)
         return self._index.search(namespace, query, polarity, k)
 
+    @property
+    def rules_indexed(self) -> int:
+        """Active and candidate rules in this process's index."""
+        return len(self._index)
+
     def has_rules(self, namespace: str) -> bool:
         """Whether `search` could find anything in this namespace; no I/O."""
         return self._index.has_active(namespace)

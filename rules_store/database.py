@@ -29,62 +29,86 @@ from rules_store.errors import StoreUnavailable
 from rules_store.types import StoreOptions
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+# Seconds that SQLite itself waits for the lock of another process before the wait is renewed. Its
+# pauses grow with the wait, up to 0.1 s, in which a busy neighbour takes the lock many times.
+_POLL = 0.02
 _EVENT_LOCK = 0x7474636C  # PostgreSQL advisory lock: 'ttcl'
 
 
 class Database:
-    """A pool of connections. One write at a time per process on SQLite, in order of arrival."""
+    """Pools of connections. On SQLite one connection writes, in order of arrival."""
 
     def __init__(self, url: str, options: StoreOptions) -> None:
         self.url = parse_url(url)
         self._options = options
-        self._engine = _engine(self.url, options)
-        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        self._hurried = self._writer.execution_options(patience=0.0)
+        self._reads = _engine(self.url, options, options.pool_size)
+        self._writes = self._reads
+        if self.is_sqlite:
+            self._writes = _engine(self.url, options, 1)
+            _set_up_sqlite(self._reads, "BEGIN", options.busy_timeout)
+            _set_up_sqlite(self._writes, "BEGIN IMMEDIATE", _POLL)
         self._turn = asyncio.Lock()
+        self._queue: dict[asyncio.Timeout, float] = {}
 
     @property
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._reads.dispose()
+        await self._writes.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """One consistent view. Raises StoreUnavailable."""
         with _translated():
-            async with self._engine.connect() as connection, connection.begin():
+            async with self._reads.connect() as connection, connection.begin():
                 yield connection
 
     @asynccontextmanager
     async def write(self, *, hurried: bool = False) -> AsyncIterator[AsyncConnection]:
         """One transaction, committed at the end of the block. Raises StoreUnavailable.
 
-        `hurried` waits for other writers for `begin_timeout` instead of `busy_timeout`.
+        `hurried` gives up on a database that is stuck after `begin_timeout` instead of
+        `busy_timeout`.
         """
         if not self.is_sqlite:
             with _translated():
-                async with self._engine.begin() as connection:
+                async with self._writes.begin() as connection:
                     yield connection
             return
-        # SQLite has one writer. Queueing here is fair and costs no polling of the file lock.
         options = self._options
-        await self._take_turn(options.begin_timeout if hurried else options.busy_timeout)
-        try:
-            engine = self._hurried if hurried else self._writer
+        patience = options.begin_timeout if hurried else options.busy_timeout
+        async with self._writers_turn(patience):
             with _translated():
-                async with engine.begin() as connection:
-                    yield connection
+                async with self._writes.connect() as connection:
+                    await connection.execution_options(patience=patience)
+                    async with connection.begin():
+                        yield connection
+
+    @asynccontextmanager
+    async def _writers_turn(self, patience: float) -> AsyncIterator[None]:
+        """Writers of this process queue here: that is fair, and costs no polling of the file.
+
+        `patience` bounds how long the queue may stand still, not how long it may be.
+        """
+        try:
+            async with asyncio.timeout(patience) as limit:
+                self._queue[limit] = patience
+                try:
+                    await self._turn.acquire()
+                finally:
+                    del self._queue[limit]
+        except TimeoutError:
+            raise StoreUnavailable("The database is busy: a write is stuck.") from None
+        try:
+            yield
+            now = asyncio.get_running_loop().time()
+            for limit, each in self._queue.items():
+                if not limit.expired():
+                    limit.reschedule(now + each)
         finally:
             self._turn.release()
-
-    async def _take_turn(self, patience: float) -> None:
-        try:
-            async with asyncio.timeout(patience):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise StoreUnavailable("The database is busy with other writes.") from None
 
     async def order_events(self, connection: AsyncConnection) -> None:
         """Makes event ids of concurrent transactions become visible in their order.
@@ -131,11 +155,11 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def _engine(url: URL, options: StoreOptions) -> AsyncEngine:
+def _engine(url: URL, options: StoreOptions, connections: int) -> AsyncEngine:
     try:
-        engine = create_async_engine(
+        return create_async_engine(
             url,
-            pool_size=options.pool_size,
+            pool_size=connections,
             pool_use_lifo=True,  # the connection whose caches are warm
             max_overflow=0,
             pool_timeout=options.busy_timeout,
@@ -147,29 +171,24 @@ def _engine(url: URL, options: StoreOptions) -> AsyncEngine:
         raise StoreUnavailable(
             f"The database driver {driver!r} is not installed: pip install {driver}."
         ) from error
-    if url.get_backend_name() == "sqlite":
-        _set_up_sqlite(engine, options)
-    return engine
 
 
-def _set_up_sqlite(engine: AsyncEngine, options: StoreOptions) -> None:
+def _set_up_sqlite(engine: AsyncEngine, begin: str, busy_timeout: float) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute(f"PRAGMA busy_timeout = {int(options.begin_timeout * 1000)}")
+        cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        # SQLite itself waits for the shortest patience; who has more tries again.
-        wanted = connection.get_execution_options()
-        deadline = time.monotonic() + wanted.get("patience", options.busy_timeout)
+    def start(connection: Connection) -> None:
+        deadline = time.monotonic() + connection.get_execution_options().get("patience", 0.0)
         while True:
             try:
-                connection.exec_driver_sql(wanted.get("begin", "BEGIN"))
+                connection.exec_driver_sql(begin)
                 return
             except OperationalError as error:
                 if "locked" not in str(error.orig) or time.monotonic() >= deadline:

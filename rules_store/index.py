@@ -68,7 +68,8 @@ class Shelf:
 def unit(vector: Vector, dimension: int | None) -> Vector:
     """`vector` as float32 of length 1. Raises InvalidVector."""
     try:
-        values = np.asarray(vector, dtype=np.float32)
+        # In float64, where the squares of large float32 values do not overflow.
+        values = np.asarray(vector, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidVector("An embedding must be a sequence of numbers.") from error
     if values.ndim != 1 or (dimension is not None and len(values) != dimension):
@@ -76,8 +77,7 @@ def unit(vector: Vector, dimension: int | None) -> Vector:
         raise InvalidVector(f"An embedding has shape {values.shape}, not {expected}.")
     if not np.isfinite(values).all():
         raise InvalidVector("An embedding has values that are not finite numbers.")
-    # In float64, where the squares of large float32 values do not overflow.
-    length = float(np.linalg.norm(values.astype(np.float64)))
+    length = np.linalg.norm(values)
     if length == 0.0:
         raise InvalidVector("An embedding is zero, so it has no direction.")
     return (values / length).astype(np.float32)

@@ -61,7 +61,7 @@ class RuleQueries(StoreCore):
             await find(connection, rule_id)
             return await events.of_rule(connection, rule_id)
 
-    async def ruleat_version(self, rule_id: str, version: int) -> Rule:
+    async def rule_at_version(self, rule_id: str, version: int) -> Rule:
         """The rule with the text, trigger and domain it had at `version`. Raises UnknownRule."""
         async with self._database.read() as connection:
             rule = (await find(connection, rule_id))[1]

@@ -168,7 +168,7 @@ class RuleFilter:
     state: RuleState | None = None
     domain: str | None = None
     text: str | None = None
-    """Case-insensitive substring of text or trigger."""
+    """Substring of text or trigger in any case (on SQLite: of ASCII letters)."""
     source_episode: str | None = None
 
 
@@ -293,8 +293,8 @@ class StoreOptions:
     merge_threshold: float = 0.95
     """Cosine of two rule texts from which they are the same rule."""
     busy_timeout: float = 5.0
-    """How long a write waits for another process's write on SQLite."""
-    begin_timeout: float = 0.25
+    """How long a write waits for a database that another one keeps locked."""
+    begin_timeout: float = 0.5
     """The same for `begin_episode`, which a client waits for."""
     lease: float = 15.0
     """A running job that is not heard of for this long may be taken by another worker."""
@@ -304,7 +304,7 @@ class StoreOptions:
     retry_window: float = 300.0
     """Within which an equal body counts as a client's retry (`Begun.same_body_as`)."""
     pool_size: int = 4
-    """Database connections."""
+    """Database connections; on SQLite one more, which alone writes."""
 
 
 EVERY_RULE = RuleFilter()

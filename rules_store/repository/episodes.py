@@ -14,6 +14,8 @@ from rules_store.tables import episodes, jobs
 from rules_store.types import Episode, EpisodeFilter, EpisodeStatus
 
 INTERRUPTED = "interrupted"
+_UNCLAIMED: dict[str, Any] = {"request_id": None, "body_hash": None}
+"""A request that got no answer leaves its id free: its retry is to be learned from."""
 
 
 async def insert_episode(
@@ -92,7 +94,14 @@ async def finish(
             (episodes.c.status == EpisodeStatus.PENDING)
             | ((episodes.c.status == EpisodeStatus.SKIPPED) & (episodes.c.reason == INTERRUPTED)),
         )
-        .values(status=status, reason=reason, answer=answer, trace=trace, updated_at=at)
+        .values(
+            status=status,
+            reason=reason,
+            answer=answer,
+            trace=trace,
+            updated_at=at,
+            **(_UNCLAIMED if answer is None else {}),
+        )
         .returning(episodes.c.namespace)
     )
     namespace: str | None = await connection.scalar(statement)
@@ -126,7 +135,7 @@ async def sweep(connection: AsyncConnection, before: datetime, at: datetime) -> 
             episodes.c.created_at < before,
             ~has_job,
         )
-        .values(status=EpisodeStatus.SKIPPED, reason=INTERRUPTED, updated_at=at)
+        .values(status=EpisodeStatus.SKIPPED, reason=INTERRUPTED, updated_at=at, **_UNCLAIMED)
     )
     return result.rowcount
 

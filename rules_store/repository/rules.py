@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
+from rules_store.jsontext import clean
 from rules_store.tables import identity, namespaces, rules
 from rules_store.types import Polarity, Rule, RuleFilter, RuleState
 
@@ -137,9 +138,10 @@ def _conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
         if value is not None:
             yield column == value
     if where.text:
+        part = clean(where.text)
         yield or_(
-            rules.c.text.icontains(where.text, autoescape=True),
-            rules.c.trigger.icontains(where.text, autoescape=True),
+            rules.c.text.icontains(part, autoescape=True),
+            rules.c.trigger.icontains(part, autoescape=True),
         )
 
 
