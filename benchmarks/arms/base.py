@@ -1,0 +1,119 @@
+"""What an arm is: one way of answering the same questions. No arm ever sees a gold answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from app.reflect.equivalence import Equivalence
+from app.settings import Settings
+from app.templates import PromptLibrary
+from app.trajectory import Observation, Trajectory
+from app.upstream.embeddings import Embedder
+from benchmarks.callcache import CallCache, MeteredBackend
+from benchmarks.taskfile import TaskFile
+from rules_store.types import RuleHit
+
+NAMESPACE = "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all arms of a run share."""
+
+    model: str
+    task: TaskFile
+    settings: Settings
+    prompts: PromptLibrary
+    embedder: Embedder
+    equivalence: Equivalence
+    calls: CallCache
+    scratch: Path
+    """Where arms keep rule stores while they run; what is there is never needed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One pass over the questions. `seed` is that of the sampling, `order` that of the shuffle."""
+
+    seed: int
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question of a pass, without its label."""
+
+    id: str
+    prompt: str
+    position: int
+    """Place in the stream, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an arm did with one question."""
+
+    asked: Asked
+    text: str
+    """The answer that a client would have got; empty when there was none."""
+    backend: MeteredBackend
+    """Counted every call of this question, learning included."""
+    failure: str | None = None
+    trajectories: tuple[Trajectory, ...] = ()
+    hits: tuple[RuleHit, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    """What the report shows besides: case, agreement, problems."""
+    lesson: Any = None
+    """What the arm itself needs to learn from this question once its step is over."""
+
+
+class Session(Protocol):
+    """An arm during one pass."""
+
+    async def answer(self, asked: Asked) -> Outcome:
+        """Answer one question, by what was learned in earlier steps only. Questions of one step
+        are answered side by side."""
+        ...
+
+    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+        """End of a step, outcomes in the order of the stream: keep what was learned. Returns one
+        row per rule, with the `id` of its question."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Arm(Protocol):
+    name: str
+    stateful: bool
+    """Whether an answer depends on earlier questions of the pass: a pass that was broken off is
+    then replayed from its start (its calls come from disk)."""
+
+    async def start(self, setting: Setting, repeat: Repeat) -> Session: ...
+
+
+def scope(arm: str, repeat: Repeat, asked: Asked) -> str:
+    return f"{arm}/{repeat.seed}/{repeat.order}/{asked.id}"
+
+
+def observe(
+    setting: Setting, repeat: Repeat, asked: Asked, *, arm: str, hits: tuple[RuleHit, ...] = ()
+) -> Observation:
+    """The question as every arm puts it: same message, same limit, same seed."""
+    digest = hashlib.blake2b(f"{repeat.seed}\n{asked.prompt}".encode(), digest_size=4).digest()
+    return Observation(
+        episode_id=scope(arm, repeat, asked),
+        namespace=NAMESPACE,
+        model=setting.model,
+        messages=({"role": "user", "content": asked.prompt},),
+        question=asked.prompt,
+        task=setting.task.kind,
+        domain=setting.task.domain,
+        params={"max_tokens": setting.task.max_tokens},
+        hits=hits,
+        seed=int.from_bytes(digest) % 2**31,
+    )

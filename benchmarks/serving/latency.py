@@ -1,0 +1,266 @@
+"""What the gateway adds to a model server: time by mode and number of rules, throughput, memory.
+
+    python -m benchmarks.serving.latency --requests 300 --rules 0,100,1000 --out latency.json
+
+Every round sends one request of each kind, in random order, on one connection each, and measures
+one embedding by itself; differences are taken within a round, so that a busy machine disturbs all
+kinds alike. `embedding` is a text of the same kind, embedded in this process by the code that the
+gateway uses. Every question is new, so nothing comes out of the embedding cache.
+
+Not covered: time to the first token of a stream, and clients on other machines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy import stats
+
+from app.exceptions import ConfigurationError
+from app.upstream.embeddings import CachedEmbedder, local_embedder
+from benchmarks.serving.material import question, rule
+from benchmarks.serving.processes import ADMIN_KEY, Client, gateway, instant_upstream, memory
+from benchmarks.serving.upstream import MODEL
+
+WARM_UP = 20
+"""Rounds that are not counted."""
+OFF_LIMIT, STEER_LIMIT = 3.0, 5.0
+"""Milliseconds that off may add, and steer beyond the embedding."""
+
+out = Console(highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    name: str
+    client: Client
+    headers: dict[str, str]
+
+
+def main(
+    requests: Annotated[int, typer.Option(min=10, help="Rounds that are measured")] = 300,
+    rules: Annotated[str, typer.Option(help="Numbers of rules, comma-separated")] = "0,100,1000",
+    learn: Annotated[bool, typer.Option(help="Learn in the background meanwhile")] = False,
+    load: Annotated[float, typer.Option(min=0, help="Seconds of each throughput test")] = 5.0,
+    clients: Annotated[int, typer.Option(min=1, help="Clients of the throughput tests")] = 8,
+    result: Annotated[Path | None, typer.Option("--out", help="Write JSON here")] = None,
+) -> None:
+    """Measure a gateway against an instant upstream."""
+    counts = [int(part) for part in rules.split(",")]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        instant_upstream() as upstream_port,
+        gateway(upstream_port, Path(folder), LEARN=str(learn).lower()) as (port, pid),
+    ):
+        idle = memory(pid)
+        for count in counts:
+            _load_rules(port, count)
+        kinds = [
+            Kind("bare", Client(upstream_port), {}),
+            Kind("off", Client(port), {"X-TTCL-Mode": "off"}),
+            *(
+                Kind(
+                    f"steer, {count} rules",
+                    Client(port),
+                    {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{count}"},
+                )
+                for count in counts
+            ),
+        ]
+        samples, injected = asyncio.run(_rounds(kinds, requests))
+        report: dict[str, Any] = {
+            "requests": requests,
+            "learn": learn,
+            "rules_injected": injected,
+            "times_ms": summarise(samples),
+            "throughput_per_second": _throughput(kinds, clients, load) if load else {},
+            "memory_mib": {"started": idle, "after": memory(pid)},
+        }
+    _show(report)
+    if result is not None:
+        result.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _load_rules(port: int, count: int) -> None:
+    client = Client(port)
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    for number in range(count):
+        text, trigger = rule(number)
+        body = {
+            "namespace": f"rules-{count}",
+            "polarity": ("positive", "negative")[number % 2],
+            "text": text,
+            "trigger": trigger,
+            "actor": "benchmark",
+            "reason": "material",
+        }
+        status, _, content = client.send("POST", "/admin/v1/rules", body, headers)
+        if status != 201:
+            raise ConfigurationError(f"rule {number} was refused with {status}: {content[:200]!r}")
+    client.close()
+
+
+async def _rounds(
+    kinds: list[Kind], requests: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Milliseconds of each kind and of `embedding`, one a round; median rules injected."""
+    embedder = local_embedder(None)
+    embedder.start()
+    while not embedder.ready:
+        await asyncio.sleep(0.1)
+        if embedder.failure:
+            raise ConfigurationError(embedder.failure)
+    names = [*(kind.name for kind in kinds), "embedding"]
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    injected: dict[str, list[int]] = {kind.name: [] for kind in kinds}
+    dice = random.Random(1)
+    for number in track(range(WARM_UP + requests), description="measuring"):
+        order: list[Kind | None] = [*kinds, None]
+        dice.shuffle(order)
+        for place, kind in enumerate(order):
+            text = question(number * len(order) + place)
+            if kind is None:
+                took = await _embed(embedder, text)
+            else:
+                took, hits = _ask(kind, text)
+                injected[kind.name].append(hits)
+            if number >= WARM_UP:
+                samples["embedding" if kind is None else kind.name].append(took)
+    await embedder.close()
+    return samples, {name: statistics.median(hits) for name, hits in injected.items()}
+
+
+async def _embed(embedder: CachedEmbedder, text: str) -> float:
+    started = time.perf_counter()
+    await embedder.embed([text])
+    return (time.perf_counter() - started) * 1000
+
+
+def _ask(kind: Kind, text: str) -> tuple[float, int]:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
+    started = time.perf_counter()
+    status, headers, content = kind.client.send("POST", "/v1/chat/completions", body, kind.headers)
+    took = (time.perf_counter() - started) * 1000
+    if status != 200:
+        raise ConfigurationError(f"{kind.name} was answered with {status}: {content[:200]!r}")
+    return took, len([name for name in headers.get("x-ttcl-rules", "").split(",") if name.strip()])
+
+
+def summarise(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Per kind: median, 95th percentile, and the medians of what it adds to `bare` (and beyond
+    `embedding`, for steer) with 95% bootstrap intervals; all in milliseconds, paired by round."""
+    bare, embedding = np.array(samples["bare"]), np.array(samples["embedding"])
+    rows: dict[str, dict[str, Any]] = {}
+    for name, values in samples.items():
+        times = np.array(values)
+        row: dict[str, Any] = {
+            "median": float(np.median(times)),
+            "p95": float(np.percentile(times, 95)),
+        }
+        if name not in ("bare", "embedding"):
+            row["added"] = _median(times - bare)
+            row["ratio"] = float(np.median(times) / np.median(bare))
+        if name.startswith("steer"):
+            row["added_beyond_embedding"] = _median(times - bare - embedding)
+        rows[name] = row
+    return rows
+
+
+def _median(values: np.ndarray[Any, Any]) -> dict[str, float]:
+    result = stats.bootstrap(
+        (values,), np.median, n_resamples=2000, method="percentile", rng=np.random.default_rng(1)
+    )
+    low, high = result.confidence_interval
+    return {"median": float(np.median(values)), "low": float(low), "high": float(high)}
+
+
+def _throughput(kinds: list[Kind], clients: int, seconds: float) -> dict[str, float]:
+    """Requests per second of each kind, `clients` asking one after the other."""
+    return {
+        kind.name: _pressure(kind, clients, seconds, start=10_000_000 * (index + 1))
+        for index, kind in enumerate(kinds)
+    }
+
+
+def _pressure(kind: Kind, clients: int, seconds: float, *, start: int) -> float:
+    answered = [0] * clients
+    failures: list[BaseException] = []
+    deadline = time.monotonic() + seconds
+
+    def ask(index: int) -> None:
+        own = Kind(kind.name, kind.client.sibling(), kind.headers)
+        try:
+            while time.monotonic() < deadline:
+                _ask(own, question(start + index + clients * answered[index]))
+                answered[index] += 1
+        except Exception as error:
+            failures.append(error)
+        finally:
+            own.client.close()
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return sum(answered) / seconds
+
+
+def _show(report: dict[str, Any]) -> None:
+    table = Table(
+        "kind", "median ms", "p95 ms", "added ms", "beyond embedding ms", "x bare", "req/s"
+    )
+    for name, row in report["times_ms"].items():
+        rate = report["throughput_per_second"].get(name)
+        table.add_row(
+            name,
+            f"{row['median']:.2f}",
+            f"{row['p95']:.2f}",
+            _interval(row.get("added")),
+            _interval(row.get("added_beyond_embedding")),
+            f"{row['ratio']:.2f}" if "ratio" in row else "",
+            f"{rate:.0f}" if rate else "",
+        )
+    out.print(table)
+    for name, count in report["rules_injected"].items():
+        if name.startswith("steer"):
+            out.print(f"{name}: {count:g} rules injected (median)")
+    used = report["memory_mib"]["after"]
+    out.print(f"gateway memory: {used['resident']:.0f} MiB, at most {used['peak']:.0f} MiB")
+    for name, row in report["times_ms"].items():
+        _verdict(name, row)
+
+
+def _verdict(name: str, row: dict[str, Any]) -> None:
+    if name == "off":
+        added, limit = row["added"]["median"], OFF_LIMIT
+    elif name.startswith("steer"):
+        added, limit = row["added_beyond_embedding"]["median"], STEER_LIMIT
+    else:
+        return
+    word = "within" if added <= limit else "[red]over[/red]"
+    out.print(f"{name}: {added:.2f} ms, {word} the limit of {limit:.0f} ms")
+
+
+def _interval(value: dict[str, float] | None) -> str:
+    return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})" if value else ""
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,77 @@
+"""Questions and rules for measurements: as long as real ones, all different, about few things."""
+
+from __future__ import annotations
+
+import random
+
+_THINGS = [
+    "pens",
+    "apples",
+    "bricks",
+    "tickets",
+    "bottles",
+    "stamps",
+    "chairs",
+    "lamps",
+    "books",
+    "coins",
+    "tiles",
+    "shirts",
+    "boxes",
+    "plants",
+]
+_PEOPLE = [
+    "Ana",
+    "Ben",
+    "Cara",
+    "Deniz",
+    "Emil",
+    "Farah",
+    "Goran",
+    "Hana",
+    "Ivo",
+    "Jana",
+    "Kofi",
+    "Lena",
+]
+_STEPS = (
+    "write down what is known before the first calculation",
+    "multiply the price by the number bought, then subtract what was returned",
+    "convert every quantity to one unit before adding",
+    "check the result by putting it back into the sentence",
+    "work out the part that is left, not the part that is gone",
+    "divide the total among all of them, the giver included",
+    "treat a discount as a share of the price before it",
+    "count both ends of a row when things stand at its ends",
+)
+_WHEN = (
+    "something is bought and part of it is given away",
+    "a total is shared among several people",
+    "a price changes twice in a row",
+    "two amounts are compared by how many more",
+    "a pattern repeats every few days",
+    "a rate is given per hour and a time in minutes",
+)
+
+
+def question(number: int) -> str:
+    """Some 35 words; two numbers give two texts, so that nothing is answered from a cache."""
+    dice = random.Random(number)
+    thing, other = dice.sample(_THINGS, 2)
+    person = dice.choice(_PEOPLE)
+    return (
+        f"{person} buys {dice.randint(3, 99)} {thing} for {dice.randint(2, 40)} coins each and "
+        f"gives {dice.randint(1, 9)} of them away. Later {person} trades the rest for "
+        f"{dice.randint(2, 60)} {other}. How many coins were spent in order number {number}?"
+    )
+
+
+def rule(number: int) -> tuple[str, str]:
+    """Text and trigger of a rule of some 25 words."""
+    dice = random.Random(-1 - number)
+    thing = dice.choice(_THINGS)
+    text = (
+        f"When {dice.choice(_WHEN)}, as with {thing} of lot {number}, {dice.choice(_STEPS)}, "
+        f"and {dice.choice(_STEPS)}."
+    )
+    return text, f"a purchase of {thing}, lot {number}"

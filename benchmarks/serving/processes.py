@@ -1,0 +1,130 @@
+"""The processes under measurement: an instant upstream and a gateway in front of it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.exceptions import ConfigurationError
+
+ADMIN_KEY = "benchmark-admin-key"
+START_SECONDS = 90.0
+
+
+class Client:
+    """One keep-alive connection; only the standard library is between clock and socket."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        payload = None if body is None else orjson.dumps(body)
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        self._connection.request(method, path, payload, sent)
+        response = self._connection.getresponse()
+        content = response.read()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, content
+
+    def sibling(self) -> Client:
+        """Another connection to the same place."""
+        return Client(self._port)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def instant_upstream() -> Iterator[int]:
+    """Yields its port."""
+    port = free_port()
+    with _process(["-m", "benchmarks.serving.upstream", "--port", str(port)], {}) as process:
+        _wait(process, port, "/health", b"")
+        yield port
+
+
+@contextmanager
+def gateway(upstream_port: int, folder: Path, **settings: str) -> Iterator[tuple[int, int]]:
+    """Yields port and process id. `settings` are TTCL_ variables without the prefix."""
+    port = free_port()
+    environment = {
+        "UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
+        "DATA_DIR": str(folder),
+        "PORT": str(port),
+        "ADMIN_API_KEY": ADMIN_KEY,
+        "LOG_LEVEL": "ERROR",
+        **settings,
+    }
+    variables = {f"TTCL_{name}": value for name, value in environment.items()}
+    with _process(["-m", "app.cli", "serve"], variables) as process:
+        _wait(process, port, "/readyz", b'"status":"ready"')
+        yield port, process.pid
+
+
+@contextmanager
+def _process(arguments: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("TTCL_")}
+    root = str(Path(__file__).parents[2])
+    paths = [root, *filter(None, [inherited.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**inherited, **variables, "PYTHONPATH": os.pathsep.join(paths)},
+        cwd=variables.get("TTCL_DATA_DIR"),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, path: str, needle: bytes) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ConfigurationError(f"a process under measurement ended with {process.returncode}")
+        client = Client(port)
+        try:
+            status, _, content = client.send("GET", path)
+            if status == 200 and needle in content:
+                return
+        except OSError:
+            pass
+        finally:
+            client.close()
+        time.sleep(0.1)
+    raise ConfigurationError(f"nothing ready at port {port} within {START_SECONDS:.0f} s")
+
+
+def memory(pid: int) -> dict[str, float]:
+    """MiB resident now and at most so far (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    rows = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return {
+        "resident": int(rows["VmRSS"].split()[0]) / 1024,
+        "peak": int(rows["VmHWM"].split()[0]) / 1024,
+    }
