@@ -41,7 +41,7 @@ WARM_UP = 20
 OFF_LIMIT, STEER_LIMIT = 3.0, 5.0
 """Milliseconds that off may add, and steer beyond the embedding."""
 
-out = Console(highlight=False)
+out = Console(highlight=False, width=max(100, Console().width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def main(
             "requests": requests,
             "learn": learn,
             "rules_injected": injected,
-            "times_ms": summarise(samples),
+            "times_ms": summarise(samples, injected),
             "throughput_per_second": _throughput(kinds, clients, load) if load else {},
             "memory_mib": {"started": idle, "after": memory(pid)},
         }
@@ -116,7 +116,7 @@ def _load_rules(port: int, count: int) -> None:
 
 async def _rounds(
     kinds: list[Kind], requests: int
-) -> tuple[dict[str, list[float]], dict[str, Any]]:
+) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Milliseconds of each kind and of `embedding`, one a round; median rules injected."""
     embedder = local_embedder(None)
     embedder.start()
@@ -160,9 +160,12 @@ def _ask(kind: Kind, text: str) -> tuple[float, int]:
     return took, len([name for name in headers.get("x-ttcl-rules", "").split(",") if name.strip()])
 
 
-def summarise(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+def summarise(
+    samples: dict[str, list[float]], injected: dict[str, float]
+) -> dict[str, dict[str, Any]]:
     """Per kind: median, 95th percentile, and the medians of what it adds to `bare` (and beyond
-    `embedding`, for steer) with 95% bootstrap intervals; all in milliseconds, paired by round."""
+    `embedding`, where rules were looked up) with 95% bootstrap intervals; all in milliseconds,
+    paired by round."""
     bare, embedding = np.array(samples["bare"]), np.array(samples["embedding"])
     rows: dict[str, dict[str, Any]] = {}
     for name, values in samples.items():
@@ -174,7 +177,7 @@ def summarise(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
         if name not in ("bare", "embedding"):
             row["added"] = _median(times - bare)
             row["ratio"] = float(np.median(times) / np.median(bare))
-        if name.startswith("steer"):
+        if injected.get(name):
             row["added_beyond_embedding"] = _median(times - bare - embedding)
         rows[name] = row
     return rows
@@ -251,7 +254,7 @@ def _verdict(name: str, row: dict[str, Any]) -> None:
     if name == "off":
         added, limit = row["added"]["median"], OFF_LIMIT
     elif name.startswith("steer"):
-        added, limit = row["added_beyond_embedding"]["median"], STEER_LIMIT
+        added, limit = row.get("added_beyond_embedding", row["added"])["median"], STEER_LIMIT
     else:
         return
     word = "within" if added <= limit else "[red]over[/red]"
