@@ -21,11 +21,12 @@ from app.trajectory import (
     Cost,
     DistilledRule,
     Observation,
+    Role,
     Selection,
     Task,
     Trajectory,
 )
-from app.upstream.embeddings import Embedder, EmbeddingFailed
+from app.upstream.embeddings import Embedder
 from app.upstream.types import ChatBackend
 from rules_store.types import Vector
 
@@ -92,7 +93,7 @@ class Loop:
             background=background,
             decided=decided if self._options.stops_early else None,
         )
-        problems = list(explored.problems)
+        problems = [*explored.problems, *_silent_students(explored.trajectories)]
         try:
             selection, found = await self._select(observation, explored.trajectories)
             problems += found
@@ -113,7 +114,8 @@ class Loop:
         if selectors.needs_vectors(task, trajectories):
             try:
                 vectors = await self._vectors(trajectories)
-            except EmbeddingFailed:
+            except Exception as error:
+                log.warning("trajectories not embedded", error=repr(error))
                 problems.append("embedder_failed")
         if task is Task.CLOSED:
             selection = await selectors.select_closed(
@@ -154,6 +156,15 @@ class Loop:
         )
         rules = admission.judge(written, observation, selection, prompt=prompt)
         return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text)
+
+
+def _silent_students(trajectories: Sequence[Trajectory]) -> list[str]:
+    """Names the loss when Students gave nothing, for other reasons than being cut short."""
+    students = [t for t in trajectories if t.role is Role.STUDENT]
+    silent = [t for t in students if t.failure != "cancelled" and not t.text.strip()]
+    if not silent:
+        return []
+    return ["students_failed" if len(silent) == len(students) else "some_students_failed"]
 
 
 def _teacher_alone(observation: Observation, trajectories: tuple[Trajectory, ...]) -> Selection:

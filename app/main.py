@@ -224,7 +224,6 @@ async def _build(
         Relay(upstream, steering, closing),
         InlineExploration(loop, steering, closing),
         closing,
-        learns=settings.learn,
     )
     if settings.resolved_database_url.startswith("sqlite"):
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.

@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from app.exceptions import NotFound
 from app.trajectory import Mode
 from app.worker import LearningWorker
 from rules_store.errors import StoreError
@@ -57,20 +56,11 @@ class Recorder:
         request_id: str | None,
         raw: bytes,
         is_retry: bool,
-        may_create: bool,
     ) -> Opened:
-        """Never raises for a broken store. Raises `NotFound` for a namespace that does not exist
-        and that this request may not create."""
+        """Never raises for a broken store. A namespace comes into being with its first request."""
         episode_id = f"ep_{uuid.uuid4().hex}"
         try:
-            if may_create:
-                await self._store.ensure_namespace(namespace)
-            elif not await self._store.namespace_exists(namespace):
-                raise NotFound(
-                    f"There is no namespace '{namespace}', and this request may not create it",
-                    param="ttcl.namespace",
-                    code="namespace_not_found",
-                )
+            await self._store.ensure_namespace(namespace)
             begun = await self._store.begin_episode(
                 episode_id,
                 namespace=namespace,

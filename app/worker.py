@@ -25,6 +25,7 @@ from app.trace import (
     trajectories_to_json,
 )
 from app.trajectory import Cost, DistilledRule, Observation
+from app.upstream.client import forwarded_headers
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.errors import LeaseLost, StoreError
 from rules_store.store import RuleStore
@@ -114,6 +115,7 @@ class LearningWorker:
 
     async def run(self, job: Job) -> None:
         """One job from claim to end: learned, skipped, failed, or back in the queue."""
+        forwarded_headers.set({"X-Request-ID": job.episode_id})
         beat = asyncio.create_task(self._beat(job))
         try:
             outcome = await self._learn(job)

@@ -17,6 +17,7 @@ from app.protocol import ChatRequest, TTCLOptions, parse_chat, parse_json, split
 from app.settings import NAMESPACE
 from app.state import AppState
 from app.trajectory import Mode
+from app.upstream.client import forwarded_headers
 
 router = APIRouter()
 log = structlog.get_logger(__name__)
@@ -46,6 +47,7 @@ async def chat_completions(request: Request, state: State) -> Response:
     raw = await request.body()
     mode = "unknown"
     status = 500
+    forwarded_headers.set(_forwarded(request))
     try:
         call = await _call(request, raw, state)
         mode = call.mode.value
@@ -86,8 +88,6 @@ async def _call(request: Request, raw: bytes, state: AppState) -> ChatCall:
     sent = {key: value for key, value in body.items() if key != "ttcl"}
     sent["model"] = model.id
     settings = state.settings
-    headers = {"X-Request-ID": request.state.request_id}
-    headers.update({k: request.headers[k] for k in FORWARDED if k in request.headers})
     return ChatCall(
         request=parsed,
         body=sent,
@@ -102,8 +102,12 @@ async def _call(request: Request, raw: bytes, state: AppState) -> ChatCall:
         max_negative=_first(options.max_negative, settings.max_negative),
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
-        headers=headers,
     )
+
+
+def _forwarded(request: Request) -> dict[str, str]:
+    kept = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+    return {"X-Request-ID": request.state.request_id, **kept}
 
 
 async def _model(name: str, state: AppState) -> tuple[Any, Mode | None]:

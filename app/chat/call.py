@@ -34,8 +34,6 @@ class ChatCall:
     max_negative: int
     client_request_id: str | None
     is_retry: bool
-    headers: dict[str, str] = field(default_factory=dict)
-    """Sent upstream with the request."""
 
     @property
     def messages(self) -> list[Message]:
@@ -44,6 +42,12 @@ class ChatCall:
     @property
     def question(self) -> str:
         return question_of(self.messages)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a usage chunk."""
+        options = self.request.stream_options
+        return bool(options and options.include_usage)
 
     @property
     def obstacle(self) -> str | None:

@@ -107,12 +107,11 @@ class InlineExploration:
 
 def _asked(call: ChatCall) -> rendering.Asked:
     request = call.request
-    options = request.stream_options
     return rendering.Asked(
         model=call.asked_model,
         logprobs=bool(request.logprobs),
         top_logprobs=bool(request.top_logprobs),
-        usage_chunk=bool(options and options.include_usage),
+        usage_chunk=call.wants_usage,
     )
 
 

@@ -13,6 +13,7 @@ from app.chat.call import Answer, ChatCall, Steered, Stream
 from app.chat.closing import Closing
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
+from app.trajectory import Mode
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.sse import DONE, StreamedAnswer, data_of, events_of, frame, read_all
@@ -73,7 +74,7 @@ class Relay:
         give way."""
         while True:
             body = self._body(call, steered)
-            response = await stack.enter_async_context(self._upstream.open_chat(body, call.headers))
+            response = await stack.enter_async_context(self._upstream.open_chat(body))
             if response.status_code == 200:
                 return response
             content = await read_all(response)
@@ -121,10 +122,14 @@ class Relay:
 def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
     """Note what an event says; its bytes are the upstream's unless the model has another name."""
     chunk = answer.read_event(data)
-    if call.asked_model != call.model.id and "model" in chunk:
+    renamed = call.asked_model != call.model.id and "model" in chunk
+    if renamed:
         chunk["model"] = call.asked_model
-        return frame(chunk)
-    return event
+    # OpenAI's own chunks say `usage: null` until the last; vLLM's and llama.cpp's say nothing.
+    unsaid = call.mode is not Mode.OFF and call.wants_usage and "usage" not in chunk
+    if unsaid:
+        chunk["usage"] = None
+    return frame(chunk) if renamed or unsaid else event
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -26,14 +26,11 @@ class ChatService:
         relay: Relay,
         exploration: InlineExploration,
         closing: Closing,
-        *,
-        learns: bool,
     ) -> None:
         self._steering = steering
         self._relay = relay
         self._exploration = exploration
         self._closing = closing
-        self._learns = learns
 
     async def answer(self, call: ChatCall) -> Answer:
         """A whole answer. Raises `TTCLError`; cancelling it cancels every upstream call."""
@@ -60,10 +57,7 @@ class ChatService:
     ) -> T:
         if call.mode is Mode.OFF:
             return await relay(call, Steered(Mode.OFF))
-        wanted = call.request.ttcl.learn if call.request.ttcl else None
-        steered = await self._steering.steer(
-            call, may_create_namespace=self._learns and wanted is not False
-        )
+        steered = await self._steering.steer(call)
         if told is not None:
             told.append(steered)
         how = explore if steered.mode is Mode.EXPLORE else relay

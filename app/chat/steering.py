@@ -33,7 +33,7 @@ class Steering:
         self._metrics = metrics
         self._budget = token_budget
 
-    async def steer(self, call: ChatCall, *, may_create_namespace: bool) -> Steered:
+    async def steer(self, call: ChatCall) -> Steered:
         """Never fails for a broken store or embedder: the answer then goes out unsteered."""
         mode = Mode.STEER if call.obstacle is not None else call.mode
         opened, retrieval = await asyncio.gather(
@@ -45,7 +45,6 @@ class Steering:
                 request_id=call.client_request_id,
                 raw=call.raw,
                 is_retry=call.is_retry,
-                may_create=may_create_namespace,
             ),
             self._retriever.retrieve(
                 call.namespace, call.question, call.max_positive, call.max_negative

@@ -190,6 +190,8 @@ _TEXT_CHECKS: tuple[Callable[[str], str | None], ...] = (
     hygiene.placeholder,
     hygiene.context_reference,
     hygiene.calculation,
+    hygiene.gibberish,
+    hygiene.statement,
 )
 _ORIGIN_CHECKS: tuple[Callable[[str, Context], str | None], ...] = (
     question_number,

@@ -212,7 +212,12 @@ _FORMULA = re.compile(
 )
 _LIST_INDEX = re.compile(r"^\s*\d+[.)]\s+", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_COPULA = re.compile(r"\b(?:is|are|was|were|equals)\b:?", re.IGNORECASE)
+_COPULA = re.compile(
+    r"\b(?:is|are|was|were|equals)\b"
+    r"(?: (?:actually|also|exactly|equal to|now|simply|therefore))*:?",
+    re.IGNORECASE,
+)
+_POINTERS = frozenset({"it", "this", "that", "the", "so", "therefore"})
 _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi)\b", re.IGNORECASE)
 _CONNECTIVES = frozenset({"and", "or"})
 
@@ -233,10 +238,10 @@ def _short(text: str, question: str) -> str:
     head, equals, tail = text.rpartition("=")
     if equals and NUMBER.search(head) and tail.strip() and not head.endswith(("<", ">", "!")):
         return clean(tail)
-    asked = {word.casefold() for word in _WORD.findall(question)}
+    asked = set(re.findall(r"\w+", question.casefold())) | _POINTERS
     for match in _COPULA.finditer(text):
-        said = {word.casefold() for word in _WORD.findall(text[: match.start()])}
-        if said and said <= asked | {"it", "this", "that", "the"} and text[match.end() :].strip():
+        said = set(re.findall(r"\w+", text[: match.start()].casefold()))
+        if said and said <= asked and text[match.end() :].strip():
             return clean(text[match.end() :])
     words = [w for w in _WORD.findall(text) if w.casefold() not in _CONNECTIVES]
     numbers = NUMBER.findall(text)

@@ -73,9 +73,9 @@ class Distiller:
         """JSON schema of the reply, for structured output.
 
         With `patterns` a rule is held to words: no digits, braces, backslashes, quotes, angle
-        brackets or line breaks, and where `question` is in Latin letters to sentences of five to
-        30 words, the negative one beginning as a warning. Without: lengths only, for upstreams
-        that know no patterns.
+        brackets or line breaks. Where `question` is in Latin letters it is one sentence of advice
+        in English, the positive one beginning with a verb, the negative one as a warning. Without:
+        lengths only, for upstreams that know no patterns.
         """
         latin = question.isascii() or _latin(question)
         properties: dict[str, Any] = {
@@ -111,14 +111,21 @@ class Distiller:
         return rules
 
 
-# A word has neither of the characters that JSON would escape nor of those that start markup. The
-# word counts keep a small model from writing on until its tokens end.
-_CHARACTER = r"[^0-9 {}<>\[\]\\\"|`#*=_\n\r\t]"
-_WORD = _CHARACTER + "{1,18}"
+# Free of everything that JSON would escape or that starts markup. The word counts keep a small
+# model from writing on until its tokens end, the first word makes it advise instead of narrate.
+# No bounded repetition inside another: llama.cpp then needs a second a token.
+_WORD = "[A-Za-z\u00c0-\u024f'-]+"
+_VERBS = """
+    Add Address Analyze Answer Apply Ask Begin Break Calculate Check Choose Clarify Compare Confirm
+    Consider Convert Count Define Describe Determine Divide Draw Estimate Explain Express Factor
+    Find Focus Follow Give Identify Include Interpret Keep Label List Look Make Mention Multiply
+    Name Note Organize Pay Present Provide Read Recall Reduce Restate Review Rewrite Separate Set
+    Show Simplify Solve Start State Structure Subtract Summarize Support Test Track Translate Treat
+    Understand Use Verify Work Write Always Before When After If"""
+_POSITIVE = f"^({'|'.join(_VERBS.split())})(,? {_WORD}){{4,24}}\\.$"
+_NEGATIVE = f"^(Avoid|Do not|Never)(,? {_WORD}){{3,24}}\\.$"
+_TRIGGER = f"^{_WORD}(,? {_WORD}){{1,7}}$"
 _ANY_CHARACTER = r"[^0-9{}<>\[\]\\\"|`#*=\n\r\t]"
-_POSITIVE = f"^[A-Z][a-z]{{1,14}}( {_WORD}){{4,26}}\\.$"
-_NEGATIVE = f"^(Avoid|Do not|Never)( {_WORD}){{3,26}}\\.$"
-_TRIGGER = f"^{_WORD}( {_WORD}){{0,8}}$"
 _ANY_RULE = f"^{_ANY_CHARACTER}{{6,200}}$"
 _ANY_TRIGGER = f"^{_ANY_CHARACTER}{{2,60}}$"
 

@@ -115,6 +115,46 @@ def context_reference(text: str) -> str | None:
     return _found(_CONTEXT_REFERENCE, text)
 
 
+_STATEMENT = re.compile(
+    r"\A(?:the|a|an|it|he|she|they|we|i|there|this|these|those|my|his|her|their|its"
+    r"|in (?:this|the))\b",
+    re.IGNORECASE,
+)
+_MODAL = re.compile(
+    r"\b(?:should|must|need(?:s|ed)?|has to|have to|ought|always|never|cannot|can't|requires?"
+    r"|helps?|important|essential|better|best|avoid|remember|useful)\b",
+    re.IGNORECASE,
+)
+
+
+def statement(text: str) -> str | None:
+    """A report ('The train travels ...') instead of advice."""
+    match = _STATEMENT.match(text)
+    return f"begins with '{match[0]}'" if match and not _MODAL.search(text) else None
+
+
+_REPEATED_WORD = 4
+_FRESH_WORDS = 0.6
+_LETTERS = 0.6
+
+
+def gibberish(text: str) -> str | None:
+    """Words going round in a circle, or hardly a letter among the signs."""
+    tokens = [token.casefold() for token in re.findall(r"[^\W\d_]+", text)]
+    if sum(character.isalpha() for character in text) < _LETTERS * len(text.replace(" ", "")):
+        return "few letters"
+    if not tokens:
+        return "no words"
+    if len(set(tokens)) < _FRESH_WORDS * len(tokens) and len(tokens) >= 8:
+        return "repeats itself"
+    common = [token for token in set(tokens) if len(token) > 3 and token.isascii()]
+    most = max(common, key=lambda token: (tokens.count(token), token), default="")
+    if most and tokens.count(most) >= _REPEATED_WORD:
+        return f"'{most}' again and again"
+    pairs = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    return "repeats itself" if len(pairs) - len(set(pairs)) >= 2 else None
+
+
 _CALCULATION = re.compile(
     r"\d\s*(?:[-+*/x\u00d7\u00f7^=%]|\\times)\s*\$?\d|=\s*\S|\\frac|\\sqrt|\d+(?:\.\d+)?\s*%"
 )

@@ -7,11 +7,15 @@ import asyncio
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 
 from app.steer.mmr import mmr
-from app.upstream.embeddings import Embedder, EmbeddingFailed
+from app.upstream.embeddings import Embedder
+from rules_store.errors import StoreError
 from rules_store.store import RuleStore
 from rules_store.types import Polarity, RuleHit, Vector
+
+log = structlog.get_logger(__name__)
 
 POOL = 5
 """MMR chooses among this many times the rules asked for."""
@@ -58,11 +62,17 @@ class Retriever:
                 vector = (await self._embedder.embed([question]))[0]
         except TimeoutError:
             return Retrieval(degraded="embedder_timeout")
-        except EmbeddingFailed:
+        except Exception as error:
+            # Whatever is wrong with an embedder is no reason to refuse an answer.
+            log.warning("question not embedded", error=repr(error))
             return Retrieval(degraded="embedder_failed")
-        hits: list[RuleHit] = []
-        for polarity, most in wanted.items():
-            hits.extend(self._diverse(namespace, vector, polarity, most))
+        try:
+            hits: list[RuleHit] = []
+            for polarity, most in wanted.items():
+                hits.extend(self._diverse(namespace, vector, polarity, most))
+        except StoreError as error:
+            log.warning("rules not searched", error=repr(error))
+            return Retrieval(degraded="index_failed")
         return Retrieval(tuple(hits))
 
     def _diverse(

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -40,6 +42,10 @@ from app.upstream.wire import (
 RETRY_STATUS = {502, 503, 504}
 RETRY_PAUSE = 0.2
 MODELS_TTL = 30.0
+forwarded_headers: ContextVar[Mapping[str, str]] = ContextVar(
+    "forwarded", default=MappingProxyType({})
+)
+"""Sent with every upstream call that is made for one request, its id among them."""
 BACKGROUND_PRIORITY = 10
 """vLLM serves lower values first; a client's request has 0."""
 
@@ -109,7 +115,7 @@ class Upstream:
         async with self._models_lock:
             if time.monotonic() - self._models_at < 1.0 and self._models:
                 return self._models
-            response = await self._send("GET", "/models", None, {}, stream=False, seconds=10.0)
+            response = await self._send("GET", "/models", None, stream=False, seconds=10.0)
             if response.status_code != 200:
                 raise upstream_error(response)
             self._models = ModelInfo.parse_list(response.content, self._only_model)
@@ -119,15 +125,11 @@ class Upstream:
     # --- relaying a client's request
 
     @asynccontextmanager
-    async def open_chat(
-        self, body: bytes, headers: dict[str, str] | None = None
-    ) -> AsyncIterator[httpx.Response]:
+    async def open_chat(self, body: bytes) -> AsyncIterator[httpx.Response]:
         """Send a chat request as it is; yields the response with its body unread, whatever its
         status. Leaving the block closes the connection. Raises `UpstreamError`."""
         async with self.gate.foreground():
-            response = await self._send(
-                "POST", "/chat/completions", body, headers or {}, stream=True
-            )
+            response = await self._send("POST", "/chat/completions", body, stream=True)
             try:
                 yield response
             finally:
@@ -244,7 +246,7 @@ class Upstream:
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
         payload = orjson.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
-            response = await self._send("POST", "/chat/completions", payload, {}, stream=True)
+            response = await self._send("POST", "/chat/completions", payload, stream=True)
             try:
                 if response.status_code != 200:
                     await read_all(response)
@@ -282,13 +284,14 @@ class Upstream:
         method: str,
         path: str,
         body: bytes | None,
-        headers: dict[str, str],
         *,
         stream: bool,
         seconds: float | None = None,
     ) -> httpx.Response:
         extra: dict[str, Any] = {} if seconds is None else {"timeout": seconds}
-        sent = {"Content-Type": "application/json", **headers} if body is not None else headers
+        sent = dict(forwarded_headers.get())
+        if body is not None:
+            sent["Content-Type"] = "application/json"
         for last in (False, True):
             down = self._availability()
             if down is not None:

@@ -184,7 +184,7 @@ async def test_17_missing_field_is_named(gw, up, mode, field) -> None:
         {"messages": [{"role": "assistant", "content": "hello"}]},
         {"messages": [{"role": "system", "content": "only this"}]},
         {"messages": [{"role": "user", "content": ""}]},
-        {"messages": [{"role": "user", "content": "\ud83d\ude00 \x00 é"}]},
+        {"messages": [{"role": "user", "content": "\U0001f600 \x00 é"}]},
         {"tools": [], "stop": []},
     ],
     ids=str,
