@@ -58,14 +58,13 @@ def script_learning(upstream: ScriptedUpstream) -> None:
     upstream.when(is_distiller, distil)
 
 
-def check_index_parity(gateway: Gateway) -> dict[str, Any]:
-    """Index and SQL count the same rules; returns the stats."""
+def check_index_parity(gateway: Gateway, rules: int) -> None:
+    """The index holds what SQL holds, and that is `rules` rules."""
     ready = httpx.get(f"{gateway.url}/readyz", timeout=10)
     assert ready.status_code == 200, ready.text
-    stats = gateway.admin("GET", "/stats").json()
-    index = stats["index"]
-    assert index["rules"] == index["sql_rules"], stats
-    return dict(stats)
+    index = ready.json()["checks"]["index"]
+    assert (index["indexed"], index["stored"], index["events_behind"]) == (rules, rules, 0)
+    assert gateway.admin("GET", "/rules", params={"limit": "1"}).json()["total"] == rules
 
 
 async def test_25_fifty_clients_lose_nothing_and_cross_nothing() -> None:
@@ -99,7 +98,7 @@ async def test_25_fifty_clients_lose_nothing_and_cross_nothing() -> None:
             assert {r["frequency"] for r in rules} == {1}
         common = gateway.rules(COMMON)
         assert [(r["text"], r["frequency"]) for r in common] == [(COMMON_RULE, 10)]
-        check_index_parity(gateway)
+        check_index_parity(gateway, 2 * len(SUBJECTS) + 1)
 
 
 @contextmanager
@@ -182,4 +181,4 @@ async def test_25_kill_9_while_learning_applies_each_job_once(tmp_path) -> None:
             expected |= {f"Avoid mixing {s} with strangers." for s in SUBJECTS[:20]}
             assert Counter(r["text"] for r in rules) == Counter(expected)
             assert {r["frequency"] for r in rules} == {1}
-            check_index_parity(gateway)
+            check_index_parity(gateway, 40)
