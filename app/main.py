@@ -41,6 +41,7 @@ from app.upstream.embeddings import (
     remote_embedder,
 )
 from app.upstream.gate import CallGate
+from app.upstream.types import ChatBackend
 from app.worker import LearningWorker, WorkerOptions
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
@@ -141,7 +142,7 @@ def build_embedder(settings: Settings) -> CachedEmbedder:
 
 def build_loop(
     settings: Settings,
-    upstream: Upstream,
+    backend: ChatBackend,
     embedder: Embedder,
     equivalence: Equivalence,
     prompts: PromptLibrary,
@@ -158,7 +159,7 @@ def build_loop(
         stops_early=settings.stops_early,
         open_spread=settings.open_spread,
     )
-    return Loop(upstream, embedder, equivalence, prompts, options)
+    return Loop(backend, embedder, equivalence, prompts, options)
 
 
 async def _build(

@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,32 +181,34 @@ class LearningWorker:
                 job, "distiller_wrote_nothing", trace=trace, spend=_spend(cost)
             )
             return "skipped"
-        drafts = await self._drafts(observation, distillation.rules)
+        drafts = await drafts_of(observation, distillation.rules, self._embedder)
         applied: Applied = await self._store.apply_learning(
             job, drafts, trace=trace, spend=_spend(cost)
         )
         return "already_applied" if applied.already else "learned"
 
-    async def _drafts(
-        self, observation: Observation, rules: tuple[DistilledRule, ...]
-    ) -> list[Draft]:
-        drafts = []
-        for rule in rules:
-            texts = [rule.text, rule.trigger] if rule.trigger else [rule.text]
-            vectors = await self._embedder.embed(texts)
-            new = NewRule(
-                namespace=observation.namespace,
-                polarity=rule.polarity,
-                text=rule.text,
-                trigger=rule.trigger,
-                domain=observation.domain,
-                state=RuleState.QUARANTINED if rule.refusal else RuleState.ACTIVE,
-                reason=rule.refusal,
-                source_episode=observation.episode_id,
-            )
-            trigger = vectors[1] if rule.trigger else None
-            drafts.append(Draft(new, Vectors(text=vectors[0], trigger=trigger)))
-        return drafts
+
+async def drafts_of(
+    observation: Observation, rules: Sequence[DistilledRule], embedder: Embedder
+) -> list[Draft]:
+    """Distilled rules with their vectors, as the store takes them. Raises `EmbeddingFailed`."""
+    drafts = []
+    for rule in rules:
+        texts = [rule.text, rule.trigger] if rule.trigger else [rule.text]
+        vectors = await embedder.embed(texts)
+        new = NewRule(
+            namespace=observation.namespace,
+            polarity=rule.polarity,
+            text=rule.text,
+            trigger=rule.trigger,
+            domain=observation.domain,
+            state=RuleState.QUARANTINED if rule.refusal else RuleState.ACTIVE,
+            reason=rule.refusal,
+            source_episode=observation.episode_id,
+        )
+        trigger = vectors[1] if rule.trigger else None
+        drafts.append(Draft(new, Vectors(text=vectors[0], trigger=trigger)))
+    return drafts
 
 
 def _spend(cost: Cost) -> Spend:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Protocol
 
 import orjson
 
 from app.steer.injector import text_of
 from app.trajectory import Message
-from app.upstream.client import Upstream
 from rules_store.types import RuleHit
 
 CHARS_PER_TOKEN = 3
@@ -20,10 +20,18 @@ BLOCK_OVERHEAD = 96
 COUNT_TIMEOUT = 0.25
 
 
+class Tokenizer(Protocol):
+    async def count_tokens(
+        self, model: str, text: str, *, seconds: float = COUNT_TIMEOUT
+    ) -> int | None:
+        """Tokens of a text; None when that can't be told."""
+        ...
+
+
 class TokenCounter:
     """Token counts by the upstream's tokenizer, kept by model and text: a rule is counted once."""
 
-    def __init__(self, upstream: Upstream, size: int = 50_000) -> None:
+    def __init__(self, upstream: Tokenizer, size: int = 50_000) -> None:
         self._upstream = upstream
         self._size = size
         self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
