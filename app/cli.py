@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import subprocess
 import sys
-from collections.abc import Coroutine
+import threading
+import time
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import httpx
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
+from app.admin_key import admin_key_file, load_admin_key
+from app.demo import QUESTIONS, Told, Visitor, read_questions, visit
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Settings, load_settings
 from rules_store.errors import StoreError
@@ -46,12 +55,15 @@ def serve(
     engine: Annotated[EngineBackend | None, typer.Option(help="Engine of the model")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind")] = None,
+    first_question: Annotated[
+        bool, typer.Option(help="Ask a question in explore mode once all is up, and show it")
+    ] = False,
 ) -> None:
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
     from app.logs import configure
-    from app.main import admin_key_file, create_app
+    from app.main import create_app
 
     given: dict[str, Any] = {"engine_model": model, "engine": engine, "host": host, "port": port}
     settings = load_settings(**{key: value for key, value in given.items() if value is not None})
@@ -68,9 +80,115 @@ def serve(
         server_header=False,
     )
     server = uvicorn.Server(config)
+    if first_question:
+        # A thread: it is a client like any other, and ends with the process.
+        asking = threading.Thread(target=_first_question, args=(settings, url), daemon=True)
+        asking.start()
     server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(1)
+
+
+def _first_question(settings: Settings, url: str) -> None:
+    err.print("waiting for model and embedder ...")
+    try:
+        told = asyncio.run(_told(settings, url, "default", [EXAMPLE]))
+    except (TTCLError, httpx.HTTPError) as error:
+        err.print(f"the first question failed: {error}", markup=False)
+        return
+    _show_told(told)
+    err.print(f"serving on {url}/v1 - Ctrl-C stops it")
+
+
+async def _told(
+    settings: Settings, url: str, namespace: str, questions: Sequence[str]
+) -> list[Told]:
+    keys = settings.api_keys
+    visitor = Visitor(
+        url,
+        load_admin_key(settings),
+        keys[0].get_secret_value() if keys else None,
+        namespace,
+        max_tokens=256,
+    )
+    told = []
+    try:
+        with Progress(console=err, transient=True) as progress:
+            bar = progress.add_task("asking", total=len(questions))
+            async for one in visit(visitor, questions):
+                told.append(one)
+                progress.advance(bar)
+    finally:
+        await visitor.close()
+    return told
+
+
+def _show_told(told: Sequence[Told]) -> None:
+    table = Table("question", "Teacher", "selected", "case", "injected", "learned", "s")
+    for one in told:
+        learned = "\n".join(
+            f"{rule['outcome']} {rule['polarity']}: {rule['text']}" for rule in one.rules_learned
+        )
+        table.add_row(
+            Text(shortened(one.question)),
+            Text(one.teacher or "-"),
+            Text(one.selected or shortened(one.answer)),
+            one.case,
+            str(one.rules_injected),
+            Text(learned or f"{one.status}: {one.reason}"),
+            f"{one.seconds:.1f}",
+        )
+    out.print(table)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL with a `question` a line; unset: our own dozen")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="A running gateway; unset: one is started for the demo")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most questions")] = 12,
+) -> None:
+    """Ask a dozen questions in explore mode and show what was answered and learned."""
+    questions = read_questions(data, limit) if data else list(QUESTIONS[:limit])
+    settings = load_settings()
+    namespace = f"demo-{int(time.time())}"
+    with contextlib.ExitStack() as stack:
+        where = url or stack.enter_context(_own_gateway(settings))
+        told = asyncio.run(_told(settings, where, namespace, questions))
+    _show_told(told)
+    failed = [one for one in told if one.degraded or one.status == "failed"]
+    for one in failed:
+        what = ", ".join(one.degraded) or one.reason
+        err.print(f"step failed: {shortened(one.question)}: {what}", markup=False)
+    learned = sum(len(one.rules_learned) for one in told)
+    err.print(
+        f"{len(told)} questions, {learned} rules, {len(failed)} with a failed step; "
+        f"namespace {namespace}"
+    )
+    raise SystemExit(1 if failed else 0)
+
+
+@contextlib.contextmanager
+def _own_gateway(settings: Settings) -> Iterator[str]:
+    """A gateway in a process of its own, on a free port, under the same settings."""
+    with socket.socket() as probe:
+        probe.bind((settings.host, 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://{settings.host}:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
 
 from app import __version__
+from app.admin_key import load_admin_key
 from app.api import admin, chat, errors, health, models
 from app.api.middleware import BodyLimit, RequestId
 from app.chat.closing import Closing
@@ -86,30 +85,6 @@ def load_prompts(settings: Settings) -> PromptLibrary:
     if settings.prompts_dir is None:
         return PromptLibrary.bundled()
     return PromptLibrary.load(settings.prompts_dir)
-
-
-def admin_key_file(settings: Settings) -> Path:
-    return settings.data_dir / "admin.key"
-
-
-def load_admin_key(settings: Settings) -> str:
-    """The configured key, else the one in DATA_DIR/admin.key, made with mode 0600 if need be."""
-    if settings.admin_api_key is not None:
-        return settings.admin_api_key.get_secret_value()
-    path = admin_key_file(settings)
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(f"{secrets.token_urlsafe(32)}\n")
-        key = path.read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(
-            f"TTCL_DATA_DIR: {settings.data_dir} can't be written: {error.strerror}"
-        ) from error
-    if not key:
-        raise ConfigurationError(f"{path} is empty: delete it, or set TTCL_ADMIN_API_KEY")
-    return key
 
 
 async def open_store(settings: Settings, embedding_model: str) -> RuleStore:

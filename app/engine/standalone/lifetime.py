@@ -51,7 +51,21 @@ def _signal_all(signum: int) -> None:
         os.kill(pid, signum)
 
 
+def _guard_group() -> None:
+    """Leave a process behind that kills the group once its leader, this process, is gone: vLLM's
+    workers outlive a server that was killed."""
+    leader = os.getpid()
+    if os.getpgrp() != leader or os.fork() != 0:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while os.getppid() == leader:
+        time.sleep(_CHECK_EVERY)
+    os.killpg(leader, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    _guard_group()
     end_with_parent()
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
