@@ -19,7 +19,7 @@ import httpx
 
 from tests.compat.helpers import ask, script_majority
 from tests.fakes import Reply, ScriptedUpstream, instance_of, is_distiller, is_tutor, schema_of
-from tests.gateway import ADMIN_KEY, CLIENT_KEY, Gateway, running_gateway
+from tests.gateway import ADMIN_KEY, CLIENT_KEY, NO_TLS, Gateway, running_gateway
 
 # Words without a number in them: a rule with the question's numbers is refused.
 SUBJECTS = [
@@ -60,7 +60,7 @@ def script_learning(upstream: ScriptedUpstream) -> None:
 
 def check_index_parity(gateway: Gateway, rules: int) -> None:
     """The index holds what SQL holds, and that is `rules` rules."""
-    ready = httpx.get(f"{gateway.url}/readyz", timeout=10)
+    ready = httpx.get(f"{gateway.url}/readyz", timeout=10, verify=NO_TLS)
     assert ready.status_code == 200, ready.text
     index = ready.json()["checks"]["index"]
     assert (index["indexed"], index["stored"], index["events_behind"]) == (rules, rules, 0)
@@ -133,7 +133,7 @@ def gateway_process(upstream: ScriptedUpstream, folder: Path, port: int) -> Iter
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline, log.read_text()[-2000:]
             try:
-                ready = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2)
+                ready = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2, verify=NO_TLS)
                 if ready.status_code == 200:
                     break
             except httpx.HTTPError:
