@@ -27,7 +27,7 @@ def from_store(error: store.StoreError) -> TTCLError:
         return NotFound(str(error), param="episode", code="episode_not_found")
     if isinstance(error, store.InvalidCursor):
         return InvalidRequest(str(error), param="cursor")
-    if isinstance(error, store.VersionConflict | store.InvalidTransition):
+    if isinstance(error, store.DuplicateRule | store.VersionConflict | store.InvalidTransition):
         return Conflict(str(error))
     if isinstance(error, store.StoreUnavailable):
         return Overloaded(str(error), code="store_unavailable", retry_after=1)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.settings import NAMESPACE_PATTERN
 from rules_store.types import Episode, Event, Page, Polarity, Rule, RuleState
@@ -63,6 +63,12 @@ class RulePatch(VersionedWrite):
         if value == "":
             raise ValueError("must not be blank")
         return value
+
+    @model_validator(mode="after")
+    def _something(self) -> RulePatch:
+        if self.text is None and self.trigger is None and self.domain is None:
+            raise ValueError("nothing to change: give text, trigger or domain")
+        return self
 
 
 class RuleRestore(VersionedWrite):
