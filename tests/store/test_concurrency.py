@@ -158,7 +158,7 @@ async def test_calls_that_are_cancelled_anywhere(store: RuleStore, tmp_path: Pat
             await learn(store, name, draft(f"rule {number}", random_vector(number)))
 
         task = asyncio.create_task(request())
-        await asyncio.sleep(dice.random() * 0.03)
+        await asyncio.sleep(dice.random() * 0.06)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     await write(store, "still works", axis(0))
