@@ -12,6 +12,10 @@ from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE_PATTERN
 from app.trajectory import Mode, Task
 
+MAX_DEPTH = 200
+"""Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
+episode put a few around the request's own."""
+
 MODE_SUFFIXES = {f"+{mode.value}": mode for mode in Mode}
 
 
@@ -87,7 +91,19 @@ def parse_json(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object", code="invalid_json")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
+        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
     return body
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        containers = [v for v in level if isinstance(v, dict | list)]
+        if not containers:
+            return False
+        level = [item for c in containers for item in (c.values() if isinstance(c, dict) else c)]
+    return any(isinstance(value, dict | list) for value in level)
 
 
 def parse_chat(body: dict[str, Any]) -> ChatRequest:

@@ -151,6 +151,18 @@ async def test_24_an_id_is_made_where_there_is_none(gw, up, mode) -> None:
     assert (failed.status_code, failed.headers["x-request-id"]) == (404, "abc")
 
 
+@pytest.mark.parametrize("given", ["x" * 200, "two words", "caf\u00e9"])
+async def test_24_an_unfit_id_is_replaced(gw, up, given) -> None:
+    async with httpx.AsyncClient(headers=gw.headers, verify=NO_TLS) as http:
+        response = await http.post(
+            f"{gw.base_url}/chat/completions",
+            json=ask("off"),
+            headers={"X-Request-ID": given.encode("latin-1")},
+        )
+    assert response.status_code == 200
+    assert response.headers["x-request-id"] not in ("", given)
+
+
 def frequency_of(gateway, namespace: str) -> int:
     return sum(r["frequency"] for r in gateway.rules(namespace) if r["text"] == POSITIVE)
 

@@ -97,9 +97,13 @@ WRONG = [
     ("messages", [{"role": "user", "content": 5}]),
     ("messages", [{"content": "hi"}]),
     ("stream", "yes"),
+    ("stream", 1),
     ("stream_options", "usage"),
+    ("stream_options", {"include_usage": "yes"}),
     ("n", "three"),
     ("n", 0),
+    ("n", True),
+    ("temperature", True),
     ("temperature", "hot"),
     ("temperature", [0.5]),
     ("top_p", {}),
@@ -184,6 +188,8 @@ async def test_17_missing_field_is_named(gw, up, mode, field) -> None:
         {"messages": [{"role": "assistant", "content": "hello"}]},
         {"messages": [{"role": "system", "content": "only this"}]},
         {"messages": [{"role": "user", "content": ""}]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": []}]},
         {"messages": [{"role": "user", "content": "\U0001f600 \x00 é"}]},
         {"tools": [], "stop": []},
     ],
@@ -192,6 +198,27 @@ async def test_17_missing_field_is_named(gw, up, mode, field) -> None:
 async def test_17_what_is_allowed_is_let_through(gw, up, mode, fields) -> None:
     response = await gw.post({**ask(mode), **fields})
     assert response.status_code == 200, response.text
+
+
+ODD_BODIES = {
+    "deep": '"x":' + "[" * 600 + "]" * 600,
+    "long number": '"x":' + "9" * 400,
+    "big seed": '"seed":' + "9" * 30,
+    "half a character": '"user":"\\ud83d"',
+    "same key twice": '"n":1,"n":1',
+    "huge float": '"temperature":1e999',
+}
+
+
+@pytest.mark.parametrize("odd", ODD_BODIES.values(), ids=list(ODD_BODIES))
+async def test_17_odd_bodies_are_never_a_500(gw, up, mode, odd) -> None:
+    question = f'"messages":[{{"role":"user","content":"{QUESTION}"}}]'
+    options = f'"ttcl":{{"mode":"{mode}","namespace":"{RULED}"}}'
+    raw = f'{{"model":"{MODEL}",{question},{options},{odd}}}'
+    response = await gw.post(raw.encode())
+    assert response.status_code in (200, 400), response.text
+    if response.status_code == 400:
+        check_error(response.json())
 
 
 @pytest.mark.parametrize("stream", [False, True])

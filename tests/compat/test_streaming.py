@@ -158,6 +158,17 @@ async def test_04_failure_after_the_first_byte(learner, up, mode, namespace, fau
     _check_nothing_learned(learner, up, stream, namespace)
 
 
+@pytest.mark.parametrize("reply", [Reply.error(500), Reply(fault=Fault.REFUSE)], ids=["500", "cut"])
+async def test_04_failure_after_the_first_ping(learner, up, namespace, reply) -> None:
+    up.default = reply.but(delay=0.7)
+    async with learner.open_stream(ask("explore", ttcl={"namespace": namespace})) as stream:
+        await stream.response.aread()
+    assert stream.status == 200
+    assert stream.response.content.startswith(b": ping")
+    _check_error_frame_ends(stream.response.content)
+    _check_nothing_learned(learner, up, stream, namespace)
+
+
 def _check_error_frame_ends(raw: bytes) -> None:
     events = [e for e in raw.decode().split("\n\n") if e and not e.startswith(":")]
     assert len(events) == 2
