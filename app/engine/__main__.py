@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "prepare":
             return _prepare(options)
-        return serve_engine(
+        serve_engine(
             backend=options.backend,
             model=options.model,
             host=options.host,

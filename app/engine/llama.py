@@ -11,15 +11,14 @@ What a client of it has to know (measured with xllamacpp 2026.10.11549):
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import json
 import os
 import signal
-import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
+from app.engine.address import refuse_taken_port
 from app.engine.models import Gguf, find_gguf
 from app.exceptions import ConfigurationError
 
@@ -53,8 +52,8 @@ def run_llama(
     ctx: int | None = None,
     parallel: int = DEFAULT_SLOTS,
     threads: int | None = None,
-) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code 0.
+) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then end this process with code 0, open calls or not.
 
     `ctx` is tokens per call (prompt and answer), of which `parallel` are held in memory; None: 4096
     for the packaged model, else what the model was trained for. `port` 0 takes a free one. Once
@@ -71,9 +70,8 @@ def run_llama(
     sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()
     signal.sigwait(_STOP_SIGNALS)
-    del server
-    gc.collect()
-    return 0
+    # Not through the server's destructor, which waits half a minute for open streams.
+    os._exit(0)
 
 
 def _start(
@@ -104,16 +102,3 @@ def _start(
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def refuse_taken_port(host: str, port: int) -> None:
-    """Raises `ConfigurationError` when nothing can listen on `host`:`port`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"the engine can't listen on {host}:{port}: {error.strerror}"
-            ) from error

@@ -1,4 +1,4 @@
-"""One model server as a child process: started, asked whether it answers, ended; nothing retried."""
+"""One life of a model server as a child process: started, asked whether it answers, ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +15,6 @@ _POLL_FIRST = 0.05
 _POLL_MOST = 0.5
 _LOG_LIMIT = 5_000_000
 _TAIL_BYTES = 8192
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 class ServerProcess:

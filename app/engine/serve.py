@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from app.engine.standalone.lifetime import end_with_parent
 from app.exceptions import ConfigurationError
@@ -23,29 +24,32 @@ def serve_engine(
     vllm_python: Path | None = None,
     extra_args: Sequence[str] = (),
     exit_with_parent: bool = False,
-) -> int:
-    """Serve until SIGTERM or SIGINT; returns the process's exit code.
+) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, which end this process; vLLM replaces it.
 
     `model` None is the packaged SmolLM2. `ctx`: tokens of one call, prompt and answer. `parallel`
     (llama): calls decoded together. `threads` None: every core. `extra_args` go to vLLM.
     `exit_with_parent`: end when standard input closes or the parent is gone.
     Raises `ConfigurationError`.
     """
-    if backend == "llama":
-        return _llama(
-            model, host, port, alias, ctx, parallel, threads, extra_args, exit_with_parent
-        )
-    if backend != "vllm":
-        raise ConfigurationError(f"there is no engine '{backend}': llama and vllm are the two")
-    if parallel is not None:
-        raise ConfigurationError("the number of slots is llama's; vLLM takes --max-num-seqs")
-    from app.engine.llama import refuse_taken_port
-    from app.engine.vllm import run_vllm
-
-    refuse_taken_port(host, port)
+    _refuse_mixture(backend, parallel, extra_args)
     if exit_with_parent:
         end_with_parent()
-    return run_vllm(
+    if backend == "llama":
+        from app.engine.llama import DEFAULT_SLOTS, run_llama
+
+        run_llama(
+            model,
+            host=host,
+            port=port,
+            alias=alias,
+            ctx=ctx,
+            parallel=parallel or DEFAULT_SLOTS,
+            threads=threads,
+        )
+    from app.engine.vllm import run_vllm
+
+    run_vllm(
         model,
         data_dir=data_dir,
         host=host,
@@ -59,29 +63,10 @@ def serve_engine(
     )
 
 
-def _llama(
-    model: str | None,
-    host: str,
-    port: int,
-    alias: str | None,
-    ctx: int | None,
-    parallel: int | None,
-    threads: int | None,
-    extra_args: Sequence[str],
-    exit_with_parent: bool,
-) -> int:
-    from app.engine.llama import DEFAULT_SLOTS, run_llama
-
-    if extra_args:
+def _refuse_mixture(backend: str, parallel: int | None, extra_args: Sequence[str]) -> None:
+    if backend not in ("llama", "vllm"):
+        raise ConfigurationError(f"there is no engine '{backend}': llama and vllm are the two")
+    if backend == "llama" and extra_args:
         raise ConfigurationError(f"the llama engine has no option {extra_args[0]}")
-    if exit_with_parent:
-        end_with_parent()
-    return run_llama(
-        model,
-        host=host,
-        port=port,
-        alias=alias,
-        ctx=ctx,
-        parallel=parallel or DEFAULT_SLOTS,
-        threads=threads,
-    )
+    if backend == "vllm" and parallel is not None:
+        raise ConfigurationError("the number of slots is llama's: vLLM takes -- --max-num-seqs")

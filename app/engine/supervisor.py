@@ -9,7 +9,6 @@ any -> stopped
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ from pathlib import Path
 
 import structlog
 
+from app.engine.address import free_port
 from app.engine.llama import check_llama
-from app.engine.process import ServerProcess, free_port, log_tail
+from app.engine.process import ServerProcess, log_tail
 from app.engine.vllm import check_vllm
 from app.exceptions import ConfigurationError, UpstreamUnavailable
 
@@ -106,10 +106,9 @@ class Supervisor:
         self._settled.clear()
         self._task = asyncio.create_task(self._run(), name="engine-supervisor")
 
-    async def wait_ready(self, timeout: float | None = None) -> None:
-        """Raises `UpstreamUnavailable` when it failed for good or `timeout` seconds are over."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), timeout)
+    async def wait_ready(self) -> None:
+        """Raises `UpstreamUnavailable` when it failed for good or was stopped."""
+        await self._settled.wait()
         if self.state is not EngineState.READY:
             raise UpstreamUnavailable(self.reason or f"the engine is {self.state}", status=503)
 

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from app.engine.address import refuse_taken_port
 from app.engine.models import PACKAGED_CONTEXT, Gguf, converted_folder, find_gguf
 from app.exceptions import ConfigurationError
 
@@ -176,9 +178,9 @@ def run_vllm(
     python: Path | None = None,
     extra: Sequence[str] = (),
     exit_with_parent: bool = False,
-) -> int:
-    """Become vLLM's server: this process is replaced and the call returns only by raising
-    `ConfigurationError`."""
+) -> NoReturn:
+    """Become vLLM's server: this process is replaced. Raises `ConfigurationError`."""
+    refuse_taken_port(host, port)
     found = check_vllm(model, python)
     loaded = prepare_model(model, data_dir=data_dir, python=found)
     module = [str(_STANDALONE / "lifetime.py"), _SERVER] if exit_with_parent else ["-m", _SERVER]

@@ -25,6 +25,8 @@ def end_with_parent() -> None:
 
 
 def _watch(parent: int) -> None:
+    # Signals are the main thread's: here they would end the process at once.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     # A process forked by the parent may hold the pipe open longer than the parent lives, hence
     # the second look.
     while os.getppid() == parent and not _input_closed():
