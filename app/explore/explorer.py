@@ -96,7 +96,8 @@ class _Run:
         self._background = background
         self._decided = decided
         self._room = asyncio.Semaphore(self._options.concurrency)
-        self._frame = self._frame_messages(block)
+        self._block = block
+        self._frame = self._framed(observation.messages)
         self._sent: dict[asyncio.Task[Trajectory], Call] = {}
         self._done: dict[str, Trajectory] = {}
         self._errors: dict[str, TTCLError] = {}
@@ -104,28 +105,35 @@ class _Run:
         self._tutor_cost = Cost()
         self._tutor: asyncio.Task[list[str]] | None = None
 
-    def _frame_messages(self, block: str) -> list[Message]:
+    def _framed(self, conversation: Sequence[Message]) -> list[Message]:
+        """The conversation with the form of the answer and the rules block."""
         observation = self._observation
-        messages = list(observation.messages)
+        messages = list(conversation)
         if not observation.params.get("response_format"):
             # A client that prescribes a format has said all there is to say about it.
             name = ANSWER_PROMPT[observation.task]
             form = self._x._prompts.get(observation.domain, name).render().text
             messages = add_to_system(messages, form)
-        return inject(messages, block)
+        return inject(messages, self._block)
 
     async def finish(self) -> Explored:
         count = self._options.students
         self._start(self._teacher())
         self._start(self._student(1, None))
-        if count > 1:
+        if self._x._tutor.useful(self._observation) and count > 1:
             self._tutor = asyncio.create_task(self._ask_tutor(count - 1))
+        else:
+            self._start_variants([])
         try:
             async with asyncio.timeout(self._options.timeout):
                 await self._collect()
         except TimeoutError:
             self._problems.append("explore_timeout")
         await self.cancel()
+        for task, call in self._sent.items():
+            # What came back while the others were being judged counts all the same.
+            if _name(call) not in self._done and not task.cancelled():
+                self._done[_name(call)] = task.result()
         self._raise_if_hopeless()
         return self._result()
 
@@ -140,7 +148,10 @@ class _Run:
                 return
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._tutor is not None and self._tutor.done():
-                self._start_variants(self._tutor.result())
+                variants = self._tutor.result()
+                if len(variants) < self._options.students - 1:
+                    self._problems.append("tutor_gave_too_few" if variants else "tutor_failed")
+                self._start_variants(variants)
                 self._tutor = None
             for task in open_tasks:
                 if task.done():
@@ -159,8 +170,6 @@ class _Run:
         self._sent[asyncio.create_task(self._sample(call))] = call
 
     def _start_variants(self, variants: list[str]) -> None:
-        if len(variants) < self._options.students - 1:
-            self._problems.append("tutor_failed" if not variants else "tutor_gave_too_few")
         for index in range(2, self._options.students + 1):
             at = index - 2
             self._start(self._student(index, variants[at] if at < len(variants) else None))
@@ -178,18 +187,8 @@ class _Run:
         )
         if variant is None:
             return Call(Role.STUDENT, index, observation.question, self._frame, params)
-        messages = self._framed_variant(variant)
+        messages = self._framed(replace_question(observation.messages, variant))
         return Call(Role.STUDENT, index, variant, messages, params)
-
-    def _framed_variant(self, variant: str) -> list[Message]:
-        """The frame with another wording; a rules block inside the user message stays in front."""
-        own = self._observation.question
-        content = next(
-            (m.get("content") for m in reversed(self._frame) if m.get("role") == "user"), None
-        )
-        if isinstance(content, str) and content.endswith(own):
-            variant = content.removesuffix(own) + variant
-        return replace_question(self._frame, variant)
 
     async def _ask_tutor(self, count: int) -> list[str]:
         observation = self._observation

@@ -79,13 +79,16 @@ class Distiller:
         """
         latin = question.isascii() or _latin(question)
         properties: dict[str, Any] = {
-            "trigger": _string(_TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER, patterns),
-            "positive": _string(_POSITIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns),
+            "positive": _string(_POSITIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns)
         }
         if case in _TWO_SIDED:
             properties["negative"] = _string(
                 _NEGATIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns
             )
+        # The trigger comes last: written first, it restates the question, and the rules follow it.
+        properties["trigger"] = _string(
+            _TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER, patterns
+        )
         return {
             "type": "object",
             "properties": properties,
@@ -114,17 +117,17 @@ class Distiller:
 # Free of everything that JSON would escape or that starts markup. The word counts keep a small
 # model from writing on until its tokens end, the first word makes it advise instead of narrate.
 # No bounded repetition inside another: llama.cpp then needs a second a token.
-_WORD = "[A-Za-z\u00c0-\u024f'-]+"
+_WORD = "[A-Za-z][A-Za-z'-]*"
 _VERBS = """
     Add Address Analyze Answer Apply Ask Begin Break Calculate Check Choose Clarify Compare Confirm
     Consider Convert Count Define Describe Determine Divide Draw Estimate Explain Express Factor
     Find Focus Follow Give Identify Include Interpret Keep Label List Look Make Mention Multiply
     Name Note Organize Pay Present Provide Read Recall Reduce Restate Review Rewrite Separate Set
     Show Simplify Solve Start State Structure Subtract Summarize Support Test Track Translate Treat
-    Understand Use Verify Work Write Always Before When After If"""
+    Understand Use Verify Work Write"""
 _POSITIVE = f"^({'|'.join(_VERBS.split())})(,? {_WORD}){{4,24}}\\.$"
-_NEGATIVE = f"^(Avoid|Do not|Never)(,? {_WORD}){{3,24}}\\.$"
-_TRIGGER = f"^{_WORD}(,? {_WORD}){{1,7}}$"
+_NEGATIVE = f"^(Avoid [a-z]+ing|Do not [a-z]+|Never [a-z]+)(,? {_WORD}){{2,22}}\\.$"
+_TRIGGER = f"^(questions|problems|requests|tasks) (about|on|with|that)( {_WORD}){{1,7}}$"
 _ANY_CHARACTER = r"[^0-9{}<>\[\]\\\"|`#*=\n\r\t]"
 _ANY_RULE = f"^{_ANY_CHARACTER}{{6,200}}$"
 _ANY_TRIGGER = f"^{_ANY_CHARACTER}{{2,60}}$"

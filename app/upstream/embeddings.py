@@ -186,6 +186,9 @@ def local_embedder(model: str | None) -> CachedEmbedder:
     def load() -> Callable[[list[str]], Any]:
         # Imported here: it takes seconds, and the gateway answers meanwhile.
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
 
         model_ = SentenceTransformer(path, device="cpu")
         return lambda texts: model_.encode(
