@@ -109,7 +109,8 @@ class _Run:
         """The conversation with the form of the answer and the rules block."""
         observation = self._observation
         messages = list(conversation)
-        if not observation.params.get("response_format"):
+        prescribed = observation.params.get("response_format") or {}
+        if prescribed.get("type", "text") == "text":
             # A client that prescribes a format has said all there is to say about it.
             name = ANSWER_PROMPT[observation.task]
             form = self._x._prompts.get(observation.domain, name).render().text
