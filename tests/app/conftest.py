@@ -1,4 +1,4 @@
-"""One scripted upstream and one gateway for all tests of the service; namespaces keep them apart."""
+"""One scripted upstream and one gateway for all these tests; namespaces keep them apart."""
 
 from __future__ import annotations
 
