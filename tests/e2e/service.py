@@ -1,0 +1,65 @@
+"""`ttcl serve` as its users start it: a process of its own, configured by its environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from app.engine.address import free_port
+from tests.gateway import ADMIN_KEY, CLIENT_KEY, NO_TLS, Gateway
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def service(
+    folder: Path, *, within: float = 60, status: str = "ready", **settings: str
+) -> Iterator[tuple[Gateway, subprocess.Popen[bytes]]]:
+    """The gateway once /readyz says `status`. `settings` are variables without their prefix."""
+    port = free_port()
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("TTCL_")}
+    given = {"data_dir": str(folder), "port": str(port), "students": "3", **settings}
+    given = {"api_keys": CLIENT_KEY, "admin_api_key": ADMIN_KEY, **given}
+    environment |= {f"TTCL_{name.upper()}": value for name, value in given.items()}
+    log = folder / "serve.log"
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve"],
+            cwd=ROOT,
+            env=environment,
+            stdout=sink,
+            stderr=sink,
+        )
+    try:
+        gateway = Gateway(f"http://127.0.0.1:{port}")
+        wait_until(gateway, process, log, within, status)
+        yield gateway, process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(40)
+
+
+def wait_until(
+    gateway: Gateway, process: subprocess.Popen[bytes], log: Path, within: float, status: str
+) -> None:
+    deadline = time.monotonic() + within
+    last = ""
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            answer = httpx.get(f"{gateway.url}/readyz", timeout=5, verify=NO_TLS).json()
+            if answer["status"] == status:
+                return
+            last = str(answer)
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"not {status} within {within} s: {last}\n{log.read_text()[-2000:]}")
