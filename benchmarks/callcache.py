@@ -52,7 +52,7 @@ class CallCache:
 
     def scoped(self, scope: str) -> MeteredBackend:
         """A backend that counts the calls of one question in one arm."""
-        return MeteredBackend(self, scope)
+        return MeteredBackend(self, self._backend, scope)
 
     async def close(self) -> None:
         for task in self._open.values():
@@ -60,10 +60,11 @@ class CallCache:
         await asyncio.gather(*self._open.values(), return_exceptions=True)
 
     async def fetch(
-        self, scope: str, request: Row, call: Callable[[ChatBackend], Awaitable[Row]]
+        self, request: Row, call: Callable[[], Awaitable[Row]], *, scope: str, own: bool = False
     ) -> tuple[Row, bool]:
-        """The journal's row of a call, and whether it was there before. Raises `UpstreamError`."""
-        identity = request if self._shared else {**request, "scope": scope}
+        """The journal's row of a call, and whether it was there before; an `own` call is never
+        shared with another scope. Raises `UpstreamError`."""
+        identity = request if self._shared and not own else {**request, "scope": scope}
         key = hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).digest()[:16]
         offset = self._offsets.get(key)
         if offset is not None:
@@ -81,9 +82,7 @@ class CallCache:
         if not task.cancelled():
             task.exception()  # nobody may be waiting any more
 
-    async def _make(
-        self, key: bytes, request: Row, call: Callable[[ChatBackend], Awaitable[Row]]
-    ) -> Row:
+    async def _make(self, key: bytes, request: Row, call: Callable[[], Awaitable[Row]]) -> Row:
         async with self._slots:
             if self.broken is not None:
                 raise self.broken
@@ -102,12 +101,12 @@ class CallCache:
         self._offsets[key] = self._journal.append(row)
         return row
 
-    async def _patiently(self, call: Callable[[ChatBackend], Awaitable[Row]]) -> Row:
+    async def _patiently(self, call: Callable[[], Awaitable[Row]]) -> Row:
         """A refusal (4xx) is the call's result; whatever may pass is tried again."""
         for pause in (*self._pauses, None):
             self.made += 1
             try:
-                return await call(self._backend)
+                return await call()
             except UpstreamRejected as error:
                 if error.status not in _TRANSIENT_REJECTIONS:
                     return {"refused": {"status": error.status, "message": error.message}}
@@ -134,8 +133,9 @@ class Meter:
 class MeteredBackend:
     """The `ChatBackend` of one scope of a `CallCache`."""
 
-    def __init__(self, cache: CallCache, scope: str) -> None:
+    def __init__(self, cache: CallCache, backend: ChatBackend, scope: str) -> None:
         self._cache = cache
+        self._backend = backend
         self._scope = scope
         self.meter = Meter()
 
@@ -155,13 +155,22 @@ class MeteredBackend:
             "logprobs": logprobs,
         }
 
-        async def call(backend: ChatBackend) -> Row:
-            completion = await backend.complete(
+        async def call() -> Row:
+            completion = await self._backend.complete(
                 model, messages, params, background=background, logprobs=logprobs
             )
             return {"completion": _dump(completion)}
 
-        return self._counted(await self._cache.fetch(self._scope, request, call))[0]
+        return self._counted(await self._cache.fetch(request, call, scope=self._scope))[0]
+
+    async def own(self, request: Row, made: Callable[[], Awaitable[Completion]]) -> Completion:
+        """A call to some other service, journalled and counted like the rest."""
+
+        async def call() -> Row:
+            return {"completion": _dump(await made())}
+
+        fetched = await self._cache.fetch(request, call, scope=self._scope, own=True)
+        return self._counted(fetched)[0]
 
     async def structured(
         self,
@@ -174,13 +183,13 @@ class MeteredBackend:
     ) -> tuple[dict[str, Any] | None, Completion]:
         request = {"model": model, "messages": messages, "params": params, "schema": schema}
 
-        async def call(backend: ChatBackend) -> Row:
-            value, completion = await backend.structured(
+        async def call() -> Row:
+            value, completion = await self._backend.structured(
                 model, messages, schema, params, background=background
             )
             return {"completion": _dump(completion), "value": value}
 
-        completion, row = self._counted(await self._cache.fetch(self._scope, request, call))
+        completion, row = self._counted(await self._cache.fetch(request, call, scope=self._scope))
         return row["value"], completion
 
     def _counted(self, fetched: tuple[Row, bool]) -> tuple[Completion, Row]:

@@ -23,7 +23,7 @@ POOL = 5
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """`hits` in stable order (polarity, then id): the same rules always make the same block."""
+    """`hits` in stable order (polarity, then text): the same rules always make the same block."""
 
     hits: tuple[RuleHit, ...] = ()
     degraded: str | None = None
@@ -92,4 +92,5 @@ class Retriever:
             self._lambda,
         )
         kept = [found[position] for position in chosen]
-        return sorted((candidate.hit for candidate in kept), key=lambda hit: hit.id)
+        # By text before id: ids are random, and a benchmark's replay must build the same prompt.
+        return sorted((c.hit for c in kept), key=lambda hit: (hit.text, hit.id))

@@ -88,10 +88,14 @@ class Session(Protocol):
 
 
 class Arm(Protocol):
-    name: str
-    stateful: bool
-    """Whether an answer depends on earlier questions of the pass: a pass that was broken off is
-    then replayed from its start (its calls come from disk)."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stateful(self) -> bool:
+        """Whether an answer depends on earlier questions of the pass: a pass that was broken off
+        is then replayed from its start (its calls come from disk)."""
+        ...
 
     async def start(self, setting: Setting, repeat: Repeat) -> Session: ...
 

@@ -1,0 +1,50 @@
+"""Arms by the names they have on the command line."""
+
+from __future__ import annotations
+
+import re
+
+from app.exceptions import ConfigurationError
+from benchmarks.arms.base import Arm
+from benchmarks.arms.direct import SelfConsistency, ZeroShot
+from benchmarks.arms.looped import EMPTY_BANK, PAPER, RANDOM_RULES
+from benchmarks.arms.service import Service
+
+ARMS = {
+    "zero-shot": "one greedy call",
+    "empty-bank": "the loop's exploration and vote, with no rules ever",
+    "sc@K": "self-consistency: K samples and a vote (sc@5, say)",
+    "random-rules": "the loop with rules drawn at random from those it has learned",
+    "paper": "the loop with retrieved rules, all active at once",
+    "gated": "the loop with rules that proved harmless first (not in this version)",
+    "http:URL[#MODEL]": "a running OpenAI-compatible service",
+}
+
+_FIXED: dict[str, Arm] = {arm.name: arm for arm in (ZeroShot(), EMPTY_BANK, RANDOM_RULES, PAPER)}
+_SAMPLES = re.compile(r"sc@([1-9]\d{0,2})")
+_SERVICE = re.compile(r"http:(https?://[^#\s]+?)(?:#(\S+))?")
+
+
+def make_arms(names: str, *, service_key: str | None = None) -> list[Arm]:
+    """Arms of a comma-separated list. Raises `ConfigurationError`."""
+    arms: list[Arm] = []
+    for name in (part.strip() for part in names.split(",")):
+        arm = _arm(name, service_key)
+        if any(other.name == arm.name for other in arms):
+            raise ConfigurationError(f"--arms names {name} twice")
+        arms.append(arm)
+    return arms
+
+
+def _arm(name: str, service_key: str | None) -> Arm:
+    if name in _FIXED:
+        return _FIXED[name]
+    if name == "gated":
+        raise ConfigurationError("the arm gated needs the gated policy, which is not there yet")
+    if (samples := _SAMPLES.fullmatch(name)) is not None:
+        return SelfConsistency(int(samples[1]))
+    if (service := _SERVICE.fullmatch(name)) is not None:
+        base = service[1].rstrip("/")
+        url = base if base.endswith("/v1") else f"{base}/v1"
+        return Service(name, url, service[2], service_key)
+    raise ConfigurationError(f"--arms: '{name}' is none of {', '.join(ARMS)}")

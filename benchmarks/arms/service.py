@@ -1,0 +1,91 @@
+"""Any running OpenAI-compatible service as an arm: ours in any mode, or something else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.explore.roles import teacher_params
+from app.trajectory import Cost
+from app.upstream.types import Completion
+from app.upstream.wire import parse_completion, upstream_error
+from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope
+from benchmarks.arms.direct import framed
+
+TIMEOUT = 1800.0
+"""Seconds for one answer: a service may explore behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`url` is the API's base; `model` is the name it is asked for, None for the run's model.
+
+    Asked as zero-shot is. A service that learns keeps what it learned: it is told a namespace of
+    its own for every pass, which ours obeys and others ignore.
+    """
+
+    name: str
+    url: str
+    model: str | None
+    key: str | None
+    stateful: bool = False
+    """What it has learned is on its side; a question that was answered is never asked again."""
+
+    async def start(self, setting: Setting, repeat: Repeat) -> _Served:
+        return _Served(self, setting, repeat)
+
+
+class _Served:
+    def __init__(self, arm: Service, setting: Setting, repeat: Repeat) -> None:
+        self._arm = arm
+        self._setting = setting
+        self._repeat = repeat
+        folder = f"{setting.scratch.resolve()}/{arm.name}".encode()
+        run = hashlib.blake2b(folder, digest_size=4).hexdigest()
+        headers = {"X-TTCL-Namespace": f"bench-{run}-{repeat.seed}-{repeat.order}"}
+        if arm.key:
+            headers["Authorization"] = f"Bearer {arm.key}"
+        self._http = httpx.AsyncClient(base_url=arm.url, headers=headers, timeout=TIMEOUT)
+
+    async def answer(self, asked: Asked) -> Outcome:
+        observation = observe(self._setting, self._repeat, asked, arm=self._arm.name)
+        backend = self._setting.calls.scoped(scope(self._arm.name, self._repeat, asked))
+        body = {
+            **teacher_params(observation, None),
+            "model": self._arm.model or observation.model,
+            "messages": framed(self._setting, observation),
+        }
+        try:
+            completion = await backend.own(body, lambda: self._ask(body))
+        except UpstreamError as error:
+            return Outcome(asked, "", backend, failure=error.message)
+        return Outcome(asked, completion.text, backend)
+
+    async def _ask(self, body: dict[str, Any]) -> Completion:
+        """One answer; its cost is what the service says the whole of it took."""
+        try:
+            response = await self._http.post("chat/completions", json=body)
+        except httpx.TimeoutException as error:
+            raise UpstreamTimeout(f"{self._arm.url} did not answer in time") from error
+        except httpx.HTTPError as error:
+            raise UpstreamUnavailable(f"{self._arm.url} can't be reached: {error}") from error
+        if response.status_code != 200:
+            raise upstream_error(response)
+        completion = parse_completion(response.content)
+        told = response.json().get("ttcl")
+        whole = told.get("cost") if isinstance(told, dict) else None
+        if not isinstance(whole, dict):
+            return completion
+        cost = Cost(*(int(whole[k]) for k in ("calls", "prompt_tokens", "completion_tokens")))
+        return replace(completion, cost=cost)
+
+    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+        return []
+
+    async def close(self) -> None:
+        await self._http.aclose()

@@ -1,0 +1,216 @@
+"""Runs arms over questions, online and resumable.
+
+A pass is one arm over all questions in one order with one seed. It goes in steps of C questions:
+those of a step are answered side by side, then what the step taught is stored. So a question sees
+rules of earlier steps only, and with C = 1 those of every earlier question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.exceptions import ConfigurationError, TTCLError
+from app.trace import trajectories_to_json
+from benchmarks.arms.base import Arm, Asked, Outcome, Repeat, Session, Setting
+from benchmarks.data import Question, ordered
+from benchmarks.grading import Gold, Graders, UnreadableGold
+from benchmarks.journal import Row
+from benchmarks.rundir import RunDir
+
+
+class RunStopped(TTCLError):
+    """The upstream failed for good. Nothing is lost: the same command goes on from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question with its gold answer, read."""
+
+    question: Question
+    gold: Gold
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    id: str
+    reason: str
+
+
+class Watcher(Protocol):
+    """Who is told how the run goes."""
+
+    def pass_begins(self, arm: str, repeat: Repeat, done: int, total: int) -> None: ...
+
+    def answered(self, arm: str, score: float) -> None: ...
+
+
+async def read_gold(
+    questions: Iterable[Question], graders: Graders
+) -> tuple[list[Item], list[LeftOut]]:
+    """Questions that can be graded, and those whose gold answer can't be understood."""
+    items: list[Item] = []
+    left_out: list[LeftOut] = []
+    for question in questions:
+        try:
+            gold = await graders.get(question.grader).read(question.gold, question.prompt)
+        except UnreadableGold as error:
+            left_out.append(LeftOut(question.id, str(error)))
+        else:
+            items.append(Item(question, gold))
+    if not items:
+        raise ConfigurationError("no question has a gold answer that can be read")
+    return items, left_out
+
+
+class Runner:
+    def __init__(
+        self,
+        setting: Setting,
+        run: RunDir,
+        items: Sequence[Item],
+        *,
+        concurrency: int,
+        watcher: Watcher,
+    ) -> None:
+        self._setting = setting
+        self._run = run
+        self._items = {item.question.id: item for item in items}
+        self._concurrency = concurrency
+        self._watcher = watcher
+
+    async def run(self, arms: Sequence[Arm], repeats: Sequence[Repeat]) -> None:
+        """Every arm in every repeat. Raises `RunStopped` when the upstream stays away."""
+        for repeat in repeats:
+            for arm in arms:
+                await self._pass(arm, repeat)
+
+    async def _pass(self, arm: Arm, repeat: Repeat) -> None:
+        stream = self._stream(repeat)
+        missing = [asked for asked in stream if not self._finished(arm, repeat, asked)]
+        done = len(stream) - len(missing)
+        self._watcher.pass_begins(arm.name, repeat, done, len(stream))
+        if not missing:
+            return
+        # What a stateful arm knew can only be had again by going through the stream again.
+        todo = stream if arm.stateful else missing
+        session = await arm.start(self._setting, repeat)
+        try:
+            for step in _steps(todo, self._concurrency):
+                await self._step(session, arm, repeat, step)
+        finally:
+            await session.close()
+
+    def _finished(self, arm: Arm, repeat: Repeat, asked: Asked) -> bool:
+        key = self._key(arm, repeat, asked)
+        return key in self._run.results and (key in self._run.rules or not arm.stateful)
+
+    def _stream(self, repeat: Repeat) -> list[Asked]:
+        questions = ordered([item.question for item in self._items.values()], repeat.order)
+        return [Asked(q.id, q.prompt, position) for position, q in enumerate(questions)]
+
+    async def _step(
+        self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[Asked]
+    ) -> None:
+        outcomes = await self._answers(session, arm, repeat, step)
+        rows = await session.learn(outcomes)
+        by_question: dict[str, list[Row]] = {}
+        for row in rows:
+            by_question.setdefault(row.pop("id"), []).append(row)
+        for outcome in outcomes:
+            if arm.stateful:
+                learned = by_question.get(outcome.asked.id, [])
+                place = {"position": outcome.asked.position, "rules": learned}
+                self._run.rules.append({**_head(arm, repeat, outcome.asked), **place})
+
+    async def _answers(
+        self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[Asked]
+    ) -> list[Outcome]:
+        """The step's outcomes in its order; each is on disk as soon as it is there."""
+        tasks = [asyncio.create_task(self._answer(session, arm, repeat, asked)) for asked in step]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    async def _answer(self, session: Session, arm: Arm, repeat: Repeat, asked: Asked) -> Outcome:
+        started = time.monotonic()
+        outcome = await session.answer(asked)
+        seconds = time.monotonic() - started
+        broken = self._setting.calls.broken
+        if broken is not None:
+            raise RunStopped(
+                f"the upstream stopped answering ({broken.message}); what was answered is kept, "
+                "and the same command goes on from here"
+            ) from broken
+        await self._record(outcome, arm, repeat, seconds)
+        return outcome
+
+    async def _record(self, outcome: Outcome, arm: Arm, repeat: Repeat, seconds: float) -> None:
+        asked, run = outcome.asked, self._run
+        head = _head(arm, repeat, asked)
+        digest = hashlib.blake2b(outcome.text.encode(), digest_size=8).hexdigest()
+        known = run.results.digest(self._key(arm, repeat, asked))
+        if known is not None:
+            if known != digest:
+                raise ConfigurationError(
+                    f"replaying {arm.name}, question {asked.id}, came out differently from "
+                    f"{run.path / 'results.jsonl'}: code or embeddings have changed since; "
+                    "choose another --out"
+                )
+            return
+        item = self._items[asked.id]
+        grade = await item.gold.grade(outcome.text)
+        run.trajectories.append(
+            {
+                **head,
+                "rules_injected": outcome.details.get("rules_injected", []),
+                "trajectories": trajectories_to_json(outcome.trajectories, None),
+            }
+        )
+        meter = outcome.backend.meter
+        run.results.append(
+            {
+                **head,
+                "position": asked.position,
+                "score": grade.score,
+                "answer": grade.answer,
+                "gold": item.question.gold,
+                "text": outcome.text,
+                "digest": digest,
+                "failure": outcome.failure,
+                "calls": meter.cost.calls,
+                "prompt_tokens": meter.cost.prompt_tokens,
+                "completion_tokens": meter.cost.completion_tokens,
+                "model_seconds": round(meter.seconds, 3),
+                # Time means something only when every call was made for this question.
+                "seconds": round(seconds, 3) if meter.shared == 0 else None,
+                **outcome.details,
+            }
+        )
+        self._watcher.answered(arm.name, grade.score)
+
+    @staticmethod
+    def _key(arm: Arm, repeat: Repeat, asked: Asked) -> tuple[str, int, int, str]:
+        return arm.name, repeat.seed, repeat.order, asked.id
+
+
+def _head(arm: Arm, repeat: Repeat, asked: Asked) -> dict[str, Any]:
+    return {"arm": arm.name, "seed": repeat.seed, "order": repeat.order, "id": asked.id}
+
+
+def _steps(stream: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:
+    for start in range(0, len(stream), size):
+        yield stream[start : start + size]
+
+
+def repeats_of(seeds: int, orders: int) -> list[Repeat]:
+    """Seeds 0.. and orders 0..; every seed with every order."""
+    return [Repeat(seed, order) for seed in range(seeds) for order in range(orders)]

