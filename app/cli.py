@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -84,9 +85,14 @@ def serve(
         # A thread: it is a client like any other, and ends with the process.
         asking = threading.Thread(target=_first_question, args=(settings, url), daemon=True)
         asking.start()
-    server.run(sockets=[listener])
-    if not server.started:
-        raise SystemExit(1)
+    logging.getLogger("uvicorn.error").addFilter(
+        # The sentence is printed below; what nobody foresaw keeps its traceback.
+        lambda record: not hasattr(application.state, "startup_error")
+    )
+    try:
+        server.run(sockets=[listener])
+    except SystemExit as error:
+        raise getattr(application.state, "startup_error", error) from None
 
 
 def _first_question(settings: Settings, url: str) -> None:

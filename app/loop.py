@@ -3,12 +3,13 @@ for background learning (steer mode); storing is the worker's, in one transactio
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from app.exceptions import UpstreamError
+from app.exceptions import UpstreamError, UpstreamRejected
 from app.explore.explorer import Explorer, ExplorerOptions
 from app.reflect import admission, selectors
 from app.reflect.answers import strip_reasoning
@@ -26,12 +27,14 @@ from app.trajectory import (
     Task,
     Trajectory,
 )
+from app.upstream.capabilities import is_context_overflow
 from app.upstream.embeddings import Embedder
 from app.upstream.types import ChatBackend
 from rules_store.types import Vector
 
 log = structlog.get_logger(__name__)
 
+RULES_DROPPED = "rules_dropped_for_context"
 DISTILLER_TOKENS = 400
 """Two rules of 32 words and a trigger as JSON need about 150."""
 
@@ -81,7 +84,19 @@ class Loop:
 
     async def explore(self, observation: Observation, *, background: bool = False) -> Exploration:
         """Trajectories and the selection among them. Raises `UpstreamError` when there is no
-        answer at all; a failing selection falls back to the Teacher and is named in `problems`."""
+        answer at all. What had to be left out is in `problems`: the rules, where they overflow the
+        model's context; the selection, where it fails and the Teacher's answer stands."""
+        try:
+            return await self._explore(observation, background)
+        except UpstreamRejected as error:
+            if not (observation.hits and is_context_overflow(error)):
+                raise
+        without = dataclasses.replace(observation, hits=())
+        exploration = await self._explore(without, background)
+        problems = (RULES_DROPPED, *exploration.problems)
+        return dataclasses.replace(exploration, problems=problems)
+
+    async def _explore(self, observation: Observation, background: bool) -> Exploration:
         block = render_block(self._prompts, observation.domain, observation.hits)
 
         async def decided(back: Sequence[Trajectory], outstanding: int) -> bool:

@@ -20,7 +20,7 @@ from app.chat.exploration import InlineExploration
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
-from app.exceptions import ConfigurationError
+from app.exceptions import ConfigurationError, TTCLError
 from app.explore.explorer import ExplorerOptions
 from app.loop import Loop, LoopOptions
 from app.metrics import Metrics
@@ -64,7 +64,11 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.ttcl = await _build(settings, prompts, key, embedder, stack)
+            try:
+                app.state.ttcl = await _build(settings, prompts, key, embedder, stack)
+            except TTCLError as error:
+                app.state.startup_error = error
+                raise
             yield
 
     app = FastAPI(

@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         None, description="Cancel calls that can't change the outcome; unset: no, under `paper`"
     )
     open_spread: float = Field(
-        0.05,
+        0.1,
         ge=0,
         le=2,
         description="Least spread of similarities for a negative rule (open tasks)",

@@ -12,12 +12,12 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from app.exceptions import TTCLError
+from app.exceptions import TTCLError, UpstreamRejected
 from app.loop import Loop
 from app.trace import (
     contrast_from_json,
@@ -27,7 +27,7 @@ from app.trace import (
 )
 from app.trajectory import Cost, DistilledRule, Observation
 from app.upstream.client import forwarded_headers
-from app.upstream.embeddings import Embedder, EmbeddingFailed
+from app.upstream.embeddings import Embedder
 from rules_store.errors import LeaseLost, StoreError
 from rules_store.store import RuleStore
 from rules_store.types import (
@@ -45,7 +45,23 @@ log = structlog.get_logger(__name__)
 
 IDLE_WAIT = 1.0
 """Seconds between looks at the queue while nobody wakes the worker (other processes' jobs)."""
+BUSY = (408, 429)
+"""Refusals that may be over at the next try."""
 BUDGET_SKIP = "budget_exhausted"
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What a job has cost so far; due however it ends."""
+
+    cost: Cost = field(default_factory=Cost)
+
+    def add(self, cost: Cost) -> None:
+        self.cost += cost
+
+    @property
+    def spend(self) -> Spend:
+        return Spend(self.cost.calls, self.cost.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +134,36 @@ class LearningWorker:
         """One job from claim to end: learned, skipped, failed, or back in the queue."""
         forwarded_headers.set({"X-Request-ID": job.episode_id})
         beat = asyncio.create_task(self._beat(job))
+        bill = _Bill()
         try:
-            outcome = await self._learn(job)
+            outcome = await self._learn(job, bill)
         except asyncio.CancelledError:
             await asyncio.shield(self._store.release_job(job))
             raise
-        except (TTCLError, EmbeddingFailed) as error:
-            # Worth another try: the model server or the embedder may be back by then.
-            again = await self._store.retry_job(job, f"{type(error).__name__}: {error}")
-            outcome = "retried" if again else "failed"
+        except TTCLError as error:
+            outcome = await self._again_or_failed(job, error, bill)
         except (LeaseLost, StoreError):
             raise
         except Exception as error:
             log.error("job failed", episode=job.episode_id, error=repr(error), exc_info=error)
-            await self._store.fail_job(job, f"internal: {type(error).__name__}: {error}")
+            await self._store.fail_job(
+                job, f"internal: {type(error).__name__}: {error}", spend=bill.spend
+            )
             outcome = "failed"
         finally:
             beat.cancel()
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         log.info("learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome)
+
+    async def _again_or_failed(self, job: Job, error: TTCLError, bill: _Bill) -> str:
+        """Another try when the model server or the embedder may be back by then; none for a
+        request that the server has refused."""
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, UpstreamRejected) and error.status not in BUSY:
+            await self._store.fail_job(job, said, spend=bill.spend)
+            return "failed"
+        again = await self._store.retry_job(job, said, spend=bill.spend)
+        return "retried" if again else "failed"
 
     async def _beat(self, job: Job) -> None:
         while True:
@@ -146,7 +173,7 @@ class LearningWorker:
             except StoreError as error:
                 log.warning("heartbeat failed", episode=job.episode_id, error=str(error))
 
-    async def _learn(self, job: Job) -> str:
+    async def _learn(self, job: Job, bill: _Bill) -> str:
         spent = await self._store.spend_last_hour(job.namespace)
         if spent.calls >= self._options.calls_per_hour or (
             spent.tokens >= self._options.tokens_per_hour
@@ -155,13 +182,12 @@ class LearningWorker:
             return "skipped"
         observation = observation_from_json(job.payload["observation"])
         trace: dict[str, Any] = {}
-        cost = Cost()
         if "contrast" in job.payload:
             selection = contrast_from_json(job.payload["contrast"])
         else:
             exploration = await self._loop.explore(observation, background=True)
             selection = exploration.selection
-            cost = exploration.cost
+            bill.add(exploration.cost)
             trace = {
                 "trajectories": trajectories_to_json(exploration.trajectories, selection),
                 "selection": selection_to_json(selection),
@@ -169,21 +195,21 @@ class LearningWorker:
             }
         if selection.better is None:
             reason = f"no_contrast:{selection.case.value}"
-            trace["learning_cost"] = cost.as_dict()
-            await self._store.skip_job(job, reason, trace=trace, spend=_spend(cost))
+            trace["learning_cost"] = bill.cost.as_dict()
+            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend)
             return "skipped"
         distillation = await self._loop.distil(observation, selection, background=True)
-        cost += distillation.cost
+        bill.add(distillation.cost)
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
-        trace["learning_cost"] = cost.as_dict()
+        trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
             await self._store.skip_job(
-                job, "distiller_wrote_nothing", trace=trace, spend=_spend(cost)
+                job, "distiller_wrote_nothing", trace=trace, spend=bill.spend
             )
             return "skipped"
         drafts = await drafts_of(observation, distillation.rules, self._embedder)
         applied: Applied = await self._store.apply_learning(
-            job, drafts, trace=trace, spend=_spend(cost)
+            job, drafts, trace=trace, spend=bill.spend
         )
         return "already_applied" if applied.already else "learned"
 
@@ -209,7 +235,3 @@ async def drafts_of(
         trigger = vectors[1] if rule.trigger else None
         drafts.append(Draft(new, Vectors(text=vectors[0], trigger=trigger)))
     return drafts
-
-
-def _spend(cost: Cost) -> Spend:
-    return Spend(cost.calls, cost.tokens)

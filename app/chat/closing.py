@@ -31,12 +31,14 @@ class Closing:
     async def answered(
         self, call: ChatCall, steered: Steered, answer: str, cost: Cost, *, complete: bool
     ) -> None:
-        """A steered answer: what it teaches is found out in the background."""
+        """A steered answer: what it teaches is found out in the background. An incomplete one is
+        not kept, so that the client's retry counts as the first."""
         obstacle = call.obstacle or (None if complete else "answer_incomplete")
         skipped = self._why_not(call, steered, obstacle, sampled=True)
         observation = observe(call, steered)
         job = {"observation": observation_to_json(observation)} if skipped is None else None
-        await self._finish(call, steered, answer, self._trace(call, steered, cost), skipped, job)
+        kept = answer if complete else None
+        await self._finish(call, steered, kept, self._trace(call, steered, cost), skipped, job)
 
     async def explored(self, call: ChatCall, steered: Steered, exploration: Exploration) -> None:
         """An explored answer: its contrast waits for the distiller."""

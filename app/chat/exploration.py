@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -12,12 +11,10 @@ import orjson
 from app import rendering
 from app.chat.call import Answer, ChatCall, Steered, Stream, observe
 from app.chat.closing import Closing
-from app.chat.relay import RULES_DROPPED
 from app.chat.steering import Steering
-from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
-from app.loop import Exploration, Loop
+from app.exceptions import TTCLError, UpstreamTimeout
+from app.loop import RULES_DROPPED, Exploration, Loop
 from app.trajectory import Trajectory
-from app.upstream.capabilities import is_context_overflow
 from app.upstream.sse import DONE, PING, frame
 
 PING_EVERY = 10.0
@@ -88,15 +85,9 @@ class InlineExploration:
 
     async def _run(self, call: ChatCall, steered: Steered) -> tuple[Exploration, Trajectory]:
         observation = observe(call, steered)
-        try:
-            exploration = await self._loop.explore(observation)
-        except UpstreamRejected as error:
-            if not (observation.hits and is_context_overflow(error)):
-                raise
+        exploration = await self._loop.explore(observation)
+        if RULES_DROPPED in exploration.problems:
             steered.hits = ()
-            self._steering.degrade(steered, RULES_DROPPED)
-            observation = dataclasses.replace(observation, hits=())
-            exploration = await self._loop.explore(observation)
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
         chosen = exploration.selection.chosen

@@ -13,13 +13,12 @@ from app.chat.call import Answer, ChatCall, Steered, Stream
 from app.chat.closing import Closing
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
+from app.loop import RULES_DROPPED
 from app.trajectory import Mode
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.sse import DONE, StreamedAnswer, data_of, events_of, frame, read_all
 from app.upstream.wire import error_from, parse_usage, retry_after
-
-RULES_DROPPED = "rules_dropped_for_context"
 
 
 class Relay:

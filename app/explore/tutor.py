@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import json_repair
-
 from app.templates import PromptLibrary, Rendered
+from app.tolerant import tolerant_json
 from app.trajectory import Observation
 
 _LONGEST = 4000
@@ -85,7 +84,7 @@ class Tutor:
 def _variants(reply: Mapping[str, Any] | str | None) -> list[str]:
     value: Any = reply
     if isinstance(reply, str):
-        value = json_repair.loads(reply) if "{" in reply or "[" in reply else None
+        value = tolerant_json(reply, "{[")
     if isinstance(value, Mapping):
         value = value.get("variants") or next(
             (v for v in value.values() if isinstance(v, list)), []

@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import json_repair
-
 from app.reflect.answers import strip_reasoning
 from app.templates import PromptLibrary, Rendered
+from app.tolerant import tolerant_json
 from app.trajectory import Case, DistilledRule, Observation, Selection, Task
 from rules_store.types import Polarity
 
@@ -191,9 +190,7 @@ def _fields(reply: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """Key to value, keys reduced to lower-case letters, nested objects flattened."""
     if isinstance(reply, str):
         text = strip_reasoning(reply)
-        start = text.find("{")
-        loaded: Any = json_repair.loads(text[start:]) if start >= 0 else None
-        fields = _flatten(loaded)
+        fields = _flatten(tolerant_json(text))
         # Labels fill what no JSON gave: small models write "Positive: ..." lines.
         for label, value in _LABELLED.findall(text):
             fields.setdefault(label.casefold(), value)

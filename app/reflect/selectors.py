@@ -20,10 +20,6 @@ from app.trajectory import Case, Judged, Observation, Role, Selection, Task, Tra
 Vectors = Mapping[str, Vector]
 """Unit embedding of each trajectory's text, by `Trajectory.name`."""
 
-MINIMUM_SPREAD = 0.1
-"""Difference of the largest and smallest cosine to the Teacher from which an open group has a
-worse side; resampled answers of the same content lie within it."""
-
 
 def json_expected(observation: Observation) -> bool:
     """Whether the client asked for JSON output."""
@@ -123,12 +119,12 @@ def select_open(
     trajectories: Sequence[Trajectory],
     vectors: Vectors,
     *,
-    minimum_spread: float = MINIMUM_SPREAD,
+    minimum_spread: float,
 ) -> Selection:
     """Likeness to the Teacher splits the Students: upper half and Teacher are the better side.
 
     y+ and y- are the most confident of their sides. When the likenesses are all about the same
-    nothing is called worse.
+    nothing is called worse: their spread, largest less smallest cosine, is under `minimum_spread`.
     """
     usable = [t for t in trajectories if exclusion(t) is None and t.name in vectors]
     reference = _reference(usable, vectors)

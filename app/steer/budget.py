@@ -72,7 +72,7 @@ async def fit(
     """The hits that fit, in their order; the least similar go first, down to none.
 
     `context`: tokens that the model holds, None when unknown (the upstream then decides, and
-    `app.serving` drops the rules when it refuses). `answer_tokens`: the client's max_tokens, or 0.
+    `app.chat.relay` drops the rules when it refuses). `answer_tokens`: the client's limit, or 0.
     """
     if not hits:
         return ()

@@ -6,16 +6,13 @@ import math
 from typing import Any
 
 import httpx
-import json_repair
 import jsonschema
 import orjson
 
 from app.exceptions import UpstreamError, UpstreamRejected
+from app.tolerant import tolerant_json
 from app.trajectory import Cost
 from app.upstream.types import Completion
-
-MAX_PARSED = 20_000
-"""Characters that the tolerant parser looks at: its repair is not linear."""
 
 
 def parse_completion(content: bytes) -> Completion:
@@ -68,10 +65,7 @@ def parse_object(text: str, schema: dict[str, Any]) -> dict[str, Any] | None:
     """The JSON object in a model's text that fits the schema's shape (patterns aside)."""
     from app.upstream.capabilities import without_patterns
 
-    start = text.find("{")
-    if start < 0:
-        return None
-    found = json_repair.loads(text[start : start + MAX_PARSED])
+    found = tolerant_json(text)
     if isinstance(found, list):
         found = next((item for item in found if isinstance(item, dict)), None)
     if not isinstance(found, dict):

@@ -50,7 +50,7 @@ def _convert(source: Path, folder: Path) -> None:
     # The weights are plain now; a trace of their former format would mislead the loader.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None  # type: ignore[assignment]
+    model.hf_quantizer = None
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**place).save_pretrained(folder)
 
