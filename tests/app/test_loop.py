@@ -285,6 +285,18 @@ async def test_distil_reads_a_text_where_no_object_was_read(
     assert distillation.raw.startswith("Positive:")
 
 
+@pytest.mark.parametrize("hostile", ["{" * 5000, "[" * 5000, '{"a":' * 5000, "\x00{", "null"])
+async def test_a_model_that_writes_brackets_breaks_no_step(
+    backend: Backend, equivalence: Equivalence, hostile: str
+) -> None:
+    loop = loop_of(backend, equivalence)
+    backend.variants = None
+    say(backend, tutor=hostile, distiller=hostile)
+    exploration = await explored(backend, loop)
+    assert exploration.problems == ("tutor_failed",)
+    assert (await loop.distil(CLOSED, exploration.selection)).rules == ()
+
+
 async def test_a_refused_rule_is_marked_and_kept(
     backend: Backend, equivalence: Equivalence
 ) -> None:
