@@ -1,7 +1,7 @@
 """The folder of one run.
 
     run.json           what is run: task, data, arms, sampling, model, versions
-    questions.jsonl    the questions with their gold answers, and those left out, with the reason
+    questions.jsonl    the questions that are asked, with their gold answers
     calls.jsonl        every model call, as it came
     results.jsonl      one row per arm, seed, order and question
     trajectories.jsonl every sampled answer behind a result
@@ -13,7 +13,7 @@ One process at a time holds `lock`; the system frees it when that process dies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,6 +99,14 @@ class RunDir:
         for journal in (self.calls, self.results, self.trajectories, self.rules):
             journal.close()
         self._lock.release()
+
+    def write_questions(self, rows: Iterable[Row]) -> None:
+        """Once, whole or not at all."""
+        file = self.path / "questions.jsonl"
+        if not file.exists():
+            temporary = file.with_suffix(".tmp")
+            temporary.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+            temporary.replace(file)
 
     def _settle(self, config: Row) -> Row:
         """The configuration on disk, extended by new arms; written when the run is new."""

@@ -108,6 +108,10 @@ async def run(
         config = describe(options, settings, task, questions, left_out, embedder.name)
         config |= {"model": served.model, "upstream": served.address}
         folder = stack.enter_context(RunDir(options.out, config))
+        folder.write_questions(
+            {"id": i.question.id, "prompt": i.question.prompt, "gold": i.question.gold}
+            for i in items
+        )
         calls = CallCache(
             served.backend,
             folder.calls,

@@ -101,7 +101,8 @@ class _Direct:
                 rows = await self._setting.embedder.embed([t.text for t in named])
                 vectors = {t.name: row for t, row in zip(named, rows, strict=True)}
         if observation.task is Task.OPEN:
-            return select_open(observation, trajectories, vectors or {})
+            spread = self._setting.settings.open_spread
+            return select_open(observation, trajectories, vectors or {}, minimum_spread=spread)
         return await select_closed(
             observation, trajectories, self._setting.equivalence, vectors=vectors
         )

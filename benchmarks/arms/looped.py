@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from app.exceptions import UpstreamError
@@ -137,7 +138,7 @@ class Looped:
         )
         await store.ensure_namespace(NAMESPACE)
         lookup = NoRules() if self.lookup is None else self.lookup(setting)
-        return _Pass(self, setting, repeat, store, lookup)
+        return _Pass(self, setting, repeat, store, lookup, folder)
 
 
 EMPTY_BANK = Looped("empty-bank", None, stateful=False)
@@ -153,13 +154,20 @@ class _Lesson:
 
 class _Pass:
     def __init__(
-        self, arm: Looped, setting: Setting, repeat: Repeat, store: RuleStore, lookup: Lookup
+        self,
+        arm: Looped,
+        setting: Setting,
+        repeat: Repeat,
+        store: RuleStore,
+        lookup: Lookup,
+        folder: Path,
     ) -> None:
         self._arm = arm
         self._setting = setting
         self._repeat = repeat
         self._store = store
         self._lookup = lookup
+        self._folder = folder
 
     async def answer(self, asked: Asked) -> Outcome:
         observation = observe(self._setting, self._repeat, asked, arm=self._arm.name)
@@ -238,6 +246,7 @@ class _Pass:
 
     async def close(self) -> None:
         await self._store.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _details(
