@@ -44,7 +44,9 @@ class Visitor:
     def __init__(
         self, url: str, admin_key: str, api_key: str | None, namespace: str, max_tokens: int
     ) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(600, connect=5))
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=httpx.Timeout(600, connect=5), trust_env=False
+        )
         self._admin = {"Authorization": f"Bearer {admin_key}"}
         self._client = {"Authorization": f"Bearer {api_key or admin_key}"}
         self._namespace = namespace

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -239,15 +239,24 @@ FOREIGN = {"TTCL_TEST_VLLM", "TTCL_VLLM_PYTHON"}
 def _refuse_unknown(env_file: Path | None) -> None:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | FOREIGN
     named = {name: "the environment" for name in os.environ if name.upper().startswith(PREFIX)}
-    if env_file is not None and env_file.exists():
-        try:
-            values = dotenv_values(env_file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{env_file} can't be read: {error}") from error
-        for name, value in values.items():
-            if value is None:
-                raise ConfigurationError(f"{env_file}: the line '{name}' is not NAME=VALUE")
-            named.setdefault(name, str(env_file))
+    for line in _lines(env_file):
+        if line.error or (line.key is not None and line.value is None):
+            text = line.original.string.strip().partition("\n")[0].partition("=")[0]
+            raise ConfigurationError(
+                f"{env_file}, line {line.original.line}: '{text[:60]}' is not NAME=VALUE"
+            )
+        if line.key is not None:
+            named.setdefault(line.key, str(env_file))
     for name, source in sorted(named.items()):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise ConfigurationError(f"{name} in {source} is not a setting; see the README's table")
+
+
+def _lines(env_file: Path | None) -> list[Binding]:
+    if env_file is None or not env_file.exists():
+        return []
+    try:
+        with env_file.open(encoding="utf-8") as stream:
+            return list(parse_stream(stream))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{env_file} can't be read: {error}") from error

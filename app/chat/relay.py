@@ -119,16 +119,21 @@ class Relay:
 
 
 def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
-    """Note what an event says; its bytes are the upstream's unless the model has another name."""
+    """Note what an event says. Its bytes stay the upstream's where that keeps to OpenAI's form and
+    the model has no other name for the client. Raises `UpstreamError`, also for an error in it."""
     chunk = answer.read_event(data)
-    renamed = call.asked_model != call.model.id and "model" in chunk
-    if renamed:
-        chunk["model"] = call.asked_model
+    if answer.error is not None:
+        raise UpstreamError(answer.error)
+    changes: dict[str, Any] = {}
+    if call.asked_model != call.model.id and "model" in chunk:
+        changes["model"] = call.asked_model
+    # llama.cpp dates every chunk anew; one answer has one date.
+    if "created" in chunk and chunk["created"] != answer.created:
+        changes["created"] = answer.created
     # OpenAI's own chunks say `usage: null` until the last; vLLM's and llama.cpp's say nothing.
-    unsaid = call.mode is not Mode.OFF and call.wants_usage and "usage" not in chunk
-    if unsaid:
-        chunk["usage"] = None
-    return frame(chunk) if renamed or unsaid else event
+    if call.mode is not Mode.OFF and call.wants_usage and "usage" not in chunk:
+        changes["usage"] = None
+    return frame({**chunk, **changes}) if changes else event
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

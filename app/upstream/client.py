@@ -26,6 +26,7 @@ from app.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.settings import is_loopback
 from app.trajectory import Message
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.gate import CallGate
@@ -73,6 +74,8 @@ class Upstream:
             base_url=base_url,
             headers=headers,
             timeout=httpx.Timeout(timeout, connect=connect_timeout, pool=connect_timeout),
+            # A proxy of the environment must not stand before a server on this machine.
+            trust_env=not is_loopback(httpx.URL(base_url).host),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
         )
         self._root = base_url.removesuffix("/v1")
@@ -80,6 +83,7 @@ class Upstream:
         self._models: dict[str, ModelInfo] = {}
         self._models_at = float("-inf")
         self._models_lock = asyncio.Lock()
+        self._drops_connections = False
         self._availability = availability
         self.gate = gate or CallGate(1)
         self.capabilities = Capabilities()
@@ -120,6 +124,8 @@ class Upstream:
                 raise upstream_error(response)
             self._models = ModelInfo.parse_list(response.content, self._only_model)
             self._models_at = time.monotonic()
+            # llama.cpp often closes a kept-alive connection after a stream, without a word.
+            self._drops_connections = any(m.owned_by == "llamacpp" for m in self._models.values())
             return self._models
 
     # --- relaying a client's request
@@ -292,6 +298,8 @@ class Upstream:
         sent = dict(forwarded_headers.get())
         if body is not None:
             sent["Content-Type"] = "application/json"
+        if stream and self._drops_connections:
+            sent["Connection"] = "close"
         for last in (False, True):
             down = self._availability()
             if down is not None:

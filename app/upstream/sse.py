@@ -77,6 +77,8 @@ class StreamedAnswer:
     logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
     cost: Cost = field(default_factory=lambda: Cost(calls=1))
+    created: int | None = None
+    """Of the first chunk that has a date."""
     error: str | None = None
     ended: bool = False
 
@@ -106,6 +108,8 @@ class StreamedAnswer:
             failure = chunk["error"]
             said = failure.get("message") if isinstance(failure, dict) else failure
             self.error = str(said or "the model server failed in the middle of its answer")
+        if self.created is None:
+            self.created = chunk.get("created")
         if chunk.get("usage"):
             self.cost = parse_usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
