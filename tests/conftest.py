@@ -12,6 +12,8 @@ import structlog
 
 from tests.fakes import HashEmbedder, ScriptedUpstream
 
+pytest_plugins = ["tests.engine_fixture"]
+
 _LOOPBACK = ("127.", "localhost", "::1", "0.0.0.0")
 
 

@@ -23,6 +23,8 @@ ADMIN_KEY = "admin-key"
 MODEL = "scripted-model"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Spares each client the reading of the certificate store, which takes longer than a request."""
+PATIENCE = 180
+"""Seconds that a client waits; a real model on a busy machine may need most of them."""
 SETTLED = ("learned", "skipped", "failed")
 
 
@@ -50,7 +52,7 @@ class Gateway:
     async def post(self, body: Any, **headers: str) -> httpx.Response:
         """A chat request as raw HTTP; `headers` are spelt with underscores."""
         content = body if isinstance(body, bytes) else orjson.dumps(body)
-        async with httpx.AsyncClient(timeout=30, verify=NO_TLS) as http:
+        async with httpx.AsyncClient(timeout=PATIENCE, verify=NO_TLS) as http:
             return await http.post(
                 f"{self.base_url}/chat/completions",
                 content=content,
@@ -61,7 +63,7 @@ class Gateway:
     async def open_stream(self, body: dict[str, Any], **headers: str) -> AsyncIterator[SSE]:
         """A streamed chat request; leaving the block closes the connection."""
         async with (
-            httpx.AsyncClient(timeout=30, verify=NO_TLS) as http,
+            httpx.AsyncClient(timeout=PATIENCE, verify=NO_TLS) as http,
             http.stream(
                 "POST",
                 f"{self.base_url}/chat/completions",
@@ -89,7 +91,9 @@ class Gateway:
     def admin(self, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
         url = f"{self.url}/admin/v1{path}"
-        return httpx.request(method, url, headers=headers, timeout=30, verify=NO_TLS, **options)
+        return httpx.request(
+            method, url, headers=headers, timeout=PATIENCE, verify=NO_TLS, **options
+        )
 
     def add_rule(
         self, namespace: str, text: str, trigger: str, polarity: str = "positive"

@@ -52,6 +52,23 @@ async def test_01_off_leaves_the_bytes_alone(gw, up) -> None:
     assert stream.raw == odd
 
 
+async def test_01_a_date_for_every_chunk_becomes_one(gw, up, mode) -> None:
+    """llama.cpp stamps each chunk with the time at which it was made."""
+    head = b'"id":"x-1","object":"chat.completion.chunk","model":"scripted-model"'
+    body = (
+        b"data: {" + head + b',"created":7,"choices":[{"index":0,"delta":{"role":"assistant",'
+        b'"content":null},"finish_reason":null}]}\n\n'
+        b"data: {" + head + b',"created":8,"choices":[{"index":0,"delta":{"content":"hi"},'
+        b'"finish_reason":null}]}\n\n'
+        b"data: {" + head + b',"created":9,"choices":[{"index":0,"delta":{},'
+        b'"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    )
+    up.default = Reply(body=body, headers={"content-type": "text/event-stream"})
+    stream = await gw.sse(ask(mode))
+    check_stream_shape(stream.frames, MODEL)
+    assert stream.text() == "hi"
+
+
 @pytest.mark.parametrize("mode", ["off", "steer"])
 async def test_02_deltas_arrive_as_they_are_made(gw, up, mode) -> None:
     up.default = Reply(ANSWER, chunks=PIECES, chunk_delay=0.08)
@@ -156,6 +173,23 @@ async def test_04_failure_after_the_first_byte(learner, up, mode, namespace, fau
     assert (stream.done, stream.after_done) == (1, [])
     assert stream.finishes() == []
     _check_nothing_learned(learner, up, stream, namespace)
+
+
+@pytest.mark.parametrize("mode", ["off", "steer"])
+@pytest.mark.parametrize(
+    "error", [b'{"error":"out of memory"}', b'{"error":{"code":500,"message":"out of memory"}}']
+)
+async def test_04_error_frames_are_put_in_shape(gw, up, mode, error) -> None:
+    first = (
+        b'data: {"id":"x","object":"chat.completion.chunk","model":"scripted-model","choices":'
+        b'[{"index":0,"delta":{"role":"assistant","content":"hi"},"finish_reason":null}]}\n\n'
+    )
+    body = first + b"data: " + error + b"\n\n"
+    up.default = Reply(body=body, headers={"content-type": "text/event-stream"})
+    stream = await gw.sse(ask(mode))
+    assert stream.text() == "hi"
+    assert len(stream.errors()) == stream.done == 1
+    assert check_error({"error": stream.errors()[0]})["message"] == "out of memory"
 
 
 @pytest.mark.parametrize("reply", [Reply.error(500), Reply(fault=Fault.REFUSE)], ids=["500", "cut"])

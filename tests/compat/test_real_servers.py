@@ -1,0 +1,104 @@
+"""The starred cases 1 and 2 before real model servers: the embedded llama.cpp and vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.compat.helpers import RULE, RULED, check_stream_shape, for_client
+from tests.gateway import NO_TLS, Gateway, running_gateway
+
+SAY = "Count from one to ten in words, then say: naïve café ☃."
+
+
+@dataclass(frozen=True)
+class Served:
+    gateway: Gateway
+    model: str
+
+    def ask(self, mode: str, **fields: object) -> dict:
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": SAY}],
+            "ttcl": {"mode": mode, "namespace": RULED},
+            "max_tokens": 16,
+            **fields,
+        }
+
+
+@dataclass(frozen=True)
+class _Address:
+    base_url: str
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("embedded_engine", marks=pytest.mark.engine),
+        pytest.param("vllm_server", marks=pytest.mark.vllm),
+    ],
+)
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    url = request.getfixturevalue(request.param)
+    listed = httpx.get(f"{url}/v1/models", timeout=10, verify=NO_TLS).json()
+    with running_gateway(_Address(f"{url}/v1"), learn=False, students=1) as gateway:
+        gateway.add_rule(RULED, RULE, SAY)
+        yield Served(gateway, listed["data"][0]["id"])
+
+
+async def test_01_chunks_agree_and_end_once(served, mode) -> None:
+    stream = await served.gateway.sse(served.ask(mode))
+    assert stream.status == 200, stream.raw
+    check_stream_shape(stream.frames, served.model)
+    assert stream.text().strip()
+    assert stream.finishes()[0] in ("stop", "length")
+    assert (stream.done, stream.after_done, stream.errors()) == (1, [], [])
+
+
+async def test_01_official_client(served, mode) -> None:
+    body = served.ask(mode, stream_options={"include_usage": True})
+    async with served.gateway.client() as client:
+        stream = await client.chat.completions.create(**for_client(body), stream=True)
+        chunks = [chunk async for chunk in stream]
+    *parts, last = chunks
+    check_stream_shape([part.model_dump() for part in parts], served.model)
+    assert last.choices == []
+    usage = last.usage
+    assert usage.prompt_tokens + usage.completion_tokens == usage.total_tokens
+    assert 0 < usage.completion_tokens <= 16
+
+
+async def test_02_several_chunks_that_join_to_the_whole_answer(served, mode) -> None:
+    body = served.ask(mode, temperature=0, seed=1)
+    stream = await served.gateway.sse(body)
+    parts = [c["delta"]["content"] for c in stream.choices() if c["delta"].get("content")]
+    assert len(parts) > 1
+    whole = (await served.gateway.post(body)).json()["choices"][0]["message"]["content"]
+    assert stream.text() == whole
+    assert "\ufffd" not in stream.text()
+
+
+@pytest.mark.parametrize("mode", ["off", "steer"])
+async def test_02_deltas_arrive_while_the_model_writes(served, mode) -> None:
+    stream = await served.gateway.sse(served.ask(mode, max_tokens=24))
+    assert len(stream.times) > 3
+    assert stream.times[-1] - stream.times[0] > 0.1
+
+
+async def test_02_explore_pings_first(served) -> None:
+    async with served.gateway.open_stream(served.ask("explore")) as stream:
+        assert await anext(stream.events()) == "comment"
+        await stream.read()
+    assert stream.text().strip()
+
+
+@pytest.mark.parametrize("mode", ["off", "steer"])
+async def test_14_logprobs_only_when_asked_for(served, mode) -> None:
+    plain = (await served.gateway.post(served.ask(mode))).json()["choices"][0]
+    assert plain.get("logprobs") is None
+    asked = (await served.gateway.post(served.ask(mode, logprobs=True))).json()["choices"][0]
+    tokens = "".join(entry["token"] for entry in asked["logprobs"]["content"])
+    assert asked["message"]["content"].strip() in tokens
