@@ -98,10 +98,16 @@ def _chunk(
 def _logprobs(answer: Trajectory, asked: Asked) -> dict[str, Any] | None:
     if not asked.logprobs or not isinstance(answer.raw_logprobs, dict):
         return None
-    entries = answer.raw_logprobs.get("content") or []
+    entries = _of_text(answer.raw_logprobs.get("content") or [], answer.text)
     if not asked.top_logprobs:
         entries = [{**entry, "top_logprobs": []} for entry in entries]
     return {**answer.raw_logprobs, "content": entries}
+
+
+def _of_text(entries: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The entries less a last one that is no part of the text: vLLM's end-of-turn token."""
+    joined = "".join(str(entry.get("token", "")) for entry in entries[:-1])
+    return entries[:-1] if entries and joined == text else entries
 
 
 def _pieces(answer: Trajectory, asked: Asked) -> Iterator[tuple[str, dict[str, Any] | None]]:

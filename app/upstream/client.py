@@ -164,8 +164,10 @@ class Upstream:
         if background and self.capabilities.priority and await self._schedules(model):
             body["priority"] = BACKGROUND_PRIORITY
         completion = await self._tolerant(body, background=background)
-        if "logprobs" in body and wants:
-            self.capabilities.logprobs = completion.logprobs is not None
+        if completion.logprobs is not None:
+            self.capabilities.logprobs = True
+        elif "logprobs" in body and completion.text and self.capabilities.logprobs is None:
+            self.capabilities.logprobs = False
         return completion
 
     async def structured(
