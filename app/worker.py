@@ -26,8 +26,8 @@ from app.trace import (
     trajectories_to_json,
 )
 from app.trajectory import Cost, DistilledRule, Observation
-from app.upstream.client import forwarded_headers
 from app.upstream.embeddings import Embedder
+from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, StoreError
 from rules_store.store import RuleStore
 from rules_store.types import (

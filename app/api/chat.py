@@ -17,7 +17,7 @@ from app.protocol import ChatRequest, TTCLOptions, parse_chat, parse_json, split
 from app.settings import NAMESPACE
 from app.state import AppState
 from app.trajectory import Mode
-from app.upstream.client import forwarded_headers
+from app.upstream.transport import forwarded_headers
 
 router = APIRouter()
 log = structlog.get_logger(__name__)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -23,30 +21,22 @@ from app.exceptions import (
     ModelNotFound,
     UpstreamError,
     UpstreamRejected,
-    UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.settings import is_loopback
 from app.trajectory import Message
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, events_of, read_all
+from app.upstream.transport import Transport
 from app.upstream.types import Completion
 from app.upstream.wire import (
     parse_completion,
     parse_object,
-    retry_after,
     token_logprobs,
     upstream_error,
 )
 
-RETRY_STATUS = {502, 503, 504}
-RETRY_PAUSE = 0.2
 MODELS_TTL = 30.0
-forwarded_headers: ContextVar[Mapping[str, str]] = ContextVar(
-    "forwarded", default=MappingProxyType({})
-)
-"""Sent with every upstream call that is made for one request, its id among them."""
 BACKGROUND_PRIORITY = 10
 """vLLM serves lower values first; a client's request has 0."""
 
@@ -69,27 +59,23 @@ class Upstream:
         gate: CallGate | None = None,
         availability: Callable[[], str | None] = lambda: None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=connect_timeout, pool=connect_timeout),
-            # A proxy of the environment must not stand before a server on this machine.
-            trust_env=not is_loopback(httpx.URL(base_url).host),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        self._transport = Transport(
+            base_url,
+            api_key=api_key,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            availability=availability,
         )
         self._root = base_url.removesuffix("/v1")
         self._only_model = model
         self._models: dict[str, ModelInfo] = {}
         self._models_at = float("-inf")
         self._models_lock = asyncio.Lock()
-        self._drops_connections = False
-        self._availability = availability
         self.gate = gate or CallGate(1)
         self.capabilities = Capabilities()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._transport.close()
 
     # --- what is served
 
@@ -119,13 +105,17 @@ class Upstream:
         async with self._models_lock:
             if time.monotonic() - self._models_at < 1.0 and self._models:
                 return self._models
-            response = await self._send("GET", "/models", None, stream=False, seconds=10.0)
+            response = await self._transport.send(
+                "GET", "/models", None, stream=False, seconds=10.0
+            )
             if response.status_code != 200:
                 raise upstream_error(response)
             self._models = ModelInfo.parse_list(response.content, self._only_model)
             self._models_at = time.monotonic()
             # llama.cpp often closes a kept-alive connection after a stream, without a word.
-            self._drops_connections = any(m.owned_by == "llamacpp" for m in self._models.values())
+            self._transport.drops_connections = any(
+                m.owned_by == "llamacpp" for m in self._models.values()
+            )
             return self._models
 
     # --- relaying a client's request
@@ -135,7 +125,7 @@ class Upstream:
         """Send a chat request as it is; yields the response with its body unread, whatever its
         status. Leaving the block closes the connection. Raises `UpstreamError`."""
         async with self.gate.foreground():
-            response = await self._send("POST", "/chat/completions", body, stream=True)
+            response = await self._transport.send("POST", "/chat/completions", body, stream=True)
             try:
                 yield response
             finally:
@@ -206,7 +196,7 @@ class Upstream:
         # vLLM reads `prompt`, llama.cpp reads `content`.
         ask = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
         try:
-            response = await self._http.post(f"{self._root}/tokenize", json=ask, timeout=seconds)
+            response = await self._transport.post(f"{self._root}/tokenize", ask, seconds)
             if response.status_code != 200:
                 self.capabilities.tokenizer = False
                 return None
@@ -254,7 +244,7 @@ class Upstream:
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
         payload = orjson.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
-            response = await self._send("POST", "/chat/completions", payload, stream=True)
+            response = await self._transport.send("POST", "/chat/completions", payload, stream=True)
             try:
                 if response.status_code != 200:
                     await read_all(response)
@@ -286,47 +276,3 @@ class Upstream:
             raw_logprobs=raw,
             cost=answer.cost,
         )
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        *,
-        stream: bool,
-        seconds: float | None = None,
-    ) -> httpx.Response:
-        extra: dict[str, Any] = {} if seconds is None else {"timeout": seconds}
-        sent = dict(forwarded_headers.get())
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        if stream and self._drops_connections:
-            sent["Connection"] = "close"
-        for last in (False, True):
-            down = self._availability()
-            if down is not None:
-                raise UpstreamUnavailable(down, status=503, retry_after=2)
-            request = self._http.build_request(method, path, content=body, headers=sent, **extra)
-            try:
-                response = await self._http.send(request, stream=stream)
-            except httpx.TimeoutException as error:
-                if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-                    raise UpstreamTimeout(
-                        "the model server did not accept a connection in time"
-                    ) from error
-                raise UpstreamTimeout("the model server did not answer in time") from error
-            except httpx.HTTPError as error:
-                if isinstance(error, httpx.RemoteProtocolError) and not last:
-                    continue  # a kept-alive connection that the server had closed: at once
-                if last:
-                    raise UpstreamUnavailable(
-                        f"the model server can't be reached ({type(error).__name__})"
-                    ) from error
-            else:
-                if last or response.status_code not in RETRY_STATUS:
-                    return response
-                if retry_after(response) not in (None, 0.0):
-                    return response  # it said when to come back: the client's decision
-                await response.aclose()
-            await asyncio.sleep(RETRY_PAUSE)
-        raise AssertionError("unreachable")

@@ -21,7 +21,8 @@ from app.exceptions import (
 )
 from app.trajectory import Cost
 from app.upstream.capabilities import ModelInfo, is_context_overflow, without_patterns
-from app.upstream.client import BACKGROUND_PRIORITY, Upstream, forwarded_headers
+from app.upstream.client import BACKGROUND_PRIORITY, Upstream
+from app.upstream.transport import forwarded_headers
 from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, split_events
 from app.upstream.wire import (
