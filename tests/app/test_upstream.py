@@ -585,8 +585,8 @@ async def test_the_shapes_of_a_count(answer: Any, count: int | None) -> None:
 
     client = Upstream("http://127.0.0.1:9/v1")
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
-    await client._http.aclose()
-    client._http = httpx.AsyncClient(transport=transport)
+    await client._transport._http.aclose()
+    client._transport._http = httpx.AsyncClient(transport=transport)
     assert await client.count_tokens(MODEL, "some text") == count
     await client.close()
 
