@@ -22,9 +22,9 @@ from app.exceptions import (
 from app.trajectory import Cost
 from app.upstream.capabilities import ModelInfo, is_context_overflow, without_patterns
 from app.upstream.client import BACKGROUND_PRIORITY, Upstream
-from app.upstream.transport import forwarded_headers
 from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, split_events
+from app.upstream.transport import forwarded_headers
 from app.upstream.wire import (
     error_from,
     parse_completion,
