@@ -168,9 +168,9 @@ def demo(
         where = url or stack.enter_context(_own_gateway(settings))
         told = asyncio.run(_told(settings, where, namespace, questions))
     _show_told(told)
-    failed = [one for one in told if one.degraded or one.status == "failed"]
+    failed = [one for one in told if one.failed_steps or one.status == "failed"]
     for one in failed:
-        what = ", ".join(one.degraded) or one.reason
+        what = ", ".join(one.failed_steps) or one.reason
         err.print(f"step failed: {shortened(one.question)}: {what}", markup=False)
     learned = sum(len(one.rules_learned) for one in told)
     err.print(

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from app.exceptions import ConfigurationError, TTCLError
+from app.explore.explorer import TOO_FEW_WORDINGS
 
 SETTLED = ("learned", "skipped", "failed")
 POLL = 0.25
@@ -34,7 +35,7 @@ class Told:
     rules_learned: tuple[dict[str, Any], ...]
     status: str
     reason: str | None
-    degraded: tuple[str, ...]
+    failed_steps: tuple[str, ...]
     seconds: float
 
 
@@ -100,7 +101,7 @@ class Visitor:
             rules_learned=tuple(episode["rules_learned"]),
             status=episode["status"],
             reason=episode["reason"],
-            degraded=tuple(body["ttcl"]["degraded"] or ()),
+            failed_steps=tuple(s for s in body["ttcl"]["degraded"] or () if s != TOO_FEW_WORDINGS),
             seconds=seconds,
         )
 

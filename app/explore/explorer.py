@@ -25,6 +25,8 @@ from app.templates import PromptLibrary
 from app.trajectory import Cost, Message, Observation, Role, Trajectory
 from app.upstream.types import ChatBackend
 
+TOO_FEW_WORDINGS = "tutor_gave_too_few"
+"""The Tutor answered, but some of its wordings asked something else; Students took the original."""
 Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
 """Given what is back and how many are still out: can the outcome no longer change?"""
 
@@ -103,7 +105,7 @@ class _Run:
         self._errors: dict[str, TTCLError] = {}
         self._problems: list[str] = []
         self._tutor_cost = Cost()
-        self._tutor: asyncio.Task[list[str]] | None = None
+        self._tutor: asyncio.Task[list[str] | None] | None = None
 
     def _framed(self, conversation: Sequence[Message]) -> list[Message]:
         """The conversation with the form of the answer and the rules block."""
@@ -150,9 +152,11 @@ class _Run:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._tutor is not None and self._tutor.done():
                 variants = self._tutor.result()
-                if len(variants) < self._options.students - 1:
-                    self._problems.append("tutor_gave_too_few" if variants else "tutor_failed")
-                self._start_variants(variants)
+                if variants is None:
+                    self._problems.append("tutor_failed")
+                elif len(variants) < self._options.students - 1:
+                    self._problems.append(TOO_FEW_WORDINGS)
+                self._start_variants(variants or [])
                 self._tutor = None
             for task in open_tasks:
                 if task.done():
@@ -191,14 +195,15 @@ class _Run:
         messages = self._framed(replace_question(observation.messages, variant))
         return Call(Role.STUDENT, index, variant, messages, params)
 
-    async def _ask_tutor(self, count: int) -> list[str]:
+    async def _ask_tutor(self, count: int) -> list[str] | None:
+        """Wordings that ask the same; None when the Tutor gave no answer that can be read."""
         observation = self._observation
         tutor = self._x._tutor
         prompt = tutor.render(observation, count)
         params = {
             "temperature": self._options.temperature,
             "seed": derived_seed(observation.seed, Role.TUTOR, 0),
-            "max_tokens": self._options.max_tokens,
+            "max_tokens": min(self._options.max_tokens, tutor.room(observation, count)),
         }
         try:
             async with self._room:
@@ -211,10 +216,12 @@ class _Run:
                 )
         except UpstreamError:
             self._tutor_cost = Cost(calls=1)
-            return []
+            return None
         self._tutor_cost = completion.cost
-        payload = answer if answer is not None else completion.text
-        return tutor.parse(payload, observation.question, count)
+        if answer is not None:
+            return tutor.parse(answer, observation.question, count)
+        # No whole object, but perhaps the beginning of one.
+        return tutor.parse(completion.text, observation.question, count) or None
 
     async def _sample(self, call: Call) -> Trajectory:
         try:

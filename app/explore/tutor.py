@@ -42,6 +42,11 @@ class Tutor:
         """Whether there is a question to restate at all."""
         return 0 < len(observation.question.strip()) <= _LONGEST
 
+    @staticmethod
+    def room(observation: Observation, n: int) -> int:
+        """Tokens that `n` wordings and their JSON may take: twice as long as the question."""
+        return n * (len(observation.question) // 2 + 48) + 32
+
     def render(self, observation: Observation, n: int) -> Rendered:
         """The prompt that asks for `n` wordings."""
         prompt = self._library.get(observation.domain, "explore/tutor")

@@ -239,8 +239,8 @@ async def test_without_early_stop_every_call_is_waited_for(prompts: PromptLibrar
     [
         (UpstreamError("the model server answered 500"), "tutor_failed"),
         (None, "tutor_failed"),
-        ({"variants": []}, "tutor_failed"),
-        ({"variants": ["It is 13 apples?"]}, "tutor_failed"),
+        ({"variants": []}, "tutor_gave_too_few"),
+        ({"variants": ["It is 13 apples?"]}, "tutor_gave_too_few"),
         ({"variants": WORDINGS[:2]}, "tutor_gave_too_few"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.demo import QUESTIONS
+from app.explore.explorer import TOO_FEW_WORDINGS
 from tests.compat.helpers import check_stream_shape
 from tests.e2e.service import service
 from tests.gateway import Gateway
@@ -46,7 +47,7 @@ async def test_it_learns_from_one_question_and_steers_the_next(gateway: Gateway)
         answer = await gateway.post(body(question, "explore"))
         assert answer.status_code == 200, answer.text
         told = answer.json()["ttcl"]
-        assert told["degraded"] is None or set(told["degraded"]) <= {"tutor_gave_too_few"}
+        assert told["degraded"] is None or set(told["degraded"]) <= {TOO_FEW_WORDINGS}
         episode = gateway.settled(told["episode"], within=180)
         assert episode["status"] in ("learned", "skipped"), episode["reason"]
         assert len(episode["trajectories"]) == 4
