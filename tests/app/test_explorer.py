@@ -235,23 +235,22 @@ async def test_without_early_stop_every_call_is_waited_for(prompts: PromptLibrar
 
 
 @pytest.mark.parametrize(
-    ("variants", "problem"),
+    ("variants", "problem", "good"),
     [
-        (UpstreamError("the model server answered 500"), "tutor_failed"),
-        (None, "tutor_failed"),
-        ({"variants": []}, "tutor_gave_too_few"),
-        ({"variants": ["It is 13 apples?"]}, "tutor_gave_too_few"),
-        ({"variants": WORDINGS[:2]}, "tutor_gave_too_few"),
+        (UpstreamError("the model server answered 500"), "tutor_failed", []),
+        (None, "tutor_failed", []),
+        ({"variants": []}, "tutor_gave_too_few", []),
+        ({"variants": ["It is 13 apples?"]}, "tutor_gave_too_few", []),
+        ({"variants": WORDINGS[:2]}, "tutor_gave_too_few", WORDINGS[:2]),
     ],
 )
 async def test_students_without_a_variant_take_the_original_wording(
-    prompts: PromptLibrary, variants: Any, problem: str
+    prompts: PromptLibrary, variants: Any, problem: str, good: list[str]
 ) -> None:
     backend = scripted()
     backend.variants = variants
     result = await explored(backend, prompts)
     assert result.problems == (problem,)
-    good = WORDINGS[:2] if problem == "tutor_gave_too_few" else []
     wanted = [QUESTION, QUESTION, *good, *[QUESTION] * (3 - len(good))]
     assert [t.variant for t in result.trajectories] == wanted
     assert {t.failure for t in result.trajectories} == {None}
