@@ -8,6 +8,7 @@ model is called.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import uuid
@@ -138,7 +139,9 @@ class LearningWorker:
         try:
             outcome = await self._learn(job, bill)
         except asyncio.CancelledError:
-            await asyncio.shield(self._store.release_job(job))
+            # Whatever the store says, the cancellation must get through; a lease ends by itself.
+            with contextlib.suppress(StoreError):
+                await asyncio.shield(self._store.release_job(job))
             raise
         except TTCLError as error:
             outcome = await self._again_or_failed(job, error, bill)
