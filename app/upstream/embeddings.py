@@ -22,6 +22,7 @@ import numpy.typing as npt
 from app.exceptions import ConfigurationError, TTCLError
 
 Vectors = npt.NDArray[np.float32]
+CLOSED = "the embedder has been closed"
 
 
 class EmbeddingFailed(TTCLError):
@@ -89,13 +90,16 @@ class CachedEmbedder:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for future in self._waiting.values():
-            future.cancel()
+        self.ready = False
+        self.failure = CLOSED
+        self._fail_waiting(CLOSED)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         if self.failure is not None:
             raise EmbeddingFailed(self.failure)
+        if not texts:
+            return np.empty((0, self.dimension or 0), dtype=np.float32)
         rows = await asyncio.gather(*(self._one(text) for text in texts))
         return np.stack(rows)
 
@@ -139,27 +143,32 @@ class CachedEmbedder:
 
     def _fail_waiting(self, reason: str) -> None:
         for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(EmbeddingFailed(reason))
-                future.exception()  # the waiter may be gone: no 'never retrieved' warning
+            _fail(future, reason)
         self._waiting.clear()
 
     async def _batch(self, loop: asyncio.AbstractEventLoop) -> None:
         assert self._encode is not None
         taken = dict(list(self._waiting.items())[: self.max_batch])
+        reason = CLOSED
         try:
             vectors = unit(await loop.run_in_executor(self._thread, self._encode, list(taken)))
+            if len(vectors) != len(taken):
+                raise EmbeddingFailed(f"{len(vectors)} vectors came for {len(taken)} texts")
             for future, vector in zip(taken.values(), vectors, strict=True):
                 if not future.done():
                     future.set_result(vector)
         except Exception as error:
-            for future in taken.values():
-                if not future.done():
-                    future.set_exception(EmbeddingFailed(f"embedding failed: {error}"))
-                    future.exception()  # the waiter may be gone: no 'never retrieved' warning
+            reason = f"embedding failed: {error}"
         finally:
-            for text in taken:
+            for text, future in taken.items():
                 self._waiting.pop(text, None)
+                _fail(future, reason)
+
+
+def _fail(future: asyncio.Future[Vectors], reason: str) -> None:
+    if not future.done():
+        future.set_exception(EmbeddingFailed(reason))
+        future.exception()  # the waiter may be gone: no 'never retrieved' warning
 
 
 def packaged_model() -> str:
