@@ -1,0 +1,391 @@
+"""The embedder: batches, cache, deadlines of others, failures, and an embedding server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.exceptions import ConfigurationError
+from app.upstream.embeddings import (
+    CachedEmbedder,
+    EmbeddingFailed,
+    local_embedder,
+    remote_embedder,
+    unit,
+)
+from tests.live import LiveServer
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Model:
+    """Encodes a text to (its length, 1, 0); can be held, broken, and counts its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.threads: set[str] = set()
+        self.open = threading.Event()
+        self.open.set()
+        self.load_failures: list[Exception] = []
+        self.loads = 0
+        self.answer: Callable[[list[str]], Any] = self.vectors
+
+    def load(self) -> Callable[[list[str]], Any]:
+        self.loads += 1
+        if self.load_failures:
+            raise self.load_failures.pop(0)
+        return self.encode
+
+    def encode(self, texts: list[str]) -> Any:
+        self.batches.append(texts)
+        self.threads.add(threading.current_thread().name)
+        assert self.open.wait(10)
+        return self.answer(texts)
+
+    @staticmethod
+    def vectors(texts: Sequence[str]) -> Any:
+        return [[float(len(text)), 1.0, 0.0] for text in texts]
+
+    @property
+    def asked(self) -> list[list[str]]:
+        """The batches but for the one that warms up."""
+        return self.batches[1:]
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    made = Model()
+    yield made
+    made.open.set()  # lets go of a thread that a failed test left waiting
+
+
+@pytest.fixture
+async def embedder(model: Model) -> AsyncIterator[CachedEmbedder]:
+    made = CachedEmbedder("model", model.load, cache_size=100)
+    made.start()
+    yield made
+    await made.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("not within 5 s")
+
+
+# -- vectors ------------------------------------------------------------------------------------
+
+
+async def test_vectors_are_unit_rows_in_the_order_of_the_texts(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    rows = await embedder.embed(["aaa", "", "a"])
+    assert rows.shape == (3, 3)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(rows, unit([[3, 1, 0], [0, 1, 0], [1, 1, 0]]))
+    assert (embedder.ready, embedder.dimension) == (True, 3)
+    # Never on the event loop's thread.
+    assert all(name.startswith("embedder") for name in model.threads)
+
+
+@pytest.mark.parametrize("rows", [[[0.0, 0.0]], [[NAN, 1.0]], [[1.0, INF]], [1.0, 2.0], [], [[]]])
+def test_what_can_be_no_direction_is_refused(rows: Any) -> None:
+    with pytest.raises(EmbeddingFailed):
+        unit(rows)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, 0.0])
+async def test_a_vector_that_is_not_finite_fails_its_batch_and_no_later_one(
+    embedder: CachedEmbedder, model: Model, bad: float
+) -> None:
+    await until(lambda: embedder.ready)
+    model.answer = lambda texts: [[bad, bad, bad] for _ in texts]
+    with pytest.raises(EmbeddingFailed, match="zero or not finite"):
+        await embedder.embed(["a"])
+    model.answer = model.vectors
+    assert (await embedder.embed(["a"])).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda texts: [[1.0, 1.0, 1.0]] * (len(texts) + 1),
+        lambda texts: [[1.0, 1.0, 1.0]] * (len(texts) - 1),
+        lambda texts: [[1.0], [1.0, 2.0]],
+        lambda texts: None,
+        lambda texts: 1 / 0,
+    ],
+)
+async def test_a_broken_answer_fails_the_call(
+    embedder: CachedEmbedder, model: Model, answer: Any
+) -> None:
+    await embedder.embed(["warm"])
+    model.answer = answer
+    with pytest.raises(EmbeddingFailed):
+        await embedder.embed(["a", "b"])
+    model.answer = model.vectors
+    await embedder.embed(["c"])
+
+
+# -- batches ------------------------------------------------------------------------------------
+
+
+async def test_calls_that_come_during_a_batch_form_the_next_ones(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+    model.open.clear()
+    first = asyncio.create_task(embedder.embed(["first"]))
+    await until(lambda: len(model.asked) == 1)
+    crowd = [asyncio.create_task(embedder.embed([f"text {n}"])) for n in range(100)]
+    await asyncio.sleep(0)
+    model.open.set()
+    rows = await asyncio.gather(first, *crowd)
+    assert [len(batch) for batch in model.asked] == [1, 64, 36]
+    np.testing.assert_allclose(rows[10], unit([[len("text 9"), 1, 0]]))
+
+
+async def test_a_text_that_two_wait_for_is_encoded_once(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    first, second = await asyncio.gather(embedder.embed(["a", "b"]), embedder.embed(["b", "a"]))
+    np.testing.assert_allclose(first, second[::-1])
+    assert sorted(text for batch in model.asked for text in batch) == ["a", "b"]
+
+
+async def test_no_texts_are_no_batch(embedder: CachedEmbedder, model: Model) -> None:
+    await until(lambda: embedder.ready)
+    rows = await embedder.embed([])
+    assert len(rows) == 0
+    assert model.asked == []
+
+
+# -- cache --------------------------------------------------------------------------------------
+
+
+async def test_a_known_text_is_not_encoded_again(embedder: CachedEmbedder, model: Model) -> None:
+    first = await embedder.embed(["a", "\ud800"])
+    second = await embedder.embed(["a", "\ud800"])
+    np.testing.assert_array_equal(first, second)
+    assert len(model.asked) == 1
+
+
+async def test_the_cache_forgets_what_was_not_used_longest(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await embedder.embed([f"text {n}" for n in range(50)])
+    await embedder.embed([f"text {n}" for n in range(50, 100)])
+    await embedder.embed(["text 0"])  # used again, so "text 1" is the oldest
+    await embedder.embed(["one more"])
+    before = len(model.asked)
+    await embedder.embed(["text 0"])
+    assert len(model.asked) == before
+    await embedder.embed(["text 1"])
+    assert model.asked[before:] == [["text 1"]]
+
+
+# -- clients that go ----------------------------------------------------------------------------
+
+
+async def test_a_client_that_goes_takes_no_vector_from_another(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+    model.open.clear()
+    gone = asyncio.create_task(embedder.embed(["shared"]))
+    stays = asyncio.create_task(embedder.embed(["shared"]))
+    await until(lambda: model.asked)
+    late = asyncio.create_task(embedder.embed(["shared", "other"]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    model.open.set()
+    assert (await stays).shape == (1, 3)
+    assert (await late).shape == (2, 3)
+    assert sorted(text for batch in model.asked for text in batch) == ["other", "shared"]
+
+
+async def test_a_deadline_of_one_does_not_stop_the_batch(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+    model.open.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await embedder.embed(["slow"])
+    model.open.set()
+    await embedder.embed(["slow"])
+    assert model.asked == [["slow"]]
+
+
+async def test_closing_leaves_nobody_waiting(model: Model) -> None:
+    embedder = CachedEmbedder("model", model.load)
+    embedder.start()
+    await until(lambda: embedder.ready)
+    model.open.clear()
+    computed = asyncio.create_task(embedder.embed(["in the batch"]))
+    await until(lambda: model.asked)
+    queued = asyncio.create_task(embedder.embed(["waits for the next"]))
+    await asyncio.sleep(0)
+    await embedder.close()
+    # An error and no cancellation, which would look as if the caller itself were being stopped.
+    for waiting in (computed, queued, asyncio.create_task(embedder.embed(["too late"]))):
+        with pytest.raises(EmbeddingFailed, match="closed"):
+            await asyncio.wait_for(waiting, 2)
+    model.open.set()
+
+
+# -- loading ------------------------------------------------------------------------------------
+
+
+async def test_a_call_before_the_model_is_there_waits_for_it(model: Model) -> None:
+    embedder = CachedEmbedder("model", model.load)
+    early = asyncio.create_task(embedder.embed(["a"]))
+    await asyncio.sleep(0)
+    assert (embedder.ready, embedder.dimension) == (False, None)
+    embedder.start()
+    assert (await early).shape == (1, 3)
+    await embedder.close()
+
+
+async def test_a_model_that_can_not_be_loaded_is_said_and_tried_again(model: Model) -> None:
+    model.load_failures = [OSError("no such folder")]
+    embedder = CachedEmbedder("my-model", model.load)
+    early = asyncio.create_task(embedder.embed(["a"]))
+    embedder.start()
+    with pytest.raises(EmbeddingFailed, match="my-model can't be loaded: no such folder"):
+        await early
+    assert embedder.ready is False
+    assert "no such folder" in str(embedder.failure)
+    with pytest.raises(EmbeddingFailed, match="no such folder"):
+        await embedder.embed(["b"])
+    # A second later it is there, and what was refused can be had.
+    await until(lambda: embedder.ready)
+    assert model.loads == 2
+    assert embedder.failure is None
+    assert (await embedder.embed(["a", "b"])).shape == (2, 3)
+    await embedder.close()
+
+
+async def test_a_model_that_answers_nonsense_is_not_ready(model: Model) -> None:
+    model.answer = lambda texts: [[NAN] for _ in texts]
+    embedder = CachedEmbedder("model", model.load)
+    embedder.start()
+    await until(lambda: embedder.failure)
+    assert embedder.ready is False
+    await embedder.close()
+
+
+@pytest.mark.parametrize("model_name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
+def test_a_folder_that_is_not_there_stops_the_start(model_name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        local_embedder(model_name)
+    assert "TTCL_EMBEDDING_MODEL" in str(caught.value)
+    assert model_name in str(caught.value)
+
+
+def test_nothing_is_loaded_by_naming_a_model() -> None:
+    embedder = local_embedder("some/model-of-a-hub")
+    assert (embedder.name, embedder.ready) == ("some/model-of-a-hub", False)
+
+
+# -- an embedding server ------------------------------------------------------------------------
+
+
+class Server:
+    """`/v1/embeddings` that lists its rows from the last to the first."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.status = 200
+        self.body: Any = None
+        self._server = LiveServer(
+            Starlette(routes=[Route("/v1/embeddings", self._embed, methods=["POST"])])
+        )
+
+    def __enter__(self) -> Server:
+        self._server.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.stop()
+
+    @property
+    def base_url(self) -> str:
+        return f"{self._server.url}/v1"
+
+    async def _embed(self, request: Request) -> Response:
+        self.asked.append(await request.json())
+        self.keys.append(request.headers.get("authorization"))
+        if self.status != 200 or self.body is not None:
+            return JSONResponse(self.body, self.status)
+        texts = self.asked[-1]["input"]
+        data = [
+            {"object": "embedding", "index": n, "embedding": [float(len(text)), 1.0]}
+            for n, text in enumerate(texts)
+        ]
+        return JSONResponse({"object": "list", "data": data[::-1]})
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+async def test_vectors_of_a_server(server: Server) -> None:
+    embedder = remote_embedder(server.base_url, "e5", "secret")
+    assert embedder.name == "e5"
+    embedder.start()
+    rows = await embedder.embed(["aaaa", "a", "aa"])
+    np.testing.assert_allclose(rows, unit([[4, 1], [1, 1], [2, 1]]))
+    assert set(server.keys) == {"Bearer secret"}
+    assert {body["model"] for body in server.asked} == {"e5"}
+    assert server.asked[-1]["input"] == ["aaaa", "a", "aa"]
+    await embedder.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, None), (401, {"error": "no"}), (200, {}), (200, {"data": []}), (200, [])],
+)
+async def test_a_server_that_fails_is_an_embedder_that_fails(
+    server: Server, status: int, body: Any
+) -> None:
+    embedder = remote_embedder(server.base_url, None, None)
+    embedder.start()
+    await embedder.embed(["warm"])
+    server.status, server.body = status, body
+    with pytest.raises(EmbeddingFailed):
+        await embedder.embed(["a"])
+    server.status, server.body = 200, None
+    await embedder.embed(["a"])
+    assert set(server.keys) == {None}
+    await embedder.close()
+
+
+async def test_a_server_that_comes_later_is_found() -> None:
+    server = Server()
+    with server:
+        base_url = server.base_url
+    embedder = remote_embedder(base_url, "e5", None)
+    embedder.start()
+    await until(lambda: embedder.failure)
+    with server:
+        await until(lambda: embedder.ready)
+        assert (await embedder.embed(["a"])).shape == (1, 2)
+    await embedder.close()
