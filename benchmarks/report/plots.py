@@ -95,7 +95,14 @@ def _cost(summary: Summary) -> Figure:
         tokens = arm.prompt_tokens + arm.completion_tokens
         for axes, spent in ((by_calls, arm.calls), (by_tokens, tokens)):
             marker = _MARKERS[index % len(_MARKERS)]
-            axes.scatter(spent, arm.accuracy.mean, 50, _colour(index), marker, label=arm.name)
+            axes.scatter(
+                spent,
+                arm.accuracy.mean,
+                s=50,
+                color=_colour(index),
+                marker=marker,
+                label=arm.name,
+            )
     by_calls.set_xlabel("calls a question")
     by_tokens.set_xlabel("tokens a question")
     by_calls.set_ylabel("score")
