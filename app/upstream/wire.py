@@ -12,6 +12,7 @@ import orjson
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.tolerant import tolerant_json
 from app.trajectory import Cost
+from app.upstream.capabilities import without_patterns
 from app.upstream.types import Completion
 
 
@@ -63,8 +64,6 @@ def parse_usage(usage: Any) -> Cost:
 
 def parse_object(text: str, schema: dict[str, Any]) -> dict[str, Any] | None:
     """The JSON object in a model's text that fits the schema's shape (patterns aside)."""
-    from app.upstream.capabilities import without_patterns
-
     found = tolerant_json(text)
     if isinstance(found, list):
         found = next((item for item in found if isinstance(item, dict)), None)
