@@ -1,0 +1,230 @@
+"""Looking up rules among 1,000, 10,000 and 100,000, without the embedding of the question.
+
+    python -m benchmarks.serving.retrieval --sizes 1000,10000,100000 --out retrieval.json
+
+Measures what the gateway does for a steered request (search of both polarities, similarity floor,
+diversity), writing and retiring one rule, opening the store, and the memory of it. All rules are
+in one namespace, each with a trigger, so the index holds two vectors a rule; vectors are clustered
+around topics, as those of real rules are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import create_engine, insert
+
+from app.steer.retriever import Retriever
+from benchmarks.serving.material import rule
+from benchmarks.serving.processes import memory
+from rules_store.store import RuleStore
+from rules_store.tables import embeddings, namespaces, rules
+from rules_store.types import NewRule, Polarity, StoreOptions, Vectors
+
+DIMENSION = 384
+MODEL = "synthetic-384"
+NAMESPACE = "bench"
+TOPICS = 200
+BATCH = 5000
+
+Array = np.ndarray[Any, Any]
+out = Console(highlight=False, width=max(110, Console().width))
+
+
+class Given:
+    """An embedder that is handed its vectors: only the look-up is measured."""
+
+    name = MODEL
+    dimension: int | None = DIMENSION
+    ready = True
+
+    def __init__(self) -> None:
+        self.vector: Array = np.zeros(DIMENSION, dtype=np.float32)
+
+    async def embed(self, texts: Sequence[str]) -> Array:
+        return np.stack([self.vector for _ in texts])
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help="Numbers of rules")] = "1000,10000,100000",
+    queries: Annotated[int, typer.Option(min=10, help="Look-ups measured at each size")] = 300,
+    result: Annotated[Path | None, typer.Option("--out", help="Write JSON here")] = None,
+) -> None:
+    """Measure retrieval at several sizes of the rule base."""
+    rows = [asyncio.run(_measure(int(size), queries)) for size in sizes.split(",")]
+    table = Table("rules", "open s", "look-up ms", "p95", "write ms", "retire ms", "memory MiB")
+    for row in rows:
+        table.add_row(
+            f"{row['rules']}",
+            f"{row['open_s']:.2f}",
+            f"{row['lookup_ms']['median']:.2f}",
+            f"{row['lookup_ms']['p95']:.2f}",
+            f"{row['write_ms']['median']:.2f}",
+            f"{row['retire_ms']['median']:.2f}",
+            f"{row['memory_mib']:.0f}",
+        )
+    out.print(table)
+    if result is not None:
+        result.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+async def _measure(size: int, queries: int) -> dict[str, Any]:
+    dice = np.random.default_rng(size)
+    centres = _unit(dice.normal(size=(TOPICS, DIMENSION)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rules.db"
+        options = StoreOptions(capacity=size + queries + 1)
+        store = await _open(path, options)
+        await store.ensure_namespace(NAMESPACE)
+        await store.close()
+        _fill(path, size, centres, dice)
+        before = memory(os.getpid())["resident"]
+        started = time.perf_counter()
+        store = await _open(path, options)
+        opened = time.perf_counter() - started
+        used = memory(os.getpid())["resident"] - before
+        try:
+            lookups, hits = await _lookups(store, centres, dice, queries)
+            writes, retires = await _changes(store, centres, dice, min(queries, 100))
+        finally:
+            await store.close()
+    return {
+        "rules": size,
+        "open_s": opened,
+        "lookup_ms": _figures(lookups),
+        "hits": float(np.mean(hits)),
+        "write_ms": _figures(writes),
+        "retire_ms": _figures(retires),
+        "memory_mib": used,
+    }
+
+
+async def _open(path: Path, options: StoreOptions) -> RuleStore:
+    return await RuleStore.open(
+        f"sqlite:///{path}", embedding_model=MODEL, dimension=DIMENSION, options=options
+    )
+
+
+def _unit(vectors: Array) -> Array:
+    scaled: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return scaled.astype(np.float32)
+
+
+def _near(centres: Array, dice: np.random.Generator, count: int) -> Array:
+    """Unit vectors, shape (count, DIMENSION), at a cosine of some 0.6 to a topic's centre."""
+    chosen = centres[dice.integers(len(centres), size=count)]
+    noise = _unit(dice.normal(size=(count, DIMENSION)))
+    return _unit(0.6 * chosen + 0.8 * noise)
+
+
+def _fill(path: Path, size: int, centres: Array, dice: np.random.Generator) -> None:
+    """Straight into the tables: through the store it would take minutes at 100,000."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        assert connection.execute(namespaces.select()).first() is not None
+        for start in range(0, size, BATCH):
+            numbers = range(start, min(start + BATCH, size))
+            connection.execute(insert(rules), list(_rule_rows(numbers)))
+            for kind in ("text", "trigger"):
+                vectors = _near(centres, dice, len(numbers))
+                connection.execute(
+                    insert(embeddings),
+                    [
+                        {
+                            "rule_seq": number + 1,
+                            "model": MODEL,
+                            "kind": kind,
+                            "vector": vector.astype("<f4").tobytes(),
+                        }
+                        for number, vector in zip(numbers, vectors, strict=True)
+                    ],
+                )
+    engine.dispose()
+
+
+def _rule_rows(numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+    now = datetime.now(UTC)
+    for number in numbers:
+        text, trigger = rule(number)
+        yield {
+            "seq": number + 1,
+            "id": f"rule_{number:024x}",
+            "namespace": NAMESPACE,
+            "polarity": _polarity(number).value,
+            "state": "active",
+            "text": text,
+            "trigger": trigger,
+            "domain": "default",
+            "frequency": 1,
+            "exposures": 0,
+            "version": 1,
+            "text_hash": hashlib.sha256(text.encode()).hexdigest(),
+            "created_at": now,
+            "updated_at": now,
+        }
+
+
+def _polarity(number: int) -> Polarity:
+    return Polarity.NEGATIVE if number % 2 else Polarity.POSITIVE
+
+
+async def _lookups(
+    store: RuleStore, centres: Array, dice: np.random.Generator, queries: int
+) -> tuple[list[float], list[int]]:
+    embedder = Given()
+    retriever = Retriever(store, embedder, floor=0.3, mmr_lambda=0.7, timeout=10)
+    times, hits = [], []
+    for vector in _near(centres, dice, queries + 10):
+        embedder.vector = vector
+        started = time.perf_counter()
+        retrieval = await retriever.retrieve(NAMESPACE, "a question", 3, 3)
+        times.append((time.perf_counter() - started) * 1000)
+        hits.append(len(retrieval.hits))
+    return times[10:], hits[10:]
+
+
+async def _changes(
+    store: RuleStore, centres: Array, dice: np.random.Generator, count: int
+) -> tuple[list[float], list[float]]:
+    writes, retires = [], []
+    for number, (text, trigger) in enumerate(zip(*_near_pairs(centres, dice, count), strict=True)):
+        new = NewRule(NAMESPACE, _polarity(number), f"Written while measuring, number {number}.")
+        took, made = await _timed(
+            store.create_rule(new, Vectors(text, trigger), actor="benchmark", reason="material")
+        )
+        writes.append(took)
+        took, _ = await _timed(store.retire_rule(made.id, actor="benchmark", reason="material"))
+        retires.append(took)
+    return writes, retires
+
+
+def _near_pairs(centres: Array, dice: np.random.Generator, count: int) -> tuple[Array, Array]:
+    return _near(centres, dice, count), _near(centres, dice, count)
+
+
+async def _timed(work: Coroutine[Any, Any, Any]) -> tuple[float, Any]:
+    """Milliseconds and result; a coroutine does nothing before it is awaited."""
+    started = time.perf_counter()
+    result = await work
+    return (time.perf_counter() - started) * 1000, result
+
+
+def _figures(values: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "p95": float(np.percentile(values, 95))}
+
+
+if __name__ == "__main__":
+    typer.run(main)
