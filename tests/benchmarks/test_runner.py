@@ -255,3 +255,24 @@ async def test_a_wrong_arm_is_one_sentence(tmp_path: Path, arms: str, sentence: 
     with pytest.raises(ConfigurationError, match=sentence):
         await go(tmp_path / "run", ScriptedBackend(), arms=arms, count=2)
     assert not (tmp_path / "run").exists()
+
+
+async def test_memory_does_not_grow_with_the_number_of_questions(tmp_path: Path) -> None:
+    """Texts are on disk; what is kept for a call or a result is a key and a place."""
+    import tracemalloc
+
+    sizes: list[int] = []
+
+    class Forgetful(ScriptedBackend):
+        async def _arrived(self, call: dict[str, Any]) -> None:
+            if len(sizes) < 2 and self.open % 600 == 599:
+                sizes.append(tracemalloc.get_traced_memory()[0])
+            self.open += 1
+
+    tracemalloc.start()
+    try:
+        await go(tmp_path / "run", Forgetful(), arms="zero-shot,sc@2", count=450)
+    finally:
+        tracemalloc.stop()
+    assert len(sizes) == 2
+    assert sizes[1] - sizes[0] < 600 * 1000
