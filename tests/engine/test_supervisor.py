@@ -49,7 +49,7 @@ def alive(pid: int) -> bool:
 
 async def until(condition: Callable[[], bool], within: float = 20) -> None:
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -228,7 +228,7 @@ async def test_the_watcher_brings_what_others_wrote(
     watching = asyncio.create_task(store.watch(0.02))
     await write(other, "theirs", axis(0))
     async with asyncio.timeout(5):
-        while not store.has_rules("default"):  # noqa: ASYNC110
+        while not store.has_rules("default"):
             await asyncio.sleep(0.01)
     assert not watching.done()
     watching.cancel()
@@ -250,7 +250,7 @@ async def test_the_watcher_survives_an_outage(
     monkeypatch.setattr(RuleStore, "catch_up", failing)
     watching = asyncio.create_task(store.watch(0.001))
     async with asyncio.timeout(5):
-        while calls < 6:  # noqa: ASYNC110
+        while calls < 6:
             await asyncio.sleep(0.005)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
