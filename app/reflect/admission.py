@@ -22,7 +22,7 @@ from app.reflect.wording import (
     spelled,
 )
 from app.templates import Rendered
-from app.trajectory import DistilledRule, Observation, Selection, Task
+from app.trajectory import DistilledRule, Observation, Selection, Task, Trajectory
 from rules_store.types import Polarity
 
 
@@ -57,45 +57,71 @@ def judge(
     `prompt` is what the distiller was sent; a rule that repeats its instructions is refused.
     """
     contrast = [t for t in (selection.better, selection.worse) if t is not None]
-    instructions = [
-        str(message["content"])
-        for message in (prompt.messages if prompt else ())
-        if message.get("role") == "system"
-    ]
     context = Context(
         question=observation.question,
         answers=tuple(sorted({j.answer for j in selection.judged if j.answer})),
         trajectories=tuple(strip_reasoning(t.text) for t in contrast),
         injected=tuple(hit.text for hit in observation.hits),
-        instructions="\n".join(instructions),
+        instructions=_instructions(prompt, observation, contrast),
         closed=selection.task is Task.CLOSED,
     )
-    return [_judged(rule, context) for rule in rules]
+    mirrored = _mirrored(rules)
+    return [_judged(rule, context, mirrored) for rule in rules]
 
 
-def _judged(rule: DistilledRule, context: Context) -> DistilledRule:
-    refused = refusal(rule.text, context, polarity=rule.polarity, trigger=rule.trigger)
-    return replace(rule, refusal=f"{refused.check}: {refused.detail}" if refused else None)
+def _instructions(
+    prompt: Rendered | None, observation: Observation, contrast: Sequence[Trajectory]
+) -> str:
+    """The prompt without the question and the trajectories in it, which rules may share words
+    with."""
+    text = prompt.text if prompt else ""
+    for part in (observation.question, *(strip_reasoning(t.text) for t in contrast)):
+        text = text.replace(part.strip(), "\n")
+    return text
 
 
-def refusal(
-    text: str, context: Context, *, polarity: Polarity | None = None, trigger: str = ""
-) -> Refusal | None:
-    """The first check that objects to a rule or to its trigger; None when all admit it."""
+def _judged(rule: DistilledRule, context: Context, mirrored: str | None) -> DistilledRule:
+    refused = refusal(rule.text, context, polarity=rule.polarity)
+    if refused is None and mirrored:
+        refused = Refusal("mirrored", mirrored)
+    return replace(
+        rule,
+        trigger=rule.trigger if trigger_admitted(rule.trigger, context) else "",
+        refusal=f"{refused.check}: {refused.detail}" if refused else None,
+    )
+
+
+def refusal(text: str, context: Context, *, polarity: Polarity | None = None) -> Refusal | None:
+    """The first check that objects to a rule; None when all admit it."""
     found: list[tuple[str, str | None]] = [(c.__name__, c(text)) for c in _TEXT_CHECKS]
     if polarity is not None:
         found.append(("wrong_polarity", hygiene.wrong_polarity(text, polarity)))
     found += [(c.__name__, c(text, context)) for c in _ORIGIN_CHECKS]
-    if trigger:
-        found += [(c.__name__, _in_trigger(c(trigger))) for c in _TRIGGER_CHECKS]
-        found += [
-            (c.__name__, _in_trigger(c(trigger, context))) for c in (question_number, answer_leak)
-        ]
     return next((Refusal(name, detail) for name, detail in found if detail is not None), None)
 
 
-def _in_trigger(detail: str | None) -> str | None:
-    return None if detail is None else f"in the trigger: {detail}"
+def trigger_admitted(trigger: str, context: Context) -> bool:
+    """Whether a trigger may be kept. It only helps to find the rule, so a bad one is left out and
+    the rule stays."""
+    hollow = longest_shared(trigger, context.instructions, _ECHOED_TRIGGER)
+    leaks = question_number(trigger, context) or answer_leak(trigger, context)
+    return not (hollow or leaks or any(check(trigger) for check in _TRIGGER_CHECKS))
+
+
+_MIRRORED_SHARE = 0.75
+
+
+def _mirrored(rules: Sequence[DistilledRule]) -> str | None:
+    """What two rules of opposite polarity both say, when it is about all they say: then the model
+    did not see a difference, and one of the two is wrong."""
+    said = {rule.polarity: content_words(rule.text) for rule in rules}
+    if len(said) < 2:
+        return None
+    one, other = said.values()
+    shared = one & other
+    if one and other and len(shared) >= _MIRRORED_SHARE * min(len(one), len(other)):
+        return ", ".join(sorted(shared))
+    return None
 
 
 # Each check takes the text and what it was learned from, and returns what it objects to, or None.
@@ -138,6 +164,7 @@ def language(text: str, context: Context) -> str | None:
 
 
 _ECHOED_PROMPT = 6
+_ECHOED_TRIGGER = 4
 _ECHOED_RULE = 6
 _ECHOED_QUESTION = 4
 _ECHOED_CONTENT = 3
@@ -190,6 +217,7 @@ _TEXT_CHECKS: tuple[Callable[[str], str | None], ...] = (
     hygiene.placeholder,
     hygiene.context_reference,
     hygiene.calculation,
+    hygiene.unfinished,
     hygiene.gibberish,
     hygiene.statement,
 )
@@ -207,4 +235,6 @@ _TRIGGER_CHECKS = (
     hygiene.role_or_tool_token,
     hygiene.url,
     hygiene.instruction_override,
+    hygiene.placeholder,
+    hygiene.gibberish,
 )

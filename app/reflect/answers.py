@@ -172,7 +172,11 @@ def _stated(text: str) -> str | None:
             continue
         rest = _REASON.split(_SENTENCE_END.split(match["rest"], maxsplit=1)[0], maxsplit=1)[0]
         rest = clean(rest)
-        if not rest or rest.casefold().startswith(("not ", "that ", "to ", "as follows")):
+        if (
+            not rest
+            or "\\boxed" in rest
+            or rest.casefold().startswith(("not ", "that ", "to ", "as follows"))
+        ):
             continue
         if len(rest) <= _STATED_LENGTH and len(rest.split()) <= _STATED_WORDS:
             return rest
@@ -203,7 +207,7 @@ def clean(text: str) -> str:
 
 NUMBER = re.compile(
     r"(?<![\w.])(?:[-+\u2212]\s?)?[$€£¥]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-    r"(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s?\\?%)?(?![\d])"
+    r"(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s?\\?%)?(?!\d|(?:st|nd|rd|th)\b)"
 )
 _FORMULA = re.compile(
     r"\$\$(.{1,400}?)\$\$|\\\[(.{1,400}?)\\\]|\\\((.{1,400}?)\\\)"

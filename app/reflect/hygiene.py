@@ -105,6 +105,7 @@ _CONTEXT_REFERENCE = re.compile(
     r"|\b(?:both|better|worse|preferred|first|second|other|two|same) "
     r"(?:attempt|solution|answer|response)s?\b"
     r"|\b(?:this|that|the (?:given|above|present)) (?:attempt|question|problem|answer|solution)\b"
+    r"|\b(?:you|was|were) asked\b"
     r"|\bthe attempt\b|\bthe JSON\b|\bnobody has checked\b",
     re.IGNORECASE,
 )
@@ -133,6 +134,15 @@ def statement(text: str) -> str | None:
     return f"begins with '{match[0]}'" if match and not _MODAL.search(text) else None
 
 
+_DANGLING = re.compile(r"\b(?:a|an|the|and|or|but|which)[\s,;'-]*\.?\Z", re.IGNORECASE)
+
+
+def unfinished(text: str) -> str | None:
+    """A sentence that was cut off."""
+    return _found(_DANGLING, text) or ("',.'" if re.search(r"[,;][\s'-]*\.?\Z", text) else None)
+
+
+_LONGEST_WORD = 28
 _REPEATED_WORD = 4
 _FRESH_WORDS = 0.6
 _LETTERS = 0.6
@@ -145,6 +155,8 @@ def gibberish(text: str) -> str | None:
         return "few letters"
     if not tokens:
         return "no words"
+    if (longest := max(tokens, key=len)).isascii() and len(longest) > _LONGEST_WORD:
+        return f"'{longest[:_LONGEST_WORD]}'"
     if len(set(tokens)) < _FRESH_WORDS * len(tokens) and len(tokens) >= 8:
         return "repeats itself"
     common = [token for token in set(tokens) if len(token) > 3 and token.isascii()]
