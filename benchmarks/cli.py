@@ -46,6 +46,9 @@ def run(
         Path, typer.Option("--out", help="Folder of the run; an unfinished one goes on")
     ] = Path("runs/bench"),
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Limit of an answer, instead of the task's")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repeats with other sampling seeds")] = 1,
     orders: Annotated[int, typer.Option(min=1, help="Repeats in other orders")] = 1,
     concurrency: Annotated[
@@ -83,6 +86,7 @@ def run(
         arms=arms,
         out=folder,
         limit=limit,
+        max_tokens=max_tokens,
         seeds=seeds,
         orders=orders,
         concurrency=concurrency,

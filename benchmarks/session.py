@@ -66,6 +66,8 @@ class RunOptions:
     arms: str
     out: Path
     limit: int | None = None
+    max_tokens: int | None = None
+    """Limit of an answer instead of the task's."""
     seeds: int = 1
     orders: int = 1
     concurrency: int = 4
@@ -87,6 +89,8 @@ async def run(
     """One sitting, to the end of the run. `backend` and `embedder` replace the ones that the
     settings name (for tests). Returns the run's folder, closed. Raises `TTCLError`."""
     task = load_task(options.task)
+    if options.max_tokens is not None:
+        task = task.model_copy(update={"max_tokens": options.max_tokens})
     arms = make_arms(options.arms, service_key=options.service_key)
     questions = load_questions(task, task_name=options.task, data=options.data, limit=options.limit)
     settings = settings.model_copy(update=FIXED_SETTINGS)

@@ -276,3 +276,11 @@ async def test_memory_does_not_grow_with_the_number_of_questions(tmp_path: Path)
         tracemalloc.stop()
     assert len(sizes) == 2
     assert sizes[1] - sizes[0] < 600 * 1000
+
+
+async def test_another_limit_of_answers_makes_another_run(tmp_path: Path) -> None:
+    backend = ScriptedBackend()
+    await go(tmp_path / "run", backend, arms="zero-shot", count=2, max_tokens=33)
+    assert {call["params"]["max_tokens"] for call in backend.history} == {33}
+    with pytest.raises(ConfigurationError, match=r"task.max_tokens \(33, not 512\)"):
+        await go(tmp_path / "run", backend, arms="zero-shot", count=2)
