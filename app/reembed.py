@@ -7,8 +7,9 @@ import asyncio
 
 import structlog
 
+from app.keying import retrieval_key
 from app.upstream.embeddings import Embedder, EmbeddingFailed
-from rules_store.errors import StoreError
+from rules_store.errors import StoreError, UnknownEpisode
 from rules_store.store import RuleStore
 from rules_store.types import Embedded, Rule, Vectors
 
@@ -24,21 +25,31 @@ async def reembed(store: RuleStore, embedder: Embedder) -> None:
         try:
             if embedder.ready:
                 while rules := await store.rules_without_embedding(BATCH):
-                    await store.add_embeddings(await _embedded(embedder, rules))
+                    await store.add_embeddings(await _embedded(store, embedder, rules))
                     log.info("rules embedded", count=len(rules), model=embedder.name)
         except (StoreError, EmbeddingFailed) as error:
             log.warning("embedding of rules postponed", error=str(error))
         await asyncio.sleep(INTERVAL)
 
 
-async def _embedded(embedder: Embedder, rules: list[Rule]) -> list[Embedded]:
-    texts = [text for rule in rules for text in (rule.text, rule.trigger) if text]
-    rows = iter(await embedder.embed(texts))
+async def _embedded(store: RuleStore, embedder: Embedder, rules: list[Rule]) -> list[Embedded]:
+    keys = [await _key(store, rule) for rule in rules]
+    texts = [text for rule, key in zip(rules, keys, strict=True) for text in (rule.text, key)]
+    rows = iter(await embedder.embed([text for text in texts if text]))
     return [
         Embedded(
-            rule.id,
-            rule.version,
-            Vectors(text=next(rows), trigger=next(rows) if rule.trigger else None),
+            rule.id, rule.version, Vectors(text=next(rows), trigger=next(rows) if key else None)
         )
-        for rule in rules
+        for rule, key in zip(rules, keys, strict=True)
     ]
+
+
+async def _key(store: RuleStore, rule: Rule) -> str:
+    """As for a new rule; without the episode that it came from, by its trigger alone."""
+    if rule.source_episode is None:
+        return rule.trigger
+    try:
+        episode = await store.get_episode(rule.source_episode)
+    except UnknownEpisode:
+        return rule.trigger
+    return retrieval_key(rule.trigger, episode.question)

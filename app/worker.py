@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from app.exceptions import TTCLError, UpstreamRejected
+from app.keying import retrieval_key
 from app.loop import Loop
 from app.trace import (
     contrast_from_json,
@@ -223,8 +224,8 @@ async def drafts_of(
     """Distilled rules with their vectors, as the store takes them. Raises `EmbeddingFailed`."""
     drafts = []
     for rule in rules:
-        texts = [rule.text, rule.trigger] if rule.trigger else [rule.text]
-        vectors = await embedder.embed(texts)
+        key = retrieval_key(rule.trigger, observation.question)
+        text, when = await embedder.embed([rule.text, key])
         new = NewRule(
             namespace=observation.namespace,
             polarity=rule.polarity,
@@ -235,6 +236,5 @@ async def drafts_of(
             reason=rule.refusal,
             source_episode=observation.episode_id,
         )
-        trigger = vectors[1] if rule.trigger else None
-        drafts.append(Draft(new, Vectors(text=vectors[0], trigger=trigger)))
+        drafts.append(Draft(new, Vectors(text=text, trigger=when)))
     return drafts

@@ -54,6 +54,7 @@ TOP = {"main", "cli", "cli_rules", "demo", "admin_key", "__init__", "__main__"}
 
 LEAF_ARROWS = {
     "exceptions": set(),
+    "keying": set(),
     "tolerant": set(),
     "trajectory": {"exceptions"},
     "settings": {"exceptions", "trajectory"},
