@@ -135,7 +135,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("text, says", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("text", "says"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_prompt_stops_the_start(root: Path, text: str, says: str) -> None:
     path = write(root, "default/explore/broken.md", text)
     with pytest.raises(ConfigurationError) as caught:
