@@ -30,9 +30,9 @@ ARROWS: dict[str, set[str]] = {
     "logs": set(),
     "trace": set(),
     "rendering": {"upstream"},
-    "reembed": {"upstream"},
+    "reembed": {"keying", "upstream"},
     "loop": {"explore", "reflect", "steer", "upstream"},
-    "worker": {"loop", "trace", "upstream"},
+    "worker": {"keying", "loop", "trace", "upstream"},
     "recorder": {"worker"},
     "chat": {
         "explore",

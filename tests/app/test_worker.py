@@ -195,9 +195,16 @@ async def test_an_explored_request_is_only_distilled(bench: Bench) -> None:
 
 
 async def test_a_learned_rule_is_found_at_once(bench: Bench) -> None:
+    """By its own words, and by its trigger and the question that it came from."""
     await bench.job()
     await bench.run_one()
-    (row,) = await bench.embedder.embed([POSITIVE.trigger])
+    question = (await bench.episode()).question
+    for text in (POSITIVE.text, f"{POSITIVE.trigger}\n{question}"):
+        (row,) = await bench.embedder.embed([text])
+        await found_exactly(bench, row)
+
+
+async def found_exactly(bench: Bench, row: Any) -> None:
     (found,) = bench.store.search("default", row, Polarity.POSITIVE, 5)
     assert found.hit.text == POSITIVE.text
     assert found.hit.similarity == pytest.approx(1.0, abs=1e-5)
