@@ -43,7 +43,7 @@ for command in entry_points(group="ttcl.commands"):
 EXAMPLE = "What is the capital of France?"
 
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from rules_store.types import Page, Polarity, Rule, RuleFilter, RuleState
 app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store.")
 
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
 Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
