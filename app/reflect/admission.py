@@ -8,7 +8,7 @@ only: whether a rule helps is measured later, by use.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from app.reflect import hygiene
@@ -93,11 +93,20 @@ def _judged(rule: DistilledRule, context: Context, mirrored: str | None) -> Dist
 
 def refusal(text: str, context: Context, *, polarity: Polarity | None = None) -> Refusal | None:
     """The first check that objects to a rule; None when all admit it."""
-    found: list[tuple[str, str | None]] = [(c.__name__, c(text)) for c in _TEXT_CHECKS]
-    if polarity is not None:
-        found.append(("wrong_polarity", hygiene.wrong_polarity(text, polarity)))
-    found += [(c.__name__, c(text, context)) for c in _ORIGIN_CHECKS]
+    found = _findings(text, context, polarity)
     return next((Refusal(name, detail) for name, detail in found if detail is not None), None)
+
+
+def _findings(
+    text: str, context: Context, polarity: Polarity | None
+) -> Iterator[tuple[str, str | None]]:
+    # One at a time: the length is checked early, and later checks are slow on a very long text.
+    for check in _TEXT_CHECKS:
+        yield check.__name__, check(text)
+    if polarity is not None:
+        yield "wrong_polarity", hygiene.wrong_polarity(text, polarity)
+    for origin in _ORIGIN_CHECKS:
+        yield origin.__name__, origin(text, context)
 
 
 def trigger_admitted(trigger: str, context: Context) -> bool:

@@ -14,6 +14,8 @@ from rules_store.types import Polarity
 LONGEST_RULE = 32
 """Words. Letters of scripts without spaces count as half a word each."""
 SHORTEST_RULE = 4
+_MOST_CHARACTERS = 600
+"""No language needs more for so few words."""
 
 
 def control_characters(text: str) -> str | None:
@@ -28,6 +30,8 @@ def too_short(text: str) -> str | None:
 
 
 def too_long(text: str) -> str | None:
+    if len(text) > _MOST_CHARACTERS:
+        return f"{len(text)} characters"
     count = words(text)
     return f"{count:g} words" if count > LONGEST_RULE else None
 
@@ -100,8 +104,9 @@ def placeholder(text: str) -> str | None:
     return _found(_PLACEHOLDER, text)
 
 
+# 'Give each answer a unit' is advice: only the capital letter is a label.
 _CONTEXT_REFERENCE = re.compile(
-    r"\b(?:attempt|solution|answer|response|trajectory|student)s? (?:A|B|one|two)\b"
+    r"\b(?:attempt|solution|answer|response|trajectory|student)s? (?:(?-i:A|B)|one|two)\b"
     r"|\b(?:both|better|worse|preferred|first|second|other|two|same) "
     r"(?:attempt|solution|answer|response)s?\b"
     r"|\b(?:this|that|the (?:given|above|present)) (?:attempt|question|problem|answer|solution)\b"
