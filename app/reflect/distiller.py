@@ -222,7 +222,9 @@ def _first(fields: Mapping[str, Any], name: str) -> str:
 
 
 _LEAD = re.compile(
-    r"\A(?:[-*•>\s]|\d+[.)]\s)*(?:(?:positive|negative|trigger)(?:\s+rule)?\s*:\s*)?",
+    # A list mark has a space behind it; '-x' and '**all of it**' begin with none.
+    r"\A(?:[-*>]\s+|•\s*|\d+[.)]\s)*"
+    r"(?:\*{0,2}(?:positive|negative|trigger)(?:\s+rule)?\*{0,2}\s*:\*{0,2}\s*)?",
     re.IGNORECASE,
 )
 
