@@ -162,7 +162,7 @@ class Loop:
         answer, completion = await self._backend.structured(
             observation.model,
             list(prompt.messages),
-            self._distiller.schema(selection.case),
+            self._distiller.schema(selection.case, question=observation.question),
             {"temperature": 0, "seed": observation.seed, "max_tokens": DISTILLER_TOKENS},
             background=background,
         )

@@ -16,6 +16,7 @@ lines, then a jinja2 body.
 
 `role` is `system`, `user`, `block` (a text that is put inside another message) or a list of
 `system` and `user`; a list needs one `@@ role` line in front of each part, in the same order.
+A template may ask `{% if question is latin %}`: whether a text is in Latin letters.
 Every file is checked when the library is loaded: a wrong one stops the start.
 """
 
@@ -115,6 +116,7 @@ class PromptLibrary:
             lstrip_blocks=True,
             keep_trailing_newline=False,
         )
+        environment.tests["latin"] = is_latin
         prompts: dict[tuple[str, str], Prompt] = {}
         for path in sorted(root.glob(f"*/**/*{SUFFIX}")):
             prompt = _read(root, path, environment)
@@ -141,6 +143,12 @@ class PromptLibrary:
                 param="ttcl.domain",
             )
         return self._prompts.get((domain, name)) or self._prompts[DEFAULT_DOMAIN, name]
+
+
+def is_latin(text: object) -> bool:
+    """Whether at least half of the letters are Latin; true where there are none."""
+    letters = [character for character in str(text) if character.isalpha()]
+    return 2 * sum(ord(character) < 0x250 for character in letters) >= len(letters)
 
 
 def _check_packs(root: Path, prompts: Mapping[tuple[str, str], Prompt]) -> None:

@@ -74,7 +74,7 @@ class Tutor:
         """At most `n` wordings that ask the same as `question`, each another one.
 
         Dropped: empty, too long, the same as the question or as one another, and any in which a
-        number, formula or option is missing or new, a name is missing, or that asks nothing.
+        number, formula, option or name is missing or new, and any that asks nothing.
         """
         kept: list[str] = []
         seen = {_flat(question)}
@@ -108,9 +108,14 @@ def _faithful(variant: str, question: str) -> bool:
         _numbers(variant) == _numbers(question)
         and _formulas(variant) == _formulas(question)
         and Counter(_OPTION.findall(variant)) == Counter(_OPTION.findall(question))
-        and set(_NAME.findall(question)) <= set(re.findall(r"\w+", variant))
+        and set(_NAME.findall(question)) <= _words(variant)
+        and set(_NAME.findall(variant)) <= _words(question)
         and ("?" not in question or _asks(variant))
     )
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def _asks(text: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.reflect.answers import strip_reasoning
-from app.templates import PromptLibrary, Rendered
+from app.templates import PromptLibrary, Rendered, is_latin
 from app.tolerant import tolerant_json
 from app.trajectory import Case, DistilledRule, Observation, Selection, Task
 from rules_store.types import Polarity
@@ -76,7 +76,7 @@ class Distiller:
         that begins as advice or as a warning. Without: lengths only, for upstreams that know no
         patterns.
         """
-        latin = question.isascii() or _latin(question)
+        latin = is_latin(question)
         properties: dict[str, Any] = {
             "positive": _string(_POSITIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns)
         }
@@ -131,11 +131,6 @@ def _string(pattern: str, longest: int, patterns: bool) -> dict[str, Any]:
     if patterns:
         shape["pattern"] = pattern
     return shape
-
-
-def _latin(text: str) -> bool:
-    letters = [character for character in text if character.isalpha()]
-    return sum(ord(character) < 0x250 for character in letters) * 2 >= len(letters)
 
 
 _BLOCK = re.compile(r"<advice>.*?(?:</advice>|\Z)", re.DOTALL | re.IGNORECASE)
