@@ -69,11 +69,12 @@ class Recorder:
                 model=model,
                 request_id=request_id,
                 body_hash=hashlib.blake2b(raw, digest_size=16).hexdigest(),
+                is_retry=is_retry,
             )
         except StoreError as error:
             log.warning("episode not recorded", error=str(error))
             return Opened(episode_id, recorded=False)
-        duplicate = begun.duplicate or (is_retry and begun.same_body_as is not None)
+        duplicate = begun.duplicate or begun.same_body_as is not None
         return Opened(episode_id, recorded=True, duplicate=duplicate)
 
     def why_not(

@@ -25,12 +25,14 @@ class EpisodeOperations(StoreCore):
         model: str,
         request_id: str | None = None,
         body_hash: str | None = None,
+        is_retry: bool = False,
         trace: dict[str, Any] | None = None,
     ) -> Begun:
         """Inserts a pending episode. Gives up within about `options.begin_timeout`.
 
         A request id that this namespace has seen is marked in the result, for the caller to learn
-        nothing from it. Raises UnknownNamespace, StoreUnavailable; ValueError when the id is
+        nothing from it. So is, of a request that says that it `is_retry`, an earlier one with the
+        same body. Raises UnknownNamespace, StoreUnavailable; ValueError when the id is
         taken.
         """
         now = self._clock()
@@ -56,7 +58,7 @@ class EpisodeOperations(StoreCore):
                     raise UnknownNamespace(namespace)
                 self._namespaces.add(namespace)
             same_body = None
-            if body_hash is not None:
+            if is_retry and body_hash is not None:
                 same_body = await episodes.id_of_body(
                     connection, namespace, body_hash, now - window
                 )

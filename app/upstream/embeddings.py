@@ -194,10 +194,13 @@ def local_embedder(model: str | None) -> CachedEmbedder:
 
     def load() -> Callable[[list[str]], Any]:
         # Imported here: it takes seconds, and the gateway answers meanwhile.
+        import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
+        # One sentence is no faster on two threads, and far slower where a core is busy.
+        torch.set_num_threads(1)
 
         model_ = SentenceTransformer(path, device="cpu")
         return lambda texts: model_.encode(

@@ -85,7 +85,8 @@ async def test_02_several_chunks_that_join_to_the_whole_answer(served, mode) -> 
 async def test_02_deltas_arrive_while_the_model_writes(served, mode) -> None:
     stream = await served.gateway.sse(served.ask(mode, max_tokens=24))
     assert len(stream.times) > 3
-    assert stream.times[-1] - stream.times[0] > 0.1
+    # Each at a time of its own: what was gathered first would come all at once.
+    assert len({round(moment, 3) for moment in stream.times}) > 3
 
 
 async def test_02_explore_pings_first(served) -> None:

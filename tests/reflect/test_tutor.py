@@ -50,6 +50,12 @@ def test_an_unfaithful_wording_is_dropped(variant: str) -> None:
 
 PAIRS = [
     (
+        "no new name",
+        "Each of the 3 girls eats 7 figs. How many figs do they eat?",
+        "Each of the 3 girls, among them Anna, eats 7 figs. How many figs do they eat?",
+        "How many figs do 3 girls eat when each eats 7?",
+    ),
+    (
         "a name",
         "Every day Tom and also Anna eat 3 figs. How many figs are that in 7 days?",
         "Two children, Tom and Ben, eat 3 figs every day. How many do they eat in 7 days?",

@@ -112,16 +112,18 @@ async def test_of_many_equal_requests_at_once_one_is_first(
 
 
 async def test_an_equal_body_is_marked_for_a_while(store: RuleStore, clock: Clock) -> None:
-    assert (await begin(store, "ep_1", body_hash="b")).same_body_as is None
+    assert (await begin(store, "ep_1", body_hash="b", is_retry=True)).same_body_as is None
     clock.forward(200)
-    assert (await begin(store, "ep_2", body_hash="b")).same_body_as == "ep_1"
+    assert (await begin(store, "ep_2", body_hash="b", is_retry=True)).same_body_as == "ep_1"
     clock.forward(200)
-    begun = await begin(store, "ep_3", body_hash="b")
+    begun = await begin(store, "ep_3", body_hash="b", is_retry=True)
     assert (begun.same_body_as, begun.duplicate) == ("ep_2", False)
     clock.forward(301)
-    assert (await begin(store, "ep_4", body_hash="b")).same_body_as is None
+    assert (await begin(store, "ep_4", body_hash="b", is_retry=True)).same_body_as is None
     await store.ensure_namespace("other")
-    assert (await begin(store, "ep_5", namespace="other", body_hash="b")).same_body_as is None
+    assert (
+        await begin(store, "ep_5", namespace="other", body_hash="b", is_retry=True)
+    ).same_body_as is None
 
 
 # -- a database that is not to be had
