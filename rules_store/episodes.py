@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from rules_store import cursors
 from rules_store.core import StoreCore
 from rules_store.errors import UnknownEpisode, UnknownNamespace
@@ -52,7 +54,8 @@ class EpisodeOperations(StoreCore):
         )
         if request_id is not None:
             request_id = clean(request_id)
-        async with self._database.write(hurried=True) as connection:
+
+        async def begin(connection: AsyncConnection) -> Begun:
             if namespace not in self._namespaces:
                 if namespace not in await rules.namespace_names(connection):
                     raise UnknownNamespace(namespace)
@@ -72,6 +75,8 @@ class EpisodeOperations(StoreCore):
                 raise ValueError(f"there is an episode {episode_id!r} already")
             return Begun(episode_id, first, same_body)
 
+        return await self._database.transact(begin, hurried=True)
+
     async def finish_episode(
         self,
         episode_id: str,
@@ -89,7 +94,8 @@ class EpisodeOperations(StoreCore):
         An episode that is finished already stays as it is. Raises UnknownEpisode.
         """
         now = self._clock()
-        async with self._database.write() as connection:
+
+        async def finish(connection: AsyncConnection) -> None:
             namespace = await episodes.finish(
                 connection,
                 episode_id,
@@ -106,6 +112,8 @@ class EpisodeOperations(StoreCore):
             await rules.add_exposures(connection, namespace, exposures)
             if job_payload is not None:
                 await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
+
+        await self._database.transact(finish)
 
     async def get_episode(self, episode_id: str) -> Episode:
         """Raises UnknownEpisode."""
