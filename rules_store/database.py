@@ -6,10 +6,9 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -17,7 +16,6 @@ from sqlalchemy import (
     Engine,
     Insert,
     Table,
-    create_engine,
     event,
     make_url,
     text,
@@ -36,6 +34,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from rules_store import jsontext
+from rules_store.direct import DirectWriter
 from rules_store.errors import StoreUnavailable
 from rules_store.types import StoreOptions
 
@@ -60,13 +59,8 @@ class Database:
             self._writes = _engine(self.url, options, 1)
             _set_up_sqlite(self._reads.sync_engine, "BEGIN", options.busy_timeout)
             _set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", _POLL)
-            self._direct = create_engine(
-                self.url.set(drivername="sqlite+pysqlite"),
-                json_serializer=jsontext.dumps,
-                json_deserializer=jsontext.loads,
-            )
-            _set_up_sqlite(self._direct, "BEGIN IMMEDIATE", _POLL)
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="episodes")
+            self._direct = DirectWriter(self.url)
+            _set_up_sqlite(self._direct.engine, "BEGIN IMMEDIATE", _POLL)
         self._turn = asyncio.Lock()
         self._queue: dict[asyncio.Timeout, float] = {}
 
@@ -78,8 +72,7 @@ class Database:
         await self._reads.dispose()
         await self._writes.dispose()
         if self.is_sqlite:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._direct.dispose)
-            self._thread.shutdown(wait=False)
+            await self._direct.close()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -124,23 +117,7 @@ class Database:
         patience = options.begin_timeout if hurried else options.busy_timeout
         async with self._writers_turn(patience):
             with _translated():
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._thread, self._inline, work, patience)
-
-    def _inline(
-        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], patience: float
-    ) -> T:
-        with (
-            self._direct.connect().execution_options(patience=patience) as connection,
-            connection.begin(),
-        ):
-            running = work(cast(AsyncConnection, _Inline(connection)))
-            try:
-                running.send(None)
-            except StopIteration as done:
-                return cast(T, done.value)
-            running.close()
-            raise RuntimeError("a transaction may wait for SQL only")
+                return await self._direct.run(work, patience)
 
     @asynccontextmanager
     async def _writers_turn(self, patience: float) -> AsyncIterator[None]:
@@ -227,24 +204,6 @@ def _engine(url: URL, options: StoreOptions, connections: int) -> AsyncEngine:
         raise StoreUnavailable(
             f"The database driver {driver!r} is not installed: pip install {driver}."
         ) from error
-
-
-class _Inline:
-    """The part of an AsyncConnection that the repository uses, over a plain connection: its
-    coroutines end without ever being suspended."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.dialect = connection.dialect
-
-    async def execute(self, *arguments: Any) -> Any:
-        return self._connection.execute(*arguments)
-
-    async def scalar(self, *arguments: Any) -> Any:
-        return self._connection.scalar(*arguments)
-
-    async def scalars(self, *arguments: Any) -> Any:
-        return self._connection.scalars(*arguments)
 
 
 def _set_up_sqlite(engine: Engine, begin: str, busy_timeout: float) -> None:

@@ -9,6 +9,7 @@ which is what makes vLLM and llama.cpp abort the generation.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,9 +22,10 @@ from app.exceptions import (
     ModelNotFound,
     UpstreamError,
     UpstreamRejected,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.trajectory import Message
+from app.trajectory import Cost, Message
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, events_of, read_all
@@ -170,9 +172,11 @@ class Upstream:
         background: bool = False,
     ) -> tuple[dict[str, Any] | None, Completion]:
         """Tries the schema, then the schema without patterns, then the prompt alone; what works
-        is remembered. The answer goes through a tolerant parser in every case."""
+        is remembered. A fault of the server costs one more try, without patterns. The answer goes
+        through a tolerant parser in every case."""
+        fault: UpstreamError | None = None
+        level = self.capabilities.schema_level
         while True:
-            level = self.capabilities.schema_level
             asked = dict(params)
             if level > 0:
                 sent = schema if level == 2 else without_patterns(schema)
@@ -185,8 +189,20 @@ class Upstream:
             except UpstreamRejected as error:
                 if level == 0 or error.status not in (400, 422) or is_context_overflow(error):
                     raise
-                self.capabilities.schema_level = min(self.capabilities.schema_level, level - 1)
+                level -= 1
+                self.capabilities.schema_level = min(self.capabilities.schema_level, level)
                 continue
+            except (UpstreamUnavailable, UpstreamTimeout):
+                raise
+            except UpstreamError as error:
+                # vLLM's grammar engine fails on some patterns, now and then: once more without.
+                if level < 2 or fault is not None:
+                    raise fault or error from None
+                fault, level = error, 1
+                continue
+            if fault is not None:
+                cost = completion.cost + Cost(calls=1)
+                completion = dataclasses.replace(completion, cost=cost)
             return parse_object(completion.text, schema), completion
 
     async def count_tokens(self, model: str, text: str, *, seconds: float = 1.0) -> int | None:

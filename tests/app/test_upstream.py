@@ -824,3 +824,31 @@ async def test_a_background_call_of_the_client_waits_for_an_open_relay(
     assert (await learning).text
     assert len(up.chats) == 2
     await client.close()
+
+
+async def test_a_fault_of_the_grammar_costs_one_try_without_patterns(
+    upstream: ScriptedUpstream,
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"rule": {"type": "string", "pattern": "^[a-z]+$"}},
+        "required": ["rule"],
+    }
+    upstream.enqueue(Reply.error(500, "Internal server error"), Reply.of_json({"rule": "add"}))
+    client = Upstream(upstream.base_url)
+    try:
+        found, completion = await client.structured("scripted-model", [MESSAGE], schema, {})
+        assert found == {"rule": "add"}
+        assert completion.cost.calls == 2
+        sent = [str(call.body["response_format"]) for call in upstream.chats]
+        assert ["pattern" in each for each in sent] == [True, False]
+        # Not remembered: another schema may be fine.
+        assert client.capabilities.schema_level == 2
+        upstream.enqueue(Reply.error(500, "broken"), Reply.error(500, "still broken"))
+        with pytest.raises(UpstreamError, match=r"^broken$"):
+            await client.structured("scripted-model", [MESSAGE], schema, {})
+    finally:
+        await client.close()
+
+
+MESSAGE = {"role": "user", "content": "Say it as JSON."}

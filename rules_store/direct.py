@@ -1,0 +1,75 @@
+"""Whole SQLite transactions in one visit to a thread, for the writes that a client waits for.
+
+Through the async driver every statement is up to four visits, each of which waits for the
+interpreter. The same repository code runs here: its coroutines wait for SQL only, so over a plain
+connection they end without ever being suspended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store import jsontext
+
+T = TypeVar("T")
+
+
+class DirectWriter:
+    """One connection in one thread; the caller sees to it that writers take turns."""
+
+    def __init__(self, url: URL) -> None:
+        self.engine = create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            json_serializer=jsontext.dumps,
+            json_deserializer=jsontext.loads,
+        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+
+    async def run(
+        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], patience: float
+    ) -> T:
+        """`patience`: seconds to wait for another process's write."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._transact, work, patience)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.engine.dispose)
+        self._thread.shutdown(wait=False)
+
+    def _transact(
+        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], patience: float
+    ) -> T:
+        with (
+            self.engine.connect().execution_options(patience=patience) as connection,
+            connection.begin(),
+        ):
+            running = work(cast(AsyncConnection, _Plain(connection)))
+            try:
+                running.send(None)
+            except StopIteration as done:
+                return cast(T, done.value)
+            running.close()
+            raise RuntimeError("a transaction may wait for SQL only")
+
+
+class _Plain:
+    """The part of an AsyncConnection that the repository uses, over a plain connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.dialect = connection.dialect
+
+    async def execute(self, *arguments: Any) -> Any:
+        return self._connection.execute(*arguments)
+
+    async def scalar(self, *arguments: Any) -> Any:
+        return self._connection.scalar(*arguments)
+
+    async def scalars(self, *arguments: Any) -> Any:
+        return self._connection.scalars(*arguments)
