@@ -14,6 +14,9 @@ from tests.fakes import HashEmbedder, ScriptedUpstream
 
 pytest_plugins = ["tests.engine_fixture"]
 
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
 _LOOPBACK = ("127.", "localhost", "::1", "0.0.0.0")
 
 

@@ -6,14 +6,10 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from tests.compat.helpers import script_loop
 from tests.fakes import ScriptedUpstream
 from tests.gateway import Gateway, running_gateway
-
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
-settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
