@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.fakes import HashEmbedder, ScriptedUpstream
 
