@@ -176,9 +176,9 @@ class StoreCore:
             self._index = fresh
 
     async def parity(self) -> Parity:
-        """The index against SQL, for /readyz."""
-        await self.catch_up()
+        """The index against SQL, for /readyz; both as of one moment, whoever writes meanwhile."""
         async with self._database.read() as connection:
+            await self._follow(connection)
             last = await events.last_id(connection)
             stored, unembedded = await embeddings.count_indexable(
                 connection, self.embedding_model, self._index.dimension
