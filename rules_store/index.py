@@ -89,6 +89,8 @@ class RuleIndex:
     def __init__(self, dimension: int | None = None) -> None:
         self.dimension = dimension
         self.last_event = 0
+        # One query is searched faster by one thread than a team of threads is woken.
+        faiss.omp_set_num_threads(1)
         self._entries: dict[int, Entry] = {}
         self._shelves: dict[ShelfKey, Any] = {}
 
