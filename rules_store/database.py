@@ -181,6 +181,12 @@ def parse_url(url: str) -> URL:
     backend = parsed.get_backend_name()
     if backend not in _DRIVERS:
         raise StoreUnavailable(f"Databases of the kind {backend!r} are not supported.")
+    if backend == "sqlite" and parsed.drivername not in (backend, _DRIVERS[backend]):
+        # Said before the file is made that nothing would then use.
+        driver = parsed.get_driver_name()
+        raise StoreUnavailable(
+            f"The database driver {driver!r} is not installed: write sqlite:///PATH."
+        )
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise StoreUnavailable("The database URL names no file: write sqlite:///PATH.")
     if parsed.drivername == backend:
