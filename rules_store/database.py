@@ -82,19 +82,14 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def write(self, *, hurried: bool = False) -> AsyncIterator[AsyncConnection]:
-        """One transaction, committed at the end of the block. Raises StoreUnavailable.
-
-        `hurried` gives up on a database that is stuck after `begin_timeout` instead of
-        `busy_timeout`.
-        """
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, committed at the end of the block. Raises StoreUnavailable."""
         if not self.is_sqlite:
             with _translated():
                 async with self._writes.begin() as connection:
                     yield connection
             return
-        options = self._options
-        patience = options.begin_timeout if hurried else options.busy_timeout
+        patience = self._options.busy_timeout
         async with self._writers_turn(patience):
             with _translated():
                 async with self._writes.connect() as connection:
@@ -108,10 +103,11 @@ class Database:
         """`work` in one transaction, for writes that a client waits for. Raises StoreUnavailable.
 
         `work` may await SQL and nothing else. On SQLite it is one visit to a thread; through the
-        async driver every statement is up to four.
+        async driver every statement is up to four. `hurried` gives up on an SQLite file that is
+        stuck after `begin_timeout` instead of `busy_timeout`.
         """
         if not self.is_sqlite:
-            async with self.write(hurried=hurried) as connection:
+            async with self.write() as connection:
                 return await work(connection)
         options = self._options
         patience = options.begin_timeout if hurried else options.busy_timeout

@@ -35,8 +35,9 @@ class Closing:
         not kept, so that the client's retry counts as the first."""
         obstacle = call.obstacle or (None if complete else "answer_incomplete")
         skipped = self._why_not(call, steered, obstacle, sampled=True)
-        observation = observe(call, steered)
-        job = {"observation": observation_to_json(observation)} if skipped is None else None
+        job = None
+        if skipped is None:
+            job = {"observation": observation_to_json(observe(call, steered))}
         kept = answer if complete else None
         await self._finish(call, steered, kept, self._trace(call, steered, cost), skipped, job)
 
