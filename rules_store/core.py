@@ -58,6 +58,7 @@ class StoreCore:
         self._index = RuleIndex(dimension)
         self._snapshot_event = 0
         self._namespaces: set[str] = set()
+        self._creating = asyncio.Lock()
         # Held while events are read and applied: an older view of a rule must not be applied
         # after a newer one.
         self._following = asyncio.Lock()

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,7 +101,7 @@ class Database:
     async def transact(
         self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], *, hurried: bool = False
     ) -> T:
-        """`work` in one transaction, for writes that a client waits for. Raises StoreUnavailable.
+        """`work` in one transaction. Raises StoreUnavailable.
 
         `work` may await SQL and nothing else. On SQLite it is one visit to a thread; through the
         async driver every statement is up to four. `hurried` gives up on an SQLite file that is
@@ -151,10 +152,17 @@ class Database:
             )
 
 
-def insert_unless_there(connection: AsyncConnection, table: Table, **values: Any) -> Insert:
-    """INSERT that does nothing (rowcount 0) where a unique constraint is hit."""
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return make(table).values(**values).on_conflict_do_nothing()
+def insert_unless_there(connection: AsyncConnection, table: Table) -> Insert:
+    """INSERT of the values it is executed with, which does nothing (rowcount 0) where a unique
+    constraint is hit."""
+    return _insert_unless_there(connection.dialect.name, table)
+
+
+@cache
+def _insert_unless_there(dialect: str, table: Table) -> Insert:
+    # Building a statement costs more than running it, so one is built a table.
+    make = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return make(table).on_conflict_do_nothing()
 
 
 def insert_or_add(connection: AsyncConnection, table: Table, **values: int | str) -> Insert:

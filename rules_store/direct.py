@@ -1,7 +1,7 @@
-"""Whole SQLite transactions in one visit to a thread, for the writes that a client waits for.
+"""Whole SQLite transactions in one visit to a thread.
 
 Through the async driver every statement is up to four visits, each of which waits for the
-interpreter. The same repository code runs here: its coroutines wait for SQL only, so over a plain
+interpreter, and on a busy event loop the file stays locked all that time. The same repository code runs here: its coroutines wait for SQL only, so over a plain
 connection they end without ever being suspended.
 """
 

@@ -135,5 +135,8 @@ class EpisodeOperations(StoreCore):
     async def sweep_interrupted(self, older_than: timedelta) -> int:
         """Marks pending episodes without a job as skipped('interrupted'); returns how many."""
         now = self._clock()
-        async with self._database.write() as connection:
+
+        async def sweep(connection: AsyncConnection) -> int:
             return await episodes.sweep(connection, now - older_than, now)
+
+        return await self._database.transact(sweep)

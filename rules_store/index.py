@@ -170,9 +170,11 @@ class RuleIndex:
         shelf = self._shelves.get(key)
         if shelf is None or k < 1 or shelf.ntotal == 0:
             return []
+        found = _nearest(shelf, query, k)
+        vectors = shelf.reconstruct_batch(np.array([2 * seq for seq, _ in found], dtype=np.int64))
         return [
-            Candidate(self._hit(seq, similarity), shelf.reconstruct(2 * seq))
-            for seq, similarity in _nearest(shelf, query, k)
+            Candidate(self._hit(seq, similarity), vector)
+            for (seq, similarity), vector in zip(found, vectors, strict=True)
         ]
 
     def has_active(self, namespace: str) -> bool:

@@ -40,7 +40,8 @@ class LearningOperations(StoreCore):
         unique to the worker process.
         """
         now = self._clock()
-        async with self._database.write() as connection:
+
+        async def claim(connection: AsyncConnection) -> Job | None:
             while True:
                 job = await jobs.next_due(connection, now, episode_id)
                 if job is None:
@@ -65,13 +66,18 @@ class LearningOperations(StoreCore):
             )
             return taken
 
+        return await self._database.transact(claim)
+
     async def heartbeat(self, job: Job) -> None:
         """Renews the lease. Raises LeaseLost."""
         now = self._clock()
         until = now + timedelta(seconds=self.options.lease)
-        async with self._database.write() as connection:
+
+        async def renew(connection: AsyncConnection) -> None:
             if not await jobs.renew(connection, job, until, now):
                 raise LeaseLost(job.id)
+
+        await self._database.transact(renew)
 
     async def skip_job(
         self,
@@ -83,7 +89,8 @@ class LearningOperations(StoreCore):
     ) -> None:
         """Nothing to learn: job done, episode skipped with this reason. Raises LeaseLost."""
         now = self._clock()
-        async with self._database.write() as connection:
+
+        async def skip(connection: AsyncConnection) -> None:
             await self._held(connection, job)
             await self._spend(connection, job.namespace, spend)
             await jobs.set_state(connection, job.id, JobState.DONE, now)
@@ -91,11 +98,14 @@ class LearningOperations(StoreCore):
                 connection, job.episode_id, now, EpisodeStatus.SKIPPED, clean(reason), trace or {}
             )
 
+        await self._database.transact(skip)
+
     async def retry_job(self, job: Job, error: str, *, spend: Spend = NO_SPEND) -> bool:
         """Puts it back with a growing delay; False when that was the last attempt and job and
         episode are failed now. Raises LeaseLost."""
         now = self._clock()
-        async with self._database.write() as connection:
+
+        async def put_back(connection: AsyncConnection) -> bool:
             await self._held(connection, job)
             await self._spend(connection, job.namespace, spend)
             if job.attempts >= self.options.max_attempts:
@@ -113,6 +123,8 @@ class LearningOperations(StoreCore):
             )
             return True
 
+        return await self._database.transact(put_back)
+
     async def fail_job(
         self,
         job: Job,
@@ -122,18 +134,24 @@ class LearningOperations(StoreCore):
         spend: Spend = NO_SPEND,
     ) -> None:
         """Gives up: job and episode failed with this reason. Raises LeaseLost."""
-        async with self._database.write() as connection:
+
+        async def fail(connection: AsyncConnection) -> None:
             await self._held(connection, job)
             await self._spend(connection, job.namespace, spend)
             await self._give_up(connection, job, reason, trace or {})
 
+        await self._database.transact(fail)
+
     async def release_job(self, job: Job) -> None:
         """Puts it back at once, the attempt not counted (draining). Raises LeaseLost."""
-        async with self._database.write() as connection:
+
+        async def release(connection: AsyncConnection) -> None:
             await self._held(connection, job)
             await jobs.set_state(
                 connection, job.id, JobState.PENDING, self._clock(), attempts=job.attempts - 1
             )
+
+        await self._database.transact(release)
 
     async def job_counts(self) -> dict[JobState, int]:
         """Every state, with 0 where there is no job."""
@@ -273,8 +291,11 @@ class LearningOperations(StoreCore):
     # -- budget
 
     async def record_spend(self, namespace: str, spend: Spend) -> None:
-        async with self._database.write() as connection:
+
+        async def add(connection: AsyncConnection) -> None:
             await self._spend(connection, namespace, spend)
+
+        await self._database.transact(add)
 
     async def spend_last_hour(self, namespace: str) -> Spend:
         """What learning cost in this namespace within the last 60 minutes."""

@@ -22,11 +22,17 @@ class RuleQueries(StoreCore):
         if name in self._namespaces:
             return
         now = self._clock()
-        async with self._change() as connection:
+
+        async def create(connection: AsyncConnection) -> None:
+            await self._database.order_events(connection)
             if await rules.insert_namespace(connection, name, now):
                 await events.append(
                     connection, now, name, "namespace.created", actor=actor, reason="first use"
                 )
+
+        async with self._creating:
+            if name not in self._namespaces:
+                await self._database.transact(create, hurried=True)
         self._namespaces.add(name)
 
     async def namespace_exists(self, name: str) -> bool:

@@ -1,4 +1,7 @@
-"""Who is asking: the application's state and the two kinds of keys."""
+"""Who is asking: the application's state and the two kinds of keys.
+
+Coroutines, though they wait for nothing: FastAPI sends plain functions to a thread, each time.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from app.exceptions import AuthenticationFailed, NotAllowed
 from app.state import AppState
 
 
-def app_state(request: Request) -> AppState:
+async def app_state(request: Request) -> AppState:
     state: AppState = request.app.state.ttcl
     return state
 
@@ -19,7 +22,7 @@ def app_state(request: Request) -> AppState:
 State = Annotated[AppState, Depends(app_state)]
 
 
-def client_key(request: Request, state: State) -> None:
+async def client_key(request: Request, state: State) -> None:
     """A client's key, where keys are configured. Raises `AuthenticationFailed`."""
     known = [key.get_secret_value() for key in state.settings.api_keys]
     if not known:
@@ -29,7 +32,7 @@ def client_key(request: Request, state: State) -> None:
         raise AuthenticationFailed("Incorrect API key provided")
 
 
-def admin_key(request: Request, state: State) -> None:
+async def admin_key(request: Request, state: State) -> None:
     """The admin key. Raises `AuthenticationFailed`, or `NotAllowed` for a client's key."""
     given = _bearer(request)
     if _among(given, [state.admin_key]):

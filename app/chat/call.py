@@ -91,6 +91,11 @@ class Steered:
     duplicate: bool = False
     hits: tuple[RuleHit, ...] = ()
     degraded: list[str] = field(default_factory=list)
+    sent: list[Message] | None = None
+    """The conversation with the rules block in it, once it was put together."""
+
+    def drop_rules(self) -> None:
+        self.hits, self.sent = (), None
 
     def headers(self) -> dict[str, str]:
         headers = {"X-TTCL-Mode": self.mode.value}

@@ -83,7 +83,7 @@ class Closing:
         # Images are the client's data and large; the conversation around them is not kept either.
         sent = None
         if not has_images(call.messages):
-            sent = self._steering.messages(call, steered.hits)
+            sent = self._steering.messages(call, steered)
         return {
             "messages_sent": sent,
             "rules_injected": hits_to_json(steered.hits),

@@ -87,7 +87,7 @@ class InlineExploration:
         observation = observe(call, steered)
         exploration = await self._loop.explore(observation)
         if RULES_DROPPED in exploration.problems:
-            steered.hits = ()
+            steered.drop_rules()
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
         chosen = exploration.selection.chosen

@@ -80,14 +80,13 @@ class Relay:
             error = error_from(response.status_code, content, retry_after(response))
             if not (steered.hits and is_context_overflow(error)):
                 raise error
-            steered.hits = ()
+            steered.drop_rules()
             self._steering.degrade(steered, RULES_DROPPED)
 
     def _body(self, call: ChatCall, steered: Steered) -> bytes:
         if not steered.hits:
             return call.raw if call.verbatim else orjson.dumps(call.body)
-        messages = self._steering.messages(call, steered.hits)
-        return orjson.dumps({**call.body, "messages": messages})
+        return orjson.dumps({**call.body, "messages": self._steering.messages(call, steered)})
 
     async def _relayed(
         self,

@@ -13,7 +13,6 @@ from app.steer.injector import inject
 from app.steer.retriever import Retriever
 from app.templates import PromptLibrary
 from app.trajectory import Message, Mode
-from rules_store.types import RuleHit
 
 
 class Steering:
@@ -36,7 +35,11 @@ class Steering:
     async def steer(self, call: ChatCall) -> Steered:
         """Never fails for a broken store or embedder: the answer then goes out unsteered."""
         mode = Mode.STEER if call.obstacle is not None else call.mode
-        opened, retrieval = await asyncio.gather(
+        # The embedding first: it takes longest, and the episode is begun meanwhile.
+        retrieval, opened = await asyncio.gather(
+            self._retriever.retrieve(
+                call.namespace, call.question, call.max_positive, call.max_negative
+            ),
             self._recorder.open(
                 namespace=call.namespace,
                 mode=mode,
@@ -45,9 +48,6 @@ class Steering:
                 request_id=call.client_request_id,
                 raw=call.raw,
                 is_retry=call.is_retry,
-            ),
-            self._retriever.retrieve(
-                call.namespace, call.question, call.max_positive, call.max_negative
             ),
         )
         steered = Steered(mode, opened.id, opened.recorded, opened.duplicate)
@@ -74,5 +74,9 @@ class Steering:
             steered.degraded.append(reason)
             self._metrics.degraded.labels(reason).inc()
 
-    def messages(self, call: ChatCall, hits: tuple[RuleHit, ...]) -> list[Message]:
-        return inject(call.messages, render_block(self._prompts, call.domain, hits))
+    def messages(self, call: ChatCall, steered: Steered) -> list[Message]:
+        """The conversation as it goes upstream, with the rules block in it."""
+        if steered.sent is None:
+            block = render_block(self._prompts, call.domain, steered.hits)
+            steered.sent = inject(call.messages, block)
+        return steered.sent

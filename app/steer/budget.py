@@ -38,21 +38,28 @@ class TokenCounter:
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; an estimate where the upstream can't or doesn't tell in time."""
-        return list(await asyncio.gather(*(self._one(model, text) for text in texts)))
+        unknown = [text for text in texts if (model, text) not in self._known]
+        if len(unknown) > 1:
+            await asyncio.gather(*(self._ask(model, text) for text in unknown))
+        elif unknown:
+            await self._ask(model, unknown[0])
+        return [self._count(model, text) for text in texts]
 
-    async def _one(self, model: str, text: str) -> int:
+    def _count(self, model: str, text: str) -> int:
         key = (model, text)
         known = self._known.get(key)
-        if known is not None:
-            self._known.move_to_end(key)
-            return known
+        if known is None:
+            return estimate(text)
+        self._known.move_to_end(key)
+        return known
+
+    async def _ask(self, model: str, text: str) -> None:
         counted = await self._upstream.count_tokens(model, text, seconds=COUNT_TIMEOUT)
         if counted is None:
-            return estimate(text)
-        self._known[key] = counted
+            return
+        self._known[(model, text)] = counted
         while len(self._known) > self._size:
             self._known.popitem(last=False)
-        return counted
 
 
 def estimate(text: str) -> int:

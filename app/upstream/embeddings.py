@@ -11,7 +11,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, repeat
+from functools import partial
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,13 +79,13 @@ class CachedEmbedder:
         self._cache: OrderedDict[bytes, Vectors] = OrderedDict()
         self._cache_size = cache_size
         self._waiting: dict[str, asyncio.Future[Vectors]] = {}
-        self._wake = asyncio.Event()
+        self._busy = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Load the model in the background; `ready` tells when it is there."""
-        self._task = asyncio.create_task(self._run(), name="embedder")
+        self._task = asyncio.create_task(self._load_model(), name="embedder")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -100,69 +101,83 @@ class CachedEmbedder:
             raise EmbeddingFailed(self.failure)
         if not texts:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
-        rows = await asyncio.gather(*(self._one(text) for text in texts))
-        return np.stack(rows)
+        rows = [self._row(text) for text in texts]
+        self._next_batch()
+        # Shielded: a client that hangs up must not cancel a vector that another one waits for.
+        return np.stack(
+            [row if isinstance(row, np.ndarray) else await asyncio.shield(row) for row in rows]
+        )
 
-    async def _one(self, text: str) -> Vectors:
-        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    def _row(self, text: str) -> Vectors | asyncio.Future[Vectors]:
+        """The vector of a text where it is known, else what brings it with the next batch."""
+        key = _key(text)
         cached = self._cache.get(key)
         if cached is not None:
             self._cache.move_to_end(key)
             return cached
         future = self._waiting.get(text)
         if future is None:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting[text] = future
-            self._wake.set()
-        # Shielded: a client that hangs up must not cancel a vector that another one waits for.
-        vector = await asyncio.shield(future)
-        self._cache[key] = vector
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
-        return vector
+            future = self._waiting[text] = asyncio.get_running_loop().create_future()
+        return future
 
-    async def _run(self) -> None:
+    async def _load_model(self) -> None:
         loop = asyncio.get_running_loop()
         for pause in chain((1.0, 2.0, 5.0, 10.0), repeat(30.0)):
             try:
-                self._encode = await loop.run_in_executor(self._thread, self._load)
-                probe = unit(await loop.run_in_executor(self._thread, self._encode, ["warm up"]))
+                encode = await loop.run_in_executor(self._thread, self._load)
+                probe = unit(await loop.run_in_executor(self._thread, encode, ["warm up"]))
                 break
             except Exception as error:
                 self.failure = f"the embedding model {self.name} can't be loaded: {error}"
                 self._fail_waiting(self.failure)
                 await asyncio.sleep(pause)
         self.dimension = int(probe.shape[1])
+        self._encode = encode
         self.failure = None
         self.ready = True
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                await self._batch(loop)
+        self._next_batch()
 
     def _fail_waiting(self, reason: str) -> None:
         for future in self._waiting.values():
             _fail(future, reason)
         self._waiting.clear()
 
-    async def _batch(self, loop: asyncio.AbstractEventLoop) -> None:
-        assert self._encode is not None
-        taken = dict(list(self._waiting.items())[: self.max_batch])
+    def _next_batch(self) -> None:
+        """Hands what waits to the thread, unless that is at work."""
+        if self._busy or not self._waiting or self._encode is None or not self.ready:
+            return
+        self._busy = True
+        taken = dict(islice(self._waiting.items(), self.max_batch))
+        # Handed over at once, not by a task: the thread then works before the event loop's next
+        # callbacks compete with it for the interpreter.
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._encode, list(taken))
+        work.add_done_callback(partial(self._done, taken))
+
+    def _done(self, taken: dict[str, asyncio.Future[Vectors]], work: asyncio.Future[Any]) -> None:
+        self._busy = False
         reason = CLOSED
         try:
-            vectors = unit(await loop.run_in_executor(self._thread, self._encode, list(taken)))
+            vectors = unit(work.result())
             if len(vectors) != len(taken):
                 raise EmbeddingFailed(f"{len(vectors)} vectors came for {len(taken)} texts")
-            for future, vector in zip(taken.values(), vectors, strict=True):
+            for (text, future), vector in zip(taken.items(), vectors, strict=True):
+                self._cache[_key(text)] = vector
                 if not future.done():
                     future.set_result(vector)
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        except asyncio.CancelledError:
+            pass  # the thread was closed before it began
         except Exception as error:
             reason = f"embedding failed: {error}"
-        finally:
-            for text, future in taken.items():
-                self._waiting.pop(text, None)
-                _fail(future, reason)
+        for text, future in taken.items():
+            self._waiting.pop(text, None)
+            _fail(future, reason)
+        self._next_batch()
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _fail(future: asyncio.Future[Vectors], reason: str) -> None:

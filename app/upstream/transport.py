@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from http.cookiejar import CookieJar
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,16 @@ forwarded_headers: ContextVar[Mapping[str, str]] = ContextVar(
 """Sent with every upstream call that is made for one request, its id among them."""
 
 
+class _NoCookies(CookieJar):
+    """Many clients share this connection: one's session cookie is not another's."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        pass
+
+    def add_cookie_header(self, request: Any) -> None:
+        pass
+
+
 class Transport:
     """`base_url` ends in /v1; times are in seconds. `availability`: see `app.upstream.client`."""
 
@@ -35,9 +46,11 @@ class Transport:
         availability: Callable[[], str | None],
     ) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._base_url = base_url
+        self._urls: dict[str, httpx.URL] = {}
         self._http = httpx.AsyncClient(
-            base_url=base_url,
             headers=headers,
+            cookies=_NoCookies(),
             timeout=httpx.Timeout(timeout, connect=connect_timeout, pool=connect_timeout),
             # A proxy of the environment must not stand before a server on this machine.
             trust_env=not is_loopback(httpx.URL(base_url).host),
@@ -53,6 +66,13 @@ class Transport:
     async def post(self, url: str, body: dict[str, Any], seconds: float) -> httpx.Response:
         """One plain call, not retried. Raises `httpx.HTTPError`."""
         return await self._http.post(url, json=body, timeout=seconds)
+
+    def _url(self, path: str) -> httpx.URL:
+        # Parsed once: it takes longer than most of what else is done for a request.
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = httpx.URL(self._base_url + path)
+        return url
 
     async def send(
         self,
@@ -75,7 +95,9 @@ class Transport:
             down = self._availability()
             if down is not None:
                 raise UpstreamUnavailable(down, status=503, retry_after=2)
-            request = self._http.build_request(method, path, content=body, headers=sent, **extra)
+            request = self._http.build_request(
+                method, self._url(path), content=body, headers=sent, **extra
+            )
             try:
                 response = await self._http.send(request, stream=stream)
             except httpx.TimeoutException as error:

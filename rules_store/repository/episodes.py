@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
@@ -16,6 +16,24 @@ from rules_store.types import Episode, EpisodeFilter, EpisodeStatus
 INTERRUPTED = "interrupted"
 _UNCLAIMED: dict[str, Any] = {"request_id": None, "body_hash": None}
 """A request that got no answer leaves its id free: its retry is to be learned from."""
+_FINISH = (
+    update(episodes)
+    .where(
+        episodes.c.id == bindparam("finished"),
+        # A sweep may have taken a slow request for a lost one.
+        (episodes.c.status == EpisodeStatus.PENDING)
+        | ((episodes.c.status == EpisodeStatus.SKIPPED) & (episodes.c.reason == INTERRUPTED)),
+    )
+    .values(
+        status=bindparam("new_status"),
+        reason=bindparam("new_reason"),
+        answer=bindparam("new_answer"),
+        trace=bindparam("new_trace"),
+        updated_at=bindparam("at"),
+    )
+    .returning(episodes.c.namespace)
+)
+_FINISH_UNANSWERED = _FINISH.values(**_UNCLAIMED)
 
 
 async def insert_episode(
@@ -25,24 +43,23 @@ async def insert_episode(
     body_hash: str | None,
 ) -> bool:
     """False when its request id (or its own id) is taken."""
-    statement = insert_unless_there(
-        connection,
-        episodes,
-        id=episode.id,
-        namespace=episode.namespace,
-        mode=episode.mode,
-        status=episode.status,
-        reason=episode.reason,
-        question=episode.question,
-        answer=episode.answer,
-        model=episode.model,
-        request_id=request_id,
-        body_hash=body_hash,
-        trace=episode.trace,
-        created_at=episode.created_at,
-        updated_at=episode.updated_at,
-    )
-    return (await connection.execute(statement)).rowcount == 1
+    values = {
+        "id": episode.id,
+        "namespace": episode.namespace,
+        "mode": episode.mode,
+        "status": episode.status,
+        "reason": episode.reason,
+        "question": episode.question,
+        "answer": episode.answer,
+        "model": episode.model,
+        "request_id": request_id,
+        "body_hash": body_hash,
+        "trace": episode.trace,
+        "created_at": episode.created_at,
+        "updated_at": episode.updated_at,
+    }
+    statement = insert_unless_there(connection, episodes)
+    return (await connection.execute(statement, values)).rowcount == 1
 
 
 async def id_of_request(connection: AsyncConnection, namespace: str, request_id: str) -> str | None:
@@ -86,25 +103,16 @@ async def finish(
     trace: dict[str, Any],
 ) -> str | None:
     """The namespace of the episode; None when it was not open any more."""
-    statement = (
-        update(episodes)
-        .where(
-            episodes.c.id == episode_id,
-            # A sweep may have taken a slow request for a lost one.
-            (episodes.c.status == EpisodeStatus.PENDING)
-            | ((episodes.c.status == EpisodeStatus.SKIPPED) & (episodes.c.reason == INTERRUPTED)),
-        )
-        .values(
-            status=status,
-            reason=reason,
-            answer=answer,
-            trace=trace,
-            updated_at=at,
-            **(_UNCLAIMED if answer is None else {}),
-        )
-        .returning(episodes.c.namespace)
-    )
-    namespace: str | None = await connection.scalar(statement)
+    values = {
+        "finished": episode_id,
+        "new_status": status,
+        "new_reason": reason,
+        "new_answer": answer,
+        "new_trace": trace,
+        "at": at,
+    }
+    statement = _FINISH_UNANSWERED if answer is None else _FINISH
+    namespace: str | None = await connection.scalar(statement, values)
     return namespace
 
 

@@ -12,6 +12,8 @@ from rules_store.database import insert_or_add
 from rules_store.tables import jobs, learn_spend
 from rules_store.types import Job, JobState, Spend
 
+_INSERT = insert(jobs)
+
 
 async def insert_job(
     connection: AsyncConnection,
@@ -20,18 +22,17 @@ async def insert_job(
     payload: dict[str, Any],
     at: datetime,
 ) -> None:
-    await connection.execute(
-        insert(jobs).values(
-            episode_id=episode_id,
-            namespace=namespace,
-            state=JobState.PENDING,
-            attempts=0,
-            not_before=at,
-            payload=payload,
-            created_at=at,
-            updated_at=at,
-        )
-    )
+    values = {
+        "episode_id": episode_id,
+        "namespace": namespace,
+        "state": JobState.PENDING,
+        "attempts": 0,
+        "not_before": at,
+        "payload": payload,
+        "created_at": at,
+        "updated_at": at,
+    }
+    await connection.execute(_INSERT, values)
 
 
 async def next_due(

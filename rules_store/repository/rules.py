@@ -6,13 +6,21 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
 from rules_store.jsontext import clean
 from rules_store.tables import identity, namespaces, rules
 from rules_store.types import Polarity, Rule, RuleFilter, RuleState
+
+_EXPOSED = (
+    update(rules)
+    .where(
+        rules.c.namespace == bindparam("space"), rules.c.id.in_(bindparam("ids", expanding=True))
+    )
+    .values(exposures=rules.c.exposures + 1)
+)
 
 
 async def identity_of_store(connection: AsyncConnection) -> str:
@@ -24,8 +32,8 @@ async def identity_of_store(connection: AsyncConnection) -> str:
 
 async def insert_namespace(connection: AsyncConnection, name: str, at: datetime) -> bool:
     """False when it was there."""
-    statement = insert_unless_there(connection, namespaces, name=name, created_at=at)
-    return (await connection.execute(statement)).rowcount == 1
+    statement = insert_unless_there(connection, namespaces)
+    return (await connection.execute(statement, {"name": name, "created_at": at})).rowcount == 1
 
 
 async def namespace_names(connection: AsyncConnection) -> list[str]:
@@ -107,11 +115,7 @@ async def add_exposures(
     connection: AsyncConnection, namespace: str, rule_ids: Sequence[str]
 ) -> None:
     if rule_ids:
-        await connection.execute(
-            update(rules)
-            .where(rules.c.namespace == namespace, rules.c.id.in_(rule_ids))
-            .values(exposures=rules.c.exposures + 1)
-        )
+        await connection.execute(_EXPOSED, {"space": namespace, "ids": list(rule_ids)})
 
 
 async def page(
