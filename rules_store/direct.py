@@ -1,8 +1,9 @@
 """Whole SQLite transactions in one visit to a thread.
 
 Through the async driver every statement is up to four visits, each of which waits for the
-interpreter, and on a busy event loop the file stays locked all that time. The same repository code runs here: its coroutines wait for SQL only, so over a plain
-connection they end without ever being suspended.
+interpreter, and on a busy event loop the file stays locked all that time. The same repository code
+runs here: its coroutines wait for SQL only, so over a plain connection they end without ever being
+suspended.
 """
 
 from __future__ import annotations

@@ -11,9 +11,11 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -65,6 +68,8 @@ namespaces = Table(
     metadata,
     Column("name", String(128), primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("frozen", Boolean, nullable=False, server_default=false()),
+    Column("settings", JSON, nullable=False, server_default="{}"),
 )
 
 rules = Table(
@@ -170,4 +175,48 @@ learn_spend = Table(
     Column("minute", Integer, primary_key=True, autoincrement=False),  # since the epoch
     Column("calls", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
+)
+
+# `hash`: SHA-256 of a secret of 256 random bits. `shown`: its first characters, to tell keys apart.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("shown", String(32), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("namespaces", JSON, nullable=False),
+    Column("permissions", JSON, nullable=False),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_day", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+key_spend = Table(
+    "key_spend",
+    metadata,
+    Column("key_id", ForeignKey("api_keys.id"), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # since the epoch
+    Column("requests", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+)
+
+# `key` is the client's own: the same one for the same episode is counted once.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("episode_id", ForeignKey("episodes.id"), nullable=False),
+    Column("namespace", String(128), nullable=False),
+    Column("source", String(16), nullable=False),  # client | label | verifier
+    Column("score", Float),
+    Column("label", Text),
+    Column("comment", Text),
+    Column("key", String(256)),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("episode_id", "key"),
+    sqlite_autoincrement=True,
 )

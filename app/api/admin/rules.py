@@ -1,30 +1,23 @@
-"""`/admin/v1`: rules, episodes and stats, for whoever holds the admin key."""
+"""`/admin/v1/rules`: what was learned, read and changed."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.api.dependencies import AdminKey, State
+from app.api.admin.common import Cursor, Limit, Namespace, known_namespace, vectors_of
+from app.api.dependencies import State
 from app.api.schemas import (
     RuleCreate,
     RulePatch,
     RuleRestore,
     VersionedWrite,
-    episode_shape,
     event_shape,
     list_shape,
     rule_shape,
 )
-from app.exceptions import NotFound
-from app.settings import NAMESPACE_PATTERN
-from app.state import AppState
-from app.upstream.embeddings import EmbeddingFailed
 from rules_store.types import (
-    EpisodeFilter,
-    EpisodeStatus,
     NewRule,
     Polarity,
     RuleFilter,
@@ -32,11 +25,7 @@ from rules_store.types import (
     Vectors,
 )
 
-router = APIRouter(prefix="/admin/v1", dependencies=[AdminKey])
-
-Limit = Annotated[int, Query(ge=1, le=500)]
-Cursor = Annotated[str | None, Query(max_length=500)]
-Namespace = Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)]
+router = APIRouter()
 
 
 @router.get("/rules", summary="List rules, newest first")
@@ -51,7 +40,7 @@ async def list_rules(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
-    await _known_namespace(state, namespace)
+    await known_namespace(state, namespace)
     where = RuleFilter(
         namespace=namespace,
         polarity=polarity,
@@ -66,7 +55,7 @@ async def list_rules(
 
 @router.post("/rules", status_code=201, summary="Write a rule by hand")
 async def create_rule(body: RuleCreate, state: State) -> dict[str, Any]:
-    vectors = await _vectors(state, body.text, body.trigger)
+    vectors = await vectors_of(state, body.text, body.trigger)
     await state.store.ensure_namespace(body.namespace, actor=body.actor)
     new = NewRule(
         namespace=body.namespace,
@@ -90,7 +79,7 @@ async def get_rule(rule_id: str, state: State) -> dict[str, Any]:
 @router.patch("/rules/{rule_id}", summary="Change a rule's text, trigger or domain")
 async def patch_rule(rule_id: str, body: RulePatch, state: State) -> dict[str, Any]:
     await state.store.get_rule(rule_id)
-    vectors = await _vectors(state, body.text, body.trigger)
+    vectors = await vectors_of(state, body.text, body.trigger)
     rule = await state.store.patch_rule(
         rule_id,
         text=body.text,
@@ -120,7 +109,7 @@ async def restore_rule(rule_id: str, body: RuleRestore, state: State) -> dict[st
     vectors = Vectors()
     if body.version is not None:
         old = await state.store.rule_at_version(rule_id, body.version)
-        vectors = await _vectors(state, old.text, old.trigger)
+        vectors = await vectors_of(state, old.text, old.trigger)
     rule = await state.store.restore_rule(
         rule_id,
         version=body.version,
@@ -130,52 +119,3 @@ async def restore_rule(rule_id: str, body: RuleRestore, state: State) -> dict[st
         reason=body.reason,
     )
     return rule_shape(rule)
-
-
-@router.get("/episodes", summary="List episodes, newest first")
-async def list_episodes(
-    state: State,
-    namespace: Namespace = None,
-    status: EpisodeStatus | None = None,
-    mode: Annotated[str | None, Query(pattern="^(steer|explore)$")] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> dict[str, Any]:
-    await _known_namespace(state, namespace)
-    where = EpisodeFilter(namespace=namespace, status=status, mode=mode)
-    page = await state.store.list_episodes(where, limit=limit, cursor=cursor)
-    return list_shape(page, [episode_shape(episode, full=False) for episode in page.items])
-
-
-@router.get("/episodes/{episode_id}", summary="One episode with its full trace")
-async def get_episode(episode_id: str, state: State) -> dict[str, Any]:
-    return episode_shape(await state.store.get_episode(episode_id), full=True)
-
-
-@router.get("/stats", summary="Counts of rules, episodes and jobs, and the index against SQL")
-async def stats(state: State) -> dict[str, Any]:
-    return {
-        "object": "stats",
-        **asdict(await state.store.stats()),
-        "index": asdict(await state.store.parity()),
-    }
-
-
-async def _known_namespace(state: AppState, namespace: str | None) -> None:
-    if namespace is not None and not await state.store.namespace_exists(namespace):
-        raise NotFound(
-            f"There is no namespace '{namespace}'", param="namespace", code="namespace_not_found"
-        )
-
-
-async def _vectors(state: AppState, text: str | None, trigger: str | None) -> Vectors:
-    """Vectors of what is given. While the embedder is down the rule is written without; the
-    background brings them later."""
-    texts = [part for part in (text, trigger) if part]
-    if not texts or not state.embedder.ready:
-        return Vectors()
-    try:
-        rows = list(await state.embedder.embed(texts))
-    except EmbeddingFailed:
-        return Vectors()
-    return Vectors(text=rows.pop(0) if text else None, trigger=rows.pop(0) if trigger else None)

@@ -1,0 +1,44 @@
+"""`/admin/v1/episodes` and `/admin/v1/stats`: what happened."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
+from app.api.dependencies import State
+from app.api.schemas import episode_shape, list_shape
+from rules_store.types import EpisodeFilter, EpisodeStatus
+
+router = APIRouter()
+
+
+@router.get("/episodes", summary="List episodes, newest first")
+async def list_episodes(
+    state: State,
+    namespace: Namespace = None,
+    status: EpisodeStatus | None = None,
+    mode: Annotated[str | None, Query(pattern="^(steer|explore)$")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    await known_namespace(state, namespace)
+    where = EpisodeFilter(namespace=namespace, status=status, mode=mode)
+    page = await state.store.list_episodes(where, limit=limit, cursor=cursor)
+    return list_shape(page, [episode_shape(episode, full=False) for episode in page.items])
+
+
+@router.get("/episodes/{episode_id}", summary="One episode with its full trace")
+async def get_episode(episode_id: str, state: State) -> dict[str, Any]:
+    return episode_shape(await state.store.get_episode(episode_id), full=True)
+
+
+@router.get("/stats", summary="Counts of rules, episodes and jobs, and the index against SQL")
+async def stats(state: State) -> dict[str, Any]:
+    return {
+        "object": "stats",
+        **asdict(await state.store.stats()),
+        "index": asdict(await state.store.parity()),
+    }
