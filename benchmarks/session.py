@@ -100,7 +100,7 @@ async def run(
     except NotFound as error:
         raise ConfigurationError(f"task {task.name}: domain: {error.message}") from error
     async with AsyncExitStack() as stack:
-        graders = Graders()
+        graders = Graders(task.bertscore)
         stack.push_async_callback(graders.close)
         items, left_out = await read_gold(questions, graders)
         if backend is not None:

@@ -53,6 +53,13 @@ class Sample(_Strict):
     answer: str
 
 
+class BertScoreModel(_Strict):
+    """The encoder of BERTScore, by hub name or folder, and the layer whose output is compared."""
+
+    model: str = "roberta-large"
+    layer: int = Field(17, ge=1)
+
+
 class TaskFile(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     version: int = Field(ge=1)
@@ -68,6 +75,7 @@ class TaskFile(_Strict):
     """Prompt pack."""
     kind: Kind = Kind.CLOSED
     grader: str
+    bertscore: BertScoreModel = BertScoreModel()
     max_tokens: int = Field(1024, ge=1)
     """Limit of every answer, in every arm."""
 

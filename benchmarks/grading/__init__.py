@@ -14,6 +14,7 @@ from benchmarks.grading.base import Gold, Grade, Grader, UnreadableGold
 from benchmarks.grading.math import MathGrader
 from benchmarks.grading.overlap import BertScoreGrader, RougeGrader
 from benchmarks.grading.text import ChoiceGrader, ExactGrader
+from benchmarks.taskfile import BertScoreModel
 
 __all__ = ["Gold", "Grade", "Grader", "Graders", "UnreadableGold"]
 
@@ -21,7 +22,8 @@ __all__ = ["Gold", "Grade", "Grader", "Graders", "UnreadableGold"]
 class Graders:
     """The graders of a run by name, made when first needed; `close()` ends math-verify's worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, bertscore: BertScoreModel | None = None) -> None:
+        self._bertscore = bertscore or BertScoreModel()
         self._equivalence = Equivalence()
         self._made: dict[str, Grader] = {}
 
@@ -45,5 +47,5 @@ class Graders:
             case "rouge":
                 return RougeGrader()
             case "bertscore":
-                return BertScoreGrader()
+                return BertScoreGrader(self._bertscore.model, self._bertscore.layer)
         raise KeyError(name)

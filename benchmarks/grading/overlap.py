@@ -50,12 +50,17 @@ class RougeGrader:
 
 
 class BertScoreGrader:
-    """F1 of BERTScore (extra `bertscore`); the model is loaded at the first text."""
+    """F1 of BERTScore (extra `bertscore`); the model is loaded at the first text.
+
+    `model` is a hub name or a folder, `layer` the one whose output is compared; the defaults of
+    `TaskFile` are those of the authors for English. Not rescaled: values of two models are not
+    comparable.
+    """
 
     name = "bertscore"
     graded = True
 
-    def __init__(self) -> None:
+    def __init__(self, model: str, layer: int) -> None:
         try:
             import bert_score
         except ImportError as error:
@@ -63,6 +68,7 @@ class BertScoreGrader:
                 "the grader bertscore needs the package bert-score: pip install 'ttcl[bertscore]'"
             ) from error
         self._module = bert_score
+        self._model, self._layer = model, layer
         self._scorer: Any = None
 
     async def read(self, gold: str, question: str) -> _Reference:
@@ -70,9 +76,18 @@ class BertScoreGrader:
 
     def _measure(self, gold: str, text: str) -> float:
         if self._scorer is None:
-            self._scorer = self._module.BERTScorer(lang="en")
+            self._scorer = self._load()
         _, _, f1 = self._scorer.score([text], [gold])
         return min(1.0, max(0.0, float(f1[0])))
+
+    def _load(self) -> Any:
+        try:
+            return self._module.BERTScorer(model_type=self._model, num_layers=self._layer)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"BERTScore's model {self._model} can't be loaded: name a folder or a hub name "
+                "that can be reached (bertscore.model in the task's file)"
+            ) from error
 
 
 def _reference(gold: str) -> str:

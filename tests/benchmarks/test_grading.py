@@ -9,11 +9,13 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from app.exceptions import ConfigurationError
+from app.upstream.embeddings import packaged_model
 from benchmarks.data import load_questions
 from benchmarks.grading import Graders, UnreadableGold
 from benchmarks.grading.math import shape
 from benchmarks.grading.overlap import sentences
-from benchmarks.taskfile import load_task, shipped_tasks
+from benchmarks.taskfile import BertScoreModel, load_task, shipped_tasks
 
 PAIRS = yaml.safe_load(Path(__file__).with_name("grading_pairs.yaml").read_text(encoding="utf-8"))
 OPTIONS = "Which number is prime? (A) 51 (B) 57 (C) 59 (D) 63"
@@ -127,3 +129,27 @@ async def test_rouge_lsum_takes_each_sentence_by_itself(graders: Graders) -> Non
 
 def test_sentences_are_split_on_both_kinds_of_ends() -> None:
     assert sentences("One. Two!\nThree? four 3.5 m.") == "One.\nTwo!\nThree? four 3.5 m."
+
+
+async def test_bertscore_with_a_model_of_ones_own() -> None:
+    made = Graders(BertScoreModel(model=packaged_model(), layer=6))
+    gold = await made.get("bertscore").read("The cat sat on the mat.", "Where was the cat?")
+    same, near, far = [
+        (await gold.grade(text)).score
+        for text in (
+            "The cat sat on the mat.",
+            "A cat was sitting on the mat.",
+            "Interest rates rose again.",
+        )
+    ]
+    assert same == pytest.approx(1.0, abs=1e-5)
+    assert same > near > far
+    await made.close()
+
+
+async def test_a_bertscore_model_that_is_not_there_is_one_sentence() -> None:
+    made = Graders(BertScoreModel(model="./nowhere", layer=6))
+    gold = await made.get("bertscore").read("The cat sat on the mat.", "Where was the cat?")
+    with pytest.raises(ConfigurationError, match=r"./nowhere can't be loaded"):
+        await gold.grade("On the mat.")
+    await made.close()
