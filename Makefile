@@ -16,7 +16,7 @@ DEV_STAMP := $(VENV)/.dev-$(RECIPE)
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-vllm lint format bench-serving clean
+.PHONY: help setup run demo test browser test-vllm lint format bench-serving clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,10 @@ demo: $(RUN_STAMP) ## A dozen questions in explore mode, as a table (DATA=file.j
 
 test: $(DEV_STAMP) ## Every test that needs no extra server
 	$(BIN)/python -m pytest -m 'not vllm'
+
+browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu; as root or with sudo)
+	command -v chromium || (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends chromium)
 
 test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
 	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm
