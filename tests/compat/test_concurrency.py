@@ -5,21 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.compat.helpers import ask, script_majority
+from tests.e2e.service import service
 from tests.fakes import Reply, ScriptedUpstream, instance_of, is_distiller, is_tutor, schema_of
-from tests.gateway import ADMIN_KEY, CLIENT_KEY, NO_TLS, Gateway, running_gateway
+from tests.gateway import NO_TLS, Gateway, running_gateway
 
 # Words without a number in them: a rule with the question's numbers is refused.
 SUBJECTS = [
@@ -101,66 +95,21 @@ async def test_25_fifty_clients_lose_nothing_and_cross_nothing() -> None:
         check_index_parity(gateway, 2 * len(SUBJECTS) + 1)
 
 
-@contextmanager
-def gateway_process(upstream: ScriptedUpstream, folder: Path, port: int) -> Iterator[Any]:
-    """`ttcl serve` in a process of its own, on a data folder that outlives it."""
-    keep = {k: v for k, v in os.environ.items() if not k.startswith("TTCL_")}
-    environment = {
-        **keep,
-        "TTCL_UPSTREAM_BASE_URL": upstream.base_url,
-        "TTCL_EMBEDDING_BASE_URL": upstream.base_url,
-        "TTCL_EMBEDDING_MODEL": "hash-384",
-        "TTCL_DATA_DIR": str(folder),
-        "TTCL_API_KEYS": CLIENT_KEY,
-        "TTCL_ADMIN_API_KEY": ADMIN_KEY,
-        "TTCL_STUDENTS": "2",
-        "TTCL_LEARN_CONCURRENCY": "4",
-        "TTCL_JOB_LEASE": "1",
-        "TTCL_PORT": str(port),
-    }
-    log = folder / "serve.log"
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"],
-            cwd=Path(__file__).parents[2],
-            env=environment,
-            stdout=sink,
-            stderr=sink,
-        )
-    try:
-        deadline = time.monotonic() + 40
-        while True:
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < deadline, log.read_text()[-2000:]
-            try:
-                ready = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2, verify=NO_TLS)
-                if ready.status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.05)
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(15)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 async def test_25_kill_9_while_learning_applies_each_job_once(tmp_path) -> None:
-    port = free_port()
-    gateway = Gateway(f"http://127.0.0.1:{port}")
     with ScriptedUpstream() as upstream:
+        where = {
+            "upstream_base_url": upstream.base_url,
+            "embedding_base_url": upstream.base_url,
+            "embedding_model": "hash-384",
+            "students": "2",
+            "learn_concurrency": "4",
+            "job_lease": "1",
+        }
         script_learning(upstream)
         slow = Reply("\\boxed{7}", delay=0.05)
         upstream.when(lambda body: body.get("temperature") == 0.7, slow)
         upstream.default = Reply("\\boxed{9}")
-        with gateway_process(upstream, tmp_path, port) as process:
+        with service(tmp_path, **where) as (gateway, process):
             bodies = [
                 ask("steer", question=question_about(s), ttcl={"namespace": "killed"})
                 for s in SUBJECTS[:20]
@@ -171,7 +120,7 @@ async def test_25_kill_9_while_learning_applies_each_job_once(tmp_path) -> None:
             await upstream.until(lambda: sum(is_distiller(c.body) for c in upstream.chats) >= 3)
             os.kill(process.pid, signal.SIGKILL)
             process.wait(10)
-        with gateway_process(upstream, tmp_path, port):
+        with service(tmp_path, **where) as (gateway, _):
             for answer in answers:
                 episode = answer.headers["x-ttcl-episode"]
                 settled = await asyncio.to_thread(gateway.settled, episode, 30)
