@@ -1,4 +1,4 @@
-"""Opaque cursors: the sequence number after which a listing goes on."""
+"""Opaque cursors: the place after which a listing goes on, which is one number or several."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from rules_store.errors import InvalidCursor
 from rules_store.types import Page
 
 _T = TypeVar("_T")
+_LARGEST = 2**31 - 1
 
 
-def encode(kind: str, seq: int) -> str:
-    return base64.urlsafe_b64encode(f"{kind}:{seq}".encode()).decode().rstrip("=")
+Place = tuple[int, ...]
+"""What a listing is ordered by, of its last item; its sequence number comes last."""
+
+
+def encode(kind: str, *place: int) -> str:
+    plain = f"{kind}:{'.'.join(map(str, place))}"
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
 def decode(kind: str, cursor: str | None) -> int | None:
     """The sequence number, None for the first page. Raises InvalidCursor."""
+    place = decode_place(kind, cursor, 1)
+    return None if place is None else place[0]
+
+
+def decode_place(kind: str, cursor: str | None, numbers: int) -> Place | None:
+    """So many numbers, None for the first page. Raises InvalidCursor."""
     if cursor is None:
         return None
     try:
@@ -25,10 +37,16 @@ def decode(kind: str, cursor: str | None) -> int | None:
         plain = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise InvalidCursor from error
-    found, _, seq = plain.partition(":")
-    if found != kind or not seq.isascii() or not seq.isdigit() or len(seq) > 18:
+    found, _, place = plain.partition(":")
+    parts = place.split(".")
+    if found != kind or len(parts) != numbers:
         raise InvalidCursor
-    return int(seq)
+    if not all(part.isascii() and part.isdigit() and len(part) <= 10 for part in parts):
+        raise InvalidCursor
+    numbers_found = tuple(map(int, parts))
+    if max(numbers_found) > _LARGEST:  # PostgreSQL refuses to compare an integer with it
+        raise InvalidCursor
+    return numbers_found
 
 
 def page(kind: str, found: list[tuple[int, _T]], total: int, limit: int) -> Page:
@@ -39,4 +57,15 @@ def page(kind: str, found: list[tuple[int, _T]], total: int, limit: int) -> Page
         items=[item for _, item in shown],
         total=total,
         next_cursor=encode(kind, shown[-1][0]) if more and shown else None,
+    )
+
+
+def page_of_places(kind: str, found: list[tuple[Place, _T]], total: int, limit: int) -> Page:
+    """As `page`, of a listing that is ordered by more than sequence numbers."""
+    shown = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[item for _, item in shown],
+        total=total,
+        next_cursor=encode(kind, *shown[-1][0]) if more and shown else None,
     )

@@ -11,7 +11,7 @@ from rules_store import cursors
 from rules_store.core import StoreCore
 from rules_store.errors import UnknownRule, VersionConflict
 from rules_store.repository import episodes, events, jobs, rules
-from rules_store.types import EVERY_RULE, Event, Page, Rule, RuleFilter, RuleState, Stats
+from rules_store.types import EVERY_RULE, Event, Page, Rule, RuleFilter, RuleSort, RuleState, Stats
 
 
 class RuleQueries(StoreCore):
@@ -48,13 +48,20 @@ class RuleQueries(StoreCore):
     # -- reading
 
     async def list_rules(
-        self, where: RuleFilter = EVERY_RULE, *, limit: int = 50, cursor: str | None = None
+        self,
+        where: RuleFilter = EVERY_RULE,
+        *,
+        sort: RuleSort = RuleSort.NEWEST,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page:
-        """Rules, newest first. Raises InvalidCursor."""
-        before = cursors.decode("rules", cursor)
+        """Rules in this order. A cursor goes with the order it was given out for.
+        Raises InvalidCursor."""
+        kind = f"rules-{sort.value}"
+        after = cursors.decode_place(kind, cursor, rules.place_length(sort))
         async with self._database.read() as connection:
-            found, total = await rules.page(connection, where, limit + 1, before)
-        return cursors.page("rules", found, total, limit)
+            found, total = await rules.page(connection, where, limit + 1, after, sort)
+        return cursors.page_of_places(kind, found, total, limit)
 
     async def get_rule(self, rule_id: str) -> Rule:
         """Raises UnknownRule."""
@@ -66,6 +73,16 @@ class RuleQueries(StoreCore):
         async with self._database.read() as connection:
             await find(connection, rule_id)
             return await events.of_rule(connection, rule_id)
+
+    async def rule_history(
+        self, rule_id: str, *, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """Events of the rule, newest first. Raises UnknownRule, InvalidCursor."""
+        before = cursors.decode("history", cursor)
+        async with self._database.read() as connection:
+            await find(connection, rule_id)
+            found, total = await events.page_of_rule(connection, rule_id, limit + 1, before)
+        return cursors.page("history", found, total, limit)
 
     async def rule_at_version(self, rule_id: str, version: int) -> Rule:
         """The rule with the text, trigger and domain it had at `version`. Raises UnknownRule."""

@@ -4,48 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rules_store.states import EpisodeStatus as EpisodeStatus
+from rules_store.states import JobState as JobState
+from rules_store.states import Polarity as Polarity
+from rules_store.states import Pruning as Pruning
+from rules_store.states import RuleSort as RuleSort
+from rules_store.states import RuleState as RuleState
+
 Vector = NDArray[np.float32]
 """One embedding, shape (dimension,). The store normalises to unit length what it is given."""
-
-
-class Polarity(StrEnum):
-    POSITIVE = "positive"
-    NEGATIVE = "negative"
-
-
-class RuleState(StrEnum):
-    CANDIDATE = "candidate"
-    ACTIVE = "active"
-    QUARANTINED = "quarantined"
-    RETIRED = "retired"
-
-
-class EpisodeStatus(StrEnum):
-    PENDING = "pending"
-    LEARNING = "learning"
-    LEARNED = "learned"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-
-
-class JobState(StrEnum):
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class Pruning(StrEnum):
-    """How the `paper` policy makes room at capacity."""
-
-    FIFO = "fifo"
-    SIMILARITY = "similarity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +142,13 @@ class RuleFilter:
     text: str | None = None
     """Substring of text or trigger in any case (on SQLite: of ASCII letters)."""
     source_episode: str | None = None
+    created_after: datetime | None = None
+    """Aware; this moment and later."""
+    created_before: datetime | None = None
+    """Aware; earlier than this moment."""
+    min_exposures: int | None = None
+    max_exposures: int | None = None
+    min_frequency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,19 @@ async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Event]:
     return [_event(row) for row in await connection.execute(statement)]
 
 
+async def page_of_rule(
+    connection: AsyncConnection, rule_id: str, limit: int, before: int | None
+) -> tuple[list[tuple[int, Event]], int]:
+    """Up to `limit` events with an id below `before`, newest first; and the total."""
+    own = events.c.rule_id == rule_id
+    total = await connection.scalar(select(func.count()).select_from(events).where(own))
+    statement = select(events).where(own).order_by(events.c.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(events.c.id < before)
+    rows = await connection.execute(statement)
+    return [(row.id, _event(row)) for row in rows], total or 0
+
+
 async def last_id(connection: AsyncConnection) -> int:
     return (await connection.scalar(select(func.max(events.c.id)))) or 0
 

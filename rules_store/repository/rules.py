@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store.cursors import Place
 from rules_store.database import insert_unless_there
 from rules_store.jsontext import clean
 from rules_store.tables import identity, namespaces, rules
-from rules_store.types import Polarity, Rule, RuleFilter, RuleState
+from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState
 
 _EXPOSED = (
     update(rules)
@@ -119,19 +120,47 @@ async def add_exposures(
 
 
 async def page(
-    connection: AsyncConnection, where: RuleFilter, limit: int, before: int | None
-) -> tuple[list[tuple[int, Rule]], int]:
-    """Up to `limit` rules with a sequence number below `before`, newest first; and the total."""
-    condition = and_(true(), *_conditions(where))
+    connection: AsyncConnection,
+    where: RuleFilter,
+    limit: int,
+    after: Place | None = None,
+    sort: RuleSort = RuleSort.NEWEST,
+) -> tuple[list[tuple[Place, Rule]], int]:
+    """Up to `limit` rules that come after a place in this order; and the total."""
+    condition = and_(true(), *conditions(where))
     total = await connection.scalar(select(func.count()).select_from(rules).where(condition))
-    statement = select(rules).where(condition).order_by(rules.c.seq.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(rules.c.seq < before)
+    statement = select(rules).where(condition).order_by(*_ORDERS[sort]).limit(limit)
+    if after is not None:
+        statement = statement.where(_AFTER[sort](after))
     rows = await connection.execute(statement)
-    return [(row.seq, rule_of(row)) for row in rows], total or 0
+    return [(_place(sort, row), rule_of(row)) for row in rows], total or 0
 
 
-def _conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
+_ORDERS: dict[RuleSort, tuple[ColumnElement[Any], ...]] = {
+    RuleSort.NEWEST: (rules.c.seq.desc(),),
+    RuleSort.OLDEST: (rules.c.seq.asc(),),
+    RuleSort.USED: (rules.c.exposures.desc(), rules.c.seq.desc()),
+}
+_AFTER: dict[RuleSort, Callable[[Place], ColumnElement[bool]]] = {
+    RuleSort.NEWEST: lambda place: rules.c.seq < place[0],
+    RuleSort.OLDEST: lambda place: rules.c.seq > place[0],
+    RuleSort.USED: lambda place: or_(
+        rules.c.exposures < place[0],
+        and_(rules.c.exposures == place[0], rules.c.seq < place[1]),
+    ),
+}
+
+
+def place_length(sort: RuleSort) -> int:
+    """How many numbers tell a place in this order."""
+    return len(_ORDERS[sort])
+
+
+def _place(sort: RuleSort, row: Row[Any]) -> Place:
+    return (row.exposures, row.seq) if sort is RuleSort.USED else (row.seq,)
+
+
+def conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
     for column, value in (
         (rules.c.namespace, where.namespace),
         (rules.c.polarity, where.polarity),
@@ -141,6 +170,18 @@ def _conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
     ):
         if value is not None:
             yield column == value
+    for column, least, most in (
+        (rules.c.exposures, where.min_exposures, where.max_exposures),
+        (rules.c.frequency, where.min_frequency, None),
+    ):
+        if least is not None:
+            yield column >= least
+        if most is not None:
+            yield column <= most
+    if where.created_after is not None:
+        yield rules.c.created_at >= where.created_after
+    if where.created_before is not None:
+        yield rules.c.created_at < where.created_before
     if where.text:
         part = clean(where.text)
         yield or_(
