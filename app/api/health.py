@@ -25,6 +25,12 @@ async def healthz() -> dict[str, str]:
 async def readyz(state: State) -> JSONResponse:
     """503 while the upstream can't answer. A broken store or embedder leaves the service able to
     answer, unsteered: 200 with `degraded` naming it."""
+    body = await readiness(state)
+    return JSONResponse(body, status_code=503 if body["status"] == "unavailable" else 200)
+
+
+async def readiness(state: AppState) -> dict[str, Any]:
+    """`status` (ready | degraded | unavailable), `degraded` (names) and each check."""
     upstream = await _upstream(state)
     checks = {
         "upstream": upstream,
@@ -34,8 +40,7 @@ async def readyz(state: State) -> JSONResponse:
     }
     degraded = [name for name, check in checks.items() if not check["ok"]]
     status = "unavailable" if not upstream["ok"] else "degraded" if degraded else "ready"
-    body = {"status": status, "degraded": degraded, "checks": checks}
-    return JSONResponse(body, status_code=503 if status == "unavailable" else 200)
+    return {"status": status, "degraded": degraded, "checks": checks}
 
 
 @router.get("/metrics", summary="Prometheus metrics")
