@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from app.ids import IdSource
 from app.trajectory import Mode
 from app.worker import LearningWorker
 from rules_store.errors import StoreError
@@ -45,6 +45,7 @@ class Recorder:
         self._store = store
         self._worker = worker
         self._policy = policy
+        self._new_id = IdSource()
 
     async def open(
         self,
@@ -58,7 +59,7 @@ class Recorder:
         is_retry: bool,
     ) -> Opened:
         """Never raises for a broken store. A namespace comes into being with its first request."""
-        episode_id = f"ep_{uuid.uuid4().hex}"
+        episode_id = f"ep_{self._new_id()}"
         try:
             await self._store.ensure_namespace(namespace)
             begun = await self._store.begin_episode(
@@ -78,15 +79,23 @@ class Recorder:
         return Opened(episode_id, recorded=True, duplicate=duplicate)
 
     def why_not(
-        self, opened: Opened, *, wanted: bool | None, obstacle: str | None, sampled: bool
+        self,
+        opened: Opened,
+        *,
+        wanted: bool | None,
+        allowed: bool,
+        obstacle: str | None,
+        sampled: bool,
     ) -> str | None:
         """The reason why nothing is learned from a request; None when it is to be learned from.
 
-        `wanted`: the request's own `ttcl.learn`. `obstacle`: what stands in the way of exploring.
+        `wanted`: the request's own `ttcl.learn`. `allowed`: whether its key may learn. `obstacle`: what stands in the way of exploring.
         `sampled`: whether the sampling rate applies (an exploration that was paid for is kept).
         """
         if wanted is False or not self._policy.enabled:
             return "learning_off"
+        if not allowed:
+            return "key_may_not_learn"
         if opened.duplicate:
             return "duplicate_request"
         if obstacle is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import render
 from app.exceptions import PayloadTooLarge
+from app.ids import IdSource
 
 REQUEST_ID = "x-request-id"
 _ACCEPTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
@@ -20,6 +20,7 @@ class RequestId:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._new_id = IdSource()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -27,7 +28,7 @@ class RequestId:
             return
         given = Headers(scope=scope).get(REQUEST_ID)
         accepted = given if given and _ACCEPTABLE.match(given) else None
-        request_id = accepted or f"req_{uuid.uuid4().hex}"
+        request_id = accepted or f"req_{self._new_id()}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["client_request_id"] = accepted
