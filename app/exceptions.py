@@ -10,6 +10,7 @@
     ├── NotFound                    404 not_found_error
     │   └── ModelNotFound           404 model_not_found
     ├── Conflict                    409 conflict_error
+    ├── TooManyRequests             429 rate_limit_error          (retry_after in seconds)
     ├── Overloaded                  503 overloaded                (retry_after in seconds)
     └── UpstreamError               the model server failed
         ├── UpstreamRejected        its own 4xx, body kept
@@ -103,6 +104,12 @@ class Conflict(TTCLError):
     status = 409
     type = "conflict_error"
     code = "conflict"
+
+
+class TooManyRequests(TTCLError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class Overloaded(TTCLError):

@@ -22,6 +22,7 @@ from app.chat.service import ChatService
 from app.chat.steering import Steering
 from app.exceptions import ConfigurationError, TTCLError
 from app.explore.explorer import ExplorerOptions
+from app.keys import KeyRing
 from app.loop import Loop, LoopOptions
 from app.metrics import Metrics
 from app.recorder import LearnPolicy, Recorder
@@ -215,6 +216,7 @@ async def _build(
     return AppState(
         settings=settings,
         admin_key=admin_key,
+        keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
         store=store,
         upstream=upstream,
         embedder=embedder,

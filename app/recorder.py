@@ -89,8 +89,9 @@ class Recorder:
     ) -> str | None:
         """The reason why nothing is learned from a request; None when it is to be learned from.
 
-        `wanted`: the request's own `ttcl.learn`. `allowed`: whether its key may learn. `obstacle`: what stands in the way of exploring.
-        `sampled`: whether the sampling rate applies (an exploration that was paid for is kept).
+        `wanted`: the request's own `ttcl.learn`. `allowed`: whether its key may learn.
+        `obstacle`: what stands in the way of exploring. `sampled`: whether the sampling rate
+        applies (an exploration that was paid for is kept).
         """
         if wanted is False or not self._policy.enabled:
             return "learning_off"

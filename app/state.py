@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.chat.closing import Closing
 from app.chat.service import ChatService
+from app.keys import KeyRing
 from app.metrics import Metrics
 from app.settings import Settings
 from app.steer.retriever import Retriever
@@ -20,6 +21,7 @@ from rules_store.store import RuleStore
 class AppState:
     settings: Settings
     admin_key: str
+    keys: KeyRing
     store: RuleStore
     upstream: Upstream
     embedder: Embedder

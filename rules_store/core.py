@@ -13,10 +13,11 @@ from typing import Self
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import migrate, snapshot
+from rules_store.clients import ApiKey
 from rules_store.database import Database, parse_url, prepare_sqlite
 from rules_store.errors import StoreUnavailable
 from rules_store.index import RuleIndex, unit
-from rules_store.repository import embeddings, events, rules
+from rules_store.repository import embeddings, events, keys, rules
 from rules_store.types import (
     DEFAULT_OPTIONS,
     Candidate,
@@ -58,6 +59,7 @@ class StoreCore:
         self._index = RuleIndex(dimension)
         self._snapshot_event = 0
         self._namespaces: set[str] = set()
+        self._keys: dict[str, tuple[str, ApiKey]] = {}
         self._creating = asyncio.Lock()
         # Held while events are read and applied: an older view of a rule must not be applied
         # after a newer one.
@@ -116,6 +118,9 @@ class StoreCore:
             self._namespaces.update(await rules.namespace_names(connection))
         if not await self._load_snapshot():
             await self.rebuild()
+        async with self._database.read() as connection:
+            # After the index has a last event: what changes from here on is caught up with.
+            self._keys = await keys.by_hash(connection)
         await self.catch_up()
 
     # -- the index
@@ -198,11 +203,19 @@ class StoreCore:
                 return
             touched = events.touched(found)
             rows = await embeddings.rows_of(connection, self.embedding_model, touched)
+            of_keys = [event.kind.startswith(events.OF_KEYS) for event in found]
+            if any(of_keys):
+                self._keys = await keys.by_hash(connection)
             # From here on no await: a search sees all of these changes or none.
             for row in rows:
                 index.put(row)
             index.last_event = found[-1].id
-            self._namespaces.update(event.namespace for event in found)
+            self._namespaces.update(
+                # A key may be for a namespace that nobody has used yet.
+                event.namespace
+                for event, of_key in zip(found, of_keys, strict=True)
+                if not of_key
+            )
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[AsyncConnection]:

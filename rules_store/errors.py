@@ -5,6 +5,8 @@ StoreError
 ├── UnknownNamespace      no such namespace
 ├── UnknownRule           no such rule, or no such version of it
 ├── UnknownEpisode        no such episode
+├── UnknownKey            no such API key
+├── FeedbackConflict      the feedback's own key was used for another one
 ├── DuplicateRule         the same text is there already    (rule_id names it)
 ├── VersionConflict       the rule changed meanwhile        (current is its version)
 ├── InvalidTransition     the rule's state doesn't allow it
@@ -42,6 +44,18 @@ class UnknownEpisode(StoreError):
     def __init__(self, episode_id: str) -> None:
         super().__init__(f"There is no episode {episode_id!r}.")
         self.episode_id = episode_id
+
+
+class UnknownKey(StoreError):
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"There is no API key {key_id!r}.")
+        self.key_id = key_id
+
+
+class FeedbackConflict(StoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The key {key!r} was used for another feedback on this episode.")
+        self.key = key
 
 
 class DuplicateRule(StoreError):

@@ -181,7 +181,8 @@ learn_spend = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
     Column("name", String(128), nullable=False),
     Column("shown", String(32), nullable=False),
     Column("hash", String(64), nullable=False, unique=True),
@@ -192,6 +193,7 @@ api_keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    sqlite_autoincrement=True,
 )
 
 key_spend = Table(
@@ -214,6 +216,7 @@ feedback = Table(
     Column("source", String(16), nullable=False),  # client | label | verifier
     Column("score", Float),
     Column("label", Text),
+    Column("verified", Boolean),
     Column("comment", Text),
     Column("key", String(256)),
     Column("created_at", UtcDateTime, nullable=False),

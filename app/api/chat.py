@@ -9,15 +9,17 @@ import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.dependencies import ClientKey, State
+from app.api.dependencies import Client, State, namespace_forbidden, unknown_namespace
 from app.api.relay import ClientGone, EventStream, until_disconnect
 from app.chat.call import ChatCall
 from app.exceptions import InvalidRequest, TTCLError
+from app.keys import Caller
 from app.protocol import ChatRequest, TTCLOptions, parse_chat, parse_json, split_model
 from app.settings import NAMESPACE
 from app.state import AppState
 from app.trajectory import Mode
 from app.upstream.transport import forwarded_headers
+from rules_store.clients import Permission
 
 router = APIRouter()
 log = structlog.get_logger(__name__)
@@ -38,18 +40,17 @@ BODY_SCHEMA: dict[str, Any] = {
 @router.post(
     "/v1/chat/completions",
     summary="Answer a chat request, steered by the rules that fit it",
-    dependencies=[ClientKey],
     openapi_extra=BODY_SCHEMA,
     response_model=None,
 )
-async def chat_completions(request: Request, state: State) -> Response:
+async def chat_completions(request: Request, state: State, caller: Client) -> Response:
     started = time.perf_counter()
     raw = await request.body()
     mode = "unknown"
     status = 500
     forwarded_headers.set(_forwarded(request))
     try:
-        call = await _call(request, raw, state)
+        call = await _call(request, raw, state, caller)
         mode = call.mode.value
         response = await _respond(request, call, state)
         status = response.status_code
@@ -74,7 +75,7 @@ async def _respond(request: Request, call: ChatCall, state: AppState) -> Respons
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _call(request: Request, raw: bytes, state: AppState) -> ChatCall:
+async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -> ChatCall:
     """Everything that a request says about itself. Body beats header beats name beats default."""
     body = parse_json(raw)
     parsed = parse_chat(body)
@@ -88,21 +89,38 @@ async def _call(request: Request, raw: bytes, state: AppState) -> ChatCall:
     sent = {key: value for key, value in body.items() if key != "ttcl"}
     sent["model"] = model.id
     settings = state.settings
+    named = options.namespace or _header_namespace(request)
+    namespace = named or caller.first_namespace or settings.namespace
+    mode = options.mode or _header_mode(request) or named_mode or settings.mode
+    if not caller.reaches(namespace):
+        raise namespace_forbidden(namespace)
+    if mode is not Mode.OFF:
+        await _known(state, caller, namespace)
     return ChatCall(
+        caller=caller,
         request=parsed,
         body=sent,
         raw=raw,
         verbatim=not own and model.id == parsed.model,
         asked_model=parsed.model,
         model=model,
-        mode=options.mode or _header_mode(request) or named_mode or settings.mode,
-        namespace=options.namespace or _header_namespace(request) or settings.namespace,
+        mode=mode,
+        namespace=namespace,
         domain=domain,
         max_positive=_first(options.max_positive, settings.max_positive),
         max_negative=_first(options.max_negative, settings.max_negative),
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
+
+
+async def _known(state: AppState, caller: Caller, namespace: str) -> None:
+    """A namespace comes into being with its first request, but for a key that may not learn. The
+    configured default is as good as there. Raises `NotFound`."""
+    if caller.may(Permission.LEARN) or namespace == state.settings.namespace:
+        return
+    if not await state.store.namespace_exists(namespace):
+        raise unknown_namespace(namespace)
 
 
 def _forwarded(request: Request) -> dict[str, str]:

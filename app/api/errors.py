@@ -25,6 +25,10 @@ def from_store(error: store.StoreError) -> TTCLError:
         return NotFound(str(error), param="rule", code="rule_not_found")
     if isinstance(error, store.UnknownEpisode):
         return NotFound(str(error), param="episode", code="episode_not_found")
+    if isinstance(error, store.UnknownKey):
+        return NotFound(str(error), param="key", code="key_not_found")
+    if isinstance(error, store.FeedbackConflict):
+        return Conflict(str(error), param="key", code="feedback_conflict")
     if isinstance(error, store.InvalidCursor):
         return InvalidRequest(str(error), param="cursor")
     if isinstance(error, store.DuplicateRule | store.VersionConflict | store.InvalidTransition):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
-from app.api.dependencies import ClientKey, State
+from app.api.dependencies import State, client
 from app.exceptions import ModelNotFound
 from app.protocol import split_model
 from app.trajectory import Mode
 from app.upstream.capabilities import ModelInfo
 
-router = APIRouter(dependencies=[ClientKey])
+router = APIRouter(dependencies=[Depends(client)])
 
 LISTED = (Mode.OFF, Mode.EXPLORE)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.explore.roles import seed_of
+from app.keys import Caller
 from app.protocol import ChatRequest
 from app.steer.injector import has_images, question_of
 from app.trajectory import Cost, Message, Mode, Observation, Task
@@ -18,6 +19,7 @@ from rules_store.types import RuleHit
 class ChatCall:
     """A checked request with everything that was decided about it."""
 
+    caller: Caller
     request: ChatRequest
     body: dict[str, Any]
     """The client's fields without `ttcl`, under the upstream's model name."""

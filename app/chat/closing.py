@@ -19,6 +19,7 @@ from app.trace import (
     trajectories_to_json,
 )
 from app.trajectory import Cost
+from rules_store.clients import Permission
 
 
 class Closing:
@@ -77,7 +78,13 @@ class Closing:
     ) -> str | None:
         opened = Opened(steered.episode or "", steered.recorded, steered.duplicate)
         wanted = call.request.ttcl.learn if call.request.ttcl else None
-        return self._recorder.why_not(opened, wanted=wanted, obstacle=obstacle, sampled=sampled)
+        return self._recorder.why_not(
+            opened,
+            wanted=wanted,
+            allowed=call.caller.may(Permission.LEARN),
+            obstacle=obstacle,
+            sampled=sampled,
+        )
 
     def _trace(self, call: ChatCall, steered: Steered, cost: Cost) -> dict[str, Any]:
         # Images are the client's data and large; the conversation around them is not kept either.

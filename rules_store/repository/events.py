@@ -16,6 +16,8 @@ from rules_store.types import Event
 SYSTEM = "system"
 POLICY = "policy"
 LEARNER = "learner"
+OF_KEYS = "key."
+"""How the kinds of events about API keys begin."""
 
 
 async def append(

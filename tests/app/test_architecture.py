@@ -27,6 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "engine": set(),
     "protocol": set(),
     "metrics": set(),
+    "keys": set(),
     "logs": set(),
     "trace": set(),
     "rendering": {"upstream"},
@@ -36,6 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "recorder": {"worker"},
     "chat": {
         "explore",
+        "keys",
         "loop",
         "metrics",
         "protocol",
@@ -45,8 +47,8 @@ ARROWS: dict[str, set[str]] = {
         "trace",
         "upstream",
     },
-    "state": {"chat", "metrics", "steer", "upstream", "worker"},
-    "api": {"chat", "protocol", "state", "upstream"},
+    "state": {"chat", "keys", "metrics", "steer", "upstream", "worker"},
+    "api": {"chat", "keys", "protocol", "state", "upstream"},
 }
 """`main` builds all, `cli` and its helpers stand on top of it: they may import what they like."""
 

@@ -1,12 +1,12 @@
-"""`/admin/v1`, for whoever holds the admin key."""
+"""`/admin/v1`, for keys with `admin-read` or `admin-write`, within their namespaces."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
 from app.api.admin import episodes, rules
-from app.api.dependencies import AdminKey
+from app.api.dependencies import AdminAccess
 
-router = APIRouter(prefix="/admin/v1", dependencies=[AdminKey])
+router = APIRouter(prefix="/admin/v1", dependencies=[AdminAccess])
 for part in (rules, episodes):
     router.include_router(part.router)

@@ -20,6 +20,7 @@ def upgrade() -> None:
     op.add_column("namespaces", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
     op.create_table(
         "api_keys",
+        sa.Column("seq", sa.Integer, nullable=False),
         sa.Column("id", sa.String(64), nullable=False),
         sa.Column("name", sa.String(128), nullable=False),
         sa.Column("shown", sa.String(32), nullable=False),
@@ -31,8 +32,10 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("last_used_at", MOMENT),
         sa.Column("revoked_at", MOMENT),
-        sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
+        sa.PrimaryKeyConstraint("seq", name="pk_api_keys"),
+        sa.UniqueConstraint("id", name="uq_api_keys_id"),
         sa.UniqueConstraint("hash", name="uq_api_keys_hash"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "key_spend",
@@ -52,6 +55,7 @@ def upgrade() -> None:
         sa.Column("source", sa.String(16), nullable=False),
         sa.Column("score", sa.Float),
         sa.Column("label", sa.Text),
+        sa.Column("verified", sa.Boolean),
         sa.Column("comment", sa.Text),
         sa.Column("key", sa.String(256)),
         sa.Column("created_at", MOMENT, nullable=False),

@@ -1,0 +1,62 @@
+"""What clients, labels and verifiers said about answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.clients import Feedback, FeedbackSource
+from rules_store.database import insert_unless_there
+from rules_store.tables import feedback
+
+_OF_EPISODE = (
+    select(feedback).where(feedback.c.episode_id == bindparam("episode")).order_by(feedback.c.seq)
+)
+_OF_KEY = _OF_EPISODE.where(feedback.c.key == bindparam("given"))
+
+
+async def insert_feedback(connection: AsyncConnection, new: Feedback) -> bool:
+    """False when its key is taken for this episode."""
+    values = {
+        "id": new.id,
+        "episode_id": new.episode_id,
+        "namespace": new.namespace,
+        "source": new.source.value,
+        "score": new.score,
+        "label": new.label,
+        "verified": new.verified,
+        "comment": new.comment,
+        "key": new.key,
+        "created_at": new.created_at,
+    }
+    statement = insert_unless_there(connection, feedback)
+    return (await connection.execute(statement, values)).rowcount == 1
+
+
+async def of_key(connection: AsyncConnection, episode_id: str, key: str) -> Feedback:
+    """The feedback that came under this key; there must be one."""
+    row = (await connection.execute(_OF_KEY, {"episode": episode_id, "given": key})).one()
+    return _feedback(row)
+
+
+async def of_episode(connection: AsyncConnection, episode_id: str) -> list[Feedback]:
+    """Oldest first."""
+    rows = await connection.execute(_OF_EPISODE, {"episode": episode_id})
+    return [_feedback(row) for row in rows]
+
+
+def _feedback(row: Row[Any]) -> Feedback:
+    return Feedback(
+        id=row.id,
+        episode_id=row.episode_id,
+        namespace=row.namespace,
+        source=FeedbackSource(row.source),
+        score=row.score,
+        label=row.label,
+        verified=row.verified,
+        comment=row.comment,
+        key=row.key,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,118 @@
+"""API keys and what they have used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.clients import ApiKey, KeySpend, KeyUse, NewKey, Permission
+from rules_store.database import insert_or_add
+from rules_store.jsontext import clean
+from rules_store.tables import api_keys, key_spend
+
+_USED = (
+    update(api_keys)
+    .where(
+        api_keys.c.id == bindparam("used"),
+        # Another gateway may have seen it later.
+        or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < bindparam("at")),
+    )
+    .values(last_used_at=bindparam("at"))
+)
+
+
+async def insert_key(
+    connection: AsyncConnection, key_id: str, new: NewKey, shown: str, digest: str, at: datetime
+) -> None:
+    await connection.execute(
+        insert(api_keys).values(
+            id=key_id,
+            name=clean(new.name),
+            shown=shown,
+            hash=digest,
+            namespaces=list(new.namespaces),
+            permissions=[permission.value for permission in new.permissions],
+            requests_per_minute=new.requests_per_minute,
+            tokens_per_day=new.tokens_per_day,
+            created_at=at,
+        )
+    )
+
+
+async def update_key(connection: AsyncConnection, key: ApiKey) -> None:
+    """Writes what an operator can change of a key."""
+    await connection.execute(
+        update(api_keys)
+        .where(api_keys.c.id == key.id)
+        .values(
+            name=clean(key.name),
+            namespaces=list(key.namespaces),
+            permissions=[permission.value for permission in key.permissions],
+            requests_per_minute=key.requests_per_minute,
+            tokens_per_day=key.tokens_per_day,
+            revoked_at=key.revoked_at,
+        )
+    )
+
+
+async def by_hash(connection: AsyncConnection) -> dict[str, tuple[str, ApiKey]]:
+    """Every key, revoked ones too, with and by the SHA-256 of its secret."""
+    rows = await connection.execute(select(api_keys))
+    return {row.hash: (row.hash, _key(row)) for row in rows}
+
+
+async def find(connection: AsyncConnection, key_id: str) -> ApiKey | None:
+    row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id))).one_or_none()
+    return None if row is None else _key(row)
+
+
+async def page(
+    connection: AsyncConnection, limit: int, before: int | None
+) -> tuple[list[tuple[int, ApiKey]], int]:
+    """Up to `limit` keys with a sequence number below `before`, newest first; and the total."""
+    total = await connection.scalar(select(func.count()).select_from(api_keys))
+    statement = select(api_keys).order_by(api_keys.c.seq.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(api_keys.c.seq < before)
+    rows = await connection.execute(statement)
+    return [(row.seq, _key(row)) for row in rows], total or 0
+
+
+async def add_use(connection: AsyncConnection, uses: Sequence[KeyUse]) -> None:
+    for use in uses:
+        await connection.execute(
+            insert_or_add(
+                connection,
+                key_spend,
+                key_id=use.key_id,
+                day=use.day,
+                requests=use.requests,
+                tokens=use.tokens,
+            )
+        )
+        await connection.execute(_USED, {"used": use.key_id, "at": use.last_used_at})
+
+
+async def spend_of_day(connection: AsyncConnection, day: int) -> dict[str, KeySpend]:
+    """Key id -> what it used on that day, of the keys that used anything."""
+    rows = await connection.execute(select(key_spend).where(key_spend.c.day == day))
+    return {row.key_id: KeySpend(row.requests, row.tokens) for row in rows}
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        name=row.name,
+        shown=row.shown,
+        namespaces=tuple(row.namespaces),
+        permissions=tuple(Permission(name) for name in row.permissions),
+        requests_per_minute=row.requests_per_minute,
+        tokens_per_day=row.tokens_per_day,
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+    )
