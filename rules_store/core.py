@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -15,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store import migrate, snapshot
 from rules_store.clients import ApiKey
 from rules_store.database import Database, parse_url, prepare_sqlite
-from rules_store.errors import StoreUnavailable
+from rules_store.errors import NamespaceFrozen, StoreUnavailable
 from rules_store.index import RuleIndex, unit
-from rules_store.repository import embeddings, events, keys, rules
+from rules_store.records import DEFAULTS, Namespace, NamespaceSettings
+from rules_store.repository import embeddings, events, keys, namespaces, rules
 from rules_store.types import (
     DEFAULT_OPTIONS,
     Candidate,
@@ -58,7 +60,8 @@ class StoreCore:
         self._clock = clock
         self._index = RuleIndex(dimension)
         self._snapshot_event = 0
-        self._namespaces: set[str] = set()
+        # As of the index's last event, so that what a request asks of its namespace costs no SQL.
+        self._namespaces: dict[str, Namespace] = {}
         self._keys: dict[str, tuple[str, ApiKey]] = {}
         self._creating = asyncio.Lock()
         # Held while events are read and applied: an older view of a rule must not be applied
@@ -115,7 +118,7 @@ class StoreCore:
 
     async def _load(self) -> None:
         async with self._database.read() as connection:
-            self._namespaces.update(await rules.namespace_names(connection))
+            self._namespaces.update(await namespaces.every(connection))
         if not await self._load_snapshot():
             await self.rebuild()
         async with self._database.read() as connection:
@@ -142,6 +145,32 @@ class StoreCore:
     def has_rules(self, namespace: str) -> bool:
         """Whether `search` could find anything in this namespace; no I/O."""
         return self._index.has_active(namespace)
+
+    # -- namespaces, as of the index's last event; no I/O
+
+    def namespace(self, name: str) -> Namespace | None:
+        """None while this process knows of none."""
+        return self._namespaces.get(name)
+
+    def settings_of(self, name: str) -> NamespaceSettings:
+        """Of an unknown namespace: nothing set."""
+        found = self._namespaces.get(name)
+        return DEFAULTS if found is None else found.settings
+
+    def _room(self, name: str) -> StoreOptions:
+        """The options with the namespace's own capacity and pruning."""
+        own = self.settings_of(name)
+        return replace(
+            self.options,
+            capacity=self.options.capacity if own.capacity is None else own.capacity,
+            pruning=self.options.pruning if own.pruning is None else own.pruning,
+        )
+
+    def _check_writable(self, name: str) -> None:
+        """Within `_change`, where no other writer can freeze it. Raises NamespaceFrozen."""
+        found = self._namespaces.get(name)
+        if found is not None and found.frozen:
+            raise NamespaceFrozen(name)
 
     async def catch_up(self) -> None:
         """Applies to the index what any process has committed since it last looked."""
@@ -203,19 +232,25 @@ class StoreCore:
                 return
             touched = events.touched(found)
             rows = await embeddings.rows_of(connection, self.embedding_model, touched)
-            of_keys = [event.kind.startswith(events.OF_KEYS) for event in found]
-            if any(of_keys):
+            if any(event.kind.startswith(events.OF_KEYS) for event in found):
                 self._keys = await keys.by_hash(connection)
-            # From here on no await: a search sees all of these changes or none.
-            for row in rows:
-                index.put(row)
-            index.last_event = found[-1].id
-            self._namespaces.update(
-                # A key may be for a namespace that nobody has used yet.
+            # Of a namespace that this process has not met yet, too.
+            changed = {
                 event.namespace
-                for event, of_key in zip(found, of_keys, strict=True)
-                if not of_key
-            )
+                for event in found
+                if event.kind.startswith(events.OF_NAMESPACES)
+                or event.namespace not in self._namespaces
+            }
+            records = await namespaces.some(connection, changed) if changed else {}
+            # From here on no await: a search sees all of these changes or none.
+            for event in found:
+                if event.kind == events.NAMESPACE_DELETED:
+                    index.forget(event.namespace)
+            index.put_all(rows)
+            index.last_event = found[-1].id
+            for name in changed - records.keys():
+                self._namespaces.pop(name, None)
+            self._namespaces.update(records)
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[AsyncConnection]:

@@ -32,12 +32,7 @@ def decode_place(kind: str, cursor: str | None, numbers: int) -> Place | None:
     """So many numbers, None for the first page. Raises InvalidCursor."""
     if cursor is None:
         return None
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        plain = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        raise InvalidCursor from error
-    found, _, place = plain.partition(":")
+    found, _, place = _plain(cursor).partition(":")
     parts = place.split(".")
     if found != kind or len(parts) != numbers:
         raise InvalidCursor
@@ -47,6 +42,15 @@ def decode_place(kind: str, cursor: str | None, numbers: int) -> Place | None:
     if max(numbers_found) > _LARGEST:  # PostgreSQL refuses to compare an integer with it
         raise InvalidCursor
     return numbers_found
+
+
+def _plain(cursor: str) -> str:
+    """Raises InvalidCursor."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        raise InvalidCursor from error
 
 
 def page(kind: str, found: list[tuple[int, _T]], total: int, limit: int) -> Page:
@@ -69,3 +73,17 @@ def page_of_places(kind: str, found: list[tuple[Place, _T]], total: int, limit: 
         total=total,
         next_cursor=encode(kind, *shown[-1][0]) if more and shown else None,
     )
+
+
+def encode_name(kind: str, name: str) -> str:
+    return base64.urlsafe_b64encode(f"{kind}:{name}".encode()).decode().rstrip("=")
+
+
+def decode_name(kind: str, cursor: str | None) -> str | None:
+    """The name after which the listing goes on, None for the first page. Raises InvalidCursor."""
+    if cursor is None:
+        return None
+    found, _, name = _plain(cursor).partition(":")
+    if found != kind or not name.isprintable():
+        raise InvalidCursor
+    return name

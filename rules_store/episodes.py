@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import cursors
 from rules_store.core import StoreCore
 from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.jsontext import clean
-from rules_store.repository import episodes, jobs, rules
+from rules_store.repository import episodes, jobs, namespaces, rules
 from rules_store.types import EVERY_EPISODE, Begun, Episode, EpisodeFilter, EpisodeStatus, Page
 
 
@@ -57,9 +58,10 @@ class EpisodeOperations(StoreCore):
 
         async def begin(connection: AsyncConnection) -> Begun:
             if namespace not in self._namespaces:
-                if namespace not in await rules.namespace_names(connection):
+                known = await namespaces.find(connection, namespace)
+                if known is None:
                     raise UnknownNamespace(namespace)
-                self._namespaces.add(namespace)
+                self._namespaces[namespace] = known
             same_body = None
             if is_retry and body_hash is not None:
                 same_body = await episodes.id_of_body(
@@ -75,7 +77,12 @@ class EpisodeOperations(StoreCore):
                 raise ValueError(f"there is an episode {episode_id!r} already")
             return Begun(episode_id, first, same_body)
 
-        return await self._database.transact(begin, hurried=True)
+        try:
+            return await self._database.transact(begin, hurried=True)
+        except IntegrityError as error:
+            # Another process has deleted it, and this one has not caught up yet.
+            self._namespaces.pop(namespace, None)
+            raise UnknownNamespace(namespace) from error
 
     async def finish_episode(
         self,

@@ -5,6 +5,12 @@ StoreError
 ├── UnknownNamespace      no such namespace
 ├── UnknownRule           no such rule, or no such version of it
 ├── UnknownEpisode        no such episode
+├── UnknownEvent          no such event, snapshot or moment in a namespace's history
+├── UnknownJob            no such learning job
+├── DuplicateNamespace    the name is taken
+├── DuplicateSnapshot     the namespace has a snapshot of this label
+├── NamespaceFrozen       its rules can't be changed now
+├── InvalidSetting        a namespace can't be set up so   (field names it; also a ValueError)
 ├── UnknownKey            no such API key
 ├── FeedbackConflict      the feedback's own key was used for another one
 ├── DuplicateRule         the same text is there already    (rule_id names it)
@@ -56,6 +62,40 @@ class FeedbackConflict(StoreError):
     def __init__(self, key: str) -> None:
         super().__init__(f"The key {key!r} was used for another feedback on this episode.")
         self.key = key
+
+
+class UnknownEvent(StoreError):
+    """The sentence says what was looked for."""
+
+
+class UnknownJob(StoreError):
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"There is no job {job_id}.")
+        self.job_id = job_id
+
+
+class DuplicateNamespace(StoreError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is a namespace {name!r} already.")
+        self.name = name
+
+
+class DuplicateSnapshot(StoreError):
+    def __init__(self, namespace: str, label: str) -> None:
+        super().__init__(f"Namespace {namespace!r} has a snapshot {label!r} already.")
+        self.label = label
+
+
+class NamespaceFrozen(StoreError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Namespace {name!r} is frozen; unfreeze it to change it.")
+        self.name = name
+
+
+class InvalidSetting(StoreError, ValueError):
+    def __init__(self, field: str, what: str) -> None:
+        super().__init__(f"{field} {what}")
+        self.field = field
 
 
 class DuplicateRule(StoreError):

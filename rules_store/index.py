@@ -101,14 +101,30 @@ class RuleIndex:
 
     def put(self, row: IndexRow) -> None:
         """Makes the index hold this rule as it is now, which may mean not at all."""
-        if row.state not in INDEXED_STATES or not self._fits(row.text_vector):
-            self._drop(row.seq)
-            return
-        vectors = self._vectors(row)
-        if not self._holds(row, vectors):
-            self._drop(row.seq)
-            self._add(row.key, vectors)
-        self._entries[row.seq] = Entry(row.id, row.key, row.text, row.trigger)
+        self.put_all([row])
+
+    def put_all(self, rows: Iterable[IndexRow]) -> None:
+        """`put` for many rules, each once. FAISS moves a whole shelf for one removal, so a shelf
+        is removed from once and added to once."""
+        gone: list[int] = []
+        new: list[IndexRow] = []
+        for row in rows:
+            if row.state not in INDEXED_STATES or not self._fits(row.text_vector):
+                gone.append(row.seq)
+            elif self._holds(row, self._vectors(row)):
+                self._entries[row.seq] = Entry(row.id, row.key, row.text, row.trigger)
+            else:
+                gone.append(row.seq)
+                new.append(row)
+        self._drop(gone)
+        self.extend(new)
+
+    def forget(self, namespace: str) -> None:
+        """Drops every rule of a namespace."""
+        for key in [key for key in self._shelves if key[0] == namespace]:
+            del self._shelves[key]
+        for seq in [seq for seq, entry in self._entries.items() if entry.key[0] == namespace]:
+            del self._entries[seq]
 
     def extend(self, rows: Iterable[IndexRow]) -> None:
         """`put` for many rules that are not in the index, in one FAISS call per shelf."""
@@ -156,11 +172,14 @@ class RuleIndex:
             self._shelves[key] = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
         self._shelves[key].add_with_ids(rows, np.fromiter(vectors, dtype=np.int64))
 
-    def _drop(self, seq: int) -> None:
-        entry = self._entries.pop(seq, None)
-        if entry is not None:
-            ids = np.array([2 * seq, 2 * seq + 1], dtype=np.int64)
-            self._shelves[entry.key].remove_ids(ids)
+    def _drop(self, seqs: Iterable[int]) -> None:
+        ids: dict[ShelfKey, list[int]] = {}
+        for seq in seqs:
+            entry = self._entries.pop(seq, None)
+            if entry is not None:
+                ids.setdefault(entry.key, []).extend((2 * seq, 2 * seq + 1))
+        for key, some in ids.items():
+            self._shelves[key].remove_ids(np.array(some, dtype=np.int64))
 
     # -- asking
 

@@ -192,7 +192,7 @@ class LearningOperations(StoreCore):
 
         At most one draft per polarity. `trace` entries replace those of the same name in the
         episode's trace; `rules_learned` is added to it. A job that is done already changes nothing
-        (`Applied.already`). Raises LeaseLost, InvalidVector, StoreUnavailable.
+        (`Applied.already`). Raises LeaseLost, NamespaceFrozen, InvalidVector, StoreUnavailable.
         """
         ready = self._checked(job, drafts)
         now = self._clock()
@@ -201,6 +201,7 @@ class LearningOperations(StoreCore):
             if stored is not None and stored.state is JobState.DONE:
                 return Applied(already=True)
             await self._held(connection, job)
+            self._check_writable(job.namespace)
             learned = [await self._learn(connection, job, draft) for draft in ready]
             created = [item.rule_id for item in learned if item.outcome == "created"]
             evicted = await capacity.make_room(
@@ -208,7 +209,7 @@ class LearningOperations(StoreCore):
                 self._index,
                 self.embedding_model,
                 job.namespace,
-                self.options,
+                self._room(job.namespace),
                 now,
                 created,
             )

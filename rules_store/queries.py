@@ -1,4 +1,4 @@
-"""Namespaces and rules as they are: creating a namespace, reading rules, counting."""
+"""Rules as they are: reading and counting."""
 
 from __future__ import annotations
 
@@ -10,43 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store import cursors
 from rules_store.core import StoreCore
 from rules_store.errors import UnknownRule, VersionConflict
-from rules_store.repository import episodes, events, jobs, rules
+from rules_store.repository import episodes, events, jobs, namespaces, rules
 from rules_store.types import EVERY_RULE, Event, Page, Rule, RuleFilter, RuleSort, RuleState, Stats
 
 
 class RuleQueries(StoreCore):
-    # -- namespaces
-
-    async def ensure_namespace(self, name: str, *, actor: str = events.SYSTEM) -> None:
-        """Creates it unless it exists; no SQL once this process has seen it."""
-        if name in self._namespaces:
-            return
-        now = self._clock()
-
-        async def create(connection: AsyncConnection) -> None:
-            await self._database.order_events(connection)
-            if await rules.insert_namespace(connection, name, now):
-                await events.append(
-                    connection, now, name, "namespace.created", actor=actor, reason="first use"
-                )
-
-        async with self._creating:
-            if name not in self._namespaces:
-                await self._database.transact(create, hurried=True)
-        self._namespaces.add(name)
-
-    async def namespace_exists(self, name: str) -> bool:
-        return name in self._namespaces or name in await self.list_namespaces()
-
-    async def list_namespaces(self) -> list[str]:
-        """Names in alphabetical order."""
-        async with self._database.read() as connection:
-            names = await rules.namespace_names(connection)
-        self._namespaces.update(names)
-        return names
-
-    # -- reading
-
     async def list_rules(
         self,
         where: RuleFilter = EVERY_RULE,
@@ -93,7 +61,7 @@ class RuleQueries(StoreCore):
     async def stats(self) -> Stats:
         async with self._database.read() as connection:
             counts = await rules.counts(connection)
-            names = await rules.namespace_names(connection)
+            names = await namespaces.names(connection)
             by_status = await episodes.counts(connection)
             by_job_state = await jobs.counts(connection)
             last = await events.last_id(connection)

@@ -24,8 +24,9 @@ class RuleOperations(RuleQueries):
             raise ValueError("a rule needs a text")
         now, units = self._clock(), self._units(vectors)
         async with self._change() as connection:
-            if new.namespace not in await rules.namespace_names(connection):
+            if self.namespace(new.namespace) is None:
                 raise UnknownNamespace(new.namespace)
+            self._check_writable(new.namespace)
             await self._check_unique(connection, new, None)
             _, rule = await changes.create(
                 connection, new, units, self.embedding_model, now, actor=actor, reason=reason
@@ -127,8 +128,11 @@ class RuleOperations(RuleQueries):
         actor: str,
         reason: str,
     ) -> Rule:
+        self._check_writable(before.namespace)
         if before.state is state:
             raise InvalidTransition(f"Rule {before.id!r} is {state} already.")
+        # A rollback can leave a retired rule with the text of another one.
+        await self._check_unique(connection, before, before.id)
         after = replace(
             before,
             state=state,
@@ -151,6 +155,7 @@ class RuleOperations(RuleQueries):
         reason: str,
     ) -> Rule:
         """Writes a rule whose texts may have changed. Vectors of unchanged texts stay."""
+        self._check_writable(before.namespace)
         after = replace(wanted, version=before.version + 1, updated_at=self._clock())
         await self._check_unique(connection, after, after.id)
         await changes.change(connection, before, after, kind, actor=actor, reason=reason)
@@ -184,7 +189,7 @@ class RuleOperations(RuleQueries):
                 self._index,
                 self.embedding_model,
                 rule.namespace,
-                self.options,
+                self._room(rule.namespace),
                 self._clock(),
                 [rule.id],
                 spare_fresh=True,

@@ -8,17 +8,34 @@ from __future__ import annotations
 
 from rules_store.episodes import EpisodeOperations
 from rules_store.feedback import FeedbackOperations
+from rules_store.history import HistoryOperations
+from rules_store.job_control import JobControl
 from rules_store.keys import KeyOperations
 from rules_store.learning import LearningOperations
+from rules_store.namespaces import NamespaceOperations
+from rules_store.retention import RetentionOperations
+from rules_store.rollback import RollbackOperations
 from rules_store.rules import RuleOperations
+from rules_store.usage import UsageQueries
 
 
 class RuleStore(
-    RuleOperations, EpisodeOperations, LearningOperations, KeyOperations, FeedbackOperations
+    RuleOperations,
+    EpisodeOperations,
+    LearningOperations,
+    KeyOperations,
+    FeedbackOperations,
+    NamespaceOperations,
+    RollbackOperations,
+    HistoryOperations,
+    JobControl,
+    RetentionOperations,
+    UsageQueries,
 ):
     """SQL is the truth; the in-memory FAISS index is a cache of it, caught up by event number.
 
-    Methods are grouped by module: core (open, close, search, index), rules (namespaces, rules,
-    stats), episodes, learning (jobs, applying, spend), keys, feedback. Every method that touches
+    Methods are grouped by module: core (open, close, search, index), rules (with
+    stats), episodes, learning (jobs, applying, spend), keys, feedback, namespaces, rollback,
+    history (events, snapshots, curve), job_control, retention. Every method that touches
     SQL may raise `StoreUnavailable`; nothing was changed then.
     """

@@ -93,6 +93,7 @@ rules = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("namespace", "polarity", "text_hash"),
     Index(None, "namespace", "state"),
+    Index(None, "namespace", "seq"),
     Index(None, "source_episode"),
     sqlite_autoincrement=True,
 )
@@ -144,6 +145,7 @@ episodes = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("namespace", "request_id"),
     Index(None, "namespace", "body_hash"),
+    Index(None, "namespace", "created_at", "status"),
     Index(None, "status"),
     sqlite_autoincrement=True,
 )
@@ -165,6 +167,14 @@ jobs = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     Index(None, "state", "id"),
     sqlite_autoincrement=True,
+)
+
+# Whose jobs are not claimed; '*' stands for every namespace.
+learning_pauses = Table(
+    "learning_pauses",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
 )
 
 # One row per namespace and minute, so that "the last hour" slides.

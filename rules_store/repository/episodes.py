@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, func, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
-from rules_store.tables import episodes, jobs
-from rules_store.types import Episode, EpisodeFilter, EpisodeStatus
+from rules_store.tables import episodes, feedback, jobs
+from rules_store.types import Episode, EpisodeFilter, EpisodeStatus, JobState
 
 INTERRUPTED = "interrupted"
 _UNCLAIMED: dict[str, Any] = {"request_id": None, "body_hash": None}
@@ -146,6 +146,35 @@ async def sweep(connection: AsyncConnection, before: datetime, at: datetime) -> 
         .values(status=EpisodeStatus.SKIPPED, reason=INTERRUPTED, updated_at=at, **_UNCLAIMED)
     )
     return result.rowcount
+
+
+async def expired(
+    connection: AsyncConnection, namespace: str, before: datetime, limit: int
+) -> list[str]:
+    """Ids of episodes that began before `before` and have no job that is still to be done."""
+    waiting = (
+        select(jobs.c.id)
+        .where(
+            jobs.c.episode_id == episodes.c.id,
+            jobs.c.state.in_([JobState.PENDING, JobState.RUNNING]),
+        )
+        .exists()
+    )
+    return list(
+        await connection.scalars(
+            select(episodes.c.id)
+            .where(episodes.c.namespace == namespace, episodes.c.created_at < before, ~waiting)
+            .order_by(episodes.c.created_at)
+            .limit(limit)
+        )
+    )
+
+
+async def remove(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    """Deletes episodes with their jobs and the feedback on them."""
+    await connection.execute(delete(feedback).where(feedback.c.episode_id.in_(ids)))
+    await connection.execute(delete(jobs).where(jobs.c.episode_id.in_(ids)))
+    await connection.execute(delete(episodes).where(episodes.c.id.in_(ids)))
 
 
 async def page(

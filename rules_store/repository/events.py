@@ -16,6 +16,8 @@ from rules_store.types import Event
 SYSTEM = "system"
 POLICY = "policy"
 LEARNER = "learner"
+OF_NAMESPACES = "namespace."
+NAMESPACE_DELETED = "namespace.deleted"
 OF_KEYS = "key."
 """How the kinds of events about API keys begin."""
 
@@ -51,12 +53,12 @@ async def append(
 
 async def after(connection: AsyncConnection, event_id: int, limit: int) -> list[Event]:
     statement = select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
-    return [_event(row) for row in await connection.execute(statement)]
+    return [event_of(row) for row in await connection.execute(statement)]
 
 
 async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Event]:
     statement = select(events).where(events.c.rule_id == rule_id).order_by(events.c.id)
-    return [_event(row) for row in await connection.execute(statement)]
+    return [event_of(row) for row in await connection.execute(statement)]
 
 
 async def page_of_rule(
@@ -69,7 +71,7 @@ async def page_of_rule(
     if before is not None:
         statement = statement.where(events.c.id < before)
     rows = await connection.execute(statement)
-    return [(row.id, _event(row)) for row in rows], total or 0
+    return [(row.id, event_of(row)) for row in rows], total or 0
 
 
 async def last_id(connection: AsyncConnection) -> int:
@@ -96,7 +98,7 @@ def touched(found: Sequence[Event]) -> list[str]:
     return list(ids)
 
 
-def _event(row: Row[Any]) -> Event:
+def event_of(row: Row[Any]) -> Event:
     return Event(
         id=row.id,
         at=row.at,

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_or_add
-from rules_store.tables import jobs, learn_spend
+from rules_store.records import JobFilter, JobRecord
+from rules_store.repository.namespaces import EVERY
+from rules_store.tables import jobs, learn_spend, learning_pauses
 from rules_store.types import Job, JobState, Spend
 
 _INSERT = insert(jobs)
+_PAUSED = (
+    select(learning_pauses.c.namespace)
+    .where(learning_pauses.c.namespace.in_([jobs.c.namespace, EVERY]))
+    .exists()
+)
+_SHOWN = [jobs.c[name] for name in (each.name for each in fields(JobRecord))]
 
 
 async def insert_job(
@@ -38,12 +47,13 @@ async def insert_job(
 async def next_due(
     connection: AsyncConnection, now: datetime, episode_id: str | None
 ) -> Job | None:
-    """The oldest job that waits or whose worker is lost; locked where the database locks rows."""
+    """The oldest job that waits or whose worker is lost, of a namespace whose learning is not
+    paused; locked where the database locks rows."""
     due = or_(
         and_(jobs.c.state == JobState.PENDING, jobs.c.not_before <= now),
         and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now),
     )
-    statement = select(jobs).where(due).order_by(jobs.c.id).limit(1)
+    statement = select(jobs).where(due, ~_PAUSED).order_by(jobs.c.id).limit(1)
     if episode_id is not None:
         statement = statement.where(jobs.c.episode_id == episode_id)
     statement = statement.with_for_update(skip_locked=True)
@@ -88,10 +98,36 @@ async def renew(connection: AsyncConnection, job: Job, lease_until: datetime, at
     return result.rowcount == 1
 
 
+async def page(
+    connection: AsyncConnection, where: JobFilter, limit: int, before: int | None
+) -> tuple[list[JobRecord], int]:
+    """Up to `limit` jobs with an id below `before`, newest first; and the total."""
+    wanted: list[ColumnElement[bool]] = [true()]
+    if where.state is not None:
+        wanted.append(jobs.c.state == where.state)
+    if where.namespace is not None:
+        wanted.append(jobs.c.namespace == where.namespace)
+    condition = and_(*wanted)
+    total = await connection.scalar(select(func.count()).select_from(jobs).where(condition))
+    statement = select(*_SHOWN).where(condition).order_by(jobs.c.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(jobs.c.id < before)
+    return [_record(row) for row in await connection.execute(statement)], total or 0
+
+
+async def record(connection: AsyncConnection, job_id: int) -> JobRecord:
+    statement = select(*_SHOWN).where(jobs.c.id == job_id)
+    return _record((await connection.execute(statement)).one())
+
+
 async def counts(connection: AsyncConnection) -> dict[str, int]:
     """State -> jobs."""
     statement = select(jobs.c.state, func.count()).group_by(jobs.c.state)
     return {row[0]: row[1] for row in await connection.execute(statement)}
+
+
+def _record(row: Row[Any]) -> JobRecord:
+    return JobRecord(**{**row._mapping, "state": JobState(row.state)})
 
 
 def _job(row: Row[Any]) -> Job:

@@ -1,18 +1,17 @@
-"""Namespaces, rules and their embeddings."""
+"""Rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.cursors import Place
-from rules_store.database import insert_unless_there
+from rules_store.database import contains
 from rules_store.jsontext import clean
-from rules_store.tables import identity, namespaces, rules
+from rules_store.tables import identity, rules
 from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState
 
 _EXPOSED = (
@@ -26,22 +25,6 @@ _EXPOSED = (
 
 async def identity_of_store(connection: AsyncConnection) -> str:
     return str(await connection.scalar(select(identity.c.id)))
-
-
-# -- namespaces
-
-
-async def insert_namespace(connection: AsyncConnection, name: str, at: datetime) -> bool:
-    """False when it was there."""
-    statement = insert_unless_there(connection, namespaces)
-    return (await connection.execute(statement, {"name": name, "created_at": at})).rowcount == 1
-
-
-async def namespace_names(connection: AsyncConnection) -> list[str]:
-    return list(await connection.scalars(select(namespaces.c.name).order_by(namespaces.c.name)))
-
-
-# -- rules
 
 
 async def find(connection: AsyncConnection, rule_id: str) -> tuple[int, Rule] | None:
@@ -127,13 +110,23 @@ async def page(
     sort: RuleSort = RuleSort.NEWEST,
 ) -> tuple[list[tuple[Place, Rule]], int]:
     """Up to `limit` rules that come after a place in this order; and the total."""
-    condition = and_(true(), *conditions(where))
-    total = await connection.scalar(select(func.count()).select_from(rules).where(condition))
-    statement = select(rules).where(condition).order_by(*_ORDERS[sort]).limit(limit)
+    condition = and_(true(), *conditions(where, connection.dialect.name))
+    # Found first by number: sorting whole rows would copy every one of them.
+    found = select(rules.c.seq).where(condition).order_by(*_ORDERS[sort]).limit(limit)
     if after is not None:
-        statement = statement.where(_AFTER[sort](after))
-    rows = await connection.execute(statement)
-    return [(_place(sort, row), rule_of(row)) for row in rows], total or 0
+        found = found.where(_AFTER[sort](after))
+    seqs = list(await connection.scalars(found))
+    # Words that few rules hold are looked for once, not once more to count them.
+    alone = after is None and len(seqs) < limit
+    total = len(seqs) if alone else await count(connection, condition)
+    rows = await connection.execute(
+        select(rules).where(rules.c.seq.in_(seqs)).order_by(*_ORDERS[sort])
+    )
+    return [(_place(sort, row), rule_of(row)) for row in rows], total
+
+
+async def count(connection: AsyncConnection, condition: ColumnElement[bool]) -> int:
+    return await connection.scalar(select(func.count()).select_from(rules).where(condition)) or 0
 
 
 _ORDERS: dict[RuleSort, tuple[ColumnElement[Any], ...]] = {
@@ -160,7 +153,7 @@ def _place(sort: RuleSort, row: Row[Any]) -> Place:
     return (row.exposures, row.seq) if sort is RuleSort.USED else (row.seq,)
 
 
-def conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
+def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]:
     for column, value in (
         (rules.c.namespace, where.namespace),
         (rules.c.polarity, where.polarity),
@@ -184,10 +177,7 @@ def conditions(where: RuleFilter) -> Iterator[ColumnElement[bool]]:
         yield rules.c.created_at < where.created_before
     if where.text:
         part = clean(where.text)
-        yield or_(
-            rules.c.text.icontains(part, autoescape=True),
-            rules.c.trigger.icontains(part, autoescape=True),
-        )
+        yield or_(contains(dialect, rules.c.text, part), contains(dialect, rules.c.trigger, part))
 
 
 async def count_active(connection: AsyncConnection, namespace: str) -> int:

@@ -18,6 +18,18 @@ def upgrade() -> None:
         "namespaces", sa.Column("frozen", sa.Boolean, nullable=False, server_default=sa.false())
     )
     op.add_column("namespaces", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
+    op.create_index("ix_rules_namespace_seq", "rules", ["namespace", "seq"])
+    op.create_index(
+        "ix_episodes_namespace_created_at_status",
+        "episodes",
+        ["namespace", "created_at", "status"],
+    )
+    op.create_table(
+        "learning_pauses",
+        sa.Column("namespace", sa.String(128), nullable=False),
+        sa.Column("since", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("namespace", name="pk_learning_pauses"),
+    )
     op.create_table(
         "api_keys",
         sa.Column("seq", sa.Integer, nullable=False),
