@@ -44,6 +44,11 @@ class Caller:
         if permission not in self.permissions:
             raise NotAllowed(f"This key lacks the permission '{permission.value}'")
 
+    def demand_all_of(self, permissions: Iterable[Permission]) -> None:
+        """For who gives them to another key. Raises `NotAllowed`."""
+        for permission in permissions:
+            self.demand(permission)
+
     def demand_everywhere(self) -> None:
         """Raises `NotAllowed` for a key of some namespaces only."""
         if not self.everywhere:

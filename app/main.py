@@ -24,6 +24,7 @@ from app.exceptions import ConfigurationError, TTCLError
 from app.explore.explorer import ExplorerOptions
 from app.keys import KeyRing
 from app.loop import Loop, LoopOptions
+from app.metering import Meter
 from app.metrics import Metrics
 from app.recorder import LearnPolicy, Recorder
 from app.reembed import reembed
@@ -54,6 +55,8 @@ WATCH_INTERVAL = 0.5
 INTERRUPTED_AFTER = timedelta(hours=1)
 """No request takes this long: an older one without an end was cut by a crash."""
 SWEEP_INTERVAL = 60.0
+METER_INTERVAL = 3.0
+"""Seconds between writings of what keys have used."""
 
 
 def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastAPI:
@@ -200,16 +203,24 @@ async def _build(
         retriever, recorder, TokenCounter(upstream), prompts, metrics, settings.rules_token_budget
     )
     closing = Closing(recorder, steering, metrics)
+    meter = Meter(store)
+    stack.push_async_callback(meter.flush)
     service = ChatService(
         steering,
-        Relay(upstream, steering, closing),
-        InlineExploration(loop, steering, closing),
+        Relay(upstream, steering, closing, meter),
+        InlineExploration(loop, steering, closing, meter),
         closing,
     )
     if settings.resolved_database_url.startswith("sqlite"):
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
         await store.sweep_interrupted(timedelta(0))
-    _background(stack, store.watch(WATCH_INTERVAL), reembed(store, embedder), _sweep(store))
+    _background(
+        stack,
+        store.watch(WATCH_INTERVAL),
+        meter.run(METER_INTERVAL),
+        reembed(store, embedder),
+        _sweep(store),
+    )
     stack.push_async_callback(closing.drain)
     worker.start()
     stack.push_async_callback(worker.stop)
@@ -217,6 +228,7 @@ async def _build(
         settings=settings,
         admin_key=admin_key,
         keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
+        meter=meter,
         store=store,
         upstream=upstream,
         embedder=embedder,

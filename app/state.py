@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.chat.closing import Closing
 from app.chat.service import ChatService
 from app.keys import KeyRing
+from app.metering import Meter
 from app.metrics import Metrics
 from app.settings import Settings
 from app.steer.retriever import Retriever
@@ -22,6 +23,7 @@ class AppState:
     settings: Settings
     admin_key: str
     keys: KeyRing
+    meter: Meter
     store: RuleStore
     upstream: Upstream
     embedder: Embedder

@@ -50,10 +50,13 @@ async def chat_completions(request: Request, state: State, caller: Client) -> Re
     status = 500
     forwarded_headers.set(_forwarded(request))
     try:
+        allowance = state.meter.admit(caller)
         call = await _call(request, raw, state, caller)
         mode = call.mode.value
         response = await _respond(request, call, state)
         status = response.status_code
+        if allowance is not None:
+            response.headers.update(allowance.headers())
         return response
     except TTCLError as error:
         status = error.status

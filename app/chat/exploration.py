@@ -14,6 +14,7 @@ from app.chat.closing import Closing
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop import RULES_DROPPED, Exploration, Loop
+from app.metering import Meter
 from app.trajectory import Trajectory
 from app.upstream.sse import DONE, PING, frame
 
@@ -24,8 +25,9 @@ FIRST_PING = 0.5
 
 
 class InlineExploration:
-    def __init__(self, loop: Loop, steering: Steering, closing: Closing) -> None:
+    def __init__(self, loop: Loop, steering: Steering, closing: Closing, meter: Meter) -> None:
         self._loop = loop
+        self._meter = meter
         self._steering = steering
         self._closing = closing
 
@@ -86,6 +88,7 @@ class InlineExploration:
     async def _run(self, call: ChatCall, steered: Steered) -> tuple[Exploration, Trajectory]:
         observation = observe(call, steered)
         exploration = await self._loop.explore(observation)
+        self._meter.charge(call.caller, exploration.cost)
         if RULES_DROPPED in exploration.problems:
             steered.drop_rules()
         for problem in exploration.problems:

@@ -14,7 +14,9 @@ from app.chat.closing import Closing
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
 from app.loop import RULES_DROPPED
-from app.trajectory import Mode
+from app.metering import Meter, estimate
+from app.steer.injector import prompt_of
+from app.trajectory import Cost, Mode
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.sse import DONE, StreamedAnswer, data_of, events_of, frame, read_all
@@ -22,8 +24,11 @@ from app.upstream.wire import error_from, parse_usage, retry_after
 
 
 class Relay:
-    def __init__(self, upstream: Upstream, steering: Steering, closing: Closing) -> None:
+    def __init__(
+        self, upstream: Upstream, steering: Steering, closing: Closing, meter: Meter
+    ) -> None:
         self._upstream = upstream
+        self._meter = meter
         self._steering = steering
         self._closing = closing
 
@@ -34,8 +39,9 @@ class Relay:
             content = await read_all(response)
         body = _completion(content)
         cost = parse_usage(body.get("usage"))
+        choice = body["choices"][0]
+        self._charge(call, cost, _text(choice))
         if steered.episode is not None:
-            choice = body["choices"][0]
             await self._closing.answered(
                 call, steered, _text(choice), cost, complete=choice.get("finish_reason") is not None
             )
@@ -88,6 +94,11 @@ class Relay:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         return orjson.dumps({**call.body, "messages": self._steering.messages(call, steered)})
 
+    def _charge(self, call: ChatCall, cost: Cost, answer: str) -> None:
+        """The upstream's count where it tells one, which a stream does only if it is asked to."""
+        told = cost if cost.tokens else estimate(prompt_of(call.messages), answer)
+        self._meter.charge(call.caller, told)
+
     async def _relayed(
         self,
         call: ChatCall,
@@ -110,6 +121,9 @@ class Relay:
         except TTCLError as error:
             answer.error = error.message
             yield frame(error.envelope())
+        finally:
+            # Also of a stream that its client left early.
+            self._charge(call, answer.cost, answer.text)
         if steered.episode is not None:
             await self._closing.answered(
                 call, steered, answer.text, answer.cost, complete=answer.complete

@@ -65,6 +65,11 @@ def question_of(messages: Sequence[Message]) -> str:
     return "" if at is None else text_of(messages[at].get("content"))
 
 
+def prompt_of(messages: Sequence[Message]) -> str:
+    """The text of all turns."""
+    return "\n".join(text_of(message.get("content")) for message in messages)
+
+
 def has_images(messages: Sequence[Message]) -> bool:
     """Whether any content part is something else than text."""
     return any(

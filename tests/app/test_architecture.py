@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "protocol": set(),
     "metrics": set(),
     "keys": set(),
+    "metering": {"keys"},
     "logs": set(),
     "trace": set(),
     "rendering": {"upstream"},
@@ -39,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
         "explore",
         "keys",
         "loop",
+        "metering",
         "metrics",
         "protocol",
         "recorder",
@@ -47,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
         "trace",
         "upstream",
     },
-    "state": {"chat", "keys", "metrics", "steer", "upstream", "worker"},
+    "state": {"chat", "keys", "metering", "metrics", "steer", "upstream", "worker"},
     "api": {"chat", "keys", "protocol", "state", "upstream"},
 }
 """`main` builds all, `cli` and its helpers stand on top of it: they may import what they like."""
