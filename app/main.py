@@ -20,6 +20,7 @@ from app.chat.exploration import InlineExploration
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
+from app.console import site
 from app.exceptions import ConfigurationError, TTCLError
 from app.explore.explorer import ExplorerOptions
 from app.keys import KeyRing
@@ -86,6 +87,7 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     app.add_middleware(RequestId)
     for module in (chat, models, health, admin):
         app.include_router(module.router)
+    site.install(app)
     return app
 
 
@@ -265,6 +267,8 @@ async def _sweep(store: RuleStore) -> None:
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
             await store.sweep_interrupted(INTERRUPTED_AFTER)
+            if gone := await store.expire_episodes():
+                log.info("episodes deleted by retention", count=gone)
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))
 

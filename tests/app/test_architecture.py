@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("app", "rules_store", "benchmarks")
 LONGEST = 320
 
-LEAVES = {"exceptions", "settings", "trajectory", "templates", "tolerant"}
+LEAVES = {"exceptions", "ids", "settings", "trajectory", "templates", "tolerant"}
 """They know no one above; every part of the application may use them."""
 
 ARROWS: dict[str, set[str]] = {
@@ -51,6 +51,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "state": {"chat", "keys", "metering", "metrics", "steer", "upstream", "worker"},
     "api": {"chat", "keys", "protocol", "state", "upstream"},
+    "console": {"api", "protocol", "state"},
 }
 """`main` builds all, `cli` and its helpers stand on top of it: they may import what they like."""
 
@@ -58,6 +59,7 @@ TOP = {"main", "cli", "cli_rules", "demo", "admin_key", "__init__", "__main__"}
 
 LEAF_ARROWS = {
     "exceptions": set(),
+    "ids": set(),
     "keying": set(),
     "tolerant": set(),
     "trajectory": {"exceptions"},
@@ -178,7 +180,7 @@ def test_no_module_needs_itself() -> None:
 
 LIBRARIES = {
     # library -> areas of app that may know it
-    "fastapi": {"api", "main"},
+    "fastapi": {"api", "console", "main"},
     "starlette": {"api"},
     "uvicorn": {"cli"},
     "typer": {"cli", "cli_rules"},
@@ -186,7 +188,7 @@ LIBRARIES = {
     "aiosqlite": set(),
     "faiss": set(),
     "httpx": {"upstream", "chat", "engine", "cli", "demo"},
-    "jinja2": {"templates"},
+    "jinja2": {"console", "templates"},
     "prometheus_client": {"metrics"},
     "sentence_transformers": {"upstream"},
     "math_verify": {"reflect"},

@@ -1,0 +1,202 @@
+"""The door of the console: who is signed in, whether a form is theirs, and errors as pages.
+
+NotSignedIn             to the log-in page, and back here after it
+TTCLError, StoreError   a page with the sentence and the status
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl, quote
+
+import structlog
+from fastapi import APIRouter, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+
+from app.api.errors import from_store
+from app.console.rendering import Pages, redirect
+from app.console.sessions import COOKIE, Notice, Session, Sessions
+from app.console.throttle import Throttle
+from app.exceptions import InvalidRequest, NotAllowed, PayloadTooLarge, TTCLError
+from app.protocol import param_name
+from app.state import AppState
+from rules_store.errors import StoreError
+
+log = structlog.get_logger(__name__)
+
+MAX_FORM_BYTES = 200_000
+MAX_FIELDS = 50
+HOME = "/console"
+LOGIN = "/console/login"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """What lives as long as the application; built by `app.console.site.install`."""
+
+    pages: Pages
+    sessions: Sessions
+    throttle: Throttle
+
+
+class NotSignedIn(Exception):
+    """There is no session, or it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A posted form whose CSRF token was right."""
+
+    fields: dict[str, str]
+
+    def get(self, name: str) -> str:
+        """The field without white space around it; empty where it was not sent."""
+        return self.fields.get(name, "").strip()
+
+    @property
+    def reason(self) -> str:
+        """Why the change is made. Raises `InvalidRequest` where nobody says."""
+        reason = self.get("reason")
+        if not reason:
+            raise InvalidRequest("Say why: the reason goes into the history", param="reason")
+        return reason[:2000]
+
+    def number(self, name: str) -> int | None:
+        """Raises `InvalidRequest`."""
+        text = self.get(name)
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 16):
+            raise InvalidRequest(f"{name}: not a whole number", param=name)
+        return int(text)
+
+
+@dataclass(slots=True)
+class Desk:
+    """One request of somebody who is signed in."""
+
+    request: Request
+    state: AppState
+    session: Session
+    pages: Pages
+
+    def page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+        path = self.request.url.path
+        return self.pages.render(template, self.session, status=status, path=path, **context)
+
+    def go(self, path: str, notice: str, kind: str = "done") -> RedirectResponse:
+        """To another page, with a sentence on what was done."""
+        self.session.notice = Notice(notice, kind)
+        return redirect(path)
+
+    def problem(self, sentence: str) -> None:
+        """Shown at the top of the page that is rendered next."""
+        self.session.notice = Notice(sentence, "problem")
+
+
+def console_of(request: Request) -> Console:
+    console: Console = request.app.state.console
+    return console
+
+
+async def signed_in(request: Request) -> Desk:
+    """Raises `NotSignedIn`."""
+    console = console_of(request)
+    session = console.sessions.find(request.cookies.get(COOKIE))
+    if session is None:
+        raise NotSignedIn
+    return Desk(request, request.app.state.ttcl, session, console.pages)
+
+
+At = Annotated[Desk, Depends(signed_in)]
+
+
+async def checked_form(request: Request, desk: At) -> Form:
+    """The fields of the body. Raises `NotAllowed` without the session's CSRF token, which may also
+    be in the header `X-CSRF-Token`."""
+    fields = await form_fields(request)
+    token = request.headers.get("x-csrf-token") or fields.pop("csrf", "")
+    if not desk.session.fits(token):
+        raise NotAllowed("This form is not of your session: go back, reload and send it again")
+    return Form(fields)
+
+
+Posted = Annotated[Form, Depends(checked_form)]
+
+
+async def form_fields(request: Request) -> dict[str, str]:
+    """The last of each field. Raises `PayloadTooLarge`, `InvalidRequest`."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            raise PayloadTooLarge(f"The form is larger than {MAX_FORM_BYTES} bytes")
+    try:
+        pairs = parse_qsl(bytes(body).decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError as error:
+        raise InvalidRequest("The form can't be read") from error
+    # Line ends as the browser's text area sends them; a NUL fits in no database.
+    return {name: value.replace("\r\n", "\n").replace("\0", "") for name, value in pairs}
+
+
+def validated(model: type[M], **fields: Any) -> M:
+    """The admin API's own check of the same values. Raises `InvalidRequest`, naming the field."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = param_name(tuple(first["loc"])) or "form"
+        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error
+
+
+class ConsoleRoute(APIRoute):
+    """A route whose errors are pages for people, not the API's envelope."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except NotSignedIn:
+                return _to_login(request)
+            except StoreError as error:
+                return _problem(request, from_store(error))
+            except TTCLError as error:
+                return _problem(request, error)
+            except RequestValidationError as error:
+                first = error.errors()[0]
+                param = param_name(tuple(first["loc"][1:])) or "address"
+                return _problem(request, InvalidRequest(f"{param}: {first['msg']}", param=param))
+
+        return guarded
+
+
+def console_router() -> APIRouter:
+    """For one module's pages."""
+    return APIRouter(prefix=HOME, include_in_schema=False, route_class=ConsoleRoute)
+
+
+def _to_login(request: Request) -> Response:
+    if request.method != "GET":
+        return redirect(LOGIN)
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return redirect(LOGIN if here == HOME else f"{LOGIN}?next={quote(here, safe='')}")
+
+
+def _problem(request: Request, error: TTCLError) -> Response:
+    console = console_of(request)
+    session = console.sessions.find(request.cookies.get(COOKIE))
+    response = console.pages.render(
+        "error.html", session, status=error.status, path=request.url.path, error=error
+    )
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return response

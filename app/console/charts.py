@@ -1,0 +1,126 @@
+"""Geometry of the small charts; the templates draw them. Units are the viewBox's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640.0, 160.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 8.0, 10.0, 24.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class BarChart:
+    bars: list[Bar]
+    ticks: list[Tick]
+    """Lines across, with what they stand for."""
+    labels: list[Tick]
+    """Below, where they belong; thinned out so that they don't touch."""
+    width: float = WIDTH
+    height: float = HEIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    name: str
+    points: str
+    """As the `points` of an SVG polyline."""
+    last: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LineChart:
+    lines: list[Line]
+    ticks: list[Tick]
+    labels: list[Tick]
+    width: float = WIDTH
+    height: float = HEIGHT
+
+
+def bars(values: Sequence[tuple[str, float]]) -> BarChart | None:
+    """(label, value) from left to right, values at least 0; None where there is nothing to show."""
+    if not values:
+        return None
+    top = _ceiling(max(value for _, value in values))
+    step = (WIDTH - _LEFT - _RIGHT) / len(values)
+    drawn = []
+    for position, (label, value) in enumerate(values):
+        height = _span() * value / top
+        drawn.append(
+            Bar(
+                x=round(_LEFT + step * position + step * 0.1, 2),
+                y=round(HEIGHT - _BOTTOM - height, 2),
+                width=round(step * 0.8, 2),
+                height=round(height, 2),
+                label=label,
+                value=value,
+            )
+        )
+    centres = [bar.x + bar.width / 2 for bar in drawn]
+    return BarChart(drawn, _ticks(top), _thinned(centres, [label for label, _ in values]))
+
+
+def lines(labels: Sequence[str], series: dict[str, Sequence[float | None]]) -> LineChart | None:
+    """Lines over common labels; a None leaves a point out. Values are at least 0."""
+    known = [value for values in series.values() for value in values if value is not None]
+    if not labels or not known:
+        return None
+    top = _ceiling(max(known))
+    step = (WIDTH - _LEFT - _RIGHT) / max(1, len(labels) - 1)
+    xs = [round(_LEFT + step * position, 2) for position in range(len(labels))]
+    drawn = []
+    for name, values in series.items():
+        points = [
+            (x, round(HEIGHT - _BOTTOM - _span() * value / top, 2))
+            for x, value in zip(xs, values, strict=True)
+            if value is not None
+        ]
+        joined = " ".join(f"{x},{y}" for x, y in points)
+        drawn.append(Line(name, joined, points[-1] if points else None))
+    return LineChart(drawn, _ticks(top), _thinned(xs, labels))
+
+
+def _span() -> float:
+    return HEIGHT - _TOP - _BOTTOM
+
+
+def _ceiling(value: float) -> float:
+    """The next of 1, 2, 5, 10, 20, ... so that half of it is a fair number too."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value)
+
+
+def _ticks(top: float) -> list[Tick]:
+    return [
+        Tick(round(HEIGHT - _BOTTOM - _span() * share, 2), f"{top * share:g}")
+        for share in (0.0, 0.5, 1.0)
+    ]
+
+
+def _thinned(xs: Sequence[float], labels: Sequence[str], most: int = 6) -> list[Tick]:
+    """The first and the last, and as many between as fit."""
+    last = len(labels) - 1
+    if last <= 0:
+        return [Tick(xs[0], labels[0])]
+    shown = min(most, len(labels))
+    chosen = sorted({round(last * position / (shown - 1)) for position in range(shown)})
+    return [Tick(round(xs[each], 2), labels[each]) for each in chosen]

@@ -1,0 +1,48 @@
+"""What there is and whether it works, on one page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+
+from app.api.health import readiness
+from app.console.access import At, console_router
+from app.state import AppState
+from rules_store.types import EpisodeFilter, RuleFilter, RuleState
+
+router = console_router()
+
+PATIENCE = 3.0
+"""Seconds that the page waits for the model server."""
+
+
+@router.get("")
+async def overview(desk: At) -> HTMLResponse:
+    store = desk.state.store
+    ready, stats, episodes, waiting = await asyncio.gather(
+        _readiness(desk.state),
+        store.stats(),
+        store.list_episodes(EpisodeFilter(), limit=6),
+        store.list_rules(RuleFilter(state=RuleState.QUARANTINED), limit=3),
+    )
+    newest = await store.list_rules(RuleFilter(state=RuleState.ACTIVE), limit=5)
+    return desk.page(
+        "overview.html",
+        ready=ready,
+        stats=stats,
+        episodes=episodes,
+        newest=newest,
+        quarantined=waiting,
+    )
+
+
+async def _readiness(state: AppState) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await readiness(state)
+    except TimeoutError:
+        reason = f"no answer within {PATIENCE:.0f} s"
+        check = {"ok": False, "reason": reason}
+        return {"status": "unavailable", "degraded": ["upstream"], "checks": {"upstream": check}}

@@ -1,0 +1,170 @@
+"""One rule: where it came from, what became of it, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi.responses import Response
+
+from app.api.admin.common import vectors_of
+from app.api.errors import from_store
+from app.api.schemas import RulePatch
+from app.console import charts
+from app.console.access import At, Desk, Form, Posted, console_router, validated
+from app.console.evidence import CASES, Evidence, evidence_of
+from app.exceptions import InvalidRequest, TTCLError
+from rules_store.errors import StoreError, UnknownEpisode, UnknownRule, VersionConflict
+from rules_store.types import Episode, Rule
+from rules_store.usage import RuleUse
+
+router = console_router()
+
+HISTORY = 30
+Action = Callable[[], Awaitable[Rule]]
+
+
+@router.get("/rules/{rule_id}")
+async def show(rule_id: str, desk: At, cursor: str | None = None) -> Response:
+    return await _page(desk, rule_id, cursor=cursor)
+
+
+@router.post("/rules/{rule_id}/edit")
+async def edit(rule_id: str, desk: At, form: Posted) -> Response:
+    async def action() -> Rule:
+        body = validated(
+            RulePatch,
+            text=form.get("text"),
+            trigger=form.get("trigger"),
+            domain=form.get("domain"),
+            actor=desk.session.actor,
+            reason=form.reason,
+            expected_version=form.number("expected_version"),
+        )
+        vectors = await vectors_of(desk.state, body.text, body.trigger)
+        return await desk.state.store.patch_rule(
+            rule_id,
+            text=body.text,
+            trigger=body.trigger,
+            domain=body.domain,
+            vectors=vectors,
+            expected_version=body.expected_version,
+            actor=body.actor,
+            reason=body.reason,
+        )
+
+    return await _act(desk, rule_id, action, "Saved as version {version}.", form)
+
+
+@router.post("/rules/{rule_id}/retire")
+async def retire(rule_id: str, desk: At, form: Posted) -> Response:
+    async def action() -> Rule:
+        return await desk.state.store.retire_rule(
+            rule_id,
+            actor=desk.session.actor,
+            reason=form.reason,
+            expected_version=form.number("expected_version"),
+        )
+
+    return await _act(desk, rule_id, action, "Retired: it steers no more.", form)
+
+
+@router.post("/rules/{rule_id}/restore")
+async def restore(rule_id: str, desk: At, form: Posted) -> Response:
+    """Back into use, or back to the text of the field `version`."""
+
+    async def action() -> Rule:
+        store, version = desk.state.store, form.number("version")
+        reason, expected = form.reason, form.number("expected_version")
+        if version is None:
+            return await store.restore_rule(
+                rule_id, actor=desk.session.actor, reason=reason, expected_version=expected
+            )
+        old = await store.rule_at_version(rule_id, version)
+        return await store.restore_rule(
+            rule_id,
+            version=version,
+            vectors=await vectors_of(desk.state, old.text, old.trigger),
+            actor=desk.session.actor,
+            reason=reason,
+            expected_version=expected,
+        )
+
+    return await _act(desk, rule_id, action, "Restored as version {version}.", form)
+
+
+@router.post("/rules/{rule_id}/quarantine")
+async def quarantine(rule_id: str, desk: At, form: Posted) -> Response:
+    async def action() -> Rule:
+        return await desk.state.store.quarantine_rule(
+            rule_id,
+            actor=desk.session.actor,
+            reason=form.reason,
+            expected_version=form.number("expected_version"),
+        )
+
+    return await _act(desk, rule_id, action, "In quarantine: it steers no more.", form)
+
+
+async def _act(desk: Desk, rule_id: str, action: Action, done: str, form: Form) -> Response:
+    """What was refused is told on the rule's page, with what was typed still in the form."""
+    try:
+        rule = await action()
+    except UnknownRule:
+        raise
+    except VersionConflict as error:
+        desk.problem(
+            f"Somebody else changed this rule meanwhile: this is version {error.current} now. "
+            "Nothing of yours was saved."
+        )
+        return await _page(desk, rule_id, status=409, typed=form)
+    except (StoreError, InvalidRequest) as error:
+        known = from_store(error) if isinstance(error, StoreError) else error
+        assert isinstance(known, TTCLError)
+        desk.problem(known.message)
+        return await _page(desk, rule_id, status=known.status, typed=form)
+    back = form.get("back")
+    path = back if back in ("/console/quarantine",) else f"/console/rules/{rule_id}"
+    return desk.go(path, done.format(version=rule.version))
+
+
+async def _page(
+    desk: Desk,
+    rule_id: str,
+    *,
+    status: int = 200,
+    typed: Form | None = None,
+    cursor: str | None = None,
+) -> Response:
+    store = desk.state.store
+    rule = await store.get_rule(rule_id)
+    history = await store.rule_history(rule_id, limit=HISTORY, cursor=cursor)
+    use = await store.rule_use(rule_id)
+    episode, evidence = await _evidence(desk, rule)
+    return desk.page(
+        "rule.html",
+        status=status,
+        rule=rule,
+        history=history,
+        use=use,
+        use_chart=_chart(use),
+        episode=episode,
+        evidence=evidence,
+        cases=CASES,
+        typed=typed.fields if typed else None,
+    )
+
+
+async def _evidence(desk: Desk, rule: Rule) -> tuple[Episode | None, Evidence | None]:
+    if rule.source_episode is None:
+        return None, None
+    try:
+        episode = await desk.state.store.get_episode(rule.source_episode)
+    except UnknownEpisode:
+        return None, None
+    return episode, evidence_of(episode)
+
+
+def _chart(use: RuleUse) -> charts.BarChart | None:
+    if not use.uses:
+        return None
+    return charts.bars([(f"{day.day.day} {day.day:%b}", day.uses) for day in use.days])

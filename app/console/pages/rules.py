@@ -1,0 +1,70 @@
+"""The list of rules: search, filters, pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Query
+from fastapi.responses import HTMLResponse
+
+from app.console.access import At, console_router
+from rules_store.types import Polarity, RuleFilter, RuleSort, RuleState
+
+router = console_router()
+
+PAGE = 30
+E = TypeVar("E", bound=StrEnum)
+
+Text = Annotated[str, Query(max_length=500)]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What the list's form sends. An empty field is no filter."""
+
+    q: Text = ""
+    namespace: Text = ""
+    polarity: Text = ""
+    state: Text = ""
+    sort: Text = RuleSort.NEWEST.value
+    cursor: Text = ""
+
+    @property
+    def filter(self) -> RuleFilter:
+        return RuleFilter(
+            namespace=self.namespace or None,
+            polarity=_among(Polarity, self.polarity),
+            state=_among(RuleState, self.state),
+            text=self.q.strip() or None,
+        )
+
+
+@router.get("/rules")
+async def list_rules(desk: At, search: Annotated[Search, Depends()]) -> HTMLResponse:
+    sort = _among(RuleSort, search.sort) or RuleSort.NEWEST
+    page = await desk.state.store.list_rules(
+        search.filter, sort=sort, limit=PAGE, cursor=search.cursor or None
+    )
+    return desk.page(
+        "rules.html",
+        page=page,
+        search=search,
+        filters={
+            "q": search.q,
+            "namespace": search.namespace,
+            "polarity": search.polarity,
+            "state": search.state,
+            "sort": search.sort,
+        },
+        namespaces=await desk.state.store.list_namespaces(),
+        polarities=list(Polarity),
+        states=list(RuleState),
+        sorts=list(RuleSort),
+    )
+
+
+def _among(kind: type[E], value: str) -> E | None:
+    """A value that isn't one of the kind's comes from a hand-made address, and is no filter."""
+    return kind(value) if value in list(kind) else None

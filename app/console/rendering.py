@@ -1,0 +1,106 @@
+"""Templates to pages, each with the headers that keep a page from doing what it should not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+from fastapi.responses import HTMLResponse, RedirectResponse
+from markupsafe import Markup
+
+from app import __version__
+from app.console.diff import compare
+from app.console.sessions import Session
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Pages:
+    """Renders `templates/`; every value is escaped, whatever it is."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("app.console"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters.update(
+            ago=self._ago, count=count, percent=percent, words=words, query=query
+        )
+        self._environment.globals.update(version=__version__, compare=compare)
+
+    def render(
+        self, template: str, session: Session | None, *, status: int = 200, **context: Any
+    ) -> HTMLResponse:
+        """The page; the session's notice is shown on it and thereby used up."""
+        notice = None
+        if session is not None:
+            notice, session.notice = session.notice, None
+        text = self._environment.get_template(template).render(
+            session=session, notice=notice, **context
+        )
+        return HTMLResponse(text, status_code=status, headers=HEADERS)
+
+    def _ago(self, moment: datetime | str | None) -> Markup | str:
+        """A moment in words, the exact one behind it."""
+        if moment is None:
+            return "never"
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment)
+        exact = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return Markup('<time datetime="{}" title="{}">{}</time>').format(
+            moment.isoformat(), exact, distance((self._clock() - moment).total_seconds(), moment)
+        )
+
+
+def redirect(path: str) -> RedirectResponse:
+    return RedirectResponse(path, status_code=303, headers=HEADERS)
+
+
+def distance(seconds: float, moment: datetime) -> str:
+    """`5 minutes ago`; after a week the day."""
+    if seconds < 60:
+        return "just now"
+    for unit, size, most in (("minute", 60, 60), ("hour", 3600, 24), ("day", 86400, 7)):
+        number = int(seconds // size)
+        if number < most:
+            return f"{number} {unit}{'' if number == 1 else 's'} ago"
+    return f"{moment.day} {moment:%b %Y}"
+
+
+def count(number: float | None) -> str:
+    """Thousands parted, as in 12,345; a dash where nothing is known."""
+    if number is None:
+        return "\N{EN DASH}"
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.2f}"
+
+
+def percent(share: float | None) -> str:
+    return "\N{EN DASH}" if share is None else f"{100 * share:.0f} %"
+
+
+def words(name: str) -> str:
+    """`distiller_wrote_nothing` as people write it; a sentence stays as it is."""
+    return name if " " in name else name.replace("_", " ").replace(":", ": ")
+
+
+def query(values: dict[str, Any], **changed: Any) -> str:
+    """A query string of what is set."""
+    merged = {**values, **changed}
+    return urlencode({key: value for key, value in merged.items() if value not in (None, "")})

@@ -1,0 +1,27 @@
+"""The console at `/console`: server-rendered pages over the same functions as the admin API."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from app.console.access import Console
+from app.console.pages import (
+    door,
+    episodes,
+    files,
+    overview,
+    rule,
+    rules,
+)
+from app.console.rendering import Pages
+from app.console.sessions import Sessions
+from app.console.throttle import Throttle
+
+PARTS = (files, door, overview, rules, rule, episodes)
+
+
+def install(app: FastAPI) -> None:
+    """Adds the pages, and what they share, to the application."""
+    app.state.console = Console(Pages(), Sessions(), Throttle())
+    for part in PARTS:
+        app.include_router(part.router)
