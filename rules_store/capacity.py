@@ -16,6 +16,8 @@ from rules_store.repository import embeddings, events, rules
 from rules_store.types import Polarity, Pruning, RuleState, StoreOptions
 
 _Active = tuple[int, Polarity, int]  # seq, polarity, frequency
+Texts = tuple[list[int], np.ndarray]
+"""Sequence numbers, and the unit vectors of their texts: shape (n, dimension)."""
 
 
 async def make_room(
@@ -46,7 +48,7 @@ async def make_room(
         known += [
             ([row.seq], row.text_vector[None, :]) for row in rows if row.text_vector is not None
         ]
-        victims = await asyncio.to_thread(_redundant, known, active, excess, spared)
+        victims = await asyncio.to_thread(redundant, known, active, excess, spared)
     # By age where that is the policy, and where there is nothing to compare.
     rest = [seq for seq, _, _ in active if seq not in spared and seq not in victims]
     victims += pruning.oldest(rest, excess - len(victims))
@@ -70,12 +72,15 @@ async def _retire(connection: AsyncConnection, seq: int, at: datetime, reason: s
     return before.id
 
 
-def _redundant(
-    known: Sequence[tuple[list[int], np.ndarray]],
+def redundant(
+    known: Sequence[Texts],
     active: Sequence[_Active],
     count: int,
     spared: Collection[int],
 ) -> list[int]:
+    """Sequence numbers of at most `count` active rules that say most nearly what another one says
+    (see `pruning.most_redundant`). Rules without a known text are not compared; those of `spared`
+    stay."""
     vectors = {seq: vector for seqs, rows in known for seq, vector in zip(seqs, rows, strict=True)}
     compared = [rule for rule in active if rule[0] in vectors]
     if not compared:

@@ -15,6 +15,7 @@ StoreError
 ├── FeedbackConflict      the feedback's own key was used for another one
 ├── DuplicateRule         the same text is there already    (rule_id names it)
 ├── VersionConflict       the rule changed meanwhile        (current is its version)
+├── PreviewOutdated       rules changed since what was to happen to them was shown
 ├── InvalidTransition     the rule's state doesn't allow it
 ├── LeaseLost             the job belongs to another worker by now
 ├── InvalidVector         an embedding that can't be indexed (also a ValueError)
@@ -110,6 +111,14 @@ class VersionConflict(StoreError):
         self.rule_id = rule_id
         self.expected = expected
         self.current = current
+
+
+class PreviewOutdated(StoreError):
+    def __init__(self, namespace: str) -> None:
+        super().__init__(
+            f"The rules of namespace {namespace!r} have changed since the preview; look again."
+        )
+        self.namespace = namespace
 
 
 class InvalidTransition(StoreError):

@@ -10,7 +10,7 @@ one in a worker thread, and from then on reads and changes it on the event loop 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +195,22 @@ class RuleIndex:
             Candidate(self._hit(seq, similarity), vector)
             for (seq, similarity), vector in zip(found, vectors, strict=True)
         ]
+
+    def nearest(
+        self,
+        query: Vector,
+        namespace: str | None,
+        polarities: Sequence[Polarity],
+        states: Sequence[RuleState],
+        k: int,
+    ) -> list[tuple[int, float]]:
+        """(seq, similarity) of the k best rules of these shelves; None: of every namespace."""
+        found: list[tuple[int, float]] = []
+        for key, shelf in self._shelves.items():
+            fits = namespace in (None, key[0]) and key[1] in polarities and key[2] in states
+            if fits and shelf.ntotal:
+                found += _nearest(shelf, query, k)
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:k]
 
     def has_active(self, namespace: str) -> bool:
         shelves = (self._shelves.get((namespace, each, RuleState.ACTIVE)) for each in Polarity)

@@ -119,6 +119,38 @@ class RuleOperations(RuleQueries):
                 connection, before, RuleState.QUARANTINED, "rule.quarantined", actor, reason
             )
 
+    async def release_rule(
+        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
+    ) -> Rule:
+        """Makes a quarantined rule active. Raises UnknownRule, VersionConflict,
+        InvalidTransition."""
+        async with self._change() as connection:
+            before = await self._quarantined(connection, rule_id, expected_version)
+            after = await self._move(
+                connection, before, RuleState.ACTIVE, "rule.released", actor, reason
+            )
+            await self._make_room(connection, after)
+            return after
+
+    async def reject_rule(
+        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
+    ) -> Rule:
+        """Retires a quarantined rule. Raises UnknownRule, VersionConflict, InvalidTransition."""
+        async with self._change() as connection:
+            before = await self._quarantined(connection, rule_id, expected_version)
+            return await self._move(
+                connection, before, RuleState.RETIRED, "rule.rejected", actor, reason
+            )
+
+    async def _quarantined(
+        self, connection: AsyncConnection, rule_id: str, expected_version: int | None
+    ) -> Rule:
+        """Raises UnknownRule, VersionConflict, InvalidTransition."""
+        _, rule = await find(connection, rule_id, expected_version)
+        if rule.state is not RuleState.QUARANTINED:
+            raise InvalidTransition(f"Rule {rule_id!r} is {rule.state}, not quarantined.")
+        return rule
+
     async def _move(
         self,
         connection: AsyncConnection,

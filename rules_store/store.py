@@ -6,7 +6,9 @@ hits = store.search("default", vector, Polarity.POSITIVE, k=10)
 
 from __future__ import annotations
 
+from rules_store.curation import CurationOperations
 from rules_store.episodes import EpisodeOperations
+from rules_store.exchange import ExchangeOperations
 from rules_store.feedback import FeedbackOperations
 from rules_store.history import HistoryOperations
 from rules_store.job_control import JobControl
@@ -21,6 +23,8 @@ from rules_store.usage import UsageQueries
 
 class RuleStore(
     RuleOperations,
+    CurationOperations,
+    ExchangeOperations,
     EpisodeOperations,
     LearningOperations,
     KeyOperations,
@@ -34,8 +38,8 @@ class RuleStore(
 ):
     """SQL is the truth; the in-memory FAISS index is a cache of it, caught up by event number.
 
-    Methods are grouped by module: core (open, close, search, index), rules (with
-    stats), episodes, learning (jobs, applying, spend), keys, feedback, namespaces, rollback,
-    history (events, snapshots, curve), job_control, retention. Every method that touches
-    SQL may raise `StoreUnavailable`; nothing was changed then.
+    Methods are grouped by module: core (open, close, search, index), rules (with stats), curation
+    (prune, merge), exchange (export, import, nearest), episodes, learning (jobs, applying, spend),
+    keys, feedback, namespaces, rollback, history (events, snapshots, curve), job_control,
+    retention. Every method that touches SQL may raise `StoreUnavailable`; nothing was changed then.
     """
