@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.admin_key import load_admin_key
-from app.api import admin, chat, errors, health, models
+from app.api import admin, chat, errors, feedback, health, models
 from app.api.middleware import BodyLimit, RequestId
 from app.chat.closing import Closing
 from app.chat.exploration import InlineExploration
@@ -85,7 +85,7 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     errors.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(RequestId)
-    for module in (chat, models, health, admin):
+    for module in (chat, models, feedback, health, admin):
         app.include_router(module.router)
     site.install(app)
     return app

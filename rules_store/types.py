@@ -136,6 +136,8 @@ class Page:
 @dataclass(frozen=True, slots=True)
 class RuleFilter:
     namespace: str | None = None
+    namespaces: frozenset[str] | None = None
+    """Only of these; None: of all."""
     polarity: Polarity | None = None
     state: RuleState | None = None
     domain: str | None = None
@@ -154,6 +156,8 @@ class RuleFilter:
 @dataclass(frozen=True, slots=True)
 class EpisodeFilter:
     namespace: str | None = None
+    namespaces: frozenset[str] | None = None
+    """Only of these; None: of all."""
     status: EpisodeStatus | None = None
     mode: str | None = None
 

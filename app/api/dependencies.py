@@ -1,8 +1,9 @@
 """Who is asking: the application's state, and the caller that a key stands for.
 
-An endpoint says what it needs by the type of a parameter: `client: Client`, `caller: AdminRead`
-or `caller: AdminWrite`. The admin router asks for `admin-read` or `admin-write` by the method in
-any case; a POST that only reads says so with `openapi_extra=READS`.
+An endpoint says what it needs by the type of a parameter: `caller: Client`, `caller: AdminRead`
+(also of a POST that changes nothing) or `caller: AdminWrite`. It then keeps to the caller's
+namespaces itself; what is named in path or query is checked here. An admin endpoint without such
+a parameter is for keys of all namespaces, and its method says what it needs.
 
 Coroutines, though they wait for nothing: FastAPI sends plain functions to a thread, each time.
 """
@@ -12,14 +13,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
 from app.keys import ANYONE, Caller
 from app.state import AppState
 from rules_store.clients import Permission
+from rules_store.errors import UnknownEpisode, UnknownRule
 
-PERMISSION = "x-ttcl-permission"
-READS: dict[str, Any] = {PERMISSION: Permission.ADMIN_READ.value}
 _READING = ("GET", "HEAD")
 _ADMIN = (Permission.ADMIN_READ, Permission.ADMIN_WRITE)
 
@@ -50,11 +51,15 @@ async def admin(request: Request, state: State) -> Caller:
     Raises `AuthenticationFailed`, `NotAllowed`, `NotFound`.
     """
     caller = _administrator(request, state)
-    caller.demand(_needed(request))
-    named_in_path = request.path_params.get("namespace")
-    for named in (named_in_path, *request.query_params.getlist("namespace")):
-        if named is not None and not caller.reaches(named):
-            raise unknown_namespace(named)
+    declared = _declared(request)
+    caller.demand(declared or _by_method(request))
+    if caller.everywhere:
+        return caller
+    if declared is None:
+        caller.demand_everywhere()
+    await _check_path(caller, request.path_params, state)
+    for named in request.query_params.getlist("namespace"):
+        reach(caller, named)
     return caller
 
 
@@ -66,6 +71,12 @@ async def admin_read(caller: Annotated[Caller, Depends(admin)]) -> Caller:
 async def admin_write(caller: Annotated[Caller, Depends(admin)]) -> Caller:
     caller.demand(Permission.ADMIN_WRITE)
     return caller
+
+
+def reach(caller: Caller, namespace: str) -> None:
+    """Raises `NotFound`: what is not the caller's is none for them."""
+    if not caller.reaches(namespace):
+        raise unknown_namespace(namespace)
 
 
 def unknown_namespace(name: str) -> NotFound:
@@ -91,11 +102,31 @@ def _administrator(request: Request, state: AppState) -> Caller:
     return caller
 
 
-def _needed(request: Request) -> Permission:
-    declared = getattr(request.scope.get("route"), "openapi_extra", None) or {}
-    if request.method in _READING or declared.get(PERMISSION) == Permission.ADMIN_READ:
-        return Permission.ADMIN_READ
-    return Permission.ADMIN_WRITE
+async def _check_path(caller: Caller, path: dict[str, Any], state: AppState) -> None:
+    """Raises `NotFound`, UnknownRule, UnknownEpisode."""
+    if "namespace" in path:
+        reach(caller, path["namespace"])
+    if "rule_id" in path:
+        rule = await state.store.get_rule(path["rule_id"])
+        if not caller.reaches(rule.namespace):
+            raise UnknownRule(rule.id)
+    if "episode_id" in path:
+        episode = await state.store.get_episode(path["episode_id"])
+        if not caller.reaches(episode.namespace):
+            raise UnknownEpisode(episode.id)
+
+
+def _declared(request: Request) -> Permission | None:
+    route = request.scope.get("route")
+    assert isinstance(route, APIRoute)
+    calls = {each.call for each in route.dependant.dependencies}
+    if admin_write in calls:
+        return Permission.ADMIN_WRITE
+    return Permission.ADMIN_READ if admin_read in calls else None
+
+
+def _by_method(request: Request) -> Permission:
+    return Permission.ADMIN_READ if request.method in _READING else Permission.ADMIN_WRITE
 
 
 def _bearer(request: Request) -> str:

@@ -204,6 +204,8 @@ def _conditions(where: EpisodeFilter) -> Iterator[ColumnElement[bool]]:
     ):
         if value is not None:
             yield column == value
+    if where.namespaces is not None:
+        yield episodes.c.namespace.in_(sorted(where.namespaces))
 
 
 def _episode(row: Row[Any]) -> Episode:

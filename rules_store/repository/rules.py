@@ -175,6 +175,8 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
         yield rules.c.created_at >= where.created_after
     if where.created_before is not None:
         yield rules.c.created_at < where.created_before
+    if where.namespaces is not None:
+        yield rules.c.namespace.in_(sorted(where.namespaces))
     if where.text:
         part = clean(where.text)
         yield or_(contains(dialect, rules.c.text, part), contains(dialect, rules.c.trigger, part))

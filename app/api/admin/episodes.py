@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
-from app.api.dependencies import State
+from app.api.dependencies import AdminRead, State
+from app.api.feedback import feedback_shape
 from app.api.schemas import episode_shape, list_shape
 from rules_store.types import EpisodeFilter, EpisodeStatus
 
@@ -18,6 +19,7 @@ router = APIRouter()
 @router.get("/episodes", summary="List episodes, newest first")
 async def list_episodes(
     state: State,
+    caller: AdminRead,
     namespace: Namespace = None,
     status: EpisodeStatus | None = None,
     mode: Annotated[str | None, Query(pattern="^(steer|explore)$")] = None,
@@ -25,14 +27,18 @@ async def list_episodes(
     cursor: Cursor = None,
 ) -> dict[str, Any]:
     await known_namespace(state, namespace)
-    where = EpisodeFilter(namespace=namespace, status=status, mode=mode)
+    where = EpisodeFilter(
+        namespace=namespace, namespaces=caller.namespaces, status=status, mode=mode
+    )
     page = await state.store.list_episodes(where, limit=limit, cursor=cursor)
     return list_shape(page, [episode_shape(episode, full=False) for episode in page.items])
 
 
 @router.get("/episodes/{episode_id}", summary="One episode with its full trace")
-async def get_episode(episode_id: str, state: State) -> dict[str, Any]:
-    return episode_shape(await state.store.get_episode(episode_id), full=True)
+async def get_episode(episode_id: str, state: State, _: AdminRead) -> dict[str, Any]:
+    shape = episode_shape(await state.store.get_episode(episode_id), full=True)
+    feedback = await state.store.feedback_of(episode_id)
+    return {**shape, "feedback": [feedback_shape(each) for each in feedback]}
 
 
 @router.get("/stats", summary="Counts of rules, episodes and jobs, and the index against SQL")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace, vectors_of
-from app.api.dependencies import State
+from app.api.dependencies import AdminRead, AdminWrite, State, reach
 from app.api.schemas import (
     RuleCreate,
     RulePatch,
@@ -31,6 +31,7 @@ router = APIRouter()
 @router.get("/rules", summary="List rules, newest first")
 async def list_rules(
     state: State,
+    caller: AdminRead,
     namespace: Namespace = None,
     polarity: Polarity | None = None,
     rule_state: Annotated[RuleState | None, Query(alias="state")] = None,
@@ -43,6 +44,7 @@ async def list_rules(
     await known_namespace(state, namespace)
     where = RuleFilter(
         namespace=namespace,
+        namespaces=caller.namespaces,
         polarity=polarity,
         state=rule_state,
         domain=domain,
@@ -54,7 +56,8 @@ async def list_rules(
 
 
 @router.post("/rules", status_code=201, summary="Write a rule by hand")
-async def create_rule(body: RuleCreate, state: State) -> dict[str, Any]:
+async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dict[str, Any]:
+    reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
     await state.store.ensure_namespace(body.namespace, actor=body.actor)
     new = NewRule(
@@ -70,14 +73,14 @@ async def create_rule(body: RuleCreate, state: State) -> dict[str, Any]:
 
 
 @router.get("/rules/{rule_id}", summary="One rule with its history")
-async def get_rule(rule_id: str, state: State) -> dict[str, Any]:
+async def get_rule(rule_id: str, state: State, _: AdminRead) -> dict[str, Any]:
     rule = await state.store.get_rule(rule_id)
     events = await state.store.rule_events(rule_id)
     return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
 
 
 @router.patch("/rules/{rule_id}", summary="Change a rule's text, trigger or domain")
-async def patch_rule(rule_id: str, body: RulePatch, state: State) -> dict[str, Any]:
+async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> dict[str, Any]:
     await state.store.get_rule(rule_id)
     vectors = await vectors_of(state, body.text, body.trigger)
     rule = await state.store.patch_rule(
@@ -94,7 +97,9 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State) -> dict[str, A
 
 
 @router.post("/rules/{rule_id}/retire", summary="Take a rule out of use")
-async def retire_rule(rule_id: str, body: VersionedWrite, state: State) -> dict[str, Any]:
+async def retire_rule(
+    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
+) -> dict[str, Any]:
     rule = await state.store.retire_rule(
         rule_id,
         actor=body.actor,
@@ -105,7 +110,9 @@ async def retire_rule(rule_id: str, body: VersionedWrite, state: State) -> dict[
 
 
 @router.post("/rules/{rule_id}/restore", summary="Reactivate a rule, or give it an old text back")
-async def restore_rule(rule_id: str, body: RuleRestore, state: State) -> dict[str, Any]:
+async def restore_rule(
+    rule_id: str, body: RuleRestore, state: State, _: AdminWrite
+) -> dict[str, Any]:
     vectors = Vectors()
     if body.version is not None:
         old = await state.store.rule_at_version(rule_id, body.version)

@@ -1,0 +1,102 @@
+"""`POST /v1/feedback`: what became of an answer, by the id of its episode."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from app.api.dependencies import Client, State
+from app.exceptions import InvalidRequest, NotFound
+from app.state import AppState
+from rules_store.clients import Feedback, NewFeedback
+from rules_store.errors import UnknownEpisode
+
+router = APIRouter()
+
+SIGNALS = ("score", "label", "verified")
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias=IDEMPOTENCY_HEADER, min_length=1, max_length=200, description="As `key`"),
+]
+
+
+class FeedbackBody(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"episode_id": "ep_0123456789abcdef", "score": 1.0, "key": "ticket-42"}]
+        },
+    )
+
+    episode_id: str = Field(min_length=1, max_length=100, description="Of X-TTCL-Episode")
+    score: float | None = Field(None, ge=0, le=1, strict=True, allow_inf_nan=False)
+    label: str | None = Field(
+        None, min_length=1, max_length=4000, description="The right answer, as somebody knows it"
+    )
+    verified: StrictBool | None = Field(
+        None, description="A verifier's result: whether the answer was right"
+    )
+    comment: str | None = Field(None, max_length=4000)
+    key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Your own: sent twice for an episode, it is counted once",
+    )
+
+    @model_validator(mode="after")
+    def _some_signal(self) -> FeedbackBody:
+        if all(getattr(self, name) is None for name in SIGNALS):
+            raise ValueError(f"give at least one of {', '.join(SIGNALS)}")
+        return self
+
+
+@router.post("/v1/feedback", status_code=201, summary="Say how good an answer was")
+async def give_feedback(
+    body: FeedbackBody, state: State, caller: Client, idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """The feedback as it is stored; under a `key` used before for this episode, the first one."""
+    allowance = state.meter.admit(caller)
+    if body.key is not None and idempotency_key not in (None, body.key):
+        raise InvalidRequest(f"key: differs from the header {IDEMPOTENCY_HEADER}", param="key")
+    await _check_episode(state, caller, body.episode_id)
+    given = await state.store.add_feedback(
+        body.episode_id,
+        NewFeedback(
+            score=body.score,
+            label=body.label,
+            verified=body.verified,
+            comment=body.comment,
+            key=body.key or idempotency_key,
+        ),
+    )
+    headers = {} if allowance is None else allowance.headers()
+    return JSONResponse(feedback_shape(given), status_code=201, headers=headers)
+
+
+def feedback_shape(feedback: Feedback) -> dict[str, Any]:
+    return {
+        "object": "feedback",
+        **asdict(feedback),
+        "source": feedback.source.value,
+        "created_at": feedback.created_at.isoformat(),
+    }
+
+
+async def _check_episode(state: AppState, caller: Client, episode_id: str) -> None:
+    """An episode of another's namespace is none. Raises `NotFound`."""
+    try:
+        episode = await state.store.get_episode(episode_id)
+        if caller.reaches(episode.namespace):
+            return
+    except UnknownEpisode:
+        pass
+    raise NotFound(
+        f"There is no episode '{episode_id}'", param="episode_id", code="episode_not_found"
+    )
