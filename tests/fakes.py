@@ -123,6 +123,8 @@ class ScriptedUpstream:
         self.owned_by = "vllm"
         self.max_model_len: int | None = 8192
         self.tokenizes = True
+        self.token_answers: list[Any] = []
+        """What /tokenize says next, instead of the count."""
         self.healthy = True
         self.api_key: str | None = None
         self.null_usage = True
@@ -264,6 +266,8 @@ class ScriptedUpstream:
         call.finished = time.monotonic()
         if not self.tokenizes:
             return JSONResponse({"detail": "Not Found"}, 404)
+        if self.token_answers:
+            return JSONResponse(self.token_answers.pop(0))
         prompt = call.body.get("prompt")
         messages = "messages" in call.body
         count = prompt_tokens(call.body) if messages else len(tokens_of(prompt or ""))

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import httpx
 import orjson
 
 from app.chat.call import Answer, ChatCall, Steered, Stream
@@ -19,8 +18,9 @@ from app.steer.injector import prompt_of
 from app.trajectory import Cost, Mode
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
-from app.upstream.sse import DONE, StreamedAnswer, data_of, events_of, frame, read_all
-from app.upstream.wire import error_from, parse_usage, retry_after
+from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
+from app.upstream.transport import UpstreamResponse
+from app.upstream.wire import error_from, parse_usage
 
 
 class Relay:
@@ -36,7 +36,7 @@ class Relay:
         """Raises `TTCLError`."""
         async with AsyncExitStack() as stack:
             response = await self._open(call, steered, stack)
-            content = await read_all(response)
+            content = await response.read()
         body = _completion(content)
         cost = parse_usage(body.get("usage"))
         choice = body["choices"][0]
@@ -56,7 +56,7 @@ class Relay:
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
-            events = events_of(response)
+            events = split_events(response.chunks())
             first = await anext(events, None)
             if first is None:
                 raise UpstreamUnavailable("the model server closed the stream before its answer")
@@ -74,16 +74,16 @@ class Relay:
 
     async def _open(
         self, call: ChatCall, steered: Steered, stack: AsyncExitStack
-    ) -> httpx.Response:
+    ) -> UpstreamResponse:
         """An open 200 response. Where prompt and rules overflow the model's context, the rules
         give way."""
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
-            if response.status_code == 200:
+            if response.status == 200:
                 return response
-            content = await read_all(response)
-            error = error_from(response.status_code, content, retry_after(response))
+            content = await response.read()
+            error = error_from(response.status, content, response.retry_after)
             if not (steered.hits and is_context_overflow(error)):
                 raise error
             steered.drop_rules()

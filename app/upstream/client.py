@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import orjson
 
 from app.exceptions import (
@@ -28,17 +27,18 @@ from app.exceptions import (
 from app.trajectory import Cost, Message
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.gate import CallGate
-from app.upstream.sse import StreamedAnswer, data_of, events_of, read_all
-from app.upstream.transport import Transport
+from app.upstream.sse import StreamedAnswer, data_of, split_events
+from app.upstream.transport import Transport, UpstreamResponse
 from app.upstream.types import Completion
 from app.upstream.wire import (
+    error_from,
     parse_completion,
     parse_object,
     token_logprobs,
-    upstream_error,
 )
 
 MODELS_TTL = 30.0
+MODELS_TIMEOUT = 10.0
 BACKGROUND_PRIORITY = 10
 """vLLM serves lower values first; a client's request has 0."""
 
@@ -107,12 +107,8 @@ class Upstream:
         async with self._models_lock:
             if time.monotonic() - self._models_at < 1.0 and self._models:
                 return self._models
-            response = await self._transport.send(
-                "GET", "/models", None, stream=False, seconds=10.0
-            )
-            if response.status_code != 200:
-                raise upstream_error(response)
-            self._models = ModelInfo.parse_list(response.content, self._only_model)
+            content = await self._list_models()
+            self._models = ModelInfo.parse_list(content, self._only_model)
             self._models_at = time.monotonic()
             # llama.cpp often closes a kept-alive connection after a stream, without a word.
             self._transport.drops_connections = any(
@@ -120,10 +116,24 @@ class Upstream:
             )
             return self._models
 
+    async def _list_models(self) -> bytes:
+        try:
+            async with asyncio.timeout(MODELS_TIMEOUT):
+                response = await self._transport.send("GET", "/models", None, stream=False)
+                try:
+                    content = await response.read()
+                finally:
+                    response.close()
+        except TimeoutError:
+            raise UpstreamTimeout("the model server did not list its models in time") from None
+        if response.status != 200:
+            raise error_from(response.status, content, response.retry_after)
+        return content
+
     # --- relaying a client's request
 
     @asynccontextmanager
-    async def open_chat(self, body: bytes) -> AsyncIterator[httpx.Response]:
+    async def open_chat(self, body: bytes) -> AsyncIterator[UpstreamResponse]:
         """Send a chat request as it is; yields the response with its body unread, whatever its
         status. Leaving the block closes the connection. Raises `UpstreamError`."""
         async with self.gate.foreground():
@@ -131,7 +141,7 @@ class Upstream:
             try:
                 yield response
             finally:
-                await response.aclose()
+                response.close()
 
     # --- the loop's own calls (ChatBackend)
 
@@ -213,12 +223,12 @@ class Upstream:
         ask = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
         try:
             response = await self._transport.post(f"{self._root}/tokenize", ask, seconds)
-            if response.status_code != 200:
+            if response.status != 200:
                 self.capabilities.tokenizer = False
                 return None
-            answer = response.json()
+            answer = orjson.loads(await response.read())
             count = int(answer.get("count", len(answer.get("tokens") or [])))
-        except (httpx.HTTPError, ValueError, AttributeError, TypeError):
+        except (UpstreamError, ValueError, AttributeError, TypeError):
             return None
         if count <= 0 < len(text):
             return None  # llama.cpp's answer to a shape that it does not know
@@ -262,18 +272,18 @@ class Upstream:
         async with self.gate.background() if background else self.gate.foreground():
             response = await self._transport.send("POST", "/chat/completions", payload, stream=True)
             try:
-                if response.status_code != 200:
-                    await read_all(response)
-                    raise upstream_error(response)
-                if "text/event-stream" not in response.headers.get("content-type", ""):
-                    return parse_completion(await read_all(response))
+                if response.status != 200:
+                    content = await response.read()
+                    raise error_from(response.status, content, response.retry_after)
+                if not response.is_stream:
+                    return parse_completion(await response.read())
                 return await self._assembled(response)
             finally:
-                await response.aclose()
+                response.close()
 
-    async def _assembled(self, response: httpx.Response) -> Completion:
+    async def _assembled(self, response: UpstreamResponse) -> Completion:
         answer = StreamedAnswer()
-        async for event in events_of(response):
+        async for event in split_events(response.chunks()):
             data = data_of(event)
             if data == b"[DONE]":
                 break

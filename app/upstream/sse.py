@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import orjson
 
-from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.exceptions import UpstreamError
 from app.trajectory import Cost
 from app.upstream.wire import parse_usage
 
@@ -20,7 +19,7 @@ MAX_EVENT = 16 * 1024 * 1024
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
-async def split_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def split_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """Whole events as they came, blank line included. A last piece without its blank line is
     dropped: it was cut. Raises `UpstreamError` for an event without end."""
     buffer = b""
@@ -45,27 +44,6 @@ def data_of(event: bytes) -> bytes | None:
 
 def frame(payload: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(payload) + b"\n\n"
-
-
-async def events_of(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """Whole events of a streaming response. Raises `UpstreamError`."""
-    try:
-        async for event in split_events(response.aiter_bytes()):
-            yield event
-    except httpx.TimeoutException as error:
-        raise UpstreamTimeout("the model server stopped in the middle of its answer") from error
-    except httpx.HTTPError as error:
-        raise UpstreamUnavailable("the model server cut the stream") from error
-
-
-async def read_all(response: httpx.Response) -> bytes:
-    """The whole body. Raises `UpstreamError`."""
-    try:
-        return await response.aread()
-    except httpx.TimeoutException as error:
-        raise UpstreamTimeout("the model server did not finish its answer in time") from error
-    except httpx.HTTPError as error:
-        raise UpstreamUnavailable("the model server cut its answer") from error
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import httpx
 import jsonschema
 import orjson
 
@@ -76,20 +75,17 @@ def parse_object(text: str, schema: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def retry_after(response: httpx.Response) -> float | None:
-    """Seconds of a Retry-After header, when it gives seconds."""
+def seconds_of(retry_after: str | None) -> float | None:
+    """What a Retry-After header says, when it gives seconds."""
     try:
-        return max(0.0, float(response.headers["retry-after"]))
-    except (KeyError, ValueError):
+        seconds = float(retry_after or "")
+    except ValueError:
         return None
-
-
-def upstream_error(response: httpx.Response) -> UpstreamError:
-    """The error for a non-200 answer whose body has been read; a 4xx keeps status and body."""
-    return error_from(response.status_code, response.content, retry_after(response))
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def error_from(status: int, content: bytes, after: float | None) -> UpstreamError:
+    """The error for a non-200 answer; a 4xx keeps status and body."""
     body: dict[str, Any] | None = None
     message = f"the model server answered {status}"
     param: str | None = None

@@ -64,7 +64,7 @@ async def complete(client: Upstream, **more: Any) -> Any:
 async def relayed(client: Upstream) -> tuple[int, bytes]:
     body = json.dumps({"model": MODEL, "messages": ASK}).encode()
     async with client.open_chat(body) as response:
-        return response.status_code, await response.aread()
+        return response.status, await response.read()
 
 
 # -- retries ------------------------------------------------------------------------------------
@@ -580,15 +580,11 @@ async def test_a_server_that_is_away_counts_nothing(up: ScriptedUpstream, client
         (5, None),
     ],
 )
-async def test_the_shapes_of_a_count(answer: Any, count: int | None) -> None:
-    import httpx
-
-    client = Upstream("http://127.0.0.1:9/v1")
-    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
-    await client._transport._http.aclose()
-    client._transport._http = httpx.AsyncClient(transport=transport)
+async def test_the_shapes_of_a_count(
+    up: ScriptedUpstream, client: Upstream, answer: Any, count: int | None
+) -> None:
+    up.token_answers.append(answer)
     assert await client.count_tokens(MODEL, "some text") == count
-    await client.close()
 
 
 # -- models -------------------------------------------------------------------------------------
@@ -818,7 +814,7 @@ async def test_a_background_call_of_the_client_waits_for_an_open_relay(
     body = json.dumps({"model": MODEL, "messages": ASK}).encode()
     async with client.open_chat(body) as response:
         learning = asyncio.create_task(complete(client, background=True))
-        await response.aread()
+        await response.read()
         await asyncio.sleep(0.05)
         assert len(up.chats) == 1
     assert (await learning).text
