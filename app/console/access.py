@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
 import structlog
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
@@ -35,6 +35,11 @@ HOME = "/console"
 LOGIN = "/console/login"
 
 M = TypeVar("M", bound=BaseModel)
+
+Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
+"""A search word, a filter, a cursor; empty where it is not given."""
+Id = Annotated[str, Path(max_length=128, pattern=r"^[\x21-\x7e]+$")]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,12 @@ from app.console.pages import (
     door,
     episodes,
     files,
+    jobs,
+    namespaces,
     overview,
+    prune,
+    quarantine,
+    rollback,
     rule,
     rules,
 )
@@ -17,7 +22,19 @@ from app.console.rendering import Pages
 from app.console.sessions import Sessions
 from app.console.throttle import Throttle
 
-PARTS = (files, door, overview, rules, rule, episodes)
+PARTS = (
+    files,
+    door,
+    overview,
+    rules,
+    rule,
+    quarantine,
+    episodes,
+    namespaces,
+    rollback,
+    jobs,
+    prune,
+)
 
 
 def install(app: FastAPI) -> None:

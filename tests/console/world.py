@@ -10,6 +10,7 @@ import httpx
 from tests.fakes import Reply, ScriptedUpstream, is_distiller, is_structured_step, schema_of
 from tests.gateway import MODEL, Gateway
 
+SETTINGS: dict[str, Any] = {"job_attempts": 1}
 SHOP = "shop"
 CLINIC = "clinic"
 EVIL = '<script>document.title="owned"</script><img src=x onerror=alert(1)>'
@@ -45,6 +46,16 @@ TALES: list[tuple[str, str, str, str, str, str]] = [
     ),
 ]
 
+LOST = (
+    "A bus has 31 seats, 17 are taken. How many are free?",
+    "31 - 17 = 14, so \\boxed{14} are free.",
+    "31 - 17 = 24, so \\boxed{24} are free.",
+    "",
+    "",
+    "",
+)
+"""What could not be learned from: its job failed."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -60,6 +71,7 @@ class World:
 
 
 def furnish(gw: Gateway, up: ScriptedUpstream) -> World:
+    """For a gateway with `SETTINGS`."""
     for tale in TALES:
         _script(up, tale)
     episode = ""
@@ -68,6 +80,11 @@ def furnish(gw: Gateway, up: ScriptedUpstream) -> World:
         gw.settled(episode)
     for question, *_ in TALES * 2:
         _ask(gw, question, "steer", learn=False)
+    refusal = Reply.error(403, "the distiller's model is gone")
+    _script(up, LOST, distilled=refusal, further=refusal)
+    lost = _ask(gw, LOST[0], "explore")
+    settled = gw.settled(lost)
+    assert settled["status"] == "failed", settled
     rules = {rule["text"]: rule for rule in gw.rules(SHOP)}
     edited = rules[TALES[0][3]]["id"]
     _change(
@@ -101,11 +118,20 @@ CLINIC_RULES = (
 )
 
 
-def _script(up: ScriptedUpstream, tale: tuple[str, ...]) -> None:
+def _script(
+    up: ScriptedUpstream,
+    tale: tuple[str, ...],
+    *,
+    distilled: Reply | None = None,
+    further: Reply | None = None,
+) -> None:
+    """`further`: what comes once the Teacher and three Students have answered."""
     question, right, wrong, positive, negative, trigger = tale
     fields = {"positive": positive, "negative": negative, "trigger": trigger}
 
     def distil(body: dict[str, Any]) -> Reply:
+        if distilled is not None:
+            return distilled
         wanted = (schema_of(body) or {})["properties"]
         return Reply.of_json({name: fields.get(name) for name in wanted})
 
@@ -117,7 +143,7 @@ def _script(up: ScriptedUpstream, tale: tuple[str, ...]) -> None:
     answers = iter([Reply(right), *students])
     up.when(
         lambda b: not is_structured_step(b) and question[:30] in spoken(b),
-        lambda body: next(answers, Reply(right)),
+        lambda body: next(answers, further or Reply(right)),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends
 from fastapi.responses import HTMLResponse
 
-from app.console.access import At, console_router
+from app.console.access import At, Id, Text, console_router
 from app.console.evidence import CASES, evidence_of
 from rules_store.types import EpisodeFilter, EpisodeStatus
 
@@ -16,7 +16,6 @@ router = console_router()
 
 PAGE = 30
 MODES = ("steer", "explore")
-Text = Annotated[str, Query(max_length=500)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ async def list_episodes(desk: At, search: Annotated[Search, Depends()]) -> HTMLR
 
 
 @router.get("/episodes/{episode_id}")
-async def show(episode_id: str, desk: At) -> HTMLResponse:
+async def show(episode_id: Id, desk: At) -> HTMLResponse:
     episode = await desk.state.store.get_episode(episode_id)
     return desk.page(
         "episode.html",

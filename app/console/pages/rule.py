@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from fastapi.responses import Response
 
@@ -10,7 +11,7 @@ from app.api.admin.common import vectors_of
 from app.api.errors import from_store
 from app.api.schemas import RulePatch
 from app.console import charts
-from app.console.access import At, Desk, Form, Posted, console_router, validated
+from app.console.access import At, Desk, Form, Id, Posted, Text, console_router, validated
 from app.console.evidence import CASES, Evidence, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownEpisode, UnknownRule, VersionConflict
@@ -20,16 +21,17 @@ from rules_store.usage import RuleUse
 router = console_router()
 
 HISTORY = 30
+QUARANTINE = "/console/quarantine"
 Action = Callable[[], Awaitable[Rule]]
 
 
 @router.get("/rules/{rule_id}")
-async def show(rule_id: str, desk: At, cursor: str | None = None) -> Response:
-    return await _page(desk, rule_id, cursor=cursor)
+async def show(rule_id: Id, desk: At, cursor: Text = "") -> Response:
+    return await _page(desk, rule_id, cursor=cursor or None)
 
 
 @router.post("/rules/{rule_id}/edit")
-async def edit(rule_id: str, desk: At, form: Posted) -> Response:
+async def edit(rule_id: Id, desk: At, form: Posted) -> Response:
     async def action() -> Rule:
         body = validated(
             RulePatch,
@@ -56,20 +58,13 @@ async def edit(rule_id: str, desk: At, form: Posted) -> Response:
 
 
 @router.post("/rules/{rule_id}/retire")
-async def retire(rule_id: str, desk: At, form: Posted) -> Response:
-    async def action() -> Rule:
-        return await desk.state.store.retire_rule(
-            rule_id,
-            actor=desk.session.actor,
-            reason=form.reason,
-            expected_version=form.number("expected_version"),
-        )
-
-    return await _act(desk, rule_id, action, "Retired: it steers no more.", form)
+async def retire(rule_id: Id, desk: At, form: Posted) -> Response:
+    change = desk.state.store.retire_rule
+    return await _move(desk, rule_id, change, "Retired: it steers no more.", form)
 
 
 @router.post("/rules/{rule_id}/restore")
-async def restore(rule_id: str, desk: At, form: Posted) -> Response:
+async def restore(rule_id: Id, desk: At, form: Posted) -> Response:
     """Back into use, or back to the text of the field `version`."""
 
     async def action() -> Rule:
@@ -93,16 +88,41 @@ async def restore(rule_id: str, desk: At, form: Posted) -> Response:
 
 
 @router.post("/rules/{rule_id}/quarantine")
-async def quarantine(rule_id: str, desk: At, form: Posted) -> Response:
+async def quarantine(rule_id: Id, desk: At, form: Posted) -> Response:
+    change = desk.state.store.quarantine_rule
+    return await _move(desk, rule_id, change, "In quarantine: it steers no more.", form)
+
+
+@router.post("/rules/{rule_id}/release")
+async def release(rule_id: Id, desk: At, form: Posted) -> Response:
+    change = desk.state.store.release_rule
+    return await _move(desk, rule_id, change, "Released: it steers from now on.", form)
+
+
+@router.post("/rules/{rule_id}/reject")
+async def reject(rule_id: Id, desk: At, form: Posted) -> Response:
+    change = desk.state.store.reject_rule
+    return await _move(desk, rule_id, change, "Rejected: it is retired.", form)
+
+
+class Change(Protocol):
+    """One of the store's moves of a rule from state to state."""
+
+    async def __call__(
+        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
+    ) -> Rule: ...
+
+
+async def _move(desk: Desk, rule_id: str, change: Change, done: str, form: Form) -> Response:
     async def action() -> Rule:
-        return await desk.state.store.quarantine_rule(
+        return await change(
             rule_id,
             actor=desk.session.actor,
             reason=form.reason,
             expected_version=form.number("expected_version"),
         )
 
-    return await _act(desk, rule_id, action, "In quarantine: it steers no more.", form)
+    return await _act(desk, rule_id, action, done, form)
 
 
 async def _act(desk: Desk, rule_id: str, action: Action, done: str, form: Form) -> Response:
@@ -123,8 +143,10 @@ async def _act(desk: Desk, rule_id: str, action: Action, done: str, form: Form) 
         desk.problem(known.message)
         return await _page(desk, rule_id, status=known.status, typed=form)
     back = form.get("back")
-    path = back if back in ("/console/quarantine",) else f"/console/rules/{rule_id}"
-    return desk.go(path, done.format(version=rule.version))
+    return desk.go(
+        back if back == QUARANTINE else f"/console/rules/{rule_id}",
+        done.format(version=rule.version),
+    )
 
 
 async def _page(

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
-from fastapi import Depends, Query
+from fastapi import Depends
 from fastapi.responses import HTMLResponse
 
-from app.console.access import At, console_router
+from app.console.access import At, Text, console_router
 from rules_store.types import Polarity, RuleFilter, RuleSort, RuleState
 
 router = console_router()
 
 PAGE = 30
 E = TypeVar("E", bound=StrEnum)
-
-Text = Annotated[str, Query(max_length=500)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,56 @@
+"""Learning jobs: where they stand, and another try for those that failed."""
+
+from __future__ import annotations
+
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from app.console.access import At, Number, Posted, Text, console_router
+from rules_store.job_control import EVERY_NAMESPACE
+from rules_store.records import JobFilter
+from rules_store.types import JobState
+
+router = console_router()
+
+PAGE = 50
+HERE = "/console/jobs"
+
+
+@router.get("/jobs")
+async def jobs(desk: At, state: Text = "", namespace: Text = "", cursor: Text = "") -> HTMLResponse:
+    store = desk.state.store
+    known = JobState(state) if state in list(JobState) else None
+    where = JobFilter(state=known, namespace=namespace or None)
+    page = await store.list_jobs(where, limit=PAGE, cursor=cursor or None)
+    stats = await store.stats()
+    return desk.page(
+        "jobs.html",
+        page=page,
+        chosen=state,
+        namespace=namespace,
+        cursor=cursor,
+        filters={"state": state, "namespace": namespace},
+        namespaces=await store.list_namespaces(),
+        states=list(JobState),
+        counts=stats.jobs,
+        paused=EVERY_NAMESPACE in await store.learning_pauses(),
+    )
+
+
+@router.post("/jobs/{job_id}/retry")
+async def retry(job_id: Number, desk: At, form: Posted) -> RedirectResponse:
+    await desk.state.store.retry_failed_job(job_id, actor=desk.session.actor, reason=form.reason)
+    desk.state.worker.wake()
+    return desk.go(HERE, f"Job {job_id} will be tried again.")
+
+
+@router.post("/jobs/pause")
+async def pause(desk: At, form: Posted) -> RedirectResponse:
+    await desk.state.store.pause_learning(None, actor=desk.session.actor, reason=form.reason)
+    return desk.go(HERE, "Learning is paused everywhere; jobs under way come to their end.")
+
+
+@router.post("/jobs/resume")
+async def resume(desk: At, form: Posted) -> RedirectResponse:
+    await desk.state.store.resume_learning(None, actor=desk.session.actor, reason=form.reason)
+    desk.state.worker.wake()
+    return desk.go(HERE, "Learning goes on.")

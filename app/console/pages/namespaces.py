@@ -1,0 +1,96 @@
+"""Namespaces: what is in them, their learning curve, freezing, and going back in time."""
+
+from __future__ import annotations
+
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from app.console import charts
+from app.console.access import At, Desk, Id, Posted, Text, console_router
+from rules_store.records import CurvePoint, EventFilter
+
+router = console_router()
+
+PAGE = 50
+EVENTS = 25
+DAYS = 30
+
+
+@router.get("/namespaces")
+async def namespaces(desk: At, cursor: Text = "") -> HTMLResponse:
+    page = await desk.state.store.namespace_summaries(limit=PAGE, cursor=cursor or None)
+    return desk.page("namespaces.html", page=page, cursor=cursor)
+
+
+@router.get("/namespaces/{name}")
+async def namespace(name: Id, desk: At, cursor: Text = "") -> HTMLResponse:
+    store = desk.state.store
+    summary = await store.namespace_summary(name)
+    curve = await store.curve(name, points=DAYS)
+    events = await store.list_events(
+        EventFilter(namespace=name), limit=EVENTS, cursor=cursor or None
+    )
+    return desk.page(
+        "namespace.html",
+        summary=summary,
+        space=summary.namespace,
+        curve=curve,
+        answered=_answered(curve),
+        changed=_changed(curve),
+        events=events,
+        cursor=cursor,
+        snapshots=await store.list_snapshots(name, limit=20),
+    )
+
+
+@router.post("/namespaces/{name}/freeze")
+async def freeze(name: Id, desk: At, form: Posted) -> RedirectResponse:
+    await desk.state.store.freeze_namespace(name, actor=desk.session.actor, reason=form.reason)
+    return _back(desk, name, "Frozen: its rules stay as they are, and nothing is learned.")
+
+
+@router.post("/namespaces/{name}/unfreeze")
+async def unfreeze(name: Id, desk: At, form: Posted) -> RedirectResponse:
+    await desk.state.store.unfreeze_namespace(name, actor=desk.session.actor, reason=form.reason)
+    return _back(desk, name, "Unfrozen: it learns again.")
+
+
+@router.post("/namespaces/{name}/snapshot")
+async def snapshot(name: Id, desk: At, form: Posted) -> Response:
+    label = form.get("label")[:100]
+    made = await desk.state.store.snapshot_namespace(
+        name, label, actor=desk.session.actor, reason=form.reason
+    )
+    return _back(desk, name, f"This point is named “{made.label}” now.")
+
+
+def _back(desk: Desk, name: str, notice: str) -> RedirectResponse:
+    return desk.go(f"/console/namespaces/{name}", notice)
+
+
+def _answered(curve: list[CurvePoint]) -> charts.LineChart | None:
+    if not any(point.episodes for point in curve):
+        return None
+    return charts.lines(
+        _days(curve),
+        {
+            "requests": [point.episodes for point in curve],
+            "learned from": [point.learned for point in curve],
+        },
+    )
+
+
+def _changed(curve: list[CurvePoint]) -> charts.LineChart | None:
+    if not any(p.rules_created + p.rules_merged + p.rules_retired for p in curve):
+        return None
+    return charts.lines(
+        _days(curve),
+        {
+            "new rules": [point.rules_created for point in curve],
+            "learned again": [point.rules_merged for point in curve],
+            "retired": [point.rules_retired for point in curve],
+        },
+    )
+
+
+def _days(curve: list[CurvePoint]) -> list[str]:
+    return [f"{point.start.day} {point.start:%b}" for point in curve]

@@ -1,0 +1,100 @@
+"""Pruning: first exactly what would go, then the deed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi.responses import Response
+
+from app.console.access import At, Desk, Posted, Text, console_router
+from app.exceptions import InvalidRequest
+from rules_store.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.errors import PreviewOutdated
+
+router = console_router()
+
+MEANINGS = {
+    PrunePolicy.FIFO: "the oldest go",
+    PrunePolicy.AGE: "what is older than some days goes",
+    PrunePolicy.SIMILARITY: "of rules that say nearly the same, the less learned go",
+    PrunePolicy.UTILITY: "the least used go",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the form sends; nothing of it before the form is filled in."""
+
+    namespace: Text = ""
+    policy: Text = ""
+    keep: Text = ""
+    days: Text = ""
+
+    @property
+    def asked(self) -> bool:
+        return bool(self.namespace and self.policy)
+
+    def order(self) -> PruneOrder:
+        """Raises `InvalidRequest`."""
+        if self.policy not in list(PrunePolicy):
+            raise InvalidRequest("There is no such policy", param="policy")
+        policy = PrunePolicy(self.policy)
+        if policy is PrunePolicy.AGE:
+            return PruneOrder(self.namespace, policy, older_than_days=_number("days", self.days))
+        return PruneOrder(self.namespace, policy, keep=int(_number("keep", self.keep)))
+
+
+@router.get("/prune")
+async def preview(desk: At, wish: Annotated[Wish, Depends()]) -> Response:
+    return await _page(desk, wish)
+
+
+@router.post("/prune")
+async def prune(desk: At, form: Posted) -> Response:
+    """Retires the rules of the preview whose token the form carries, or none."""
+    wish = Wish(form.get("namespace"), form.get("policy"), form.get("keep"), form.get("days"))
+    token = form.get("token")
+    if not token:
+        raise InvalidRequest("Look at the preview first", param="token")
+    try:
+        done = await desk.state.store.prune(
+            wish.order(), token=token, actor=desk.session.actor, reason=form.reason
+        )
+    except PreviewOutdated:
+        desk.problem("The rules have changed since the preview. Nothing was pruned; look again.")
+        return await _page(desk, wish, status=409)
+    number = len(done.victims)
+    return desk.go(
+        f"/console/namespaces/{wish.namespace}",
+        f"{number} {'rule was' if number == 1 else 'rules were'} retired.",
+    )
+
+
+async def _page(desk: Desk, wish: Wish, *, status: int = 200) -> Response:
+    plan: Pruned | None = None
+    if wish.asked:
+        try:
+            plan = await desk.state.store.plan_prune(wish.order())
+        except InvalidRequest as error:
+            desk.problem(error.message)
+            status = error.status
+    shown: dict[str, Any] = asdict(wish)
+    return desk.page(
+        "prune.html",
+        status=status,
+        wish=shown,
+        plan=plan,
+        namespaces=await desk.state.store.list_namespaces(),
+        policies=MEANINGS,
+    )
+
+
+def _number(name: str, text: str) -> float:
+    """Raises `InvalidRequest`."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 9):
+        what = "how many rules to keep" if name == "keep" else "after how many days"
+        raise InvalidRequest(f"Say {what}, as a whole number", param=name)
+    return int(text)

@@ -1,0 +1,26 @@
+"""Rules that are held back until somebody decides."""
+
+from __future__ import annotations
+
+from fastapi.responses import HTMLResponse
+
+from app.console.access import At, Text, console_router
+from rules_store.types import RuleFilter, RuleState
+
+router = console_router()
+
+PAGE = 30
+
+
+@router.get("/quarantine")
+async def quarantine(desk: At, namespace: Text = "", cursor: Text = "") -> HTMLResponse:
+    where = RuleFilter(namespace=namespace or None, state=RuleState.QUARANTINED)
+    page = await desk.state.store.list_rules(where, limit=PAGE, cursor=cursor or None)
+    return desk.page(
+        "quarantine.html",
+        page=page,
+        namespace=namespace,
+        cursor=cursor,
+        filters={"namespace": namespace},
+        namespaces=await desk.state.store.list_namespaces(),
+    )

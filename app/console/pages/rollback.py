@@ -1,0 +1,58 @@
+"""Taking a namespace back in time: first what would change, then the deed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+from fastapi.responses import Response
+
+from app.api.admin.namespace_schemas import RollbackBody
+from app.api.admin.namespaces import roll_back
+from app.console.access import At, Desk, Id, Posted, console_router, validated
+from rules_store.records import RollbackTarget
+
+router = console_router()
+
+MOST_SHOWN = 200
+Event = Annotated[int, Query(ge=1, le=2**31 - 1)]
+
+
+@router.get("/namespaces/{name}/rollback")
+async def preview(name: Id, desk: At, event: Event) -> Response:
+    return await _page(desk, name, event)
+
+
+@router.post("/namespaces/{name}/rollback")
+async def confirm(name: Id, desk: At, form: Posted) -> Response:
+    """Refused where something has happened since the preview."""
+    body = validated(
+        RollbackBody,
+        to_event=form.number("event"),
+        actor=desk.session.actor,
+        reason=form.reason,
+    )
+    assert body.to_event is not None
+    plan = await desk.state.store.plan_rollback(name, RollbackTarget(event=body.to_event))
+    if plan.before_event != form.number("before_event"):
+        desk.problem("Something has changed since the preview. Nothing was done; look again.")
+        return await _page(desk, name, body.to_event, status=409)
+    await roll_back(name, body, desk.state)
+    number = len(plan.changes)
+    what = "1 rule is" if number == 1 else f"{number} rules are"
+    return desk.go(
+        f"/console/namespaces/{name}",
+        f"{what} as after event {body.to_event} again. "
+        f"Going back to event {plan.before_event} undoes it.",
+    )
+
+
+async def _page(desk: Desk, name: str, event: int, *, status: int = 200) -> Response:
+    plan = await desk.state.store.plan_rollback(name, RollbackTarget(event=event))
+    return desk.page(
+        "rollback.html",
+        status=status,
+        plan=plan,
+        event=event,
+        shown=plan.changes[:MOST_SHOWN],
+    )
