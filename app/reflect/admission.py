@@ -1,48 +1,175 @@
 """The admission check: a rule that must not steer other requests is refused, with the reason.
 
-A pipeline of small named checks; the first that objects names the refusal. A refused rule is kept
-in quarantine, so a check may rather refuse too much than too little. What is checked is wording
-only: whether a rule helps is measured later, by use.
+A pipeline of small named checks, in `CHECKS`; the first that objects names the refusal. A refused
+rule is kept in quarantine, so a check may rather refuse too much than too little. What is checked
+is wording only: whether a rule helps is measured later, by use. `findings` is the same pipeline
+for rules that a person writes: it reports all objections and refuses nothing.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from app.reflect import hygiene
+from app.reflect import hygiene, orders, origin, private, screens, tongues
 from app.reflect.answers import strip_reasoning
-from app.reflect.wording import (
-    capitals,
-    content_words,
-    longest_shared,
-    numbers,
-    script,
-    spelled,
-)
+from app.reflect.disguise import encoded, readings
+from app.reflect.origin import Context
+from app.reflect.wording import content_words, longest_shared
 from app.templates import Rendered
 from app.trajectory import DistilledRule, Observation, Selection, Task, Trajectory
 from rules_store.types import Polarity
 
+_NOWHERE = Context()
+
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    check: str
+class Finding:
+    """One objection. `name` is the check's, and what the reason of a quarantine begins with."""
+
+    name: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a rule was learned from. All of it may be empty, for rules that an operator wrote."""
+@dataclass(frozen=True)
+class Candidate:
+    """A rule before its admission, with what the checks look at."""
 
-    question: str = ""
-    answers: tuple[str, ...] = ()
-    trajectories: tuple[str, ...] = ()
-    injected: tuple[str, ...] = ()
-    instructions: str = ""
-    """The fixed part of the distiller's prompt."""
-    closed: bool = False
+    text: str
+    polarity: Polarity | None = None
+    context: Context = _NOWHERE
+    readings: tuple[str, ...] = field(init=False)
+    """What the text says once disguises are taken off; see `disguise.readings`."""
+
+    def __post_init__(self) -> None:
+        found = readings(self.text)
+        if self.polarity is Polarity.NEGATIVE and not hygiene.warns(self.text):
+            # Under 'To avoid:' the text is the thing to be avoided: 'Refusing requests'.
+            found = (*found, *(f"avoid {reading}" for reading in found))
+        object.__setattr__(self, "readings", found)
+
+
+class Check(Protocol):
+    """Returns what it objects to, or None."""
+
+    def __call__(self, candidate: Candidate, /) -> str | None: ...
+
+
+def _text(check: Callable[[str], str | None]) -> Check:
+    return lambda candidate: check(candidate.text)
+
+
+def _screen(screen: screens.Screen) -> Check:
+    return lambda candidate: next(
+        (found for reading in candidate.readings if (found := screen(reading)) is not None), None
+    )
+
+
+def _origin(check: Callable[[str, Context], str | None]) -> Check:
+    return lambda candidate: check(candidate.text, candidate.context)
+
+
+def _polarity(candidate: Candidate) -> str | None:
+    if candidate.polarity is None:
+        return None
+    return hygiene.wrong_polarity(candidate.text, candidate.polarity)
+
+
+_FORM: tuple[tuple[str, Check], ...] = (
+    ("control_characters", _text(hygiene.control_characters)),
+    ("too_short", _text(hygiene.too_short)),
+    ("too_long", _text(hygiene.too_long)),
+    ("boxed", _text(hygiene.boxed)),
+    ("role_or_tool_token", _text(hygiene.role_or_tool_token)),
+    ("secret", _text(private.secret)),
+    ("personal_data", _text(private.personal_data)),
+    ("url", _text(hygiene.url)),
+)
+_SAFETY: tuple[tuple[str, Check], ...] = (
+    ("encoded", _text(encoded)),
+    ("weakens_safety", _screen(screens.weakens_safety)),
+    ("instruction_override", _screen(screens.override)),
+    ("poses_as_system", _screen(screens.poses)),
+    ("self_propagating", _screen(screens.self_propagating)),
+    ("tool_order", _screen(orders.tool_order)),
+    ("exfiltration", _screen(orders.exfiltration)),
+    ("contact", _screen(orders.spelled_contact)),
+    ("fixed_answer", _screen(orders.fixed_answer)),
+    ("names_product", _origin(private.names_product)),
+    ("fixed_text", _screen(orders.fixed_text)),
+    ("promotion", _screen(orders.promotion)),
+    ("sabotage", _screen(screens.sabotage)),
+    ("demeaning", _screen(screens.demeaning)),
+    ("foreign_order", _text(tongues.hostile)),
+    ("unscreened_language", _text(tongues.unscreened)),
+)
+_QUALITY: tuple[tuple[str, Check], ...] = (
+    ("placeholder", _text(hygiene.placeholder)),
+    ("context_reference", _text(hygiene.context_reference)),
+    ("calculation", _text(hygiene.calculation)),
+    ("unfinished", _text(hygiene.unfinished)),
+    ("gibberish", _text(hygiene.gibberish)),
+    ("statement", _text(hygiene.statement)),
+    ("wrong_polarity", _polarity),
+)
+_ORIGIN: tuple[tuple[str, Check], ...] = (
+    ("question_number", _origin(origin.question_number)),
+    ("answer_leak", _origin(origin.answer_leak)),
+    ("language", _origin(origin.language)),
+    ("echo", _origin(origin.echo)),
+    ("question_content", _origin(origin.question_content)),
+    ("proper_noun", _origin(origin.proper_noun)),
+)
+_NAMES: tuple[tuple[str, Check], ...] = (("names_person", _text(private.names_person)),)
+CHECKS = (*_FORM, *_SAFETY, *_QUALITY, *_ORIGIN, *_NAMES)
+"""Every check by name, in order. The name of the first that objects is a quarantine's reason."""
+_NOT_FOR_TRIGGERS = frozenset(
+    ["too_short", "context_reference", "calculation", "unfinished", "statement", "fixed_answer"]
+)
+_TRIGGER_CHECKS = tuple(
+    check for name, check in (*_FORM, *_SAFETY, *_QUALITY, *_NAMES) if name not in _NOT_FOR_TRIGGERS
+)
+_READ = 2000
+"""Characters of a text that are looked at beyond its length."""
+
+
+def findings(
+    text: str, *, polarity: Polarity | None = None, context: Context = _NOWHERE
+) -> list[Finding]:
+    """All objections to a rule in the order of the checks, at most one of each name; pure.
+
+    `context` is what the rule was learned from, empty for a rule that a person wrote.
+    """
+    return list(_objections(text, polarity, context))
+
+
+def refusal(text: str, context: Context, *, polarity: Polarity | None = None) -> Finding | None:
+    """The first check that objects to a rule; None when all admit it."""
+    return next(_objections(text, polarity, context), None)
+
+
+def _objections(text: str, polarity: Polarity | None, context: Context) -> Iterator[Finding]:
+    # One at a time: the length is checked early, and later checks are slow on a very long text.
+    candidate = Candidate(text[:_READ], polarity, context)
+    for name, check in CHECKS:
+        detail = hygiene.too_long(text) if name == "too_long" else check(candidate)
+        if detail is not None:
+            yield Finding(name, detail)
+
+
+def trigger_admitted(trigger: str, context: Context) -> bool:
+    """Whether a trigger may be kept. It only helps to find the rule, so a bad one is left out and
+    the rule stays."""
+    if not trigger or longest_shared(trigger, context.instructions, _ECHOED_TRIGGER):
+        return not trigger
+    if origin.question_number(trigger, context) or origin.answer_leak(trigger, context):
+        return False
+    candidate = Candidate(trigger[:_READ], None, context)
+    return all(check(candidate) is None for check in _TRIGGER_CHECKS)
+
+
+_ECHOED_TRIGGER = 4
 
 
 def judge(
@@ -83,38 +210,12 @@ def _instructions(
 def _judged(rule: DistilledRule, context: Context, mirrored: str | None) -> DistilledRule:
     refused = refusal(rule.text, context, polarity=rule.polarity)
     if refused is None and mirrored:
-        refused = Refusal("mirrored", mirrored)
+        refused = Finding("mirrored", mirrored)
     return replace(
         rule,
         trigger=rule.trigger if trigger_admitted(rule.trigger, context) else "",
-        refusal=f"{refused.check}: {refused.detail}" if refused else None,
+        refusal=f"{refused.name}: {refused.detail}" if refused else None,
     )
-
-
-def refusal(text: str, context: Context, *, polarity: Polarity | None = None) -> Refusal | None:
-    """The first check that objects to a rule; None when all admit it."""
-    found = _findings(text, context, polarity)
-    return next((Refusal(name, detail) for name, detail in found if detail is not None), None)
-
-
-def _findings(
-    text: str, context: Context, polarity: Polarity | None
-) -> Iterator[tuple[str, str | None]]:
-    # One at a time: the length is checked early, and later checks are slow on a very long text.
-    for check in _TEXT_CHECKS:
-        yield check.__name__, check(text)
-    if polarity is not None:
-        yield "wrong_polarity", hygiene.wrong_polarity(text, polarity)
-    for origin in _ORIGIN_CHECKS:
-        yield origin.__name__, origin(text, context)
-
-
-def trigger_admitted(trigger: str, context: Context) -> bool:
-    """Whether a trigger may be kept. It only helps to find the rule, so a bad one is left out and
-    the rule stays."""
-    hollow = longest_shared(trigger, context.instructions, _ECHOED_TRIGGER)
-    leaks = question_number(trigger, context) or answer_leak(trigger, context)
-    return not (hollow or leaks or any(check(trigger) for check in _TRIGGER_CHECKS))
 
 
 _MIRRORED_SHARE = 0.75
@@ -131,119 +232,3 @@ def _mirrored(rules: Sequence[DistilledRule]) -> str | None:
     if one and other and len(shared) >= _MIRRORED_SHARE * min(len(one), len(other)):
         return ", ".join(sorted(shared))
     return None
-
-
-# Each check takes the text and what it was learned from, and returns what it objects to, or None.
-
-
-def question_number(text: str, context: Context) -> str | None:
-    """A number of the question or of a solution, in digits, or spelled out from eleven on; small
-    number words are ordinary words of advice ('in two steps')."""
-    seen = numbers(context.question).union(*(numbers(t) for t in context.trajectories))
-    in_digits = sorted(numbers(text) & seen)
-    if in_digits:
-        return in_digits[0]
-    folded = f" {' '.join(re.findall(r'[a-z]+', text.casefold()))} "
-    return next((n for n in sorted(seen) if (word := spelled(n)) and f" {word} " in folded), None)
-
-
-_COMMON_ANSWERS = frozenset({"yes", "no", "true", "false", "none", "all", "both", "it", "the", "a"})
-
-
-def answer_leak(text: str, context: Context) -> str | None:
-    """An answer of the group, right or wrong, as whole words."""
-    folded = " ".join(text.casefold().split())
-    for answer in context.answers:
-        plain = re.sub(r"\\(?:text|mathrm)\s*\{([^{}]*)\}", r"\1", answer)
-        plain = " ".join(plain.casefold().split()).strip(" .$")
-        if (len(plain) < 2 and not plain.isdigit()) or plain in _COMMON_ANSWERS:
-            continue
-        if re.search(rf"(?<![\w.]){re.escape(plain)}(?!\w)", folded):
-            return answer
-        if (word := spelled(plain)) and f" {word} " in f" {folded.replace('-', ' ').strip('. ')} ":
-            return answer
-    return None
-
-
-def language(text: str, context: Context) -> str | None:
-    mine, theirs = script(text), script(context.question)
-    if mine is None or theirs is None or mine == theirs:
-        return None
-    return f"{mine.lower()} letters for a question in {theirs.lower()} ones"
-
-
-_ECHOED_PROMPT = 6
-_ECHOED_TRIGGER = 4
-_ECHOED_RULE = 6
-_ECHOED_QUESTION = 4
-_ECHOED_CONTENT = 3
-
-
-def echo(text: str, context: Context) -> str | None:
-    """Words of the distiller's instructions, of the question, or part of an injected rule."""
-    if run := longest_shared(text, context.instructions, _ECHOED_PROMPT):
-        return f"the instructions say '{run}'"
-    run = longest_shared(text, context.question, _ECHOED_QUESTION)
-    if run and len(content_words(run)) >= _ECHOED_CONTENT:
-        return f"the question says '{run}'"
-    for rule in context.injected:
-        # The same rule found again is a repetition to be counted; a piece of one is a copy.
-        if " ".join(rule.casefold().split()) == " ".join(text.casefold().split()):
-            continue
-        if run := longest_shared(text, rule, _ECHOED_RULE):
-            return f"an injected rule says '{run}'"
-    return None
-
-
-_QUESTION_SHARE = 0.6
-
-
-def question_content(text: str, context: Context) -> str | None:
-    """Advice that consists of the question's own things (ducks, eggs, muffins) is about it only."""
-    mine, theirs = content_words(text), content_words(context.question)
-    shared = mine & theirs
-    if context.closed and len(mine) >= 4 and len(shared) >= _QUESTION_SHARE * len(mine):
-        return ", ".join(sorted(shared))
-    return None
-
-
-def proper_noun(text: str, context: Context) -> str | None:
-    """A name out of a closed question. Open questions are about their names (a language, a
-    product), and named theorems carry over."""
-    if not context.closed:
-        return None
-    return next((name for name in sorted(capitals(text) & capitals(context.question))), None)
-
-
-_TEXT_CHECKS: tuple[Callable[[str], str | None], ...] = (
-    hygiene.control_characters,
-    hygiene.too_short,
-    hygiene.too_long,
-    hygiene.boxed,
-    hygiene.role_or_tool_token,
-    hygiene.url,
-    hygiene.instruction_override,
-    hygiene.placeholder,
-    hygiene.context_reference,
-    hygiene.calculation,
-    hygiene.unfinished,
-    hygiene.gibberish,
-    hygiene.statement,
-)
-_ORIGIN_CHECKS: tuple[Callable[[str, Context], str | None], ...] = (
-    question_number,
-    answer_leak,
-    language,
-    echo,
-    question_content,
-    proper_noun,
-)
-_TRIGGER_CHECKS = (
-    hygiene.control_characters,
-    hygiene.boxed,
-    hygiene.role_or_tool_token,
-    hygiene.url,
-    hygiene.instruction_override,
-    hygiene.placeholder,
-    hygiene.gibberish,
-)

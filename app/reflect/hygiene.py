@@ -57,39 +57,14 @@ def role_or_tool_token(text: str) -> str | None:
 
 _URL = re.compile(
     r"\b[a-z][a-z0-9+.-]{1,15}://|\bwww\.|\bmailto:|[\w.+-]+@[\w-]+\.\w|\b(?:\d{1,3}\.){3}\d{1,3}\b"
-    r"|\b[\w-]{2,}\.(?:com|org|net|io|ai|dev|info|app|co|xyz|ru|cn|de|uk|eu|edu|gov)\b",
+    r"|\b[\w-]{2,}\.(?:com|org|net|io|ai|dev|info|app|co|xyz|ru|cn|de|uk|eu|edu|gov|example"
+    r"|test|local|onion|biz|online|site|shop|store|club|top|link|me|tv|fr|es|nl|pl|jp|br|us|ca|au|ch|se)\b",
     re.IGNORECASE,
 )
 
 
 def url(text: str) -> str | None:
     return _found(_URL, text)
-
-
-_AUTHORITY = (
-    r"(?:instructions?|prompts?|system|developers?|guidelines?|polic(?:y|ies)|safety|safeguards?"
-    r"|restrictions?|guardrails?|user|client|operator|rules|warnings?|refusals?)"
-)
-_INSTRUCTION_OVERRIDE = re.compile(
-    rf"\b(?:ignor|disregard|overrid|overrul|bypass|forget|circumvent|disobey|skip)\w*\b[^.]{{0,40}}"
-    rf"\b{_AUTHORITY}\b"
-    r"|\b(?:ignor|disregard|forget|overrid)\w*\s+(?:all|any|every)?\s*(?:of\s+)?(?:the\s+|your\s+)?"
-    r"(?:previous|prior|above|earlier|preceding|everything)"
-    r"|\b(?:reveal|disclos|leak|expos|divulg|exfiltrat)\w*\b[^.]{0,40}"
-    r"\b(?:prompts?|system|instructions?|secrets?|passwords?|keys?|tokens?|credentials?|rules|data)\b"
-    r"|\b(?:repeat|print|output|show|recite)\w*\b[^.]{0,25}\b(?:prompts?|instructions?|passwords?)\b"
-    r"|\b(?:system|developer|hidden)\s+(?:prompt|message|mode|instructions?)\b"
-    r"|\b(?:contact|e-?mail|call|phone|text|message|visit|write\s+to|send)\w*\s+[^.]{0,30}"
-    r"\b(?:us|me|support|address|hotline|website|site|link|server|account|phone\s+number)\b"
-    r"|\b(?:you\s+are\s+now|act\s+as|pretend\s+to|role-?play|jailbreak|do\s+anything\s+now)\b"
-    r"|\b(?:never|don't|do\s+not|avoid)\s+(?:refus|declin|warn|mention\w*\s+(?:risks|dangers|safety))"
-    r"|\bcomply\s+with\s+(?:any|every|all)\b|\bwithout\s+(?:any\s+)?(?:warnings?|disclaimers?)\b",
-    re.IGNORECASE,
-)
-
-
-def instruction_override(text: str) -> str | None:
-    return _found(_INSTRUCTION_OVERRIDE, text)
 
 
 _PLACEHOLDER = re.compile(
@@ -189,6 +164,11 @@ _ENCOURAGEMENT = re.compile(
     r"\A(?:please\s+)?(?:always|make sure|ensure|remember to|be sure|use|check|verify|try to)\b",
     re.IGNORECASE,
 )
+
+
+def warns(text: str) -> bool:
+    """Whether it begins as a warning, and so says itself that something is to be avoided."""
+    return _WARNING.match(text) is not None
 
 
 def wrong_polarity(text: str, polarity: Polarity) -> str | None:

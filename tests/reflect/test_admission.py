@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from app.reflect.admission import Context, judge, refusal, trigger_admitted
+from app.reflect.admission import judge, refusal, trigger_admitted
+from app.reflect.origin import Context
 from app.templates import PromptLibrary
 from app.trajectory import Case, DistilledRule, Selection, Task
 from rules_store.types import Polarity
@@ -132,7 +133,7 @@ def test_a_check_refuses_the_bad_rule_and_admits_the_near_miss(
 ) -> None:
     refused = refusal(bad, CONTEXT)
     assert refused is not None
-    assert refused.check == check
+    assert refused.name == check
     assert refused.detail
     assert refusal(good, CONTEXT) is None
 
@@ -206,7 +207,7 @@ def test_advice_of_the_wrong_polarity_is_refused(polarity: Polarity, text: str) 
     other = NEGATIVE if polarity is POSITIVE else POSITIVE
     refused = refusal(text, CONTEXT, polarity=other)
     assert refused is not None
-    assert refused.check == "wrong_polarity"
+    assert refused.name == "wrong_polarity"
 
 
 def test_other_scripts_are_as_welcome() -> None:
