@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 DAY = 86_400
 CHARS_PER_TOKEN = 4
 """Of an estimate, where the upstream tells no usage."""
+_ROUNDING = 1e-6
+"""Who waited for as long as they were told is let in, whatever floats make of it."""
 
 
 def utc_now() -> datetime:
@@ -59,7 +61,7 @@ class _Bucket:
         per_second = limit / 60
         self.tokens = min(limit, self.tokens + (now - self.at) * per_second)
         self.at = now
-        if self.tokens < 1:
+        if self.tokens < 1 - _ROUNDING:
             return (1 - self.tokens) / per_second
         self.tokens -= 1
         return None
@@ -172,9 +174,10 @@ class Meter:
         wait = bucket.take(limit, now)
         if wait is not None:
             raise TooManyRequests(
-                f"This key may send {limit} requests a minute", retry_after=math.ceil(wait)
+                f"This key may send {limit} requests a minute",
+                retry_after=math.ceil(wait - _ROUNDING),
             )
-        return Allowance(limit, int(bucket.tokens))
+        return Allowance(limit, int(bucket.tokens + _ROUNDING))
 
     def _note(self, key_id: str, used: _Used) -> None:
         self._unwritten.setdefault((key_id, _day(used.at)), _Used(used.at)).add(used)
