@@ -23,8 +23,10 @@ from app.console.rendering import Pages, redirect
 from app.console.sessions import COOKIE, Notice, Session, Sessions
 from app.console.throttle import Throttle
 from app.exceptions import InvalidRequest, NotAllowed, PayloadTooLarge, TTCLError
+from app.keys import Caller
 from app.protocol import param_name
 from app.state import AppState
+from rules_store.clients import Permission
 from rules_store.errors import StoreError
 
 log = structlog.get_logger(__name__)
@@ -91,6 +93,11 @@ class Desk:
     state: AppState
     session: Session
     pages: Pages
+
+    @property
+    def caller(self) -> Caller:
+        """Who comes with the admin key, as the admin API knows them."""
+        return Caller(self.session.actor, frozenset(Permission))
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         path = self.request.url.path

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640.0, 160.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 8.0, 10.0, 24.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 8.0, 16.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class BarChart:
     """Below, where they belong; thinned out so that they don't touch."""
     width: float = WIDTH
     height: float = HEIGHT
+    left: float = _LEFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class LineChart:
     labels: list[Tick]
     width: float = WIDTH
     height: float = HEIGHT
+    left: float = _LEFT
 
 
 def bars(values: Sequence[tuple[str, float]]) -> BarChart | None:

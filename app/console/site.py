@@ -8,6 +8,7 @@ from app.console.access import Console
 from app.console.pages import (
     door,
     episodes,
+    explain,
     files,
     jobs,
     namespaces,
@@ -34,6 +35,7 @@ PARTS = (
     rollback,
     jobs,
     prune,
+    explain,
 )
 
 

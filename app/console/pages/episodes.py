@@ -66,4 +66,5 @@ async def show(episode_id: Id, desk: At) -> HTMLResponse:
         trace=episode.trace,
         evidence=evidence_of(episode),
         cases=CASES,
+        feedback=await desk.state.store.feedback_of(episode_id),
     )

@@ -96,6 +96,20 @@ function actions() {
   }
 }
 
+// The field that the chosen policy has no use for is out of the way.
+function policies() {
+  const choice = document.querySelector("select[data-policy]");
+  if (!choice) return;
+  function show() {
+    const age = choice.value === "age";
+    for (const field of document.querySelectorAll("[data-for]")) {
+      field.hidden = (field.dataset.for === "age") !== age;
+    }
+  }
+  choice.addEventListener("change", show);
+  show();
+}
+
 // A form is sent once.
 function once() {
   document.addEventListener("submit", (event) => {
@@ -113,4 +127,5 @@ menu();
 document.querySelectorAll("form[data-live]").forEach(live);
 keys();
 actions();
+policies();
 once();

@@ -1,0 +1,65 @@
+"""Which rules a text would get, which not and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import Response
+
+from app.api.admin.curation import explain as explain_text
+from app.api.admin.rule_schemas import ExplainBody
+from app.api.errors import from_store
+from app.console.access import At, Desk, Posted, console_router, validated
+from app.exceptions import InvalidRequest, Overloaded
+from rules_store.errors import StoreError
+
+router = console_router()
+
+VERDICTS = {
+    "injected": "injected",
+    "below_floor": "not near enough",
+    "mmr": "others were chosen",
+    "budget": "no room",
+    "state": "not in use",
+}
+
+
+@router.get("/explain")
+async def form(desk: At) -> Response:
+    return await _page(desk, "", desk.state.settings.namespace)
+
+
+@router.post("/explain")
+async def explain(desk: At, form: Posted) -> Response:
+    """A POST that changes nothing: the text may be long, and belongs in no log of addresses."""
+    text, namespace = form.get("text"), form.get("namespace")
+    try:
+        body = validated(ExplainBody, text=text, namespace=namespace)
+        found = await explain_text(body, desk.state, desk.caller)
+    except (InvalidRequest, Overloaded) as error:
+        desk.problem(error.message)
+        return await _page(desk, text, namespace, status=error.status)
+    except StoreError as error:
+        known = from_store(error)
+        desk.problem(known.message)
+        return await _page(desk, text, namespace, status=known.status)
+    return await _page(desk, text, namespace, found)
+
+
+async def _page(
+    desk: Desk,
+    text: str,
+    namespace: str,
+    found: dict[str, Any] | None = None,
+    *,
+    status: int = 200,
+) -> Response:
+    return desk.page(
+        "explain.html",
+        status=status,
+        text=text,
+        namespace=namespace,
+        namespaces=await desk.state.store.list_namespaces(),
+        found=found,
+        verdicts=VERDICTS,
+    )
