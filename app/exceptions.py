@@ -10,6 +10,7 @@
     ├── NotFound                    404 not_found_error
     │   └── ModelNotFound           404 model_not_found
     ├── Conflict                    409 conflict_error
+    │   └── StaleVersion            409 version_conflict          (current is the version now)
     ├── TooManyRequests             429 rate_limit_error          (retry_after in seconds)
     ├── Overloaded                  503 overloaded                (retry_after in seconds)
     └── UpstreamError               the model server failed
@@ -104,6 +105,16 @@ class Conflict(TTCLError):
     status = 409
     type = "conflict_error"
     code = "conflict"
+
+
+class StaleVersion(Conflict):
+    """Somebody else was first. `current` is told in the message and in a header."""
+
+    code = "version_conflict"
+
+    def __init__(self, message: str, *, current: int) -> None:
+        super().__init__(message, param="expected_version")
+        self.current = current
 
 
 class TooManyRequests(TTCLError):

@@ -33,6 +33,7 @@ from app.reflect.equivalence import Equivalence
 from app.settings import Settings
 from app.state import AppState
 from app.steer.budget import TokenCounter
+from app.steer.explain import Explainer
 from app.steer.retriever import Retriever
 from app.templates import PromptLibrary
 from app.upstream.client import Upstream
@@ -201,9 +202,8 @@ async def _build(
         worker,
         LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog),
     )
-    steering = Steering(
-        retriever, recorder, TokenCounter(upstream), prompts, metrics, settings.rules_token_budget
-    )
+    counter, budget = TokenCounter(upstream), settings.rules_token_budget
+    steering = Steering(retriever, recorder, counter, prompts, metrics, budget)
     closing = Closing(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
@@ -236,6 +236,7 @@ async def _build(
         embedder=embedder,
         prompts=prompts,
         retriever=retriever,
+        explainer=Explainer(store, retriever, counter, prompts, budget),
         service=service,
         closing=closing,
         worker=worker,

@@ -10,6 +10,7 @@ from app.keys import KeyRing
 from app.metering import Meter
 from app.metrics import Metrics
 from app.settings import Settings
+from app.steer.explain import Explainer
 from app.steer.retriever import Retriever
 from app.templates import PromptLibrary
 from app.upstream.client import Upstream
@@ -29,6 +30,7 @@ class AppState:
     embedder: Embedder
     prompts: PromptLibrary
     retriever: Retriever
+    explainer: Explainer
     service: ChatService
     closing: Closing
     worker: LearningWorker

@@ -64,6 +64,11 @@ class Near:
 
 
 class ExchangeOperations(StoreCore):
+    @property
+    def dimension(self) -> int | None:
+        """Of the embedding model's vectors; None while none has been seen."""
+        return self._index.dimension
+
     async def export_rules(
         self, where: RuleFilter = EVERY_RULE, *, vectors: bool = False
     ) -> AsyncIterator[list[Exported]]:

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.exceptions import Conflict, InvalidRequest, NotFound, Overloaded, TTCLError
+from app.exceptions import Conflict, InvalidRequest, NotFound, Overloaded, StaleVersion, TTCLError
 from app.protocol import param_name
 from rules_store import errors as store
 
@@ -29,9 +29,25 @@ def from_store(error: store.StoreError) -> TTCLError:
         return NotFound(str(error), param="key", code="key_not_found")
     if isinstance(error, store.FeedbackConflict):
         return Conflict(str(error), param="key", code="feedback_conflict")
+    if isinstance(error, store.UnknownEvent):
+        return NotFound(str(error), param="event", code="event_not_found")
+    if isinstance(error, store.UnknownJob):
+        return NotFound(str(error), param="job", code="job_not_found")
+    if isinstance(error, store.NamespaceFrozen):
+        return Conflict(str(error), param="namespace", code="namespace_frozen")
+    if isinstance(error, store.DuplicateNamespace):
+        return Conflict(str(error), param="name", code="namespace_exists")
+    if isinstance(error, store.DuplicateSnapshot):
+        return Conflict(str(error), param="label", code="snapshot_exists")
+    if isinstance(error, store.InvalidSetting):
+        return InvalidRequest(f"settings.{error}", param=f"settings.{error.field}")
     if isinstance(error, store.InvalidCursor):
         return InvalidRequest(str(error), param="cursor")
-    if isinstance(error, store.DuplicateRule | store.VersionConflict | store.InvalidTransition):
+    if isinstance(error, store.VersionConflict):
+        return StaleVersion(str(error), current=error.current)
+    if isinstance(error, store.PreviewOutdated):
+        return Conflict(str(error), param="token", code="preview_outdated")
+    if isinstance(error, store.DuplicateRule | store.InvalidTransition):
         return Conflict(str(error))
     if isinstance(error, store.StoreUnavailable):
         return Overloaded(str(error), code="store_unavailable", retry_after=1)
@@ -40,6 +56,8 @@ def from_store(error: store.StoreError) -> TTCLError:
 
 def render(error: TTCLError) -> JSONResponse:
     headers = {}
+    if isinstance(error, StaleVersion):
+        headers["X-TTCL-Current-Version"] = str(error.current)
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if error.status == 401:

@@ -13,7 +13,7 @@ from app.steer.mmr import mmr
 from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
 from rules_store.store import RuleStore
-from rules_store.types import Polarity, RuleHit, Vector
+from rules_store.types import Candidate, Polarity, RuleHit, Vector
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,16 @@ class Retrieval:
     hits: tuple[RuleHit, ...] = ()
     degraded: str | None = None
     """Why nothing could be looked up; None when the look-up worked, with or without hits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sifted:
+    """What became of one polarity: `near` was looked at, most similar first, what is below `floor`
+    fell away, and `chosen` is what diversity kept of the rest, in stable order."""
+
+    floor: float
+    near: list[Candidate]
+    chosen: tuple[RuleHit, ...] = ()
 
 
 class Retriever:
@@ -69,28 +79,26 @@ class Retriever:
         try:
             hits: list[RuleHit] = []
             for polarity, most in wanted.items():
-                hits.extend(self._diverse(namespace, vector, polarity, most))
+                hits.extend(self.sift(namespace, vector, polarity, most).chosen)
         except StoreError as error:
             log.warning("rules not searched", error=repr(error))
             return Retrieval(degraded="index_failed")
         return Retrieval(tuple(hits))
 
-    def _diverse(
-        self, namespace: str, vector: Vector, polarity: Polarity, most: int
-    ) -> list[RuleHit]:
-        found = [
-            candidate
-            for candidate in self._store.search(namespace, vector, polarity, most * POOL)
-            if candidate.hit.similarity >= self._floor
-        ]
-        if not found:
-            return []
+    def sift(self, namespace: str, vector: Vector, polarity: Polarity, most: int) -> Sifted:
+        """At most `most` rules for a question's vector. Raises StoreError."""
+        own = self._store.settings_of(namespace).similarity_floor
+        floor = self._floor if own is None else own
+        near = self._store.search(namespace, vector, polarity, most * POOL)
+        passed = [candidate for candidate in near if candidate.hit.similarity >= floor]
+        if not passed:
+            return Sifted(floor, near)
         chosen = mmr(
-            [candidate.hit.similarity for candidate in found],
-            np.stack([candidate.vector for candidate in found]),
+            [candidate.hit.similarity for candidate in passed],
+            np.stack([candidate.vector for candidate in passed]),
             most,
             self._lambda,
         )
-        kept = [found[position] for position in chosen]
+        kept = [passed[position].hit for position in chosen]
         # By text before id: ids are random, and a benchmark's replay must build the same prompt.
-        return sorted((c.hit for c in kept), key=lambda hit: (hit.text, hit.id))
+        return Sifted(floor, near, tuple(sorted(kept, key=lambda hit: (hit.text, hit.id))))

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("app", "rules_store", "benchmarks")
 LONGEST = 320
 
-LEAVES = {"exceptions", "ids", "settings", "trajectory", "templates", "tolerant"}
+LEAVES = {"framing", "exceptions", "ids", "settings", "trajectory", "templates", "tolerant"}
 """They know no one above; every part of the application may use them."""
 
 ARROWS: dict[str, set[str]] = {
@@ -50,14 +50,15 @@ ARROWS: dict[str, set[str]] = {
         "upstream",
     },
     "state": {"chat", "keys", "metering", "metrics", "steer", "upstream", "worker"},
-    "api": {"chat", "keys", "protocol", "state", "upstream"},
-    "console": {"api", "protocol", "state"},
+    "api": {"chat", "keys", "protocol", "reembed", "state", "steer", "upstream"},
+    "console": {"api", "keys", "protocol", "state"},
 }
 """`main` builds all, `cli` and its helpers stand on top of it: they may import what they like."""
 
-TOP = {"main", "cli", "cli_rules", "demo", "admin_key", "__init__", "__main__"}
+TOP = {"main", "cli", "cli_curation", "cli_rules", "demo", "admin_key", "__init__", "__main__"}
 
 LEAF_ARROWS = {
+    "framing": set(),
     "exceptions": set(),
     "ids": set(),
     "keying": set(),
@@ -183,11 +184,12 @@ LIBRARIES = {
     "fastapi": {"api", "console", "main"},
     "starlette": {"api"},
     "uvicorn": {"cli"},
-    "typer": {"cli", "cli_rules"},
+    "typer": {"cli", "cli_curation", "cli_rules"},
     "sqlalchemy": set(),
     "aiosqlite": set(),
     "faiss": set(),
-    "httpx": {"upstream", "chat", "engine", "cli", "demo"},
+    "aiohttp": {"upstream"},
+    "httpx": {"upstream", "engine", "cli", "demo"},
     "jinja2": {"console", "templates"},
     "prometheus_client": {"metrics"},
     "sentence_transformers": {"upstream"},

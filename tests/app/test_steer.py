@@ -28,6 +28,7 @@ from app.steer.retriever import Retriever
 from app.templates import PromptLibrary
 from app.upstream.embeddings import EmbeddingFailed
 from rules_store.errors import StoreUnavailable
+from rules_store.records import NamespaceSettings
 from rules_store.store import RuleStore
 from rules_store.types import NewRule, Polarity, RuleHit, RuleState, Vectors
 from tests.fakes import HashEmbedder
@@ -484,6 +485,9 @@ async def test_a_broken_index_is_named() -> None:
     class Broken:
         def has_rules(self, namespace: str) -> bool:
             return True
+
+        def settings_of(self, namespace: str) -> NamespaceSettings:
+            return NamespaceSettings()
 
         def search(self, *args: Any) -> Any:
             raise StoreUnavailable("The index is broken.")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Query
 
-from app.exceptions import NotFound
+from app.exceptions import NotFound, Overloaded
 from app.settings import NAMESPACE_PATTERN
 from app.state import AppState
 from app.upstream.embeddings import EmbeddingFailed
-from rules_store.types import Vectors
+from rules_store.types import Vector, Vectors
+
+EMBEDDING_TIMEOUT = 10.0
+"""Seconds that a person waits, not a chat request."""
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[str | None, Query(max_length=500)]
@@ -35,3 +39,23 @@ async def vectors_of(state: AppState, text: str | None, trigger: str | None) -> 
     except EmbeddingFailed:
         return Vectors()
     return Vectors(text=rows.pop(0) if text else None, trigger=rows.pop(0) if trigger else None)
+
+
+async def embedding_of(state: AppState, text: str) -> Vector:
+    """Raises `Overloaded` while there is no embedder to ask."""
+    if not state.embedder.ready:
+        raise _without_embedder("it is not loaded")
+    try:
+        async with asyncio.timeout(EMBEDDING_TIMEOUT):
+            row: Vector = (await state.embedder.embed([text]))[0]
+    except TimeoutError:
+        raise _without_embedder("it does not answer in time") from None
+    except EmbeddingFailed as error:
+        raise _without_embedder(error.message) from error
+    return row
+
+
+def _without_embedder(why: str) -> Overloaded:
+    return Overloaded(
+        f"The embedding model can't be used now: {why}", code="embedder_unavailable", retry_after=5
+    )

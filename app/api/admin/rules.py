@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.api.admin.common import Cursor, Limit, Namespace, known_namespace, vectors_of
+from app.api.admin.common import Cursor, Limit, known_namespace, vectors_of
+from app.api.admin.filters import Filter
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
 from app.api.schemas import (
     RuleCreate,
@@ -17,13 +18,7 @@ from app.api.schemas import (
     list_shape,
     rule_shape,
 )
-from rules_store.types import (
-    NewRule,
-    Polarity,
-    RuleFilter,
-    RuleState,
-    Vectors,
-)
+from rules_store.types import NewRule, RuleSort, Vectors
 
 router = APIRouter()
 
@@ -31,27 +26,14 @@ router = APIRouter()
 @router.get("/rules", summary="List rules, newest first")
 async def list_rules(
     state: State,
-    caller: AdminRead,
-    namespace: Namespace = None,
-    polarity: Polarity | None = None,
-    rule_state: Annotated[RuleState | None, Query(alias="state")] = None,
-    domain: Annotated[str | None, Query(max_length=64)] = None,
-    q: Annotated[str | None, Query(max_length=500, description="Text in rule or trigger")] = None,
-    source_episode: Annotated[str | None, Query(max_length=100)] = None,
+    _: AdminRead,
+    where: Filter,
+    sort: Annotated[RuleSort, Query(description="used: most exposures first")] = RuleSort.NEWEST,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
-    await known_namespace(state, namespace)
-    where = RuleFilter(
-        namespace=namespace,
-        namespaces=caller.namespaces,
-        polarity=polarity,
-        state=rule_state,
-        domain=domain,
-        text=q,
-        source_episode=source_episode,
-    )
-    page = await state.store.list_rules(where, limit=limit, cursor=cursor)
+    await known_namespace(state, where.namespace)
+    page = await state.store.list_rules(where, sort=sort, limit=limit, cursor=cursor)
     return list_shape(page, [rule_shape(rule) for rule in page.items])
 
 
@@ -77,6 +59,14 @@ async def get_rule(rule_id: str, state: State, _: AdminRead) -> dict[str, Any]:
     rule = await state.store.get_rule(rule_id)
     events = await state.store.rule_events(rule_id)
     return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
+
+
+@router.get("/rules/{rule_id}/history", summary="What happened to a rule, newest first")
+async def rule_history(
+    rule_id: str, state: State, _: AdminRead, limit: Limit = 50, cursor: Cursor = None
+) -> dict[str, Any]:
+    page = await state.store.rule_history(rule_id, limit=limit, cursor=cursor)
+    return list_shape(page, [event_shape(event) for event in page.items])
 
 
 @router.patch("/rules/{rule_id}", summary="Change a rule's text, trigger or domain")
@@ -106,6 +96,30 @@ async def retire_rule(
         reason=body.reason,
         expected_version=body.expected_version,
     )
+    return rule_shape(rule)
+
+
+@router.post("/rules/{rule_id}/quarantine", summary="Take a rule out of use for review")
+async def quarantine_rule(
+    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
+) -> dict[str, Any]:
+    rule = await state.store.quarantine_rule(rule_id, **body.model_dump())
+    return rule_shape(rule)
+
+
+@router.post("/rules/{rule_id}/release", summary="Make a quarantined rule active")
+async def release_rule(
+    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
+) -> dict[str, Any]:
+    rule = await state.store.release_rule(rule_id, **body.model_dump())
+    return rule_shape(rule)
+
+
+@router.post("/rules/{rule_id}/reject", summary="Retire a quarantined rule")
+async def reject_rule(
+    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
+) -> dict[str, Any]:
+    rule = await state.store.reject_rule(rule_id, **body.model_dump())
     return rule_shape(rule)
 
 

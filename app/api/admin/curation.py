@@ -1,0 +1,179 @@
+"""`/admin/v1/rules:...`: what is done with many rules at once, and why a rule is injected."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from app.api.admin.common import Namespace, embedding_of, known_namespace
+from app.api.admin.filters import Filter
+from app.api.admin.rule_schemas import (
+    ExplainBody,
+    MergeBody,
+    PruneBody,
+    explanation_shape,
+    pruned_shape,
+)
+from app.api.dependencies import AdminRead, AdminWrite, State, reach
+from app.api.exchange import Order, export_lines, import_lines
+from app.api.schemas import rule_shape
+from app.exceptions import InvalidRequest, UpstreamError
+from app.settings import NAMESPACE_PATTERN
+from app.state import AppState
+from app.steer.explain import Question
+from rules_store.errors import UnknownRule
+from rules_store.types import Polarity, RuleState
+
+router = APIRouter()
+
+JSON_LINES = "application/x-ndjson"
+LINES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON_LINES: {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.get("/rules:search", summary="Rules near a text in meaning, most similar first")
+async def search_rules(
+    state: State,
+    caller: AdminRead,
+    similar_to: Annotated[str, Query(min_length=1, max_length=8000)],
+    namespace: Namespace = None,
+    polarity: Polarity | None = None,
+    rule_state: Annotated[
+        list[RuleState] | None, Query(alias="state", description="Unset: active and candidate")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> dict[str, Any]:
+    """Each rule comes with `score`, the larger cosine of its text and its trigger. `total` counts
+    what is returned; there is no further page."""
+    await known_namespace(state, namespace)
+    if namespace is None and caller.namespaces is not None:
+        raise InvalidRequest("namespace: name one of this key's namespaces", param="namespace")
+    vector = await embedding_of(state, similar_to)
+    found = await state.store.nearest(
+        vector,
+        namespace=namespace,
+        polarity=polarity,
+        states=rule_state or (RuleState.ACTIVE, RuleState.CANDIDATE),
+        limit=limit,
+    )
+    data = [{**rule_shape(near.rule), "score": near.similarity} for near in found]
+    return {"object": "list", "data": data, "next_cursor": None, "total": len(data)}
+
+
+@router.post("/rules:prune", summary="Retire many rules by a policy, or preview that")
+async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+    """A dry run names the rules that would go, and a `token`. With that token the real call
+    retires exactly these, or answers 409 because they have changed since."""
+    reach(caller, body.namespace)
+    order = body.order()
+    if body.dry_run:
+        done = await state.store.plan_prune(order)
+    else:
+        done = await state.store.prune(
+            order, token=body.token, actor=body.actor, reason=body.reason
+        )
+    return pruned_shape(done, body)
+
+
+@router.post("/rules:merge", summary="Join rules that say the same into one of them")
+async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+    """The survivor gets the frequencies of the others, which are retired."""
+    for rule_id in (body.into, *body.rules):
+        if not caller.reaches((await state.store.get_rule(rule_id)).namespace):
+            raise UnknownRule(rule_id)
+    rule = await state.store.merge_rules(
+        body.into,
+        body.rules,
+        expected=body.expected_versions,
+        actor=body.actor,
+        reason=body.reason,
+    )
+    return rule_shape(rule)
+
+
+@router.get(
+    "/rules:export",
+    summary="Rules as JSON lines, oldest first",
+    response_class=StreamingResponse,
+    responses={200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}}},
+)
+async def export_rules(
+    state: State,
+    _: AdminRead,
+    where: Filter,
+    vectors: Annotated[
+        bool, Query(description="With vectors an import embeds nothing and finds the same")
+    ] = True,
+) -> StreamingResponse:
+    await known_namespace(state, where.namespace)
+    lines = export_lines(state.store, where, vectors=vectors)
+    headers = {"Content-Disposition": 'attachment; filename="rules.jsonl"'}
+    return StreamingResponse(lines, media_type=JSON_LINES, headers=headers)
+
+
+@router.post("/rules:import", summary="Take rules in from JSON lines", openapi_extra=LINES)
+async def import_rules(
+    request: Request,
+    state: State,
+    caller: AdminWrite,
+    namespace: Annotated[
+        str | None, Query(pattern=NAMESPACE_PATTERN, description="Instead of the lines' own")
+    ] = None,
+    dry_run: bool = False,
+    actor: Annotated[str, Query(min_length=1, max_length=200)] = "admin",
+    reason: Annotated[str, Query(max_length=2000)] = "",
+) -> dict[str, Any]:
+    """Reports how many rules were written, how many were skipped because the namespace has their
+    text, and each refused line with its reason."""
+    order = Order(namespace, dry_run, actor, reason, caller.reaches)
+    report = await import_lines(state.store, state.embedder, await request.body(), order)
+    return {"object": "import", "dry_run": dry_run, **report.as_dict()}
+
+
+@router.post("/rules:explain", summary="Which rules a text would get, which not and why")
+async def explain(body: ExplainBody, state: State, caller: AdminRead) -> dict[str, Any]:
+    """Nothing is sent upstream and nothing is recorded. `messages` is the conversation as it would
+    go to the model."""
+    reach(caller, body.namespace)
+    await known_namespace(state, body.namespace)
+    domain = body.domain or "default"
+    if domain not in state.prompts.domains:
+        known = ", ".join(state.prompts.domains)
+        raise InvalidRequest(f"domain: must be one of {known}", param="domain")
+    own = state.store.settings_of(body.namespace)
+    settings = state.settings
+    model, context = await _model(state, body.model)
+    question = Question(
+        namespace=body.namespace,
+        messages=body.conversation(),
+        vector=await embedding_of(state, body.question()),
+        max_positive=_first(body.max_positive, own.max_positive, settings.max_positive),
+        max_negative=_first(body.max_negative, own.max_negative, settings.max_negative),
+        domain=domain,
+        model=model,
+        context=context,
+    )
+    return explanation_shape(await state.explainer.explain(question, body.limit), body.namespace)
+
+
+async def _model(state: AppState, name: str | None) -> tuple[str, int | None]:
+    """The model that counts tokens, and its context. While the upstream is down: an estimate."""
+    if name is not None:
+        info = await state.upstream.resolve_model(name)
+        return info.id, info.context_length
+    try:
+        models = await state.upstream.models()
+    except UpstreamError:
+        return "", None
+    info = next(iter(models.values()))
+    return info.id, info.context_length
+
+
+def _first(*given: int | None) -> int:
+    return next(value for value in given if value is not None)

@@ -1,0 +1,57 @@
+"""The query parameters that choose rules, for lists and for export."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from app.api.admin.common import Namespace
+from app.api.dependencies import AdminRead
+from app.exceptions import InvalidRequest
+from rules_store.types import Polarity, RuleFilter, RuleState
+
+_MOST = 2**31 - 1
+Moment = Annotated[datetime | None, Query(description="ISO 8601 with a time zone")]
+Count = Annotated[int | None, Query(ge=0, le=_MOST)]
+
+
+async def rule_filter(
+    caller: AdminRead,
+    namespace: Namespace = None,
+    polarity: Polarity | None = None,
+    rule_state: Annotated[RuleState | None, Query(alias="state")] = None,
+    domain: Annotated[str | None, Query(max_length=64)] = None,
+    q: Annotated[str | None, Query(max_length=500, description="Text in rule or trigger")] = None,
+    source_episode: Annotated[str | None, Query(max_length=100)] = None,
+    created_after: Moment = None,
+    created_before: Moment = None,
+    min_exposures: Count = None,
+    max_exposures: Count = None,
+    min_frequency: Count = None,
+) -> RuleFilter:
+    return RuleFilter(
+        namespace=namespace,
+        namespaces=caller.namespaces,
+        polarity=polarity,
+        state=rule_state,
+        domain=domain,
+        text=q,
+        source_episode=source_episode,
+        created_after=_aware(created_after, "created_after"),
+        created_before=_aware(created_before, "created_before"),
+        min_exposures=min_exposures,
+        max_exposures=max_exposures,
+        min_frequency=min_frequency,
+    )
+
+
+def _aware(moment: datetime | None, field: str) -> datetime | None:
+    """Raises `InvalidRequest`: without a zone nobody knows which moment is meant."""
+    if moment is not None and moment.utcoffset() is None:
+        raise InvalidRequest(f"{field}: needs a time zone, as in 2026-01-31T12:00Z", param=field)
+    return moment
+
+
+Filter = Annotated[RuleFilter, Depends(rule_filter)]
