@@ -1,6 +1,6 @@
 """Reflect / distil: one call that turns a contrast into at most one rule of each polarity.
 
-The class renders what is sent and reads what comes back; sending is the loop's work. The
+The class renders what is sent and reads what comes back; sending is the loop's work. Question and
 trajectories are shown without thoughts and without anything of the rules that were injected into
 them, so that rules do not breed rules.
 """
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from app.framing import without_blocks
 from app.reflect.answers import strip_reasoning
 from app.templates import PromptLibrary, Rendered, is_latin
 from app.tolerant import tolerant_json
@@ -54,7 +55,9 @@ class Distiller:
             raise ValueError(f"nothing is learned from the case {selection.case}")
         injected = [hit.text for hit in observation.hits]
         values = {
-            "question": _middle_cut(observation.question.strip(), self._question_length),
+            "question": _middle_cut(
+                without_rules(observation.question, injected), self._question_length
+            ),
             "better": self._shown(selection.better.text, injected),
         }
         if selection.case in _TWO_SIDED and selection.worse is not None:
@@ -133,13 +136,10 @@ def _string(pattern: str, longest: int, patterns: bool) -> dict[str, Any]:
     return shape
 
 
-_BLOCK = re.compile(r"<advice>.*?(?:</advice>|\Z)", re.DOTALL | re.IGNORECASE)
-
-
 def without_rules(text: str, injected: Iterable[str]) -> str:
     """`text` without a repeated rules block and without the verbatim wording of any injected rule,
     whatever its case and spacing."""
-    text = _BLOCK.sub("", text)
+    text = without_blocks(text)
     for rule in injected:
         words = rule.split()
         if words:
