@@ -12,7 +12,7 @@ import structlog
 
 from app.ids import IdSource
 from app.trajectory import Mode
-from app.worker import LearningWorker
+from app.worker import FROZEN_SKIP, LearningWorker
 from rules_store.errors import StoreError
 from rules_store.store import RuleStore
 from rules_store.types import EpisodeStatus
@@ -82,6 +82,7 @@ class Recorder:
         self,
         opened: Opened,
         *,
+        namespace: str,
         wanted: bool | None,
         allowed: bool,
         obstacle: str | None,
@@ -91,10 +92,15 @@ class Recorder:
 
         `wanted`: the request's own `ttcl.learn`. `allowed`: whether its key may learn.
         `obstacle`: what stands in the way of exploring. `sampled`: whether the sampling rate
-        applies (an exploration that was paid for is kept).
+        applies (an exploration that was paid for is kept). The namespace's own settings go
+        before the service's.
         """
-        if wanted is False or not self._policy.enabled:
+        own = self._store.settings_of(namespace)
+        enabled = self._policy.enabled if own.learn is None else own.learn
+        if wanted is False or not enabled:
             return "learning_off"
+        if self._store.is_frozen(namespace):
+            return FROZEN_SKIP
         if not allowed:
             return "key_may_not_learn"
         if opened.duplicate:
@@ -103,7 +109,8 @@ class Recorder:
             return obstacle
         if self._worker.backlog >= self._policy.backlog:
             return "backlog_full"
-        if sampled and random.Random(opened.id).random() >= self._policy.sample_rate:
+        rate = self._policy.sample_rate if own.sample_rate is None else own.sample_rate
+        if sampled and random.Random(opened.id).random() >= rate:
             return "not_sampled"
         return None
 

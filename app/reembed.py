@@ -4,6 +4,7 @@ changed, or for rules that were written while the embedder was down."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -25,14 +26,15 @@ async def reembed(store: RuleStore, embedder: Embedder) -> None:
         try:
             if embedder.ready:
                 while rules := await store.rules_without_embedding(BATCH):
-                    await store.add_embeddings(await _embedded(store, embedder, rules))
+                    await store.add_embeddings(await embedded(store, embedder, rules))
                     log.info("rules embedded", count=len(rules), model=embedder.name)
         except (StoreError, EmbeddingFailed) as error:
             log.warning("embedding of rules postponed", error=str(error))
         await asyncio.sleep(INTERVAL)
 
 
-async def _embedded(store: RuleStore, embedder: Embedder, rules: list[Rule]) -> list[Embedded]:
+async def embedded(store: RuleStore, embedder: Embedder, rules: Sequence[Rule]) -> list[Embedded]:
+    """Vectors of their texts and triggers. Raises `EmbeddingFailed`."""
     keys = [await _key(store, rule) for rule in rules]
     texts = [text for rule, key in zip(rules, keys, strict=True) for text in (rule.text, key)]
     rows = iter(await embedder.embed([text for text in texts if text]))

@@ -30,7 +30,7 @@ from app.trace import (
 from app.trajectory import Cost, DistilledRule, Observation
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
-from rules_store.errors import LeaseLost, StoreError
+from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
 from rules_store.store import RuleStore
 from rules_store.types import (
     Applied,
@@ -50,6 +50,7 @@ IDLE_WAIT = 1.0
 BUSY = (408, 429)
 """Refusals that may be over at the next try."""
 BUDGET_SKIP = "budget_exhausted"
+FROZEN_SKIP = "namespace_frozen"
 
 
 @dataclass(slots=True)
@@ -178,10 +179,10 @@ class LearningWorker:
                 log.warning("heartbeat failed", episode=job.episode_id, error=str(error))
 
     async def _learn(self, job: Job, bill: _Bill) -> str:
-        spent = await self._store.spend_last_hour(job.namespace)
-        if spent.calls >= self._options.calls_per_hour or (
-            spent.tokens >= self._options.tokens_per_hour
-        ):
+        if self._store.is_frozen(job.namespace):
+            await self._store.skip_job(job, FROZEN_SKIP)
+            return "skipped"
+        if await self._budget_used_up(job.namespace):
             await self._store.skip_job(job, BUDGET_SKIP)
             return "skipped"
         observation = observation_from_json(job.payload["observation"])
@@ -212,10 +213,23 @@ class LearningWorker:
             )
             return "skipped"
         drafts = await drafts_of(observation, distillation.rules, self._embedder)
-        applied: Applied = await self._store.apply_learning(
-            job, drafts, trace=trace, spend=bill.spend
-        )
+        try:
+            applied: Applied = await self._store.apply_learning(
+                job, drafts, trace=trace, spend=bill.spend
+            )
+        except NamespaceFrozen:
+            # Since the job began.
+            await self._store.skip_job(job, FROZEN_SKIP, trace=trace, spend=bill.spend)
+            return "skipped"
         return "already_applied" if applied.already else "learned"
+
+    async def _budget_used_up(self, namespace: str) -> bool:
+        own = self._store.settings_of(namespace)
+        calls, tokens = own.calls_per_hour, own.tokens_per_hour
+        spent = await self._store.spend_last_hour(namespace)
+        return spent.calls >= (self._options.calls_per_hour if calls is None else calls) or (
+            spent.tokens >= (self._options.tokens_per_hour if tokens is None else tokens)
+        )
 
 
 async def drafts_of(

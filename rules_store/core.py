@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -16,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store import migrate, snapshot
 from rules_store.clients import ApiKey
 from rules_store.database import Database, parse_url, prepare_sqlite
-from rules_store.errors import NamespaceFrozen, StoreUnavailable
+from rules_store.errors import StoreUnavailable
 from rules_store.index import RuleIndex, unit
-from rules_store.records import DEFAULTS, Namespace, NamespaceSettings
+from rules_store.known import KnownNamespaces
 from rules_store.repository import embeddings, events, keys, namespaces, rules
 from rules_store.types import (
     DEFAULT_OPTIONS,
@@ -40,7 +39,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class StoreCore:
+class StoreCore(KnownNamespaces):
     """Opened by `open`, closed by `close`; belongs to the event loop that opened it."""
 
     def __init__(
@@ -52,16 +51,14 @@ class StoreCore:
         options: StoreOptions,
         clock: Callable[[], datetime],
     ) -> None:
+        super().__init__(options)
         self.embedding_model = embedding_model
-        self.options = options
         self._database = database
         self._dimension = dimension
         self._snapshot_path = None if data_dir is None else data_dir / "index" / "rules.index"
         self._clock = clock
         self._index = RuleIndex(dimension)
         self._snapshot_event = 0
-        # As of the index's last event, so that what a request asks of its namespace costs no SQL.
-        self._namespaces: dict[str, Namespace] = {}
         self._keys: dict[str, tuple[str, ApiKey]] = {}
         self._creating = asyncio.Lock()
         # Held while events are read and applied: an older view of a rule must not be applied
@@ -145,32 +142,6 @@ class StoreCore:
     def has_rules(self, namespace: str) -> bool:
         """Whether `search` could find anything in this namespace; no I/O."""
         return self._index.has_active(namespace)
-
-    # -- namespaces, as of the index's last event; no I/O
-
-    def namespace(self, name: str) -> Namespace | None:
-        """None while this process knows of none."""
-        return self._namespaces.get(name)
-
-    def settings_of(self, name: str) -> NamespaceSettings:
-        """Of an unknown namespace: nothing set."""
-        found = self._namespaces.get(name)
-        return DEFAULTS if found is None else found.settings
-
-    def _room(self, name: str) -> StoreOptions:
-        """The options with the namespace's own capacity and pruning."""
-        own = self.settings_of(name)
-        return replace(
-            self.options,
-            capacity=self.options.capacity if own.capacity is None else own.capacity,
-            pruning=self.options.pruning if own.pruning is None else own.pruning,
-        )
-
-    def _check_writable(self, name: str) -> None:
-        """Within `_change`, where no other writer can freeze it. Raises NamespaceFrozen."""
-        found = self._namespaces.get(name)
-        if found is not None and found.frozen:
-            raise NamespaceFrozen(name)
 
     async def catch_up(self) -> None:
         """Applies to the index what any process has committed since it last looked."""

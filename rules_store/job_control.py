@@ -28,6 +28,14 @@ class JobControl(StoreCore):
             found, total = await jobs.page(connection, where, limit + 1, before)
         return cursors.page("jobs", [(job.id, job) for job in found], total, limit)
 
+    async def get_job(self, job_id: int) -> JobRecord:
+        """Raises UnknownJob."""
+        async with self._database.read() as connection:
+            found = await jobs.record(connection, job_id)
+        if found is None:
+            raise UnknownJob(job_id)
+        return found
+
     async def retry_failed_job(self, job_id: int, *, actor: str, reason: str) -> JobRecord:
         """A failed job waits again, with all its attempts before it.
 
@@ -59,7 +67,9 @@ class JobControl(StoreCore):
                 before={"job": job_id, "attempts": job.attempts, "last_error": job.last_error},
                 after={"job": job_id, "episode": job.episode_id},
             )
-            return await jobs.record(connection, job_id)
+            retried = await jobs.record(connection, job_id)
+            assert retried is not None
+        return retried
 
     async def pause_learning(self, namespace: str | None, *, actor: str, reason: str) -> None:
         """Jobs of this namespace (None: of every one) wait until `resume_learning`, in whichever

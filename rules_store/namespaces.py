@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,11 +33,18 @@ class NamespaceOperations(StoreCore):
         async with self._database.read() as connection:
             return await namespaces.names(connection)
 
-    async def namespace_summaries(self, *, limit: int = 50, cursor: str | None = None) -> Page:
-        """`NamespaceSummary` of each, in order of name. Raises InvalidCursor."""
+    async def namespace_summaries(
+        self,
+        *,
+        within: Collection[str] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """`NamespaceSummary` of each (of those `within`), in order of name. Raises
+        InvalidCursor."""
         after = cursors.decode_name("namespaces", cursor)
         async with self._database.read() as connection:
-            found, total = await namespaces.page(connection, limit + 1, after)
+            found, total = await namespaces.page(connection, limit + 1, after, within)
             shown = await _summaries(connection, found[:limit])
         more = len(found) > limit
         last = cursors.encode_name("namespaces", found[limit - 1].name) if more else None

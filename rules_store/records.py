@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -157,6 +157,8 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
+    within: Collection[str] | None = None
+    """Only of these namespaces; None: of all."""
     namespace: str | None = None
     rule_id: str | None = None
     kind: str | None = None
@@ -172,6 +174,8 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
+    within: Collection[str] | None = None
+    """Only of these namespaces; None: of all."""
     state: JobState | None = None
     namespace: str | None = None
 

@@ -99,6 +99,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         raise namespace_forbidden(namespace)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
+    here = state.store.settings_of(namespace)
     return ChatCall(
         caller=caller,
         request=parsed,
@@ -110,8 +111,8 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         mode=mode,
         namespace=namespace,
         domain=domain,
-        max_positive=_first(options.max_positive, settings.max_positive),
-        max_negative=_first(options.max_negative, settings.max_negative),
+        max_positive=_first(options.max_positive, here.max_positive, settings.max_positive),
+        max_negative=_first(options.max_negative, here.max_negative, settings.max_negative),
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
@@ -160,5 +161,6 @@ def _header_namespace(request: Request) -> str | None:
     return given
 
 
-def _first(given: int | None, default: int) -> int:
-    return default if given is None else given
+def _first(*given: int | None) -> int:
+    """The first that was given; the last one always is."""
+    return next(value for value in given if value is not None)

@@ -80,6 +80,7 @@ class Closing:
         wanted = call.request.ttcl.learn if call.request.ttcl else None
         return self._recorder.why_not(
             opened,
+            namespace=call.namespace,
             wanted=wanted,
             allowed=call.caller.may(Permission.LEARN),
             obstacle=obstacle,

@@ -107,6 +107,8 @@ async def page(
         wanted.append(jobs.c.state == where.state)
     if where.namespace is not None:
         wanted.append(jobs.c.namespace == where.namespace)
+    if where.within is not None:
+        wanted.append(jobs.c.namespace.in_(where.within))
     condition = and_(*wanted)
     total = await connection.scalar(select(func.count()).select_from(jobs).where(condition))
     statement = select(*_SHOWN).where(condition).order_by(jobs.c.id.desc()).limit(limit)
@@ -115,9 +117,10 @@ async def page(
     return [_record(row) for row in await connection.execute(statement)], total or 0
 
 
-async def record(connection: AsyncConnection, job_id: int) -> JobRecord:
+async def record(connection: AsyncConnection, job_id: int) -> JobRecord | None:
     statement = select(*_SHOWN).where(jobs.c.id == job_id)
-    return _record((await connection.execute(statement)).one())
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _record(row)
 
 
 async def counts(connection: AsyncConnection) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Row, Table, delete, func, select, update
+from sqlalchemy import Column, Row, Table, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
@@ -72,11 +72,12 @@ async def save(connection: AsyncConnection, namespace: Namespace) -> None:
 
 
 async def page(
-    connection: AsyncConnection, limit: int, after: str | None
+    connection: AsyncConnection, limit: int, after: str | None, within: Collection[str] | None
 ) -> tuple[list[Namespace], int]:
     """Up to `limit` namespaces with a name behind `after`, in order of name; and the total."""
-    total = await connection.scalar(select(func.count()).select_from(namespaces))
-    statement = select(namespaces).order_by(namespaces.c.name).limit(limit)
+    among = true() if within is None else namespaces.c.name.in_(within)
+    total = await connection.scalar(select(func.count()).select_from(namespaces).where(among))
+    statement = select(namespaces).where(among).order_by(namespaces.c.name).limit(limit)
     if after is not None:
         statement = statement.where(namespaces.c.name > after)
     return [_namespace(row) for row in await connection.execute(statement)], total or 0

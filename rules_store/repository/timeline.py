@@ -46,6 +46,8 @@ def _conditions(where: EventFilter) -> Iterator[ColumnElement[bool]]:
     ):
         if value is not None:
             yield column == value
+    if where.within is not None:
+        yield events.c.namespace.in_(where.within)
     if where.kind is not None:
         if where.kind.endswith("."):
             yield events.c.kind.startswith(where.kind, autoescape=True)

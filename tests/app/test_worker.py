@@ -26,6 +26,9 @@ from app.trajectory import (
 )
 from app.upstream.embeddings import EmbeddingFailed
 from app.worker import BUDGET_SKIP, LearningWorker, WorkerOptions
+from rules_store.core import utc_now
+from rules_store.known import KnownNamespaces
+from rules_store.records import Namespace, NamespaceSettings
 from rules_store.store import RuleStore
 from rules_store.types import (
     Episode,
@@ -434,13 +437,19 @@ class Waiting:
         self.backlog = backlog
 
 
-def recorder(backlog: int = 0, **more: Any) -> Recorder:
+def recorder(backlog: int = 0, own: dict[str, Any] | None = None, **more: Any) -> Recorder:
+    """Over a namespace `ns` with settings of its `own`, or a frozen one."""
     policy = LearnPolicy(**{"enabled": True, "sample_rate": 1.0, "backlog": 10, **more})
-    return Recorder(None, Waiting(backlog), policy)  # type: ignore[arg-type]
+    own = dict(own or {})
+    known = KnownNamespaces(StoreOptions())
+    frozen = own.pop("frozen", False)
+    known._namespaces["ns"] = Namespace("ns", utc_now(), frozen, NamespaceSettings(**own))
+    return Recorder(known, Waiting(backlog), policy)  # type: ignore[arg-type]
 
 
 def why_not(recorder: Recorder, opened: Opened | None = None, **more: Any) -> str | None:
-    given = {"wanted": None, "obstacle": None, "sampled": True, **more}
+    given = {"namespace": "ns", "wanted": None, "obstacle": None, "sampled": True, **more}
+    given.setdefault("allowed", True)
     return recorder.why_not(opened or Opened("ep_1", True), **given)
 
 
@@ -466,6 +475,16 @@ def test_the_sampling_rate_is_a_share_and_repeats() -> None:
     for rate, share in ((0.0, 0), (1.0, 400)):
         assert sum(why_not(recorder(sample_rate=rate), o) is None for o in episodes) == share
     assert why_not(recorder(sample_rate=0.0)) == "not_sampled"
+
+
+def test_a_namespace_goes_before_the_service() -> None:
+    assert why_not(recorder(own={"learn": False})) == "learning_off"
+    assert why_not(recorder(enabled=False, own={"learn": True})) is None
+    assert why_not(recorder(own={"learn": True}), wanted=False) == "learning_off"
+    assert why_not(recorder(own={"sample_rate": 0.0})) == "not_sampled"
+    assert why_not(recorder(sample_rate=0.0, own={"sample_rate": 1.0})) is None
+    assert why_not(recorder(own={"frozen": True})) == "namespace_frozen"
+    assert why_not(recorder(own={"learn": False}), namespace="another") is None
 
 
 def test_an_exploration_that_was_paid_for_is_kept() -> None:

@@ -1,0 +1,57 @@
+"""`/admin/v1/events`: the log of every change, by whom and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime
+
+from app.api.admin.common import Cursor, Limit, Namespace
+from app.api.admin.namespace_schemas import LARGEST_ID
+from app.api.dependencies import AdminRead, State
+from app.api.schemas import event_shape, list_shape
+from rules_store.records import EventFilter
+
+router = APIRouter()
+
+Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
+EventId = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
+
+
+@router.get("/events", summary="List events, newest first")
+async def list_events(
+    state: State,
+    caller: AdminRead,
+    namespace: Namespace = None,
+    rule_id: Text = None,
+    kind: Annotated[
+        str | None,
+        Query(
+            max_length=100,
+            pattern=r"^[a-z_.]+$",
+            description="One kind, or with a dot at its end all that begin so: `rule.`",
+        ),
+    ] = None,
+    actor: Text = None,
+    since_event: EventId = None,
+    until_event: EventId = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    # Of a namespace that was deleted, the event of its deletion is still there.
+    where = EventFilter(
+        namespace=namespace,
+        rule_id=rule_id,
+        kind=kind,
+        actor=actor,
+        since_event=since_event,
+        until_event=until_event,
+        since=since,
+        until=until,
+        within=caller.namespaces,
+    )
+    page = await state.store.list_events(where, limit=limit, cursor=cursor)
+    return list_shape(page, [event_shape(event) for event in page.items])

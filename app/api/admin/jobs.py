@@ -1,0 +1,76 @@
+"""`/admin/v1/jobs`: what learning has before it, and what went wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+
+from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
+from app.api.admin.namespace_schemas import LARGEST_ID, PauseBody, job_shape
+from app.api.dependencies import AdminRead, AdminWrite, State, unknown_namespace
+from app.api.schemas import Write, list_shape
+from app.keys import Caller
+from app.state import AppState
+from rules_store.errors import UnknownJob
+from rules_store.job_control import EVERY_NAMESPACE
+from rules_store.records import JobFilter
+from rules_store.types import JobState
+
+router = APIRouter()
+
+JobId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+
+
+@router.get("/jobs", summary="List learning jobs, newest first")
+async def list_jobs(
+    state: State,
+    caller: AdminRead,
+    namespace: Namespace = None,
+    job_state: Annotated[JobState | None, Query(alias="state")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    await known_namespace(state, namespace)
+    where = JobFilter(state=job_state, namespace=namespace, within=caller.namespaces)
+    page = await state.store.list_jobs(where, limit=limit, cursor=cursor)
+    return list_shape(page, [job_shape(job) for job in page.items])
+
+
+@router.post("/jobs/{job_id}/retry", summary="Let a failed job be tried again")
+async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite) -> dict[str, Any]:
+    if not caller.reaches((await state.store.get_job(job_id)).namespace):
+        raise UnknownJob(job_id)
+    job = await state.store.retry_failed_job(job_id, actor=body.actor, reason=body.reason)
+    state.worker.wake()
+    return job_shape(job)
+
+
+@router.post("/jobs:pause", summary="Let learning jobs wait, of one namespace or of all")
+async def pause(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+    _check_reach(caller, body.namespace)
+    await state.store.pause_learning(body.namespace, actor=body.actor, reason=body.reason)
+    return await _pauses(state, caller)
+
+
+@router.post("/jobs:resume", summary="End such a pause; that of all and that of one are two")
+async def resume(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+    _check_reach(caller, body.namespace)
+    await state.store.resume_learning(body.namespace, actor=body.actor, reason=body.reason)
+    return await _pauses(state, caller)
+
+
+def _check_reach(caller: Caller, namespace: str | None) -> None:
+    if namespace is None:
+        caller.demand_everywhere()
+    elif not caller.reaches(namespace):
+        raise unknown_namespace(namespace)
+
+
+async def _pauses(state: AppState, caller: Caller) -> dict[str, Any]:
+    paused = await state.store.learning_pauses()
+    return {
+        "object": "pauses",
+        "all": EVERY_NAMESPACE in paused,
+        "namespaces": [name for name in paused if name != EVERY_NAMESPACE and caller.reaches(name)],
+    }
