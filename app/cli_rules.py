@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from app.settings import load_settings
+from app import cli_curation
+from app.cli_common import AsJson, Namespace, add_row, err, opened_store, out, print_json, table
 from rules_store.types import Page, Polarity, Rule, RuleFilter, RuleState
 
-app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store.")
+app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store, and tidy them up.")
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
-
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
-Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
+app.command("prune")(cli_curation.prune)
+app.command("export")(cli_curation.export)
+app.command("import")(cli_curation.import_)
+app.command("history")(cli_curation.history)
+app.command("explain")(cli_curation.explain)
 
 
 @app.command("list")
@@ -53,17 +50,14 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
     from app.api.schemas import event_shape, rule_shape
 
     async def read() -> dict[str, Any]:
-        store = await _store()
-        try:
+        async with opened_store() as store:
             rule = await store.get_rule(rule_id)
             events = await store.rule_events(rule_id)
-        finally:
-            await store.close()
         return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
 
     shown = asyncio.run(read())
     if as_json:
-        sys.stdout.write(json.dumps(shown) + "\n")
+        print_json(shown)
         return
     for key, value in shown.items():
         if key != "history":
@@ -74,20 +68,9 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
         out.print(line, markup=False)
 
 
-async def _store() -> Any:
-    from app.main import build_embedder, open_store
-
-    settings = load_settings()
-    # The embedder is only asked for its name; its model is never loaded.
-    return await open_store(settings, build_embedder(settings).name)
-
-
 async def _page(where: RuleFilter, limit: int) -> Page:
-    store = await _store()
-    try:
-        return await store.list_rules(where, limit=limit)  # type: ignore[no-any-return]
-    finally:
-        await store.close()
+    async with opened_store() as store:
+        return await store.list_rules(where, limit=limit)
 
 
 def _show(page: Page, as_json: bool) -> None:
@@ -96,20 +79,19 @@ def _show(page: Page, as_json: bool) -> None:
         from app.api.schemas import rule_shape
 
         for rule in rules:
-            sys.stdout.write(json.dumps(rule_shape(rule)) + "\n")
+            print_json(rule_shape(rule))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("id", "namespace", "polarity", "state", "freq", "used", "rule"):
-        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    shown = table("id namespace polarity state freq used rule")
     for rule in rules:
-        table.add_row(
+        add_row(
+            shown,
             rule.id,
             rule.namespace,
             rule.polarity.value,
             rule.state.value,
-            str(rule.frequency),
-            str(rule.exposures),
+            rule.frequency,
+            rule.exposures,
             rule.text,
         )
-    out.print(table, markup=False)
+    out.print(shown)
     err.print(f"{len(rules)} of {page.total}")

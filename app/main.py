@@ -126,6 +126,16 @@ def build_embedder(settings: Settings) -> CachedEmbedder:
     return local_embedder(settings.embedding_model)
 
 
+def build_retriever(settings: Settings, store: RuleStore, embedder: Embedder) -> Retriever:
+    return Retriever(
+        store,
+        embedder,
+        floor=settings.similarity_floor,
+        mmr_lambda=settings.mmr_lambda,
+        timeout=settings.embedding_timeout,
+    )
+
+
 def build_loop(
     settings: Settings,
     backend: ChatBackend,
@@ -190,13 +200,7 @@ async def _build(
         ),
     )
     metrics = Metrics()
-    retriever = Retriever(
-        store,
-        embedder,
-        floor=settings.similarity_floor,
-        mmr_lambda=settings.mmr_lambda,
-        timeout=settings.embedding_timeout,
-    )
+    retriever = build_retriever(settings, store, embedder)
     recorder = Recorder(
         store,
         worker,
