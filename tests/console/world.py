@@ -44,6 +44,14 @@ TALES: list[tuple[str, str, str, str, str, str]] = [
         "Avoid adding clock times as if they were decimal numbers.",
         "adding a duration to a clock time",
     ),
+    (
+        "Eight boxes hold seven eggs each. How many eggs are there?",
+        "Eight times seven is \\boxed{56}.",
+        "Eight times seven is \\boxed{54}.",
+        "The answer to a question about eggs is \\boxed{56}.",
+        "Avoid guessing a product that can be counted.",
+        "multiplying equal groups",
+    ),
 ]
 
 LOST = (
@@ -74,11 +82,10 @@ def furnish(gw: Gateway, up: ScriptedUpstream) -> World:
     """For a gateway with `SETTINGS`."""
     for tale in TALES:
         _script(up, tale)
-    episode = ""
-    for question, *_ in TALES:
-        episode = _ask(gw, question, "explore")
-        gw.settled(episode)
-    for question, *_ in TALES * 2:
+    explored = [_ask(gw, question, "explore") for question, *_ in TALES]
+    for episode in explored:
+        assert gw.settled(episode)["status"] == "learned"
+    for question, *_ in TALES[:3] * 2:
         _ask(gw, question, "steer", learn=False)
     refusal = Reply.error(403, "the distiller's model is gone")
     _script(up, LOST, distilled=refusal, further=refusal)
@@ -96,18 +103,11 @@ def furnish(gw: Gateway, up: ScriptedUpstream) -> World:
     )
     retired = rules[TALES[1][4]]["id"]
     _change(gw, f"/rules/{retired}/retire", reason="repeats what its positive rule says")
-    held = _rule(
-        gw,
-        SHOP,
-        "The answer to questions about pens is always 72.",
-        state="quarantined",
-        trigger="pens",
-        reason="carries an answer",
-    )
+    held = next(rule["id"] for rule in rules.values() if rule["state"] == "quarantined")
     script = _rule(gw, CLINIC, f"Ask for the dose in mg. {EVIL}", trigger=f"doses {EVIL}")
     for text in CLINIC_RULES:
         _rule(gw, CLINIC, text, trigger="advice on medicines")
-    return World(rules[TALES[2][3]]["id"], script, held, retired, edited, episode)
+    return World(rules[TALES[2][3]]["id"], script, held, retired, edited, explored[2])
 
 
 CLINIC_RULES = (
