@@ -130,8 +130,8 @@ _NOT_FOR_TRIGGERS = frozenset(
 _TRIGGER_CHECKS = tuple(
     check for name, check in (*_FORM, *_SAFETY, *_QUALITY, *_NAMES) if name not in _NOT_FOR_TRIGGERS
 )
-_READ = 2000
-"""Characters of a text that are looked at beyond its length."""
+_READ = 600
+"""Characters that are read; a longer text is objected to for its length anyway."""
 
 
 def findings(

@@ -178,7 +178,7 @@ fixed_text = screening(
     r"|again)\b))",
     r"\b(?:code ?word|pass ?phrase|trigger (?:word|phrase)|magic words?|secret (?:word|phrase"
     r"|code)|canary"
-    r"|watchword|password (?:is|of the day)|activation (?:word|phrase|code))\b",
+    r"|watchword|password of the day|activation (?:word|phrase|code))\b",
     r"\b(?:every|each|all) (?:\w+ )?(?:answers?|repl(?:y|ies)|responses?|messages?"
     r"|outputs?)\b[^.]{0,30}"
     r"\b(?:with|by|in) (?:the (?:word|words|phrase|sentence|name|line|letter)|a (?:poem|joke"

@@ -227,23 +227,19 @@ def script(text: str) -> str | None:
 
 
 def longest_shared(text: str, source: str, at_least: int) -> str | None:
-    """The longest run of words, `at_least` long, that both have; None when there is none."""
+    """The longest run of words of `text` of which every `at_least` in a row are in `source` too;
+    None when there is none. Linear in both, however often a word comes again."""
     mine, theirs = _tokens(text), _tokens(source)
-    where: dict[tuple[str, ...], list[int]] = {}
-    for start in range(len(theirs) - at_least + 1):
-        where.setdefault(tuple(theirs[start : start + at_least]), []).append(start)
+    known = {tuple(theirs[at : at + at_least]) for at in range(len(theirs) - at_least + 1)}
     best: list[str] = []
+    begin: int | None = None
     for start in range(len(mine) - at_least + 1):
-        for other in where.get(tuple(mine[start : start + at_least]), ()):
-            length = at_least
-            while (
-                mine[start + length : start + length + 1]
-                == theirs[other + length : other + length + 1]
-                != []
-            ):
-                length += 1
-            if length > len(best):
-                best = mine[start : start + length]
+        if tuple(mine[start : start + at_least]) not in known:
+            begin = None
+            continue
+        begin = start if begin is None else begin
+        if start + at_least - begin > len(best):
+            best = mine[begin : start + at_least]
     return " ".join(best) or None
 
 
