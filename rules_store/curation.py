@@ -16,7 +16,7 @@ from rules_store.core import StoreCore
 from rules_store.errors import InvalidTransition, PreviewOutdated, UnknownNamespace
 from rules_store.jsontext import clean
 from rules_store.queries import find
-from rules_store.repository import bulk, curation, timeline
+from rules_store.repository import bulk, curation, rules, timeline
 from rules_store.types import Polarity, Rule, RuleState
 
 _ATTEMPTS = 3  # plans of a prune that others' changes overtake
@@ -76,12 +76,24 @@ class CurationOperations(StoreCore):
             await self._follow(connection)
             if self.namespace(order.namespace) is None:
                 raise UnknownNamespace(order.namespace)
-            now = self._clock()
-            rules = await curation.active(connection, order.namespace)
-            texts = [self._index.active_texts(order.namespace, polarity) for polarity in Polarity]
+            limit = _oldest_kept(order, self._clock())
+            standing = await curation.active(connection, order.namespace, limit)
+            active = await rules.count_active(connection, order.namespace)
+            texts = (
+                [self._index.active_texts(order.namespace, polarity) for polarity in Polarity]
+                if order.policy is PrunePolicy.SIMILARITY
+                else []
+            )
         # Comparing 10,000 rules with each other takes seconds: no transaction is open meanwhile.
-        victims = await asyncio.to_thread(_choose, order, rules, texts, now)
-        return Pruned(tuple(victims), _token(order, victims), len(rules))
+        chosen = await asyncio.to_thread(_choose, order, standing, texts)
+        async with self._database.read() as connection:
+            found = await curation.by_seqs(connection, list(chosen))
+        victims = [
+            Victim(found[seq], why or _standing(found[seq]))
+            for seq, why in chosen.items()
+            if seq in found
+        ]
+        return Pruned(tuple(victims), _token(order, victims), active)
 
     async def prune(
         self, order: PruneOrder, *, token: str | None = None, actor: str, reason: str
@@ -220,40 +232,41 @@ async def _write_all(
     )
 
 
+def _oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
+    if order.older_than_days is None:
+        return None
+    return now - timedelta(days=min(order.older_than_days, _LONGEST_DAYS))
+
+
 def _choose(
     order: PruneOrder,
-    rules: Sequence[tuple[int, Rule]],
+    standing: Sequence[curation.Standing],
     texts: Sequence[capacity.Texts],
-    now: datetime,
-) -> list[Victim]:
-    """`rules` with their sequence numbers, oldest first."""
-    by_seq = dict(rules)
-    if order.older_than_days is not None:
-        limit = now - timedelta(days=min(order.older_than_days, _LONGEST_DAYS))
-        return [
-            Victim(rule, f"written {rule.created_at.isoformat()}")
-            for rule in by_seq.values()
-            if rule.created_at < limit
-        ]
-    excess = max(0, len(by_seq) - (order.keep or 0))
+) -> dict[int, str]:
+    """Sequence number -> reason ("": what `_standing` says), in the order in which they go.
+
+    `standing`: the rules that may go, oldest first.
+    """
+    if order.policy is PrunePolicy.AGE:
+        return {rule.seq: f"older than {order.older_than_days:g} days" for rule in standing}
+    excess = max(0, len(standing) - (order.keep or 0))
     if order.policy is PrunePolicy.SIMILARITY:
-        active = [(seq, rule.polarity, rule.frequency) for seq, rule in rules]
-        near = capacity.redundant(texts, active, excess, ())
+        active = [(rule.seq, rule.polarity, rule.frequency) for rule in standing]
+        near = dict.fromkeys(
+            capacity.redundant(texts, active, excess, ()), "most like another rule"
+        )
         # By age where there is nothing to compare: a rule without a vector, the last of a side.
-        left = by_seq.keys() - set(near)
-        old = pruning.oldest(list(left), excess - len(near))
-        like, alone = "most like another rule", "the oldest, with nothing to compare it with"
-        return [
-            *(Victim(by_seq[seq], like) for seq in near),
-            *(Victim(by_seq[seq], alone) for seq in old),
-        ]
+        left = [rule.seq for rule in standing if rule.seq not in near]
+        alone = "the oldest, with nothing to compare it with"
+        return near | dict.fromkeys(pruning.oldest(left, excess - len(near)), alone)
     if order.policy is PrunePolicy.UTILITY:
-        ranked = sorted(rules, key=lambda item: (item[1].exposures, item[1].frequency, item[0]))
-        return [
-            Victim(rule, f"used {rule.exposures} times, learned {rule.frequency} times")
-            for _, rule in ranked[:excess]
-        ]
-    return [Victim(rule, "among the oldest") for _, rule in rules[:excess]]
+        ranked = sorted(standing, key=lambda rule: (rule.exposures, rule.frequency, rule.seq))
+        return {rule.seq: "" for rule in ranked[:excess]}
+    return {rule.seq: "among the oldest" for rule in standing[:excess]}
+
+
+def _standing(rule: Rule) -> str:
+    return f"used {rule.exposures} times, learned {rule.frequency} times"
 
 
 _LONGEST_DAYS = 36_500.0

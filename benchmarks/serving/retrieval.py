@@ -83,7 +83,7 @@ def main(
 
 async def _measure(size: int, queries: int) -> dict[str, Any]:
     dice = np.random.default_rng(size)
-    centres = _unit(dice.normal(size=(TOPICS, DIMENSION)))
+    centres = unit(dice.normal(size=(TOPICS, DIMENSION)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rules.db"
         options = StoreOptions(capacity=size + queries + 1)
@@ -118,16 +118,16 @@ async def _open(path: Path, options: StoreOptions) -> RuleStore:
     )
 
 
-def _unit(vectors: Array) -> Array:
+def unit(vectors: Array) -> Array:
     scaled: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     return scaled.astype(np.float32)
 
 
-def _near(centres: Array, dice: np.random.Generator, count: int) -> Array:
+def near(centres: Array, dice: np.random.Generator, count: int) -> Array:
     """Unit vectors, shape (count, DIMENSION), at a cosine of some 0.6 to a topic's centre."""
     chosen = centres[dice.integers(len(centres), size=count)]
-    noise = _unit(dice.normal(size=(count, DIMENSION)))
-    return _unit(0.6 * chosen + 0.8 * noise)
+    noise = unit(dice.normal(size=(count, DIMENSION)))
+    return unit(0.6 * chosen + 0.8 * noise)
 
 
 def _fill(path: Path, size: int, centres: Array, dice: np.random.Generator) -> None:
@@ -139,7 +139,7 @@ def _fill(path: Path, size: int, centres: Array, dice: np.random.Generator) -> N
             numbers = range(start, min(start + BATCH, size))
             connection.execute(insert(rules), list(_rule_rows(numbers)))
             for kind in ("text", "trigger"):
-                vectors = _near(centres, dice, len(numbers))
+                vectors = near(centres, dice, len(numbers))
                 connection.execute(
                     insert(embeddings),
                     [
@@ -187,7 +187,7 @@ async def _lookups(
     embedder = Given()
     retriever = Retriever(store, embedder, floor=0.3, mmr_lambda=0.7, timeout=10)
     times, hits = [], []
-    for vector in _near(centres, dice, queries + 10):
+    for vector in near(centres, dice, queries + 10):
         embedder.vector = vector
         started = time.perf_counter()
         retrieval = await retriever.retrieve(NAMESPACE, "a question", 3, 3)
@@ -212,7 +212,7 @@ async def _changes(
 
 
 def _near_pairs(centres: Array, dice: np.random.Generator, count: int) -> tuple[Array, Array]:
-    return _near(centres, dice, count), _near(centres, dice, count)
+    return near(centres, dice, count), near(centres, dice, count)
 
 
 async def _timed(work: Coroutine[Any, Any, Any]) -> tuple[float, Any]:

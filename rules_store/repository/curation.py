@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,29 @@ from rules_store.types import Polarity, Rule, RuleFilter, RuleState, Vector, Vec
 _AT_ONCE = 500  # bound parameters of one statement
 
 
-async def active(connection: AsyncConnection, namespace: str) -> list[tuple[int, Rule]]:
-    """Active rules with their sequence numbers, oldest first."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a prune looks at of an active rule."""
+
+    seq: int
+    polarity: Polarity
+    frequency: int
+    exposures: int
+
+
+async def active(
+    connection: AsyncConnection, namespace: str, written_before: datetime | None = None
+) -> list[Standing]:
+    """Active rules, oldest first."""
     statement = (
-        select(rules)
+        select(rules.c.seq, rules.c.polarity, rules.c.frequency, rules.c.exposures)
         .where(rules.c.namespace == namespace, rules.c.state == RuleState.ACTIVE)
         .order_by(rules.c.seq)
     )
-    return [(row.seq, rule_of(row)) for row in await connection.execute(statement)]
+    if written_before is not None:
+        statement = statement.where(rules.c.created_at < written_before)
+    rows = await connection.execute(statement)
+    return [Standing(seq, Polarity(polarity), *numbers) for seq, polarity, *numbers in rows]
 
 
 async def versions(

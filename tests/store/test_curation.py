@@ -90,7 +90,7 @@ async def test_similarity_retires_one_of_a_pair_then_the_oldest(store: RuleStore
     assert [victim.rule.text for victim in done.victims] == ["a pair"]
     done = await store.prune(order("similarity", keep=0), **BY)
     assert len(done.victims) == 2
-    assert "nothing to compare" in done.victims[-1].reason
+    assert "with nothing to compare" in done.victims[-1].reason
 
 
 @pytest.mark.parametrize("policy", ["fifo", "similarity", "utility"])

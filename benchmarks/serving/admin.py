@@ -1,0 +1,154 @@
+"""Lists, searches and pruning of a large rule base, as the admin API does them.
+
+    python -m benchmarks.serving.admin --rules 100000 --out admin.json
+
+All rules are in one namespace; vectors are as in `benchmarks.serving.retrieval`. Without HTTP, and
+without the embedding of a search text. `--url` measures a PostgreSQL database instead of a SQLite
+file; it must be empty, and stays full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.serving.material import rule
+from benchmarks.serving.retrieval import DIMENSION, MODEL, NAMESPACE, TOPICS, near, unit
+from rules_store.curation import PruneOrder, PrunePolicy
+from rules_store.exchange import Incoming
+from rules_store.store import RuleStore
+from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState, StoreOptions, Vectors
+
+BATCH = 5000
+PRUNED = 10_000
+
+out = Console(highlight=False, width=max(110, Console().width))
+
+
+def main(
+    rules: Annotated[int, typer.Option(min=1000, help="Rules in the namespace")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=5, help="Times that each is measured")] = 21,
+    url: Annotated[str | None, typer.Option(help="Database; unset: a new SQLite file")] = None,
+    result: Annotated[Path | None, typer.Option("--out", help="Write JSON here")] = None,
+) -> None:
+    """Measure lists and searches of a large rule base."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = url or f"sqlite:///{Path(folder) / 'rules.db'}"
+        figures = asyncio.run(_measure(where, rules, rounds))
+    table = Table("what", "median ms", "p95", "total")
+    for name, row in figures.items():
+        table.add_row(name, f"{row['median']:.1f}", f"{row['p95']:.1f}", str(row["total"]))
+    out.print(table)
+    if result is not None:
+        result.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, float]]:
+    dice = np.random.default_rng(size)
+    centres = unit(dice.normal(size=(TOPICS, DIMENSION)))
+    store = await RuleStore.open(
+        url,
+        embedding_model=MODEL,
+        dimension=DIMENSION,
+        options=StoreOptions(capacity=size + 1),
+    )
+    try:
+        await store.ensure_namespace(NAMESPACE)
+        started = time.perf_counter()
+        for start in range(0, size, BATCH):
+            numbers = range(start, min(start + BATCH, size))
+            items = _items(numbers, near(centres, dice, len(numbers)))
+            await store.import_rules(items, actor="benchmark", reason="material")
+        imported = (time.perf_counter() - started) * 1000
+        figures = {"import of all": {"median": imported, "p95": imported, "total": size}}
+        for name, where, sort in _LISTS:
+            page, figure = await _timed(lambda w=where, s=sort: store.list_rules(w, sort=s), rounds)
+            figures[f"list: {name}"] = {**figure, "total": page.total}
+        query = near(centres, dice, 1)[0]
+        found, figure = await _timed(lambda: store.nearest(query, namespace=NAMESPACE), rounds)
+        figures["search by meaning"] = {**figure, "total": len(found)}
+        for policy in (PrunePolicy.FIFO, PrunePolicy.UTILITY):
+            order = PruneOrder(NAMESPACE, policy, keep=max(0, size - PRUNED))
+            plan, figure = await _timed(lambda o=order: store.plan_prune(o), 3)
+            figures[f"prune preview: {policy.value}"] = {**figure, "total": len(plan.victims)}
+        done, figure = await _timed(
+            lambda: store.prune(order, token=plan.token, actor="benchmark", reason="measured"), 1
+        )
+        figures["prune"] = {**figure, "total": len(done.victims)}
+        parity = await store.parity()
+        assert parity.ok, parity
+    finally:
+        await store.close()
+    return figures
+
+
+_PAST = datetime.now(UTC) - timedelta(days=1)
+_LISTS: tuple[tuple[str, RuleFilter, RuleSort], ...] = (
+    ("everything", RuleFilter(), RuleSort.NEWEST),
+    ("namespace", RuleFilter(namespace=NAMESPACE), RuleSort.NEWEST),
+    ("oldest", RuleFilter(namespace=NAMESPACE), RuleSort.OLDEST),
+    ("most used", RuleFilter(namespace=NAMESPACE), RuleSort.USED),
+    ("active", RuleFilter(namespace=NAMESPACE, state=RuleState.ACTIVE), RuleSort.NEWEST),
+    ("negative", RuleFilter(namespace=NAMESPACE, polarity=Polarity.NEGATIVE), RuleSort.NEWEST),
+    ("a domain", RuleFilter(namespace=NAMESPACE, domain="none"), RuleSort.NEWEST),
+    ("since yesterday", RuleFilter(namespace=NAMESPACE, created_after=_PAST), RuleSort.NEWEST),
+    ("ever used", RuleFilter(namespace=NAMESPACE, min_exposures=1), RuleSort.NEWEST),
+    ("common text", RuleFilter(namespace=NAMESPACE, text="number"), RuleSort.NEWEST),
+    ("rare text", RuleFilter(namespace=NAMESPACE, text="lot 777"), RuleSort.NEWEST),
+    ("no such text", RuleFilter(namespace=NAMESPACE, text="zebra"), RuleSort.NEWEST),
+)
+
+
+def _items(numbers: range, vectors: np.ndarray[Any, Any]) -> list[Incoming]:
+    now = datetime.now(UTC)
+    return [
+        Incoming(
+            Rule(
+                id=f"rule_{number:024x}",
+                namespace=NAMESPACE,
+                polarity=list(Polarity)[number % 2],
+                state=RuleState.ACTIVE,
+                text=f"{rule(number)[0]} ({number})",
+                trigger=rule(number)[1],
+                domain="default",
+                frequency=1,
+                exposures=0,
+                source_episode=None,
+                version=1,
+                reason=None,
+                created_at=now,
+                updated_at=now,
+            ),
+            Vectors(text=vector),
+        )
+        for number, vector in zip(numbers, vectors, strict=True)
+    ]
+
+
+async def _timed(work: Callable[[], Awaitable[Any]], rounds: int) -> tuple[Any, dict[str, float]]:
+    """The last result and milliseconds."""
+    times: list[float] = []
+    result: Any = None
+    for _ in range(rounds):
+        started = time.perf_counter()
+        result = await work()
+        times.append((time.perf_counter() - started) * 1000)
+    return result, {
+        "median": float(np.median(times)),
+        "p95": float(np.percentile(times, 95)),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
