@@ -25,6 +25,16 @@ async def upgrade(url: str, options: StoreOptions) -> None:
     await asyncio.to_thread(_upgrade_alone, url, options)
 
 
+async def is_current(url: str, options: StoreOptions) -> bool:
+    """Whether nothing is missing; changes nothing. Raises StoreUnavailable as `upgrade` does."""
+    database = Database(url, options)
+    try:
+        async with database.read() as connection:
+            return await connection.run_sync(_is_current)
+    finally:
+        await database.close()
+
+
 def _upgrade_alone(url: str, options: StoreOptions) -> None:
     # A loop of its own, because a migration must not be interleaved with another one.
     with _ALEMBIC:
