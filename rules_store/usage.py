@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from rules_store.core import StoreCore
 from rules_store.queries import find
@@ -35,12 +35,13 @@ class UsageQueries(StoreCore):
     async def rule_use(self, rule_id: str, *, among: int = 2000) -> RuleUse:
         """The last days, as far as the namespace's `among` latest episodes go back.
         Raises UnknownRule."""
+        now = self._clock()
+        first = now.date() - timedelta(days=DAYS - 1)
+        since = datetime.combine(first, time(), UTC)
         async with self._database.read() as connection:
             rule = (await find(connection, rule_id))[1]
-            rows = await usage.of_rule(connection, rule.namespace, rule_id, among)
-        today = self._clock().date()
-        first = today - timedelta(days=DAYS - 1)
-        recent = [(at.date(), used) for at, used in rows if at.date() >= first]
+            rows = await usage.of_rule(connection, rule.namespace, rule_id, among, since)
+        recent = [(at.date(), used) for at, used in rows]
         episodes = Counter(day for day, _ in recent)
         uses = Counter(day for day, used in recent if used)
         days = [first + timedelta(days=number) for number in range(DAYS)]
