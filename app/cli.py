@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from app import cli_doctor, cli_keys, cli_rules
+from app import cli_doctor, cli_keys, cli_namespaces, cli_rules
 from app.admin_key import admin_key_file, load_admin_key
 from app.demo import QUESTIONS, Told, Visitor, read_questions, visit
 from app.exceptions import ConfigurationError, TTCLError
@@ -36,6 +36,7 @@ app = typer.Typer(
     help="Makes a frozen language model better at the work it is given, at test time.",
 )
 app.add_typer(cli_rules.app, name="rules")
+app.add_typer(cli_namespaces.app, name="namespaces")
 app.add_typer(cli_keys.app, name="keys")
 app.command("doctor")(cli_doctor.doctor)
 for command in entry_points(group="ttcl.commands"):

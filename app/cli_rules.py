@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app import cli_curation
+from app import cli_curation, cli_namespaces
 from app.cli_common import AsJson, Namespace, add_row, err, opened_store, out, print_json, table
 from rules_store.types import Page, Polarity, Rule, RuleFilter, RuleState
 
@@ -18,6 +18,7 @@ app.command("export")(cli_curation.export)
 app.command("import")(cli_curation.import_)
 app.command("history")(cli_curation.history)
 app.command("explain")(cli_curation.explain)
+app.command("rollback")(cli_namespaces.rollback)
 
 
 @app.command("list")

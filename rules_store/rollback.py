@@ -164,10 +164,11 @@ async def _rewrite(
     later = {change.after.id for change in plan.changes if change.created_later}
     hashes = _hashes({id: after.get(id, each.rule) for id, each in held.items()}, held, later)
     moved = [id for id, value in hashes.items() if value != held[id].text_hash]
-    # Two rules may swap texts, so no hash is given before all that change are free.
-    await bulk.set_hashes(connection, {id: id for id in moved})
-    await bulk.update_rules(connection, list(after.values()))
-    await bulk.set_hashes(connection, {id: hashes[id] for id in moved})
+    # Two rules may swap texts, so a hash that another rule gets is free before it does.
+    wanted = {hashes[id] for id in moved}
+    await bulk.set_hashes(connection, {id: id for id in moved if held[id].text_hash in wanted})
+    await bulk.update_rules(connection, list(after.values()), hashes)
+    await bulk.set_hashes(connection, {id: hashes[id] for id in moved if id not in after})
 
 
 def _hashes(
@@ -175,7 +176,7 @@ def _hashes(
 ) -> dict[str, str]:
     """Id -> hash of the text. Of rules that come to have one text (a later one had taken up a text
     that another one gets back) one keeps it, and the others have their id in its place."""
-    hashes = {id: changes.text_hash(rule.text) for id, rule in final.items()}
+    hashes = {id: _hash(rule, held[id]) for id, rule in final.items()}
     owners: dict[tuple[Polarity, str], str] = {}
     for id in sorted(
         final, key=lambda id: (final[id].state is RuleState.RETIRED, id in later, held[id].seq)
@@ -184,6 +185,12 @@ def _hashes(
     return {
         id: value if owners[final[id].polarity, value] == id else id for id, value in hashes.items()
     }
+
+
+def _hash(rule: Rule, held: bulk.Held) -> str:
+    if rule.text == held.rule.text and held.text_hash != rule.id:
+        return held.text_hash
+    return changes.text_hash(rule.text)
 
 
 def _vector_changes(

@@ -31,6 +31,7 @@ _UPDATE = (
         updated_at=bindparam("at"),
     )
 )
+_UPDATE_TEXT = _UPDATE.values(text_hash=bindparam("new_hash"))
 _FORGET = delete(embeddings).where(
     embeddings.c.rule_seq == bindparam("seq"), embeddings.c.kind == bindparam("of_kind")
 )
@@ -68,27 +69,35 @@ async def set_hashes(connection: AsyncConnection, hashes: Mapping[str, str]) -> 
         await connection.execute(_SET_HASH, rows)
 
 
-async def update_rules(connection: AsyncConnection, changed: Sequence[Rule]) -> None:
-    """Writes what can change of rules, but for exposures and the hashes of their texts."""
-    if changed:
-        await connection.execute(
-            _UPDATE,
-            [
-                {
-                    "own": rule.id,
-                    "new_polarity": rule.polarity,
-                    "new_state": rule.state,
-                    "new_text": rule.text,
-                    "new_trigger": rule.trigger,
-                    "new_domain": rule.domain,
-                    "new_frequency": rule.frequency,
-                    "new_version": rule.version,
-                    "new_reason": rule.reason,
-                    "at": rule.updated_at,
-                }
-                for rule in changed
-            ],
-        )
+async def update_rules(
+    connection: AsyncConnection,
+    changed: Sequence[Rule],
+    hashes: Mapping[str, str] | None = None,
+) -> None:
+    """Writes what can change of rules, but for their exposures. `hashes` (of their texts, by id)
+    are needed where texts change. Raises IntegrityError where two rules would be the same."""
+    rows = [
+        {
+            "own": rule.id,
+            "new_polarity": rule.polarity,
+            "new_state": rule.state,
+            "new_text": rule.text,
+            "new_trigger": rule.trigger,
+            "new_domain": rule.domain,
+            "new_frequency": rule.frequency,
+            "new_version": rule.version,
+            "new_reason": rule.reason,
+            "at": rule.updated_at,
+        }
+        for rule in changed
+    ]
+    if rows and hashes is None:
+        await connection.execute(_UPDATE, rows)
+    elif rows and hashes is not None:
+        hashed = [
+            {**row, "new_hash": hashes[rule.id]} for row, rule in zip(rows, changed, strict=True)
+        ]
+        await connection.execute(_UPDATE_TEXT, hashed)
 
 
 async def replace_vectors(
