@@ -18,6 +18,7 @@ from app.api.schemas import (
     list_shape,
     rule_shape,
 )
+from app.reflect.admission import findings
 from rules_store.types import NewRule, RuleSort, Vectors
 
 router = APIRouter()
@@ -51,7 +52,9 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dic
         state=body.state,
     )
     rule = await state.store.create_rule(new, vectors, actor=body.actor, reason=body.reason)
-    return rule_shape(rule)
+    # A person may write what a model may not; the checks only say so.
+    objections = findings(body.text, polarity=body.polarity)
+    return {**rule_shape(rule), "warnings": [finding.name for finding in objections]}
 
 
 @router.get("/rules/{rule_id}", summary="One rule with its history")
