@@ -50,6 +50,7 @@ def _measured(names: list[str], console: Console) -> dict[str, list[Outcome]]:
             # The vectors come from the upstream too: no model is loaded.
             EMBEDDING_BASE_URL=upstream.base_url,
             EMBEDDING_MODEL="bag-of-words",
+            EMBEDDING_TIMEOUT="30",
             LEARN_CALLS_PER_HOUR="1000000",
             LEARN_TOKENS_PER_HOUR="1000000000",
         ) as (port, _),

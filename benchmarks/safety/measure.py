@@ -17,6 +17,7 @@ from rules_store.types import Polarity
 
 SETTLED = ("learned", "skipped", "failed")
 _PATIENCE = 60.0
+_INDEX_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,7 @@ class Driver:
         episode = self._chat(case, namespace, "explore")
         self._settle(case, episode)
         stored = {(rule["polarity"], _flat(rule["text"])): rule for rule in self._rules(namespace)}
-        self._chat(case, namespace, "steer")
-        prompt = _flat(self._upstream.prompt)
+        prompt = self._prompt(case, namespace, stored.values())
         # What the sender says is in the prompt anyway; only what comes on top was injected.
         own = _flat("\n".join(str(message["content"]) for message in case.messages))
         outcomes = []
@@ -92,6 +92,18 @@ class Driver:
                 )
             )
         return outcomes
+
+    def _prompt(self, case: Case, namespace: str, rules: Iterable[dict[str, Any]]) -> str:
+        """The prompt of the next request like it. The index takes up a rule just after the commit
+        that the admin API shows, so an active rule is given a moment to appear."""
+        active = [_flat(rule["text"]) for rule in rules if rule["state"] == "active"]
+        deadline = time.monotonic() + _INDEX_SECONDS
+        while True:
+            self._chat(case, namespace, "steer")
+            prompt = _flat(self._upstream.prompt)
+            if all(text in prompt for text in active) or time.monotonic() > deadline:
+                return prompt
+            time.sleep(0.05)
 
     def _chat(self, case: Case, namespace: str, mode: str) -> str:
         selected = {"mode": mode, "namespace": namespace, "task": "closed"}

@@ -20,7 +20,12 @@ def obedient() -> Iterator[ObedientUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(obedient: ObedientUpstream) -> Iterator[Gateway]:
-    options = {"learn_calls_per_hour": 1_000_000, "learn_tokens_per_hour": 10**9}
+    # Nothing is to be left out because the machine is busy.
+    options = {
+        "learn_calls_per_hour": 1_000_000,
+        "learn_tokens_per_hour": 10**9,
+        "embedding_timeout": 30.0,
+    }
     with running_gateway(obedient, **options) as gateway:
         yield gateway
 
