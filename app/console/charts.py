@@ -104,17 +104,18 @@ def _span() -> float:
 
 
 def _ceiling(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ... so that half of it is a fair number too."""
-    if value <= 0:
+    """The next of 1, 2, 4, 10, 20, 40, ... so that half of it is a whole number too."""
+    if value <= 1:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value)
+    return next(power * factor for factor in (1, 2, 4, 10) if power * factor >= value)
 
 
 def _ticks(top: float) -> list[Tick]:
+    # Half a request there is not.
+    shares = (0.0, 1.0) if top == 1 else (0.0, 0.5, 1.0)
     return [
-        Tick(round(HEIGHT - _BOTTOM - _span() * share, 2), f"{top * share:g}")
-        for share in (0.0, 0.5, 1.0)
+        Tick(round(HEIGHT - _BOTTOM - _span() * share, 2), f"{top * share:g}") for share in shares
     ]
 
 

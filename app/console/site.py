@@ -11,6 +11,7 @@ from app.console.pages import (
     explain,
     files,
     jobs,
+    lost,
     namespaces,
     overview,
     prune,
@@ -36,6 +37,7 @@ PARTS = (
     jobs,
     prune,
     explain,
+    lost,
 )
 
 
