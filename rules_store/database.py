@@ -172,15 +172,6 @@ def _insert_unless_there(dialect: str, table: Table) -> Insert:
     return make(table).on_conflict_do_nothing()
 
 
-def insert_or_add(connection: AsyncConnection, table: Table, **values: int | str) -> Insert:
-    """INSERT whose non-key integers are added to the row that is there."""
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = make(table).values(**values)
-    keys = [column.name for column in table.primary_key]
-    added = {name: table.c[name] + statement.excluded[name] for name in values if name not in keys}
-    return statement.on_conflict_do_update(index_elements=keys, set_=added)
-
-
 def contains(dialect: str, column: Column[str], part: str) -> ColumnElement[bool]:
     """Whether the column has `part` in it, in any case (on SQLite: of ASCII letters)."""
     pattern = "%" + re.sub(r"([%_/])", r"/\1", part) + "%"

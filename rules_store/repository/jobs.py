@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database import insert_or_add
 from rules_store.records import JobFilter, JobRecord
 from rules_store.repository.namespaces import EVERY
 from rules_store.tables import jobs, learn_spend, learning_pauses
 from rules_store.types import Job, JobState, Spend
+from rules_store.upsert import insert_or_add
 
 _INSERT = insert(jobs)
 _PAUSED = (
@@ -156,14 +156,13 @@ async def add_spend(
 ) -> None:
     """Adds to the minute's row and drops this namespace's rows from before `oldest`."""
     await connection.execute(
-        insert_or_add(
-            connection,
-            learn_spend,
-            namespace=namespace,
-            minute=minute,
-            calls=spend.calls,
-            tokens=spend.tokens,
-        )
+        insert_or_add(connection, learn_spend, "calls", "tokens"),
+        {
+            "namespace": namespace,
+            "minute": minute,
+            "calls": spend.calls,
+            "tokens": spend.tokens,
+        },
     )
     await connection.execute(
         delete(learn_spend).where(

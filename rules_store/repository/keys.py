@@ -10,9 +10,9 @@ from sqlalchemy import Row, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.clients import ApiKey, KeySpend, KeyUse, NewKey, Permission
-from rules_store.database import insert_or_add
 from rules_store.jsontext import clean
 from rules_store.tables import api_keys, key_spend
+from rules_store.upsert import insert_or_add
 
 _USED = (
     update(api_keys)
@@ -83,18 +83,21 @@ async def page(
 
 
 async def add_use(connection: AsyncConnection, uses: Sequence[KeyUse]) -> None:
-    for use in uses:
-        await connection.execute(
-            insert_or_add(
-                connection,
-                key_spend,
-                key_id=use.key_id,
-                day=use.day,
-                requests=use.requests,
-                tokens=use.tokens,
-            )
-        )
-        await connection.execute(_USED, {"used": use.key_id, "at": use.last_used_at})
+    if not uses:
+        return
+    # In one order everywhere: two gateways that lock the same rows must not wait for each other.
+    uses = sorted(uses, key=lambda use: (use.key_id, use.day))
+    spent = [
+        {
+            "key_id": use.key_id,
+            "day": use.day,
+            "requests": use.requests,
+            "tokens": use.tokens,
+        }
+        for use in uses
+    ]
+    await connection.execute(insert_or_add(connection, key_spend, "requests", "tokens"), spent)
+    await connection.execute(_USED, [{"used": use.key_id, "at": use.last_used_at} for use in uses])
 
 
 async def spend_of_day(connection: AsyncConnection, day: int) -> dict[str, KeySpend]:

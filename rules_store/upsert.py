@@ -1,0 +1,24 @@
+"""An INSERT that adds to the row that is there; the same on either database."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sqlalchemy import Insert, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+def insert_or_add(connection: AsyncConnection, table: Table, *added: str) -> Insert:
+    """INSERT of the rows it is executed with, whose `added` columns are added to those of the row
+    that is there."""
+    return _insert_or_add(connection.dialect.name, table, added)
+
+
+@cache
+def _insert_or_add(dialect: str, table: Table, added: tuple[str, ...]) -> Insert:
+    statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
+    return statement.on_conflict_do_update(
+        index_elements=[column.name for column in table.primary_key],
+        set_={name: table.c[name] + statement.excluded[name] for name in added},
+    )
