@@ -13,9 +13,9 @@ import structlog
 from app.ids import IdSource
 from app.trajectory import Mode
 from app.worker import FROZEN_SKIP, LearningWorker
-from rules_store.errors import StoreError
+from rules_store.errors import StoreError, UnknownNamespace
 from rules_store.store import RuleStore
-from rules_store.types import EpisodeStatus
+from rules_store.types import Begun, EpisodeStatus
 
 log = structlog.get_logger(__name__)
 
@@ -60,9 +60,10 @@ class Recorder:
     ) -> Opened:
         """Never raises for a broken store. A namespace comes into being with its first request."""
         episode_id = f"ep_{self._new_id()}"
-        try:
+
+        async def begin() -> Begun:
             await self._store.ensure_namespace(namespace)
-            begun = await self._store.begin_episode(
+            return await self._store.begin_episode(
                 episode_id,
                 namespace=namespace,
                 mode=mode.value,
@@ -72,6 +73,13 @@ class Recorder:
                 body_hash=hashlib.blake2b(raw, digest_size=16).hexdigest(),
                 is_retry=is_retry,
             )
+
+        try:
+            try:
+                begun = await begin()
+            except UnknownNamespace:
+                # Another process has just deleted it: this request is its first one again.
+                begun = await begin()
         except StoreError as error:
             log.warning("episode not recorded", error=str(error))
             return Opened(episode_id, recorded=False)

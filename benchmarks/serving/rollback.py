@@ -77,9 +77,9 @@ async def _timed(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     await store.plan_rollback(NAMESPACE, RollbackTarget(event=then))
-    planned = time.perf_counter()
+    planned, cpu = time.perf_counter(), time.process_time()
     done = await store.roll_back(NAMESPACE, RollbackTarget(event=then), vectors, **WHO)
-    rolled = time.perf_counter()
+    rolled, cpu = time.perf_counter(), time.process_time() - cpu
     await _check(store, done, events)
     again = time.perf_counter()
     undone = await store.roll_back(NAMESPACE, RollbackTarget(event=done.before_event), **WHO)
@@ -89,6 +89,7 @@ async def _timed(
         "rules changed": len(done.changes),
         "plan s": planned - started,
         "rollback s": rolled - planned,
+        "of it CPU s": cpu,
         "undone s": end - again,
         "undone rules": len(undone.changes),
     }
