@@ -226,7 +226,7 @@ def _banner(settings: Settings, url: str, key_file: Path) -> None:
     key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)
     upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
     err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
-    err.print(f"admin key: {key}   admin API: {url}/admin/v1")
+    err.print(f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}")
     err.print("try it:", markup=False)
     err.print(
         f"  curl {url}/v1/chat/completions {auth}-H 'Content-Type: application/json' -d '{body}'",

@@ -206,7 +206,7 @@ def test_a_learned_rule_that_was_held_back_says_why(visitor: Visitor, world: Wor
 
 
 @pytest.mark.parametrize(
-    "path", ["/rules/none", "/episodes/none", "/namespaces/none", "/rules/%00"]
+    "path", ["/nowhere", "/rules/none", "/episodes/none", "/namespaces/none", "/rules/%00"]
 )
 def test_what_is_not_there_is_a_page_that_says_so(visitor: Visitor, path: str) -> None:
     response = visitor.get(path)
