@@ -15,8 +15,9 @@ import asyncio
 import contextlib
 import json
 import sys
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -26,6 +27,25 @@ _WORKER = Path(__file__).with_name("math_worker.py")
 _START_SECONDS = 30.0
 _SPARE_SECONDS = 1.0
 """How long after the worker's own alarm the parent waits before it ends the worker."""
+
+
+class _Deadline:
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    @property
+    def passed(self) -> bool:
+        return time.monotonic() >= self._at
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """For the worker's start, which takes seconds on a busy machine and is no formula's
+        fault."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._at += time.monotonic() - began
 
 
 class Equivalence:
@@ -61,7 +81,7 @@ class Equivalence:
         readings = [read(answer) for answer in answers]
         distinct = sorted(set(readings), key=_order)
         root = {reading: reading for reading in distinct}
-        deadline = asyncio.get_running_loop().time() + self._total_seconds
+        deadline = _Deadline(self._total_seconds)
         for a, b in combinations(distinct, 2):
             if root[a] != root[b] and await self._same(a, b, deadline):
                 old, new = root[b], root[a]
@@ -72,7 +92,7 @@ class Equivalence:
 
     async def equivalent(self, a: str, b: str) -> bool:
         """Whether two answers mean the same."""
-        deadline = asyncio.get_running_loop().time() + self._total_seconds
+        deadline = _Deadline(self._total_seconds)
         left, right = sorted((read(a), read(b)), key=_order)
         return left == right or await self._same(left, right, deadline)
 
@@ -81,14 +101,14 @@ class Equivalence:
         reading = read(answer)
         if not isinstance(reading, Formula):
             return True
-        deadline = asyncio.get_running_loop().time() + self._total_seconds
+        deadline = _Deadline(self._total_seconds)
         return await self._asked({"parse": reading.text}, ("parse", reading.text), deadline)
 
     async def close(self) -> None:
         async with self._turn:
             await self._end(exited=False)
 
-    async def _same(self, a: Reading, b: Reading, deadline: float) -> bool:
+    async def _same(self, a: Reading, b: Reading, deadline: _Deadline) -> bool:
         if isinstance(a, Number) and isinstance(b, Number):
             return a.value == b.value and (a.unit == b.unit or None in (a.unit, b.unit))
         if not _comparable(a, b):
@@ -100,20 +120,28 @@ class Equivalence:
         return await self._asked({"same": [left, right]}, ("same", left, right), deadline)
 
     async def _asked(
-        self, request: dict[str, object], key: tuple[str, ...], deadline: float
+        self, request: dict[str, object], key: tuple[str, ...], deadline: _Deadline
     ) -> bool:
         """The worker's answer, remembered; False, not remembered, when the deadline has passed."""
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
         async with self._turn:
-            if asyncio.get_running_loop().time() >= deadline:
+            if deadline.passed or not await self._worker_ready(deadline):
                 return False
             answer = await self._exchange(request)
         self._known[key] = answer
         if len(self._known) > self._cache_size:
             self._known.popitem(last=False)
         return answer
+
+    async def _worker_ready(self, deadline: _Deadline) -> bool:
+        try:
+            with deadline.standing_still():
+                await self._started()
+        except (TimeoutError, ConnectionError):
+            return False
+        return True
 
     async def _exchange(self, request: dict[str, object]) -> bool:
         """One question to the worker; False when that question ended it."""
