@@ -147,6 +147,9 @@ def import_(
     else:
         for refused in report.refused:
             err.print(f"line {refused.line}: {refused.reason}", markup=False)
+        for warned in report.warnings:
+            checks = ", ".join(warned.checks)
+            err.print(f"line {warned.line}: taken in, but suspect: {checks}", markup=False)
         out.print(
             f"{report.imported} imported, {report.skipped} there already, "
             f"{len(report.refused)} refused, {len(report.evicted)} retired for capacity"

@@ -5,6 +5,7 @@ A line that can't be taken is reported with its number and the reason; the other
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from app.api.schemas import MAX_RULE_CHARS, clean
 from app.exceptions import InvalidRequest
 from app.reembed import embedded
+from app.reflect.admission import findings
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.changes import new_rule_id
@@ -75,15 +77,23 @@ class Refused:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Warned:
+    line: int
+    checks: list[str]
+
+
 @dataclass(slots=True)
 class ImportReport:
-    """`skipped`: the namespace has the text already. `evicted`: ids of rules that were retired to
-    keep within the capacity. `unembedded`: written without vectors, which a running gateway
-    brings."""
+    """`warnings`: lines taken in though a learned rule of that text would be quarantined, with the
+    names of the checks. `skipped`: the namespace has the text already. `evicted`: ids of rules that
+    were retired to keep within the capacity. `unembedded`: written without vectors, which a running
+    gateway brings."""
 
     imported: int = 0
     skipped: int = 0
     refused: list[Refused] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
     unembedded: int = 0
 
@@ -154,6 +164,8 @@ async def import_lines(
     """
     report = ImportReport()
     for items in _chunks(_read(content, order, store, report)):
+        # In a thread: some hundreds of texts take tens of milliseconds.
+        report.warnings += await asyncio.to_thread(_warnings, items)
         if order.dry_run:
             known = await store.known_texts([item.rule for _, item in items])
             report.skipped += sum(id is not None for id in known)
@@ -197,6 +209,13 @@ def _read(
             else:
                 seen.add(same)
                 yield number, item
+
+
+def _warnings(items: Sequence[Numbered]) -> list[Warned]:
+    judged = (
+        (number, findings(item.rule.text, polarity=item.rule.polarity)) for number, item in items
+    )
+    return [Warned(number, [each.name for each in found]) for number, found in judged if found]
 
 
 def _object(line: bytes) -> Any:

@@ -13,7 +13,7 @@ from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.explore.roles import teacher_params
 from app.trajectory import Cost
 from app.upstream.types import Completion
-from app.upstream.wire import parse_completion, upstream_error
+from app.upstream.wire import error_from, parse_completion, seconds_of
 from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope
 from benchmarks.arms.direct import framed
 
@@ -75,7 +75,8 @@ class _Served:
         except httpx.HTTPError as error:
             raise UpstreamUnavailable(f"{self._arm.url} can't be reached: {error}") from error
         if response.status_code != 200:
-            raise upstream_error(response)
+            after = seconds_of(response.headers.get("Retry-After"))
+            raise error_from(response.status_code, response.content, after)
         completion = parse_completion(response.content)
         told = response.json().get("ttcl")
         whole = told.get("cost") if isinstance(told, dict) else None

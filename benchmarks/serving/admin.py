@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,14 +74,14 @@ async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, floa
         imported = (time.perf_counter() - started) * 1000
         figures = {"import of all": {"median": imported, "p95": imported, "total": size}}
         for name, where, sort in _LISTS:
-            page, figure = await _timed(lambda w=where, s=sort: store.list_rules(w, sort=s), rounds)
+            page, figure = await _timed(partial(store.list_rules, where, sort=sort), rounds)
             figures[f"list: {name}"] = {**figure, "total": page.total}
         query = near(centres, dice, 1)[0]
         found, figure = await _timed(lambda: store.nearest(query, namespace=NAMESPACE), rounds)
         figures["search by meaning"] = {**figure, "total": len(found)}
         for policy in (PrunePolicy.FIFO, PrunePolicy.UTILITY):
             order = PruneOrder(NAMESPACE, policy, keep=max(0, size - PRUNED))
-            plan, figure = await _timed(lambda o=order: store.plan_prune(o), 3)
+            plan, figure = await _timed(partial(store.plan_prune, order), 3)
             figures[f"prune preview: {policy.value}"] = {**figure, "total": len(plan.victims)}
         done, figure = await _timed(
             lambda: store.prune(order, token=plan.token, actor="benchmark", reason="measured"), 1
