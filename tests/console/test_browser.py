@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from tests.console.world import EVIL, SHOP, World
 from tests.gateway import ADMIN_KEY, Gateway
@@ -95,6 +95,15 @@ def page(context: BrowserContext) -> Iterator[Page]:
     assert complaints == []
 
 
+def act(summary: Locator, reason: str) -> None:
+    """Opens an action, says why, and sends it with the keyboard."""
+    summary.click()
+    page = summary.page
+    expect(page.locator("details[open]").get_by_label("Reason")).to_be_focused()
+    page.keyboard.type(reason)
+    page.keyboard.press("Enter")
+
+
 # -- what people do -----------------------------------------------------------------------------
 
 
@@ -147,19 +156,13 @@ def test_a_rule_is_edited_retired_and_restored(site: Gateway, page: Page, namesp
     expect(page.get_by_role("heading", level=1)).to_have_text(f"{RULE} Say which days they are.")
     expect(page.locator(".history mark.plus").first).to_contain_text("Say which days")
 
-    page.locator("summary", has_text="Retire").click()
-    page.keyboard.type("not needed")
-    page.keyboard.press("Enter")
+    act(page.locator("summary", has_text="Retire"), "not needed")
     expect(page.get_by_role("status")).to_contain_text("Retired")
 
-    page.locator("section.actions summary", has_text="Restore").click()
-    page.keyboard.type("needed after all")
-    page.keyboard.press("Enter")
+    act(page.locator("section.actions summary", has_text="Restore"), "needed after all")
     expect(page.get_by_role("status")).to_have_text("Restored as version 4.")
 
-    page.locator("summary", has_text="Restore version 1").click()
-    page.keyboard.type("was shorter")
-    page.keyboard.press("Enter")
+    act(page.locator("summary", has_text="Restore version 1"), "was shorter")
     expect(page.get_by_role("heading", level=1)).to_have_text(RULE)
     history = site.admin("GET", f"/rules/{rule['id']}").json()["history"]
     assert [(e["kind"], e["actor"], e["reason"]) for e in history[1:]] == [

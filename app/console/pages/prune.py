@@ -15,6 +15,7 @@ from rules_store.errors import PreviewOutdated
 
 router = console_router()
 
+MOST_SHOWN = 500
 MEANINGS = {
     PrunePolicy.FIFO: "the oldest go",
     PrunePolicy.AGE: "what is older than some days goes",
@@ -86,6 +87,7 @@ async def _page(desk: Desk, wish: Wish, *, status: int = 200) -> Response:
         status=status,
         wish=shown,
         plan=plan,
+        listed=plan.victims[:MOST_SHOWN] if plan else (),
         namespaces=await desk.state.store.list_namespaces(),
         policies=MEANINGS,
     )
