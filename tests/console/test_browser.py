@@ -39,6 +39,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("TTCL_REQUIRE_BROWSER") == "1":
             pytest.fail("TTCL_REQUIRE_BROWSER=1, but there is no Chromium (make browser)")
         pytest.skip("no Chromium on this machine (make browser installs it)")
+    expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield running
@@ -71,7 +72,7 @@ def context(
     fresh = browser.new_context(
         base_url=f"{site.url}/console/", viewport={"width": width, "height": height}
     )
-    fresh.set_default_timeout(10_000)
+    fresh.set_default_timeout(15_000)
     fresh.add_cookies(cookies)  # type: ignore[arg-type]
     yield fresh
     fresh.close()
