@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.admin_key import load_admin_key
-from app.api import admin, chat, errors, feedback, health, models
+from app.api import admin, chat, errors, feedback, health, models, openapi
 from app.api.middleware import BodyLimit, RequestId
 from app.chat.closing import Closing
 from app.chat.exploration import InlineExploration
@@ -82,8 +82,10 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         version=__version__,
         summary="A frozen language model that gets better at its work, at test time",
         lifespan=lifespan,
+        generate_unique_id_function=openapi.operation_id,
     )
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(RequestId)
     for module in (chat, models, feedback, health, admin):

@@ -50,7 +50,19 @@ class StreamOptions(BaseModel):
 class ChatRequest(BaseModel):
     """A chat request. Types are checked, ranges are the upstream's business."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(
+        extra="allow",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "SmolLM2-135M-Instruct",
+                    "messages": [{"role": "user", "content": "What is 12 times 7?"}],
+                    "ttcl": {"mode": "steer", "namespace": "default"},
+                }
+            ]
+        },
+    )
 
     model: str = Field(min_length=1, max_length=512)
     messages: list[ChatMessage] = Field(min_length=1)

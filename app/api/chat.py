@@ -9,19 +9,20 @@ import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.api.answers import STREAMED, TOLD_HEADERS, ChatCompletion, gives
 from app.api.dependencies import Client, State, namespace_forbidden, unknown_namespace
 from app.api.relay import ClientGone, EventStream, until_disconnect
 from app.chat.call import ChatCall
 from app.exceptions import InvalidRequest, TTCLError
 from app.keys import Caller
-from app.protocol import ChatRequest, TTCLOptions, parse_chat, parse_json, split_model
+from app.protocol import TTCLOptions, parse_chat, parse_json, split_model
 from app.settings import NAMESPACE
 from app.state import AppState
 from app.trajectory import Mode
 from app.upstream.transport import forwarded_headers
 from rules_store.clients import Permission
 
-router = APIRouter()
+router = APIRouter(tags=["chat"])
 log = structlog.get_logger(__name__)
 
 MODE_HEADER = "x-ttcl-mode"
@@ -29,18 +30,27 @@ NAMESPACE_HEADER = "x-ttcl-namespace"
 FORWARDED = ("x-session-id", "traceparent", "tracestate")
 CLIENT_CLOSED_REQUEST = 499
 
+_JSON = "application/json"
 BODY_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
+        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
     }
 }
+ANSWER = gives(ChatCompletion, description="The answer", also=(404, 429, 502, 504))
+ANSWER[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": STREAMED}}
+ANSWER[200]["headers"] = {
+    name: {"description": meaning, "schema": {"type": "string"}}
+    for name, meaning in TOLD_HEADERS.items()
+}
+ANSWER["4XX"] = {}
 
 
 @router.post(
     "/v1/chat/completions",
     summary="Answer a chat request, steered by the rules that fit it",
     openapi_extra=BODY_SCHEMA,
+    responses=ANSWER,
     response_model=None,
 )
 async def chat_completions(request: Request, state: State, caller: Client) -> Response:

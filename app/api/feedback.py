@@ -9,13 +9,15 @@ from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
+from app.api.answers import Feedback as FeedbackAnswer
+from app.api.answers import gives
 from app.api.dependencies import Client, State
 from app.exceptions import InvalidRequest, NotFound
 from app.state import AppState
 from rules_store.clients import Feedback, NewFeedback
 from rules_store.errors import UnknownEpisode
 
-router = APIRouter()
+router = APIRouter(tags=["chat"])
 
 SIGNALS = ("score", "label", "verified")
 IDEMPOTENCY_HEADER = "Idempotency-Key"
@@ -57,7 +59,12 @@ class FeedbackBody(BaseModel):
         return self
 
 
-@router.post("/v1/feedback", status_code=201, summary="Say how good an answer was")
+@router.post(
+    "/v1/feedback",
+    status_code=201,
+    summary="Say how good an answer was",
+    responses=gives(FeedbackAnswer, status=201, also=(404, 409, 429)),
+)
 async def give_feedback(
     body: FeedbackBody, state: State, caller: Client, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:

@@ -8,20 +8,30 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from app.api.answers import Health, Readiness, gives, text
 from app.api.dependencies import State
 from app.exceptions import TTCLError
 from app.state import AppState
 from rules_store.errors import StoreError
 
-router = APIRouter()
+router = APIRouter(tags=["operation"])
+
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+SAMPLE = "# TYPE ttcl_rules gauge\nttcl_rules 12.0\n"
+READY = {
+    **gives(Readiness, description="Requests can be answered"),
+    **gives(Readiness, status=503, description="The model server can't answer"),
+}
 
 
-@router.get("/healthz", summary="Whether the process is alive")
+@router.get("/healthz", summary="Whether the process is alive", responses=gives(Health))
 async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Whether requests can be answered, and what is degraded")
+@router.get(
+    "/readyz", summary="Whether requests can be answered, and what is degraded", responses=READY
+)
 async def readyz(state: State) -> JSONResponse:
     """503 while the upstream can't answer. A broken store or embedder leaves the service able to
     answer, unsteered: 200 with `degraded` naming it."""
@@ -43,13 +53,18 @@ async def readiness(state: AppState) -> dict[str, Any]:
     return {"status": status, "degraded": degraded, "checks": checks}
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    responses=text(EXPOSITION, SAMPLE, description="Prometheus' text format"),
+    response_class=Response,
+)
 async def metrics(state: State) -> Response:
     state.metrics.jobs.set(state.worker.backlog)
     for outcome, count in state.worker.outcomes.items():
         state.metrics.outcomes.labels(outcome).set(count)
     state.metrics.rules.set(state.store.rules_indexed)
-    return Response(state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(state.metrics.render(), media_type=EXPOSITION)
 
 
 async def _upstream(state: AppState) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
+from app.api.answers import Model, Models, gives
 from app.api.dependencies import State, client
 from app.exceptions import ModelNotFound
 from app.protocol import split_model
 from app.trajectory import Mode
 from app.upstream.capabilities import ModelInfo
 
-router = APIRouter(dependencies=[Depends(client)])
+router = APIRouter(tags=["chat"], dependencies=[Depends(client)])
 
 LISTED = (Mode.OFF, Mode.EXPLORE)
 
@@ -29,7 +30,11 @@ def _shape(info: ModelInfo, name: str) -> dict[str, Any]:
     return shape
 
 
-@router.get("/v1/models", summary="List the models, each also under its mode names")
+@router.get(
+    "/v1/models",
+    summary="List the models, each also under its mode names",
+    responses=gives(Models, also=(502, 504)),
+)
 async def list_models(state: State) -> dict[str, Any]:
     data = []
     for info in (await state.upstream.models()).values():
@@ -38,7 +43,11 @@ async def list_models(state: State) -> dict[str, Any]:
     return {"object": "list", "data": data}
 
 
-@router.get("/v1/models/{name:path}", summary="One model, by its own or a mode name")
+@router.get(
+    "/v1/models/{name:path}",
+    summary="One model, by its own or a mode name",
+    responses=gives(Model, also=(502, 504)),
+)
 async def get_model(name: str, state: State) -> dict[str, Any]:
     models = await state.upstream.models()
     base, _ = split_model(name)

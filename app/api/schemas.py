@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from app.api.answers import RULE_TEXT, example
 from app.settings import NAMESPACE_PATTERN
 from rules_store.types import Episode, Event, Page, Polarity, Rule, RuleState
 
@@ -17,19 +18,30 @@ MAX_RULE_CHARS = 2000
 class Write(BaseModel):
     """Every change says who made it and why; both go into the event log."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", **example(actor="kim", reason="looked at it"))
 
     actor: str = Field("admin", min_length=1, max_length=200)
     reason: str = Field("", max_length=2000)
 
 
 class VersionedWrite(Write):
+    model_config = example(actor="kim", reason="wrong for fractions", expected_version=2)
+
     expected_version: int | None = Field(
         None, ge=1, description="Refused with 409 when the rule has another version by now"
     )
 
 
 class RuleCreate(Write):
+    model_config = example(
+        namespace="default",
+        polarity="positive",
+        text=RULE_TEXT,
+        trigger="counting what is left",
+        actor="kim",
+        reason="from the handbook",
+    )
+
     namespace: str = Field(pattern=NAMESPACE_PATTERN)
     polarity: Polarity
     text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
@@ -48,6 +60,10 @@ class RuleCreate(Write):
 
 
 class RulePatch(VersionedWrite):
+    model_config = example(
+        trigger="subtracting", expected_version=2, actor="kim", reason="it is found more often so"
+    )
+
     text: str | None = Field(None, min_length=1, max_length=MAX_RULE_CHARS)
     trigger: str | None = Field(None, max_length=500)
     domain: str | None = Field(None, min_length=1, max_length=64)
@@ -72,6 +88,8 @@ class RulePatch(VersionedWrite):
 
 
 class RuleRestore(VersionedWrite):
+    model_config = example(version=1, actor="kim", reason="the first wording was better")
+
     version: int | None = Field(
         None, ge=1, description="Give the rule back its text of this version; unset: reactivate it"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from app.api.admin.answers import Explanation, Import, NearRule, Prune, Rule
 from app.api.admin.common import Namespace, embedding_of, known_namespace
 from app.api.admin.filters import Filter
 from app.api.admin.rule_schemas import (
@@ -16,6 +17,7 @@ from app.api.admin.rule_schemas import (
     explanation_shape,
     pruned_shape,
 )
+from app.api.answers import JSON_LINES, RULE_TEXT, gives, lists, text
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
 from app.api.exchange import Order, export_lines, import_lines
 from app.api.schemas import rule_shape
@@ -26,18 +28,22 @@ from app.steer.explain import Question
 from rules_store.errors import UnknownRule
 from rules_store.types import Polarity, RuleState
 
-router = APIRouter()
+router = APIRouter(tags=["rules"])
 
-JSON_LINES = "application/x-ndjson"
+LINE = f'{{"namespace": "default", "polarity": "positive", "text": "{RULE_TEXT}"}}\n'
 LINES: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {JSON_LINES: {"schema": {"type": "string"}}},
+        "content": {JSON_LINES: {"schema": {"type": "string"}, "example": LINE}},
     }
 }
 
 
-@router.get("/rules:search", summary="Rules near a text in meaning, most similar first")
+@router.get(
+    "/rules:search",
+    summary="Rules near a text in meaning, most similar first",
+    responses=lists(NearRule),
+)
 async def search_rules(
     state: State,
     caller: AdminRead,
@@ -66,7 +72,11 @@ async def search_rules(
     return {"object": "list", "data": data, "next_cursor": None, "total": len(data)}
 
 
-@router.post("/rules:prune", summary="Retire many rules by a policy, or preview that")
+@router.post(
+    "/rules:prune",
+    summary="Retire many rules by a policy, or preview that",
+    responses=gives(Prune, also=(404, 409)),
+)
 async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict[str, Any]:
     """A dry run names the rules that would go, and a `token`. With that token the real call
     retires exactly these, or answers 409 because they have changed since."""
@@ -81,7 +91,11 @@ async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict
     return pruned_shape(done, body)
 
 
-@router.post("/rules:merge", summary="Join rules that say the same into one of them")
+@router.post(
+    "/rules:merge",
+    summary="Join rules that say the same into one of them",
+    responses=gives(Rule, also=(404, 409)),
+)
 async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> dict[str, Any]:
     """The survivor gets the frequencies of the others, which are retired."""
     for rule_id in (body.into, *body.rules):
@@ -101,7 +115,7 @@ async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> dict
     "/rules:export",
     summary="Rules as JSON lines, oldest first",
     response_class=StreamingResponse,
-    responses={200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}}},
+    responses=text(JSON_LINES, LINE, description="A rule a line"),
 )
 async def export_rules(
     state: State,
@@ -117,7 +131,12 @@ async def export_rules(
     return StreamingResponse(lines, media_type=JSON_LINES, headers=headers)
 
 
-@router.post("/rules:import", summary="Take rules in from JSON lines", openapi_extra=LINES)
+@router.post(
+    "/rules:import",
+    summary="Take rules in from JSON lines",
+    responses=gives(Import),
+    openapi_extra=LINES,
+)
 async def import_rules(
     request: Request,
     state: State,
@@ -136,7 +155,11 @@ async def import_rules(
     return {"object": "import", "dry_run": dry_run, **report.as_dict()}
 
 
-@router.post("/rules:explain", summary="Which rules a text would get, which not and why")
+@router.post(
+    "/rules:explain",
+    summary="Which rules a text would get, which not and why",
+    responses=gives(Explanation, also=(404, 502, 504)),
+)
 async def explain(body: ExplainBody, state: State, caller: AdminRead) -> dict[str, Any]:
     """Nothing is sent upstream and nothing is recorded. `messages` is the conversation as it would
     go to the model."""

@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from app.api.admin.answers import Episode, EpisodeWithTrace, Stats
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
+from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, State
 from app.api.feedback import feedback_shape
 from app.api.schemas import episode_shape, list_shape
 from rules_store.types import EpisodeFilter, EpisodeStatus
 
-router = APIRouter()
+router = APIRouter(tags=["episodes"])
 
 
-@router.get("/episodes", summary="List episodes, newest first")
+@router.get("/episodes", summary="List episodes, newest first", responses=lists(Episode))
 async def list_episodes(
     state: State,
     caller: AdminRead,
@@ -34,14 +36,22 @@ async def list_episodes(
     return list_shape(page, [episode_shape(episode, full=False) for episode in page.items])
 
 
-@router.get("/episodes/{episode_id}", summary="One episode with its full trace")
+@router.get(
+    "/episodes/{episode_id}",
+    summary="One episode with its full trace",
+    responses=gives(EpisodeWithTrace),
+)
 async def get_episode(episode_id: str, state: State, _: AdminRead) -> dict[str, Any]:
     shape = episode_shape(await state.store.get_episode(episode_id), full=True)
     feedback = await state.store.feedback_of(episode_id)
     return {**shape, "feedback": [feedback_shape(each) for each in feedback]}
 
 
-@router.get("/stats", summary="Counts of rules, episodes and jobs, and the index against SQL")
+@router.get(
+    "/stats",
+    summary="Counts of rules, episodes and jobs, and the index against SQL",
+    responses=gives(Stats),
+)
 async def stats(state: State) -> dict[str, Any]:
     return {
         "object": "stats",

@@ -7,19 +7,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
+from app.api.admin.answers import Event
 from app.api.admin.common import Cursor, Limit, Namespace
 from app.api.admin.namespace_schemas import LARGEST_ID
+from app.api.answers import lists
 from app.api.dependencies import AdminRead, State
 from app.api.schemas import event_shape, list_shape
 from rules_store.records import EventFilter
 
-router = APIRouter()
+router = APIRouter(tags=["events"])
 
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 EventId = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
 
 
-@router.get("/events", summary="List events, newest first")
+@router.get("/events", summary="List events, newest first", responses=lists(Event))
 async def list_events(
     state: State,
     caller: AdminRead,

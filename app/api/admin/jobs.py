@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
+from app.api.admin.namespace_answers import Job, Pauses
 from app.api.admin.namespace_schemas import LARGEST_ID, PauseBody, job_shape
+from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State, unknown_namespace
 from app.api.schemas import Write, list_shape
 from app.keys import Caller
@@ -17,12 +19,12 @@ from rules_store.job_control import EVERY_NAMESPACE
 from rules_store.records import JobFilter
 from rules_store.types import JobState
 
-router = APIRouter()
+router = APIRouter(tags=["jobs"])
 
 JobId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
-@router.get("/jobs", summary="List learning jobs, newest first")
+@router.get("/jobs", summary="List learning jobs, newest first", responses=lists(Job))
 async def list_jobs(
     state: State,
     caller: AdminRead,
@@ -37,7 +39,11 @@ async def list_jobs(
     return list_shape(page, [job_shape(job) for job in page.items])
 
 
-@router.post("/jobs/{job_id}/retry", summary="Let a failed job be tried again")
+@router.post(
+    "/jobs/{job_id}/retry",
+    summary="Let a failed job be tried again",
+    responses=gives(Job, also=(409,)),
+)
 async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite) -> dict[str, Any]:
     if not caller.reaches((await state.store.get_job(job_id)).namespace):
         raise UnknownJob(job_id)
@@ -46,14 +52,22 @@ async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite
     return job_shape(job)
 
 
-@router.post("/jobs:pause", summary="Let learning jobs wait, of one namespace or of all")
+@router.post(
+    "/jobs:pause",
+    summary="Let learning jobs wait, of one namespace or of all",
+    responses=gives(Pauses, also=(404,)),
+)
 async def pause(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
     _check_reach(caller, body.namespace)
     await state.store.pause_learning(body.namespace, actor=body.actor, reason=body.reason)
     return await _pauses(state, caller)
 
 
-@router.post("/jobs:resume", summary="End such a pause; that of all and that of one are two")
+@router.post(
+    "/jobs:resume",
+    summary="End such a pause; that of all and that of one are two",
+    responses=gives(Pauses, also=(404,)),
+)
 async def resume(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
     _check_reach(caller, body.namespace)
     await state.store.resume_learning(body.namespace, actor=body.actor, reason=body.reason)

@@ -9,13 +9,15 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from app.api.admin.common import Cursor, Limit
+from app.api.admin.namespace_answers import Key, KeyWithSecret
+from app.api.answers import example, gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State
 from app.api.schemas import Write, list_shape
 from app.settings import NAMESPACE_PATTERN
 from app.state import AppState
 from rules_store.clients import ALL, ApiKey, KeyChanges, KeySpend, NewKey, Permission
 
-router = APIRouter()
+router = APIRouter(tags=["keys"])
 
 MOST = 2**31 - 1
 NAMESPACE_OR_ALL = rf"^\*$|{NAMESPACE_PATTERN}"
@@ -51,6 +53,15 @@ PerDay = Annotated[int | None, Field(ge=1, le=MOST, description="Tokens a UTC da
 
 
 class KeyCreate(Write):
+    model_config = example(
+        name="help desk",
+        namespaces=["support"],
+        permissions=["chat", "learn"],
+        requests_per_minute=60,
+        actor="kim",
+        reason="a new client",
+    )
+
     name: Name
     namespaces: Names
     permissions: Permissions = Field(default=[Permission.CHAT, Permission.LEARN])
@@ -68,6 +79,8 @@ class KeyCreate(Write):
 
 
 class KeyPatch(Write):
+    model_config = example(requests_per_minute=120, actor="kim", reason="they grew")
+
     name: Name | None = None
     namespaces: Names | None = None
     permissions: Permissions | None = None
@@ -99,7 +112,9 @@ class KeyPatch(Write):
         return changes
 
 
-@router.get("/keys", summary="List API keys, newest first, with what they used today")
+@router.get(
+    "/keys", summary="List API keys, newest first, with what they used today", responses=lists(Key)
+)
 async def list_keys(
     state: State, caller: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -109,7 +124,12 @@ async def list_keys(
     return list_shape(page, [key_shape(key, spend.get(key.id)) for key in page.items])
 
 
-@router.post("/keys", status_code=201, summary="Make an API key; its secret is shown this once")
+@router.post(
+    "/keys",
+    status_code=201,
+    summary="Make an API key; its secret is shown this once",
+    responses=gives(KeyWithSecret, status=201),
+)
 async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> dict[str, Any]:
     caller.demand_everywhere()
     caller.demand_all_of(body.permissions)
@@ -117,7 +137,7 @@ async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> dict[
     return {**key_shape(key), "secret": secret}
 
 
-@router.get("/keys/{key_id}", summary="One API key")
+@router.get("/keys/{key_id}", summary="One API key", responses=gives(Key))
 async def get_key(key_id: str, state: State, caller: AdminRead) -> dict[str, Any]:
     caller.demand_everywhere()
     spend = await _spend(state)
@@ -125,7 +145,9 @@ async def get_key(key_id: str, state: State, caller: AdminRead) -> dict[str, Any
     return key_shape(key, spend.get(key.id))
 
 
-@router.patch("/keys/{key_id}", summary="Change what an API key may do")
+@router.patch(
+    "/keys/{key_id}", summary="Change what an API key may do", responses=gives(Key, also=(409,))
+)
 async def patch_key(
     key_id: str, body: KeyPatch, state: State, caller: AdminWrite
 ) -> dict[str, Any]:
@@ -135,7 +157,11 @@ async def patch_key(
     return key_shape(key)
 
 
-@router.post("/keys/{key_id}/revoke", summary="Revoke an API key, for good")
+@router.post(
+    "/keys/{key_id}/revoke",
+    summary="Revoke an API key, for good",
+    responses=gives(Key, also=(409,)),
+)
 async def revoke_key(key_id: str, body: Write, state: State, caller: AdminWrite) -> dict[str, Any]:
     caller.demand_everywhere()
     key = await state.store.revoke_key(key_id, actor=body.actor, reason=body.reason)

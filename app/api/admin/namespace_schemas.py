@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from app.api.answers import example
 from app.api.schemas import Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.records import (
@@ -59,20 +60,33 @@ class SettingsBody(BaseModel):
 
 
 class NamespaceCreate(Write):
+    model_config = example(
+        name="support",
+        settings={"capacity": 200, "retention_days": 30},
+        actor="kim",
+        reason="the help desk",
+    )
+
     name: str = Field(pattern=NAMESPACE_PATTERN)
     settings: SettingsBody = Field(default_factory=SettingsBody)
 
 
 class NamespacePatch(Write):
+    model_config = example(settings={"sample_rate": 0.5}, actor="kim", reason="it learns too much")
+
     settings: SettingsBody
 
 
 class SnapshotCreate(Write):
+    model_config = example(label="before-launch", actor="kim", reason="")
+
     label: Label
 
 
 class RollbackBody(Write):
     """Exactly one of the three says where to go back to."""
+
+    model_config = example(to_event=41, dry_run=True, actor="kim", reason="learned from spam")
 
     to_event: int | None = Field(
         None, ge=1, le=LARGEST_ID, description="The rules as they were after this event"
@@ -94,6 +108,8 @@ class RollbackBody(Write):
 
 
 class PauseBody(Write):
+    model_config = example(namespace="default", actor="kim", reason="maintenance")
+
     namespace: str | None = Field(
         None, pattern=NAMESPACE_PATTERN, description="Unset: learning of every namespace"
     )

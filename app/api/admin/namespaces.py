@@ -8,6 +8,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 
 from app.api.admin.common import Cursor, Limit
+from app.api.admin.namespace_answers import (
+    Curve,
+    Namespace,
+    NamespaceDeleted,
+    NamespaceSummary,
+    RolledBack,
+    Snapshot,
+)
 from app.api.admin.namespace_schemas import (
     NamespaceCreate,
     NamespacePatch,
@@ -18,6 +26,7 @@ from app.api.admin.namespace_schemas import (
     snapshot_shape,
     summary_shape,
 )
+from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
 from app.api.schemas import Write, list_shape
 from app.exceptions import InvalidRequest
@@ -28,13 +37,15 @@ from app.upstream.embeddings import EmbeddingFailed
 from rules_store.records import DEFAULTS, Rollback, RollbackTarget
 from rules_store.types import Vectors
 
-router = APIRouter(prefix="/namespaces")
+router = APIRouter(prefix="/namespaces", tags=["namespaces"])
 
 Name = Annotated[str, Path(pattern=NAMESPACE_PATTERN)]
 EMBEDDED_AT_ONCE = 64
 
 
-@router.get("", summary="List namespaces with what is in them, by name")
+@router.get(
+    "", summary="List namespaces with what is in them, by name", responses=lists(NamespaceSummary)
+)
 async def list_namespaces(
     state: State, caller: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -44,7 +55,12 @@ async def list_namespaces(
     return list_shape(page, [summary_shape(each) for each in page.items])
 
 
-@router.post("", status_code=201, summary="Create a namespace")
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a namespace",
+    responses=gives(NamespaceSummary, status=201, also=(409,)),
+)
 async def create_namespace(
     body: NamespaceCreate, state: State, caller: AdminWrite
 ) -> dict[str, Any]:
@@ -59,12 +75,18 @@ async def create_namespace(
     return await _summary(state, body.name)
 
 
-@router.get("/{namespace}", summary="One namespace with what is in it")
+@router.get(
+    "/{namespace}", summary="One namespace with what is in it", responses=gives(NamespaceSummary)
+)
 async def get_namespace(namespace: Name, state: State) -> dict[str, Any]:
     return await _summary(state, namespace)
 
 
-@router.patch("/{namespace}", summary="Change how a namespace learns and steers")
+@router.patch(
+    "/{namespace}",
+    summary="Change how a namespace learns and steers",
+    responses=gives(NamespaceSummary),
+)
 async def patch_namespace(namespace: Name, body: NamespacePatch, state: State) -> dict[str, Any]:
     await state.store.change_settings(
         namespace, body.settings.changes(), actor=body.actor, reason=body.reason
@@ -72,7 +94,11 @@ async def patch_namespace(namespace: Name, body: NamespacePatch, state: State) -
     return await _summary(state, namespace)
 
 
-@router.delete("/{namespace}", summary="Delete a namespace with all that is in it")
+@router.delete(
+    "/{namespace}",
+    summary="Delete a namespace with all that is in it",
+    responses=gives(NamespaceDeleted),
+)
 async def delete_namespace(
     namespace: Name,
     state: State,
@@ -86,19 +112,29 @@ async def delete_namespace(
     return {"object": "namespace.deleted", **asdict(deleted)}
 
 
-@router.post("/{namespace}/freeze", summary="Let nobody change the rules of a namespace")
+@router.post(
+    "/{namespace}/freeze",
+    summary="Let nobody change the rules of a namespace",
+    responses=gives(Namespace),
+)
 async def freeze_namespace(namespace: Name, body: Write, state: State) -> dict[str, Any]:
     done = await state.store.freeze_namespace(namespace, actor=body.actor, reason=body.reason)
     return namespace_shape(done)
 
 
-@router.post("/{namespace}/unfreeze", summary="Let a frozen namespace change again")
+@router.post(
+    "/{namespace}/unfreeze",
+    summary="Let a frozen namespace change again",
+    responses=gives(Namespace),
+)
 async def unfreeze_namespace(namespace: Name, body: Write, state: State) -> dict[str, Any]:
     done = await state.store.unfreeze_namespace(namespace, actor=body.actor, reason=body.reason)
     return namespace_shape(done)
 
 
-@router.get("/{namespace}/snapshots", summary="List snapshots, newest first")
+@router.get(
+    "/{namespace}/snapshots", summary="List snapshots, newest first", responses=lists(Snapshot)
+)
 async def list_snapshots(
     namespace: Name, state: State, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -106,7 +142,12 @@ async def list_snapshots(
     return list_shape(page, [snapshot_shape(each) for each in page.items])
 
 
-@router.post("/{namespace}/snapshots", status_code=201, summary="Name this point to come back to")
+@router.post(
+    "/{namespace}/snapshots",
+    status_code=201,
+    summary="Name this point to come back to",
+    responses=gives(Snapshot, status=201, also=(409,)),
+)
 async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -> dict[str, Any]:
     made = await state.store.snapshot_namespace(
         namespace, body.label, actor=body.actor, reason=body.reason
@@ -114,7 +155,11 @@ async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -
     return snapshot_shape(made)
 
 
-@router.post("/{namespace}/rollback", summary="Take all rules back to how they once were")
+@router.post(
+    "/{namespace}/rollback",
+    summary="Take all rules back to how they once were",
+    responses=gives(RolledBack, also=(409,)),
+)
 async def roll_back(namespace: Name, body: RollbackBody, state: State) -> dict[str, Any]:
     plan = await state.store.plan_rollback(namespace, body.target)
     if not body.dry_run:
@@ -129,7 +174,11 @@ async def roll_back(namespace: Name, body: RollbackBody, state: State) -> dict[s
     return rollback_shape(plan)
 
 
-@router.get("/{namespace}/curve", summary="What was asked and learned, by day or hour")
+@router.get(
+    "/{namespace}/curve",
+    summary="What was asked and learned, by day or hour",
+    responses=gives(Curve),
+)
 async def curve(
     namespace: Name,
     state: State,

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.api.answers import RULE_ID, example
 from app.api.schemas import Write, rule_shape
 from app.protocol import ChatMessage
 from app.settings import NAMESPACE_PATTERN
@@ -21,6 +22,10 @@ MOST_MERGED = 200
 
 
 class PruneBody(Write):
+    model_config = example(
+        namespace="default", policy="fifo", max=100, dry_run=True, actor="kim", reason="too many"
+    )
+
     namespace: str = Field(pattern=NAMESPACE_PATTERN)
     policy: PrunePolicy
     max: int | None = Field(
@@ -52,6 +57,13 @@ class PruneBody(Write):
 
 
 class MergeBody(Write):
+    model_config = example(
+        into=RULE_ID,
+        rules=["rule_76543210fedcba9876543210"],
+        actor="kim",
+        reason="they say the same",
+    )
+
     into: str = Field(min_length=1, max_length=100, description="Id of the rule that stays")
     rules: list[str] = Field(min_length=1, max_length=MOST_MERGED)
     expected_versions: dict[str, int] | None = Field(
@@ -70,7 +82,10 @@ class MergeBody(Write):
 class ExplainBody(BaseModel):
     """A text, or a whole conversation; of that the last user turn is what rules are found by."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        **example(namespace="default", text="I had 12 apples and ate 5. How many are left?"),
+    )
 
     namespace: str = Field("default", pattern=NAMESPACE_PATTERN)
     text: str | None = Field(None, max_length=100_000)

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from app.api.admin.answers import Event, Rule, RuleWithHistory, WrittenRule
 from app.api.admin.common import Cursor, Limit, known_namespace, vectors_of
 from app.api.admin.filters import Filter
+from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
 from app.api.schemas import (
     RuleCreate,
@@ -21,10 +23,10 @@ from app.api.schemas import (
 from app.reflect.admission import findings
 from rules_store.types import NewRule, RuleSort, Vectors
 
-router = APIRouter()
+router = APIRouter(tags=["rules"])
 
 
-@router.get("/rules", summary="List rules, newest first")
+@router.get("/rules", summary="List rules, newest first", responses=lists(Rule))
 async def list_rules(
     state: State,
     _: AdminRead,
@@ -38,7 +40,12 @@ async def list_rules(
     return list_shape(page, [rule_shape(rule) for rule in page.items])
 
 
-@router.post("/rules", status_code=201, summary="Write a rule by hand")
+@router.post(
+    "/rules",
+    status_code=201,
+    summary="Write a rule by hand",
+    responses=gives(WrittenRule, status=201, also=(404, 409)),
+)
 async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dict[str, Any]:
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
@@ -57,14 +64,20 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dic
     return {**rule_shape(rule), "warnings": [finding.name for finding in objections]}
 
 
-@router.get("/rules/{rule_id}", summary="One rule with its history")
+@router.get(
+    "/rules/{rule_id}", summary="One rule with its history", responses=gives(RuleWithHistory)
+)
 async def get_rule(rule_id: str, state: State, _: AdminRead) -> dict[str, Any]:
     rule = await state.store.get_rule(rule_id)
     events = await state.store.rule_events(rule_id)
     return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
 
 
-@router.get("/rules/{rule_id}/history", summary="What happened to a rule, newest first")
+@router.get(
+    "/rules/{rule_id}/history",
+    summary="What happened to a rule, newest first",
+    responses=lists(Event),
+)
 async def rule_history(
     rule_id: str, state: State, _: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -72,7 +85,11 @@ async def rule_history(
     return list_shape(page, [event_shape(event) for event in page.items])
 
 
-@router.patch("/rules/{rule_id}", summary="Change a rule's text, trigger or domain")
+@router.patch(
+    "/rules/{rule_id}",
+    summary="Change a rule's text, trigger or domain",
+    responses=gives(Rule, also=(409,)),
+)
 async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> dict[str, Any]:
     await state.store.get_rule(rule_id)
     vectors = await vectors_of(state, body.text, body.trigger)
@@ -89,7 +106,9 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
     return rule_shape(rule)
 
 
-@router.post("/rules/{rule_id}/retire", summary="Take a rule out of use")
+@router.post(
+    "/rules/{rule_id}/retire", summary="Take a rule out of use", responses=gives(Rule, also=(409,))
+)
 async def retire_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
@@ -102,7 +121,11 @@ async def retire_rule(
     return rule_shape(rule)
 
 
-@router.post("/rules/{rule_id}/quarantine", summary="Take a rule out of use for review")
+@router.post(
+    "/rules/{rule_id}/quarantine",
+    summary="Take a rule out of use for review",
+    responses=gives(Rule, also=(409,)),
+)
 async def quarantine_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
@@ -110,7 +133,11 @@ async def quarantine_rule(
     return rule_shape(rule)
 
 
-@router.post("/rules/{rule_id}/release", summary="Make a quarantined rule active")
+@router.post(
+    "/rules/{rule_id}/release",
+    summary="Make a quarantined rule active",
+    responses=gives(Rule, also=(409,)),
+)
 async def release_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
@@ -118,7 +145,11 @@ async def release_rule(
     return rule_shape(rule)
 
 
-@router.post("/rules/{rule_id}/reject", summary="Retire a quarantined rule")
+@router.post(
+    "/rules/{rule_id}/reject",
+    summary="Retire a quarantined rule",
+    responses=gives(Rule, also=(409,)),
+)
 async def reject_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
@@ -126,7 +157,11 @@ async def reject_rule(
     return rule_shape(rule)
 
 
-@router.post("/rules/{rule_id}/restore", summary="Reactivate a rule, or give it an old text back")
+@router.post(
+    "/rules/{rule_id}/restore",
+    summary="Reactivate a rule, or give it an old text back",
+    responses=gives(Rule, also=(409,)),
+)
 async def restore_rule(
     rule_id: str, body: RuleRestore, state: State, _: AdminWrite
 ) -> dict[str, Any]:
