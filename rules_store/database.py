@@ -101,7 +101,7 @@ class Database:
         async with self._writers_turn(patience):
             with _translated():
                 async with self._writes.connect() as connection:
-                    await connection.execution_options(patience=patience)
+                    (await connection.get_raw_connection()).info["patience"] = patience
                     async with connection.begin():
                         yield connection
 
@@ -246,7 +246,7 @@ def _set_up_sqlite(engine: Engine, begin: str, busy_timeout: float) -> None:
 
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
-        deadline = time.monotonic() + connection.get_execution_options().get("patience", 0.0)
+        deadline = time.monotonic() + connection.info.get("patience", 0.0)
         while True:
             try:
                 connection.exec_driver_sql(begin)

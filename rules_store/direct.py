@@ -31,6 +31,7 @@ class DirectWriter:
             json_deserializer=jsontext.loads,
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._connection: Connection | None = None
 
     async def run(
         self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], patience: float
@@ -40,23 +41,38 @@ class DirectWriter:
         return await loop.run_in_executor(self._thread, self._transact, work, patience)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.engine.dispose)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self.engine.dispose()
 
     def _transact(
         self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], patience: float
     ) -> T:
-        with (
-            self.engine.connect().execution_options(patience=patience) as connection,
-            connection.begin(),
-        ):
-            running = work(cast(AsyncConnection, _Plain(connection)))
-            try:
-                running.send(None)
-            except StopIteration as done:
-                return cast(T, done.value)
-            running.close()
-            raise RuntimeError("a transaction may wait for SQL only")
+        # Kept from one transaction to the next: taking it out of the pool costs as much as a write.
+        connection = self._connection = self._connection or self.engine.connect()
+        connection.info["patience"] = patience
+        try:
+            with connection.begin():
+                return _run(work(cast(AsyncConnection, _Plain(connection))))
+        except BaseException:
+            # Whatever state the error has left it in, the next write gets a new one.
+            self._connection = None
+            connection.close()
+            raise
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that is never suspended. Raises RuntimeError where it is."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    work.close()
+    raise RuntimeError("a transaction may wait for SQL only")
 
 
 class _Plain:
