@@ -20,16 +20,11 @@ def mmr(
     count = len(relevance)
     if count == 0 or k <= 0:
         return []
-    scores = np.asarray(relevance, dtype=np.float64)
+    left = weight * np.asarray(relevance, dtype=np.float64)
+    chosen = [int(np.argmax(left))]
     redundancy = np.full(count, -np.inf)
-    left = np.ones(count, dtype=bool)
-    chosen: list[int] = []
     while len(chosen) < min(k, count):
-        value = weight * scores
-        if chosen:
-            value = value - (1 - weight) * redundancy
-        best = int(np.argmax(np.where(left, value, -np.inf)))
-        chosen.append(best)
-        left[best] = False
-        redundancy = np.maximum(redundancy, vectors @ vectors[best])
+        left[chosen[-1]] = -np.inf
+        np.maximum(redundancy, vectors @ vectors[chosen[-1]], out=redundancy)
+        chosen.append(int(np.argmax(left - (1 - weight) * redundancy)))
     return chosen
