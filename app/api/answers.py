@@ -109,7 +109,7 @@ class TTCLTold(Shape):
     rules: list[dict[str, Any]] = Field(description="Injected rules, in their order")
     exploration: dict[str, Any] | None = None
     cost: Cost
-    degraded: list[str] = Field(description="What had to be left out")
+    degraded: list[str] | None = Field(description="What had to be left out")
 
 
 _ANSWER: dict[str, Any] = {
@@ -132,7 +132,8 @@ _ANSWER: dict[str, Any] = {
         "episode": EPISODE_ID,
         "rules": [{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}],
         "cost": {"calls": 1, "prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42},
-        "degraded": [],
+        "exploration": None,
+        "degraded": None,
     },
 }
 
