@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.api.schemas import MAX_RULE_CHARS, clean
+from app.api.schemas import MAX_RULE_CHARS, Moment, clean
 from app.exceptions import InvalidRequest
 from app.reembed import embedded
 from app.reflect.admission import findings
@@ -57,7 +57,7 @@ class RuleLine(BaseModel):
     frequency: int = Field(1, ge=1, le=2**31 - 1)
     source_episode: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=2000)
-    created_at: AwareDatetime | None = None
+    created_at: Moment | None = None
     embedding_model: str | None = Field(None, max_length=256)
     vectors: LineVectors | None = None
 

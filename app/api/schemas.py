@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from app.api.answers import RULE_TEXT, example
 from app.settings import NAMESPACE_PATTERN
 from rules_store.types import Episode, Event, Page, Polarity, Rule, RuleState
 
 MAX_RULE_CHARS = 2000
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Raises ValueError for a moment that no year of UTC has."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 
 class Write(BaseModel):

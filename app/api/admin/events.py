@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from app.api.admin.answers import Event
 from app.api.admin.common import Cursor, Limit, Namespace
 from app.api.admin.namespace_schemas import LARGEST_ID
 from app.api.answers import lists
 from app.api.dependencies import AdminRead, State
-from app.api.schemas import event_shape, list_shape
+from app.api.schemas import Moment, event_shape, list_shape
 from rules_store.records import EventFilter
 
 router = APIRouter(tags=["events"])
@@ -38,8 +37,8 @@ async def list_events(
     actor: Text = None,
     since_event: EventId = None,
     until_event: EventId = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi import Depends, Query
 
 from app.api.admin.common import Namespace
 from app.api.dependencies import AdminRead
+from app.api.schemas import in_utc
 from app.exceptions import InvalidRequest
 from rules_store.types import Polarity, RuleFilter, RuleState
 
@@ -51,7 +52,10 @@ def _aware(moment: datetime | None, field: str) -> datetime | None:
     """Raises `InvalidRequest`: without a zone nobody knows which moment is meant."""
     if moment is not None and moment.utcoffset() is None:
         raise InvalidRequest(f"{field}: needs a time zone, as in 2026-01-31T12:00Z", param=field)
-    return moment
+    try:
+        return moment and in_utc(moment)
+    except ValueError as error:
+        raise InvalidRequest(f"{field}: {error}", param=field) from error
 
 
 Filter = Annotated[RuleFilter, Depends(rule_filter)]

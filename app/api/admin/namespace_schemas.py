@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from app.api.answers import example
-from app.api.schemas import Write
+from app.api.schemas import Moment, Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.records import (
     MOST_COUNT,
@@ -91,7 +91,7 @@ class RollbackBody(Write):
     to_event: int | None = Field(
         None, ge=1, le=LARGEST_ID, description="The rules as they were after this event"
     )
-    to_time: AwareDatetime | None = Field(None, description="With its time zone")
+    to_time: Moment | None = Field(None, description="With its time zone")
     to_snapshot: Label | None = Field(None, description="The label of a snapshot")
     dry_run: bool = Field(False, description="Only say what would change")
 
