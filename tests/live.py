@@ -35,7 +35,9 @@ class LiveServer:
 
     def start(self) -> None:
         """Returns when the port answers; raises RuntimeError when the app's start-up failed."""
-        sock = socket.socket()
+        # The protocol is named because asyncio sets TCP_NODELAY only where it is: without it, every
+        # answer on a kept connection waits 40 ms for a delayed acknowledgement.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", self._port))
         self._port = sock.getsockname()[1]
