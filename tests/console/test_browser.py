@@ -1,6 +1,6 @@
 """The console in a real Chromium: what people do with it, and an accessibility check of each page.
 
-Skipped where no Chromium is found; with TTCL_REQUIRE_BROWSER=1 that is a failure.
+Skipped where no Chromium is found; with REQUIRE_BROWSER=1 that is a failure.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ RULE = "Count the days of both ends when a span of dates is given."
 def browser() -> Iterator[Browser]:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        if os.environ.get("TTCL_REQUIRE_BROWSER") == "1":
-            pytest.fail("TTCL_REQUIRE_BROWSER=1, but there is no Chromium (make browser)")
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail("REQUIRE_BROWSER=1, but there is no Chromium (make browser)")
         pytest.skip("no Chromium on this machine (make browser installs it)")
     expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
