@@ -150,30 +150,49 @@ class CachedEmbedder:
         taken = dict(islice(self._waiting.items(), self.max_batch))
         # Handed over at once, not by a task: the thread then works before the event loop's next
         # callbacks compete with it for the interpreter.
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._encode, list(taken))
+        work = asyncio.get_running_loop().run_in_executor(
+            self._thread, _each, self._encode, list(taken)
+        )
         work.add_done_callback(partial(self._done, taken))
 
     def _done(self, taken: dict[str, asyncio.Future[Vectors]], work: asyncio.Future[Any]) -> None:
         self._busy = False
-        reason = CLOSED
-        try:
-            vectors = unit(work.result())
-            if len(vectors) != len(taken):
-                raise EmbeddingFailed(f"{len(vectors)} vectors came for {len(taken)} texts")
-            for (text, future), vector in zip(taken.items(), vectors, strict=True):
-                self._cache[_key(text)] = vector
-                if not future.done():
-                    future.set_result(vector)
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        except asyncio.CancelledError:
-            pass  # the thread was closed before it began
-        except Exception as error:
-            reason = f"embedding failed: {error}"
-        for text, future in taken.items():
+        made = [CLOSED] * len(taken) if work.cancelled() else work.result()
+        for (text, future), row in zip(taken.items(), made, strict=True):
             self._waiting.pop(text, None)
-            _fail(future, reason)
+            if isinstance(row, str):
+                _fail(future, row)
+                continue
+            self._cache[_key(text)] = row
+            if not future.done():
+                future.set_result(row)
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
         self._next_batch()
+
+
+def _each(encode: Callable[[list[str]], Any], texts: list[str]) -> list[Vectors | str]:
+    """A unit vector of each text, or why there is none: one that can't be embedded does not take
+    those of other clients with it."""
+    try:
+        vectors = unit(encode(texts))
+        if len(vectors) == len(texts):
+            return list(vectors)
+        return [f"embedding failed: {len(vectors)} vectors came for {len(texts)} texts"] * len(
+            texts
+        )
+    except Exception as error:
+        if len(texts) == 1 or not _blames_a_text(error):
+            return [f"embedding failed: {error}"] * len(texts)
+    half = len(texts) // 2
+    return _each(encode, texts[:half]) + _each(encode, texts[half:])
+
+
+def _blames_a_text(error: Exception) -> bool:
+    """Whether fewer texts may fare better. A server that can't be reached is not asked again."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (400, 413, 422)
+    return not isinstance(error, httpx.HTTPError)
 
 
 def _key(text: str) -> bytes:

@@ -11,7 +11,7 @@ import orjson
 
 from app.exceptions import UpstreamError
 from app.trajectory import Cost
-from app.upstream.wire import parse_usage
+from app.upstream.wire import made_characters, parse_usage
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
@@ -48,13 +48,15 @@ def frame(payload: dict[str, Any]) -> bytes:
 
 @dataclass(slots=True)
 class StreamedAnswer:
-    """What a stream has said so far, of its first choice."""
+    """What a stream has said so far: what is read is its first choice, what is counted all."""
 
     parts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
     cost: Cost = field(default_factory=lambda: Cost(calls=1))
+    characters: int = 0
+    """All that was made: of every choice its text, reasoning and tool calls."""
     created: int | None = None
     """Of the first chunk that has a date."""
     error: str | None = None
@@ -91,9 +93,10 @@ class StreamedAnswer:
         if chunk.get("usage"):
             self.cost = parse_usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            self.characters += made_characters(delta)
             if choice.get("index", 0) != 0:
                 continue
-            delta = choice.get("delta") or {}
             if isinstance(delta.get("content"), str):
                 self.parts.append(delta["content"])
             thought = delta.get("reasoning_content") or delta.get("reasoning")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -57,6 +58,17 @@ class UpstreamResponse:
         self._response.release()
 
 
+def proxy_of(url: URL) -> URL | None:
+    """The proxy that the environment names for this address. None stands before a server on this
+    machine."""
+    host = url.host or ""
+    found = getproxies()
+    named = found.get(url.scheme) or found.get("all")
+    if named is None or is_loopback(host) or proxy_bypass(host):
+        return None
+    return URL(named if "://" in named else f"http://{named}")
+
+
 @contextmanager
 def _worded(late: str, cut: str) -> Iterator[None]:
     try:
@@ -82,7 +94,9 @@ class Transport:
         connect_timeout: float,
         availability: Callable[[], str | None],
     ) -> None:
-        self._base_url = base_url
+        url = URL(base_url)
+        # Two ways to say who we are exclude each other: the key is the one that was meant for it.
+        self._base_url = str(url.with_user(None) if api_key else url)
         self._urls: dict[str, URL] = {}
         self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -92,8 +106,9 @@ class Transport:
             ),
             # Many clients share these connections: one's session is not another's.
             cookie_jar=aiohttp.DummyCookieJar(),
-            # A proxy of the environment must not stand before a server on this machine.
-            trust_env=not is_loopback(URL(base_url).host or ""),
+            proxy=proxy_of(url),
+            # It would read ~/.netrc for every call, and send what it finds there upstream.
+            trust_env=False,
         )
         self._availability = availability
         self.drops_connections = False

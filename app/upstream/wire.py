@@ -61,6 +61,21 @@ def parse_usage(usage: Any) -> Cost:
     return Cost(1, count("prompt_tokens"), count("completion_tokens"))
 
 
+def made_characters(message: Any) -> int:
+    """Length of all that the model wrote in a message or a piece of one: its text, its reasoning,
+    its calls' arguments. Never raises."""
+    if not isinstance(message, dict):
+        return 0
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    written = [message.get("content"), thought, message.get("refusal")]
+    tools = message.get("tool_calls")
+    calls = [tool.get("function") for tool in _dicts(tools)] if tools else []
+    calls.append(message.get("function_call"))
+    for call in _dicts(calls):
+        written += [call.get("name"), call.get("arguments")]
+    return sum(len(text) for text in written if isinstance(text, str))
+
+
 def parse_object(text: str, schema: dict[str, Any]) -> dict[str, Any] | None:
     """The JSON object in a model's text that fits the schema's shape (patterns aside)."""
     found = tolerant_json(text)
@@ -73,6 +88,10 @@ def parse_object(text: str, schema: dict[str, Any]) -> dict[str, Any] | None:
     except jsonschema.ValidationError:
         return None
     return found
+
+
+def _dicts(items: Any) -> list[dict[str, Any]]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def seconds_of(retry_after: str | None) -> float | None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from starlette.applications import Starlette
@@ -137,6 +138,37 @@ async def test_a_broken_answer_fails_the_call(
         await embedder.embed(["a", "b"])
     model.answer = model.vectors
     await embedder.embed(["c"])
+
+
+async def test_a_text_that_cannot_be_embedded_takes_no_other_with_it(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+
+    def picky(texts: list[str]) -> Any:
+        if "bad" in texts:
+            raise ValueError("too long")
+        return model.vectors(texts)
+
+    model.answer = picky
+    texts = ["a", "b", "bad", "c", "d"]
+    made = await asyncio.gather(*(embedder.embed([text]) for text in texts), return_exceptions=True)
+    assert [isinstance(each, EmbeddingFailed) for each in made] == [t == "bad" for t in texts]
+
+
+async def test_a_server_that_is_gone_is_asked_once_a_batch(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+    asked = len(model.asked)
+    model.answer = lambda texts: _raise(httpx.ConnectError("refused"))
+    with pytest.raises(EmbeddingFailed, match="refused"):
+        await embedder.embed(["a", "b", "c"])
+    assert len(model.asked) == asked + 1
+
+
+def _raise(error: Exception) -> Any:
+    raise error
 
 
 # -- batches ------------------------------------------------------------------------------------

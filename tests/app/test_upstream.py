@@ -6,11 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from app.exceptions import (
     ModelNotFound,
@@ -24,7 +26,7 @@ from app.upstream.capabilities import ModelInfo, is_context_overflow, without_pa
 from app.upstream.client import BACKGROUND_PRIORITY, Upstream
 from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, split_events
-from app.upstream.transport import forwarded_headers
+from app.upstream.transport import forwarded_headers, proxy_of
 from app.upstream.wire import (
     error_from,
     parse_completion,
@@ -279,6 +281,22 @@ def test_only_the_first_choice_is_read() -> None:
     for data in frames({"index": 1, "delta": {"content": "b"}}, {"delta": {"content": "a"}}):
         answer.read_event(data)
     assert answer.text == "a"
+
+
+def test_all_that_was_made_is_counted() -> None:
+    answer = StreamedAnswer()
+    call = {"index": 0, "function": {"name": "ab", "arguments": "cde"}}
+    pieces: list[Any] = [
+        {"index": 1, "delta": {"content": "four"}},
+        {"index": 2, "delta": {"reasoning": "three"}},
+        {"delta": {"reasoning_content": "two", "reasoning": "two"}},
+        {"delta": {"tool_calls": [call, call, 5, {"function": None}]}},
+        {"delta": {"function_call": call["function"], "content": None}},
+        {"delta": {"content": [1], "tool_calls": "odd", "refusal": "no"}},
+    ]
+    for data in frames(*pieces):
+        answer.read_event(data)
+    assert answer.characters == 4 + 5 + 3 + 10 + 5 + 2
 
 
 @pytest.mark.parametrize(
@@ -585,6 +603,42 @@ async def test_the_shapes_of_a_count(
 ) -> None:
     up.token_answers.append(answer)
     assert await client.count_tokens(MODEL, "some text") == count
+
+
+@pytest.mark.parametrize("login", ["", "user:password@"])
+async def test_the_key_goes_before_logins_of_url_and_netrc(
+    up: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    client = Upstream(up.base_url.replace("http://", f"http://{login}"), api_key="secret")
+    up.api_key = "secret"
+    assert (await complete(client)).text
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "named", "expected"),
+    [
+        ("http://127.0.0.1:1/v1", {"http_proxy": "http://p:3"}, None),
+        ("http://far.example/v1", {"http_proxy": "http://p:3"}, "http://p:3"),
+        ("http://far.example/v1", {"http_proxy": "http://p:3", "no_proxy": ".example"}, None),
+        ("http://far.example/v1", {"http_proxy": "http://u:w@p:3"}, "http://u:w@p:3"),
+        ("https://far.example/v1", {"http_proxy": "http://p:3"}, None),
+        ("https://far.example/v1", {"all_proxy": "p:3"}, "http://p:3"),
+    ],
+)
+def test_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, url: str, named: dict[str, str], expected: Any
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_of(URL(url)) == (None if expected is None else URL(expected))
 
 
 # -- models -------------------------------------------------------------------------------------
