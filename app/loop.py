@@ -11,6 +11,7 @@ import structlog
 
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.explore.explorer import Explorer, ExplorerOptions
+from app.explore.spending import Spending
 from app.reflect import admission, selectors
 from app.reflect.answers import strip_reasoning
 from app.reflect.distiller import Distiller
@@ -82,21 +83,30 @@ class Loop:
         self._explorer = Explorer(backend, prompts, options.explorer)
         self._distiller = Distiller(prompts)
 
-    async def explore(self, observation: Observation, *, background: bool = False) -> Exploration:
+    async def explore(
+        self,
+        observation: Observation,
+        *,
+        background: bool = False,
+        spending: Spending | None = None,
+    ) -> Exploration:
         """Trajectories and the selection among them. Raises `UpstreamError` when there is no
         answer at all. What had to be left out is in `problems`: the rules, where they overflow the
-        model's context; the selection, where it fails and the Teacher's answer stands."""
+        model's context; the selection, where it fails and the Teacher's answer stands. `spending`
+        is kept up to date meanwhile."""
         try:
-            return await self._explore(observation, background)
+            return await self._explore(observation, background, spending)
         except UpstreamRejected as error:
             if not (observation.hits and is_context_overflow(error)):
                 raise
         without = dataclasses.replace(observation, hits=())
-        exploration = await self._explore(without, background)
+        exploration = await self._explore(without, background, spending)
         problems = (RULES_DROPPED, *exploration.problems)
         return dataclasses.replace(exploration, problems=problems)
 
-    async def _explore(self, observation: Observation, background: bool) -> Exploration:
+    async def _explore(
+        self, observation: Observation, background: bool, spending: Spending | None
+    ) -> Exploration:
         block = render_block(self._prompts, observation.domain, observation.hits)
 
         async def decided(back: Sequence[Trajectory], outstanding: int) -> bool:
@@ -107,6 +117,7 @@ class Loop:
             block,
             background=background,
             decided=decided if self._options.stops_early else None,
+            spending=spending,
         )
         problems = [*explored.problems, *_silent_students(explored.trajectories)]
         try:

@@ -183,9 +183,24 @@ class Meter:
         self._unwritten.setdefault((key_id, _day(used.at)), _Used(used.at)).add(used)
 
 
-def estimate(prompt: str, answer: str) -> Cost:
-    """What a request cost, where the upstream does not tell."""
-    return Cost(1, len(prompt) // CHARS_PER_TOKEN, math.ceil(len(answer) / CHARS_PER_TOKEN))
+class Bill:
+    """What one request owes, taken once, whichever of its ends comes first."""
+
+    def __init__(self, meter: Meter, caller: Caller) -> None:
+        self._meter = meter
+        self._caller = caller
+        self.open = caller.key is not None
+        """False once it is paid, and for a caller whom nothing is charged."""
+
+    def pay(self, cost: Cost) -> None:
+        if self.open:
+            self.open = False
+            self._meter.charge(self._caller, cost)
+
+
+def estimate(prompt: str, made: int) -> Cost:
+    """What a request cost, where the upstream does not tell; `made` in characters."""
+    return Cost(1, len(prompt) // CHARS_PER_TOKEN, math.ceil(made / CHARS_PER_TOKEN))
 
 
 def _day(moment: datetime) -> int:

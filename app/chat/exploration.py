@@ -13,8 +13,10 @@ from app.chat.call import Answer, ChatCall, Steered, Stream, observe
 from app.chat.closing import Closing
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamTimeout
+from app.explore.spending import Spending
 from app.loop import RULES_DROPPED, Exploration, Loop
-from app.metering import Meter
+from app.metering import Meter, estimate
+from app.steer.injector import prompt_of
 from app.trajectory import Trajectory
 from app.upstream.sse import DONE, PING, frame
 
@@ -87,7 +89,15 @@ class InlineExploration:
 
     async def _run(self, call: ChatCall, steered: Steered) -> tuple[Exploration, Trajectory]:
         observation = observe(call, steered)
-        exploration = await self._loop.explore(observation)
+        spending = Spending()
+        try:
+            exploration = await self._loop.explore(observation, spending=spending)
+        except asyncio.CancelledError:
+            self._charge_cut(call, spending)
+            raise
+        except TTCLError:
+            self._meter.charge(call.caller, spending.cost)
+            raise
         self._meter.charge(call.caller, exploration.cost)
         if RULES_DROPPED in exploration.problems:
             steered.drop_rules()
@@ -97,6 +107,12 @@ class InlineExploration:
         if chosen is None:
             raise UpstreamTimeout("no answer came back in the time that an exploration may take")
         return exploration, chosen
+
+    def _charge_cut(self, call: ChatCall, spending: Spending) -> None:
+        """Of a client that left: its calls that are still out have had at least their prompt."""
+        if call.caller.key is not None:
+            prompt = estimate(prompt_of(call.messages), 0).prompt_tokens
+            self._meter.charge(call.caller, spending.total(prompt))
 
 
 def _asked(call: ChatCall) -> rendering.Asked:

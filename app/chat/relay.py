@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -13,14 +14,14 @@ from app.chat.closing import Closing
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
 from app.loop import RULES_DROPPED
-from app.metering import Meter, estimate
+from app.metering import Bill, Meter, estimate
 from app.steer.injector import prompt_of
 from app.trajectory import Cost, Mode
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
 from app.upstream.transport import UpstreamResponse
-from app.upstream.wire import error_from, parse_usage
+from app.upstream.wire import error_from, made_characters, parse_usage
 
 
 class Relay:
@@ -34,13 +35,19 @@ class Relay:
 
     async def whole(self, call: ChatCall, steered: Steered) -> Answer:
         """Raises `TTCLError`."""
-        async with AsyncExitStack() as stack:
-            response = await self._open(call, steered, stack)
-            content = await response.read()
+        bill = Bill(self._meter, call.caller)
+        try:
+            async with AsyncExitStack() as stack:
+                response = await self._open(call, steered, stack)
+                content = await response.read()
+        except asyncio.CancelledError:
+            # The model was at work, and how much it made nobody will tell.
+            _pay(bill, call, Cost(), 0)
+            raise
         body = _completion(content)
         cost = parse_usage(body.get("usage"))
         choice = body["choices"][0]
-        self._charge(call, cost, _text(choice))
+        _pay(bill, call, cost, _made(body))
         if steered.episode is not None:
             await self._closing.answered(
                 call, steered, _text(choice), cost, complete=choice.get("finish_reason") is not None
@@ -53,6 +60,7 @@ class Relay:
 
     async def stream(self, call: ChatCall, steered: Steered) -> Stream:
         """Returns with the first event at hand: until then a failure is an HTTP status."""
+        bill = Bill(self._meter, call.caller)
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
@@ -60,13 +68,16 @@ class Relay:
             first = await anext(events, None)
             if first is None:
                 raise UpstreamUnavailable("the model server closed the stream before its answer")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                _pay(bill, call, Cost(), 0)
             await stack.aclose()
             raise
-        relayed = self._relayed(call, steered, first, events)
+        relayed = self._relayed(call, steered, first, events, bill)
 
         async def close() -> None:
             await relayed.aclose()
+            _pay(bill, call, Cost(), 0)  # of events that nobody began to read
             await events.aclose()
             await stack.aclose()
 
@@ -94,17 +105,13 @@ class Relay:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         return orjson.dumps({**call.body, "messages": self._steering.messages(call, steered)})
 
-    def _charge(self, call: ChatCall, cost: Cost, answer: str) -> None:
-        """The upstream's count where it tells one, which a stream does only if it is asked to."""
-        told = cost if cost.tokens else estimate(prompt_of(call.messages), answer)
-        self._meter.charge(call.caller, told)
-
     async def _relayed(
         self,
         call: ChatCall,
         steered: Steered,
         first: bytes,
         events: AsyncIterator[bytes],
+        bill: Bill,
     ) -> AsyncGenerator[bytes]:
         """The upstream's events; the episode is durable before `[DONE]` goes out."""
         answer = StreamedAnswer()
@@ -123,12 +130,22 @@ class Relay:
             yield frame(error.envelope())
         finally:
             # Also of a stream that its client left early.
-            self._charge(call, answer.cost, answer.text)
+            _pay(bill, call, answer.cost, answer.characters, whole=answer.ended)
         if steered.episode is not None:
             await self._closing.answered(
                 call, steered, answer.text, answer.cost, complete=answer.complete
             )
         yield DONE
+
+
+def _pay(bill: Bill, call: ChatCall, cost: Cost, made: int, *, whole: bool = True) -> None:
+    """The upstream's count where it tells one, which a stream does only if it is asked to, and
+    surely of all its choices only at its end."""
+    if not bill.open:
+        return
+    if not (whole and cost.tokens):
+        cost = max(cost, estimate(prompt_of(call.messages), made), key=lambda c: c.tokens)
+    bill.pay(cost)
 
 
 def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
@@ -163,6 +180,12 @@ def _completion(content: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, IndexError, TypeError):
         pass
     raise UpstreamError("the model server's answer can't be read")
+
+
+def _made(body: dict[str, Any]) -> int:
+    """Characters of all choices."""
+    choices = (choice for choice in body["choices"] if isinstance(choice, dict))
+    return sum(made_characters(choice.get("message")) for choice in choices)
 
 
 def _text(choice: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from app.explore.roles import (
     student_params,
     teacher_params,
 )
+from app.explore.spending import Spending
 from app.explore.tutor import Tutor
 from app.steer.injector import add_to_system, inject, replace_question
 from app.templates import PromptLibrary
@@ -68,13 +69,15 @@ class Explorer:
         *,
         background: bool,
         decided: Decided | None = None,
+        spending: Spending | None = None,
     ) -> Explored:
         """All trajectories of one request. `decided` None: nothing is ever cut short.
+        `spending` is kept up to date meanwhile.
 
         Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
         `UpstreamError` when no other trajectory came back either.
         """
-        run = _Run(self, observation, block, background, decided)
+        run = _Run(self, observation, block, background, decided, spending or Spending())
         try:
             return await run.finish()
         finally:
@@ -91,7 +94,9 @@ class _Run:
         block: str,
         background: bool,
         decided: Decided | None,
+        spending: Spending,
     ) -> None:
+        self._spending = spending
         self._x = explorer
         self._options = explorer._options
         self._observation = observation
@@ -207,6 +212,7 @@ class _Run:
         }
         try:
             async with self._room:
+                self._spending.open += 1
                 answer, completion = await self._x._backend.structured(
                     observation.model,
                     list(prompt.messages),
@@ -215,9 +221,9 @@ class _Run:
                     background=self._background,
                 )
         except UpstreamError:
-            self._tutor_cost = Cost(calls=1)
+            self._tutor_cost = self._spending.back(Cost(calls=1))
             return None
-        self._tutor_cost = completion.cost
+        self._tutor_cost = self._spending.back(completion.cost)
         if answer is not None:
             return tutor.parse(answer, observation.question, count)
         # No whole object, but perhaps the beginning of one.
@@ -226,6 +232,7 @@ class _Run:
     async def _sample(self, call: Call) -> Trajectory:
         try:
             async with self._room:
+                self._spending.open += 1
                 completion = await self._x._backend.complete(
                     self._observation.model,
                     call.messages,
@@ -234,6 +241,7 @@ class _Run:
                     logprobs=True,
                 )
         except UpstreamError as error:
+            self._spending.back(Cost(calls=1))
             self._errors[_name(call)] = error
             return _failed(call, error.message)
         return Trajectory(
@@ -245,7 +253,7 @@ class _Run:
             finish_reason=completion.finish_reason,
             logprobs=completion.logprobs,
             raw_logprobs=completion.raw_logprobs,
-            cost=completion.cost,
+            cost=self._spending.back(completion.cost),
         )
 
     async def cancel(self) -> None:

@@ -14,7 +14,15 @@ import pytest
 from app.keys import KeyRing
 from rules_store.store import RuleStore
 from tests.compat.helpers import QUESTION, check_error, script_loop, script_majority
-from tests.fakes import Reply, ScriptedUpstream
+from tests.compat.test_lifecycle import hanging_up
+from tests.fakes import (
+    Fault,
+    Reply,
+    ScriptedUpstream,
+    is_structured_step,
+    is_student,
+    is_teacher,
+)
 from tests.gateway import CLIENT_KEY, MODEL, Gateway, running_gateway
 
 BASIC = ["chat", "learn"]
@@ -240,6 +248,31 @@ def test_a_scoped_admin_sees_only_its_own(
     refused(get(f"/episodes/{other['episode']}"), 404, "episode_not_found")
 
 
+def test_a_scoped_admin_reads_nothing_of_keys_in_the_log(
+    gw: Gateway, namespace: str, other: dict[str, Any]
+) -> None:
+    """A key of this namespace that is opened to another one, or was of that one before, would
+    name it there."""
+    mine = make(gw, namespace, permissions=["admin-read"])
+    for namespaces in ([namespace, other["namespace"]], [other["namespace"]], [namespace]):
+        changed = gw.admin("PATCH", f"/keys/{mine['id']}", json={"namespaces": namespaces})
+        assert changed.status_code == 200, changed.text
+
+    def log(**params: str) -> dict[str, Any]:
+        response = send(gw, mine["secret"], "GET", "/admin/v1/events", params=params)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    gw.add_rule(namespace, "Count first.", "")
+    own = log()["data"]
+    assert own
+    assert {event["namespace"] for event in own} == {namespace}
+    assert not [event for event in own if event["kind"].startswith("key.")]
+    assert log(kind="key.")["total"] == 0
+    kinds = [e["kind"] for e in gw.admin("GET", "/events", params={"kind": "key."}).json()["data"]]
+    assert kinds[:4] == ["key.patched"] * 3 + ["key.created"]
+
+
 def test_a_scoped_admin_changes_only_its_own(
     gw: Gateway, namespace: str, other: dict[str, Any]
 ) -> None:
@@ -376,6 +409,103 @@ async def test_a_stream_is_charged_also_where_nobody_asked_for_usage(
         assert used["tokens"] == told[0]["total_tokens"]
     else:
         assert 100 <= used["tokens"] <= 400
+
+
+def _used(gw: Gateway, key: dict[str, Any]) -> int:
+    return int(gw.admin("GET", f"/keys/{key['id']}").json()["used_today"]["tokens"])
+
+
+async def _charged(gw: Gateway, key: dict[str, Any]) -> int:
+    """Once it is; what is charged after that would be charged twice, and shows in a moment."""
+    deadline = time.monotonic() + 5
+    while not _used(gw, key):
+        assert time.monotonic() < deadline, "nothing is charged"
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+    return _used(gw, key)
+
+
+async def test_a_stream_is_charged_for_all_that_was_made(
+    gw: Gateway, up: ScriptedUpstream, namespace: str
+) -> None:
+    """Every choice, its reasoning and its calls' arguments, at four characters a token."""
+    question = f"What of {namespace}?"
+    calls = [("call_1", "look", "x" * 4000)]
+    up.when(question, Reply("word " * 200, reasoning="hmm " * 500, tool_calls=calls))
+    key = make(gw, namespace)
+    body = {"model": MODEL, "n": 8, "messages": [{"role": "user", "content": question}]}
+    async with gw.open_stream(body, Authorization=f"Bearer {key['secret']}") as stream:
+        await stream.read()
+    made = (8 * 1000 + 2000 + 4000) // 4
+    assert made <= _used(gw, key) <= made + 50
+
+
+async def test_an_answer_without_usage_is_charged_for_every_choice(
+    gw: Gateway, up: ScriptedUpstream, namespace: str
+) -> None:
+    question = f"What of {namespace}?"
+    choice = {"message": {"role": "assistant", "content": None, "reasoning": "x" * 4000}}
+    up.when(question, Reply(body={"choices": [{**choice, "finish_reason": "stop"}] * 3}))
+    key = make(gw, namespace)
+    body = {"model": MODEL, "n": 3, "messages": [{"role": "user", "content": question}]}
+    await gw.post(body, Authorization=f"Bearer {key['secret']}")
+    assert 3000 <= _used(gw, key) <= 3050
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("mode", ["off", "steer", "explore"])
+async def test_who_hangs_up_before_the_answer_pays_the_prompt(
+    gw: Gateway, up: ScriptedUpstream, namespace: str, mode: str, stream: bool
+) -> None:
+    question = f"What of {namespace}? " + "word " * 1000
+    up.when(lambda body: not is_structured_step(body), Reply(delay=30))
+    key = make(gw, namespace)
+    messages = [{"role": "user", "content": question}]
+    body = {"model": MODEL, "messages": messages, "stream": stream, "ttcl": {"mode": mode}}
+    calls = 4 if mode == "explore" else 1
+    async with hanging_up(gw, body, Authorization=f"Bearer {key['secret']}"):
+        await up.until(
+            lambda: sum(c.open and not is_structured_step(c.body) for c in up.chats) == calls
+        )
+    prompt = len(question) // 4
+    tutor = 2000 if mode == "explore" else 0
+    assert calls * prompt <= await _charged(gw, key) <= calls * prompt + tutor
+
+
+async def test_who_leaves_an_exploration_pays_what_came_back(
+    gw: Gateway, up: ScriptedUpstream, namespace: str
+) -> None:
+    up.when(is_teacher, Reply(usage=(10, 5000)))
+    up.when(is_student, Reply(delay=30))
+    key = make(gw, namespace)
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "ttcl": {"mode": "explore"},
+    }
+    async with hanging_up(gw, body, Authorization=f"Bearer {key['secret']}"):
+        await up.until(lambda: sum(is_student(c.body) for c in up.chats) == 3)
+        await up.until(lambda: any(is_teacher(c.body) and c.finished for c in up.chats))
+        await asyncio.sleep(0.1)
+    assert 5010 <= await _charged(gw, key) <= 6500
+
+
+async def test_who_leaves_a_stream_pays_what_was_made(
+    gw: Gateway, up: ScriptedUpstream, namespace: str
+) -> None:
+    question = f"What of {namespace}?"
+    up.when(question, Reply(chunks=["x" * 4000] * 9, fault=Fault.HANG, after=5))
+    key = make(gw, namespace)
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": question}],
+        "stream_options": {"include_usage": True},
+    }
+    async with gw.open_stream(body, Authorization=f"Bearer {key['secret']}") as stream:
+        events = stream.events()
+        while len(stream.frames) < 5:
+            await anext(events)
+    assert 4000 <= await _charged(gw, key) <= 4050
 
 
 # -- the ring by itself -------------------------------------------------------------------------

@@ -150,5 +150,5 @@ async def test_nothing_used_writes_nothing(
 
 
 def test_an_estimate_is_a_token_for_four_characters() -> None:
-    assert estimate("x" * 41, "y" * 41) == Cost(1, 10, 11)
-    assert estimate("", "").tokens == 0
+    assert estimate("x" * 41, 41) == Cost(1, 10, 11)
+    assert estimate("", 0).tokens == 0
