@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from app.chat.call import Steered
+from app.chat.relay import Relay
 from app.exceptions import TooManyRequests
 from app.keys import ANYONE, Caller, caller_of
-from app.metering import Meter, estimate
-from app.trajectory import Cost
+from app.metering import Bill, Meter, estimate
+from app.trajectory import Cost, Mode
 from rules_store.clients import KeySpend, NewKey, Permission
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
@@ -152,3 +156,39 @@ async def test_nothing_used_writes_nothing(
 def test_an_estimate_is_a_token_for_four_characters() -> None:
     assert estimate("x" * 41, 41) == Cost(1, 10, 11)
     assert estimate("", 0).tokens == 0
+
+
+async def test_a_bill_is_paid_once(store: RuleStore) -> None:
+    meter, caller = Metered(store), await key_of(store)
+    assert caller.key is not None
+    bill = Bill(meter, caller)
+    bill.pay(Cost(1, 10, 5))
+    bill.pay(Cost(1, 10, 5))
+    assert meter.spent(caller.key.id) == 15
+    assert not Bill(meter, ANYONE).open
+
+
+async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None:
+    """Its client went between the headers and the first event."""
+
+    class Opened:
+        status = 200
+
+        async def chunks(self) -> AsyncIterator[bytes]:
+            yield b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+
+    @asynccontextmanager
+    async def open_chat(body: bytes) -> AsyncIterator[Opened]:
+        yield Opened()
+
+    meter, caller = Metered(store), await key_of(store)
+    assert caller.key is not None
+    call: Any = SimpleNamespace(
+        caller=caller, raw=b"{}", verbatim=True, messages=[{"role": "user", "content": "x" * 400}]
+    )
+    upstream, unused = cast(Any, SimpleNamespace(open_chat=open_chat)), cast(Any, None)
+    relay = Relay(upstream, unused, unused, meter)
+    stream = await relay.stream(call, Steered(Mode.OFF))
+    await stream.close()
+    await stream.close()
+    assert meter.spent(caller.key.id) == 100
