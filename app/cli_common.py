@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.settings import Settings, load_settings
+from rules_store.records import MAX_ACTOR_CHARS
 from rules_store.store import RuleStore
 
 err = Console(stderr=True, highlight=False)
@@ -21,7 +22,15 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
 Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
-Actor = Annotated[str, typer.Option(help="Who does it, for the event log")]
+
+
+def _actor(given: str) -> str:
+    if not 0 < len(given) <= MAX_ACTOR_CHARS:
+        raise typer.BadParameter(f"1 to {MAX_ACTOR_CHARS} characters")
+    return given
+
+
+Actor = Annotated[str, typer.Option(help="Who does it, for the event log", callback=_actor)]
 Reason = Annotated[str, typer.Option(help="Why, for the event log")]
 
 

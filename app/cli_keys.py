@@ -17,6 +17,7 @@ from rich.table import Table
 from app.exceptions import ConfigurationError
 from app.settings import load_settings
 from rules_store.clients import ALL, ApiKey, NewKey, Permission
+from rules_store.records import MAX_ACTOR_CHARS
 from rules_store.store import RuleStore
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ def _with_store(work: Callable[[RuleStore], Awaitable[T]]) -> T:
 
 def _actor() -> str:
     try:
-        return f"cli:{getpass.getuser()}"
+        return f"cli:{getpass.getuser()}"[:MAX_ACTOR_CHARS]
     except (KeyError, OSError):  # a container's user may have no name
         return "cli"
 

@@ -14,6 +14,9 @@ from rules_store.jsontext import clean
 from rules_store.repository import embeddings, events, rules
 from rules_store.types import NewRule, Rule, Vectors
 
+MOST_LEARNED = 2**31 - 1
+"""The largest frequency that the column holds."""
+
 
 def new_rule_id() -> str:
     return f"rule_{secrets.token_hex(12)}"
@@ -27,6 +30,11 @@ def text_hash(text: str) -> str:
     """Equal for texts that differ in case, white space or Unicode form only."""
     folded = " ".join(unicodedata.normalize("NFKC", clean(text)).casefold().split())
     return hashlib.sha256(folded.encode()).hexdigest()
+
+
+def together(*frequencies: int) -> int:
+    """Their sum, as far as the column holds it."""
+    return min(sum(frequencies), MOST_LEARNED)
 
 
 def described(rule: Rule) -> dict[str, Any]:

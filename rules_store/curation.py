@@ -168,7 +168,7 @@ class CurationOperations(StoreCore):
                 _check_mergeable(rule, survivor)
             after = replace(
                 survivor,
-                frequency=survivor.frequency + sum(rule.frequency for rule in merged),
+                frequency=changes.together(*(rule.frequency for rule in (survivor, *merged))),
                 version=survivor.version + 1,
                 updated_at=now,
             )

@@ -14,7 +14,15 @@ from rules_store.core import StoreCore
 from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.jsontext import clean
 from rules_store.repository import episodes, jobs, namespaces, rules
-from rules_store.types import EVERY_EPISODE, Begun, Episode, EpisodeFilter, EpisodeStatus, Page
+from rules_store.types import (
+    EVERY_EPISODE,
+    Begun,
+    Episode,
+    EpisodeFilter,
+    EpisodeStatus,
+    Page,
+    Rule,
+)
 
 
 class EpisodeOperations(StoreCore):
@@ -129,6 +137,15 @@ class EpisodeOperations(StoreCore):
         if episode is None:
             raise UnknownEpisode(episode_id)
         return episode
+
+    async def source_of(self, rule: Rule) -> Episode | None:
+        """The episode that the rule was learned from. None where there is no such one in the
+        rule's namespace: an imported rule may name any, another's too."""
+        if rule.source_episode is None:
+            return None
+        async with self._database.read() as connection:
+            episode = await episodes.find(connection, rule.source_episode)
+        return episode if episode is not None and episode.namespace == rule.namespace else None
 
     async def list_episodes(
         self, where: EpisodeFilter = EVERY_EPISODE, *, limit: int = 50, cursor: str | None = None

@@ -247,7 +247,8 @@ class LearningOperations(StoreCore):
         same = await self._same(connection, draft)
         key = f"{job.episode_id}:{new.polarity.value}"
         if same is not None:
-            after = replace(same, frequency=same.frequency + 1, updated_at=self._clock())
+            frequency = changes.together(same.frequency, 1)
+            after = replace(same, frequency=frequency, updated_at=self._clock())
             await changes.change(
                 connection,
                 same,

@@ -10,6 +10,8 @@ from typing import Any
 from rules_store.errors import InvalidSetting
 from rules_store.types import JobState, Pruning, Rule, RuleState
 
+MAX_ACTOR_CHARS = 128
+"""As an event keeps it."""
 MOST_COUNT = 10**12
 MOST_RULES = 30
 MOST_RETENTION_DAYS = 36_500

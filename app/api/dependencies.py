@@ -53,6 +53,7 @@ async def admin(request: Request, state: State) -> Caller:
     caller = _administrator(request, state)
     declared = _declared(request)
     caller.demand(declared or _by_method(request))
+    _check_storable(request.path_params)
     if caller.everywhere:
         return caller
     if declared is None:
@@ -100,6 +101,14 @@ def _administrator(request: Request, state: AppState) -> Caller:
     if not any(caller.may(permission) for permission in _ADMIN):
         raise NotAllowed("This key may not use the admin API; the admin key is needed")
     return caller
+
+
+def _check_storable(path: dict[str, Any]) -> None:
+    """What has a NUL is nowhere, and PostgreSQL refuses to look. Raises `NotFound`."""
+    for name, value in path.items():
+        if "\x00" in str(value):
+            kind = name.removesuffix("_id")
+            raise NotFound(f"There is no such {kind}", param=kind, code=f"{kind}_not_found")
 
 
 async def _check_path(caller: Caller, path: dict[str, Any], state: AppState) -> None:

@@ -1,4 +1,4 @@
-"""Rules as JSON lines: how one is written, how one is read, and how many are taken in.
+"""Rules out of the store and into it as JSON lines, many at a time.
 
 A line that can't be taken is reported with its number and the reason; the others go on.
 """
@@ -6,69 +6,25 @@ A line that can't be taken is reported with its number and the reason; the other
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
-from app.api.schemas import MAX_RULE_CHARS, Moment, clean
+from app.api.rule_lines import RuleLine, parse, unpacked, written
 from app.exceptions import InvalidRequest
 from app.reembed import embedded
 from app.reflect.admission import findings
-from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import Embedder, EmbeddingFailed
-from rules_store.changes import new_rule_id
-from rules_store.errors import InvalidVector, NamespaceFrozen
-from rules_store.exchange import Exported, Incoming
-from rules_store.index import unit
+from rules_store.errors import NamespaceFrozen
+from rules_store.exchange import Incoming
 from rules_store.store import RuleStore
-from rules_store.types import Polarity, Rule, RuleFilter, RuleState, Vector, Vectors
+from rules_store.types import Polarity, Rule, RuleFilter
 
 MOST_LINES = 20_000
 _AT_ONCE = 200
 """Rules of one transaction, and at most so many embedded before it."""
-
-
-class LineVectors(BaseModel):
-    """Little-endian float32 in base64."""
-
-    text: str | None = Field(None, max_length=100_000)
-    trigger: str | None = Field(None, max_length=100_000)
-
-
-class RuleLine(BaseModel):
-    """One rule. Fields that are not named here are passed over."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    id: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    namespace: str | None = Field(None, pattern=NAMESPACE_PATTERN)
-    polarity: Polarity
-    state: RuleState = RuleState.ACTIVE
-    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
-    trigger: str = Field("", max_length=500)
-    domain: str = Field("default", min_length=1, max_length=64)
-    frequency: int = Field(1, ge=1, le=2**31 - 1)
-    source_episode: str | None = Field(None, max_length=64)
-    reason: str | None = Field(None, max_length=2000)
-    created_at: Moment | None = None
-    embedding_model: str | None = Field(None, max_length=256)
-    vectors: LineVectors | None = None
-
-    _one_line = field_validator("text", "trigger")(lambda cls, value: clean(value))
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value:
-            raise ValueError("must not be blank")
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,36 +76,7 @@ async def export_lines(
 ) -> AsyncIterator[bytes]:
     """JSON lines, some hundreds at a time."""
     async for batch in store.export_rules(where, vectors=vectors):
-        yield b"".join(_line(item, store.embedding_model) for item in batch)
-
-
-def _line(item: Exported, model: str) -> bytes:
-    rule = item.rule
-    shape: dict[str, Any] = {
-        "id": rule.id,
-        "namespace": rule.namespace,
-        "polarity": rule.polarity.value,
-        "state": rule.state.value,
-        "text": rule.text,
-        "trigger": rule.trigger,
-        "domain": rule.domain,
-        "frequency": rule.frequency,
-        "exposures": rule.exposures,
-        "source_episode": rule.source_episode,
-        "reason": rule.reason,
-        "created_at": rule.created_at.isoformat(),
-    }
-    if item.vectors is not None and item.vectors.text is not None:
-        shape["embedding_model"] = model
-        shape["vectors"] = {
-            "text": _packed(item.vectors.text),
-            "trigger": _packed(item.vectors.trigger),
-        }
-    return orjson.dumps(shape) + b"\n"
-
-
-def _packed(vector: Vector | None) -> str | None:
-    return None if vector is None else base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        yield b"".join(written(item, store.embedding_model) for item in batch)
 
 
 # -- in
@@ -163,7 +90,7 @@ async def import_lines(
     Raises `InvalidRequest` for too many lines, StoreError.
     """
     report = ImportReport()
-    for items in _chunks(_read(content, order, store, report)):
+    for items in _chunks(_read(content, order, store, embedder, report)):
         # In a thread: some hundreds of texts take tens of milliseconds.
         report.warnings += await asyncio.to_thread(_warnings, items)
         if order.dry_run:
@@ -180,20 +107,21 @@ Numbered = tuple[int, Incoming]
 
 
 def _read(
-    content: bytes, order: Order, store: RuleStore, report: ImportReport
+    content: bytes, order: Order, store: RuleStore, embedder: Embedder, report: ImportReport
 ) -> Iterator[Numbered]:
     lines = content.split(b"\n")
     if sum(bool(line.strip()) for line in lines) > MOST_LINES:
         raise InvalidRequest(f"body: at most {MOST_LINES} rules at once", param="body")
     seen: set[tuple[str, Polarity, str]] = set()
-    dimension = store.dimension
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            parsed = RuleLine.model_validate(_object(line))
-            vectors = _unpacked(parsed, store.embedding_model, dimension)
-            item = Incoming(_rule(parsed, order), vectors)
+            parsed = parse(line)
+            rule = _rule(parsed, order)
+            # Never the file's word: one wrong vector would be the measure of everybody's.
+            dimension = store.dimension or embedder.dimension
+            item = Incoming(rule, unpacked(parsed, store.embedding_model, dimension))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -201,8 +129,6 @@ def _read(
         except ValueError as error:
             report.refused.append(Refused(number, str(error)))
         else:
-            if vectors.text is not None:
-                dimension = len(vectors.text)
             same = (item.rule.namespace, item.rule.polarity, item.rule.text.casefold())
             if same in seen:
                 report.skipped += 1
@@ -218,14 +144,6 @@ def _warnings(items: Sequence[Numbered]) -> list[Warned]:
     return [Warned(number, [each.name for each in found]) for number, found in judged if found]
 
 
-def _object(line: bytes) -> Any:
-    """Raises ValueError."""
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
-
-
 def _rule(line: RuleLine, order: Order) -> Rule:
     """Raises ValueError with the reason of a refusal."""
     namespace = order.namespace or line.namespace
@@ -233,38 +151,7 @@ def _rule(line: RuleLine, order: Order) -> Rule:
         raise ValueError("namespace: missing, and none was given for all lines")
     if not order.reaches(namespace):
         raise ValueError(f"namespace: there is no '{namespace}'")
-    made = line.created_at or datetime.now(UTC)
-    return Rule(
-        id=line.id or new_rule_id(),
-        namespace=namespace,
-        polarity=line.polarity,
-        state=line.state,
-        text=line.text,
-        trigger=line.trigger,
-        domain=line.domain,
-        frequency=line.frequency,
-        exposures=0,
-        source_episode=line.source_episode,
-        version=1,
-        reason=line.reason,
-        created_at=made.astimezone(UTC),
-        updated_at=made.astimezone(UTC),
-    )
-
-
-def _unpacked(line: RuleLine, model: str, dimension: int | None) -> Vectors:
-    """Raises ValueError. Vectors of another embedding model are passed over."""
-    if line.vectors is None or line.embedding_model != model:
-        return Vectors()
-    read: list[Vector | None] = []
-    for name, packed in (("text", line.vectors.text), ("trigger", line.vectors.trigger)):
-        try:
-            raw = None if packed is None else base64.b64decode(packed, validate=True)
-            vector = None if raw is None else np.frombuffer(raw, dtype="<f4")
-            read.append(None if vector is None else unit(vector, dimension))
-        except (binascii.Error, InvalidVector, ValueError) as error:
-            raise ValueError(f"vectors.{name}: {error}") from None
-    return Vectors(text=read[0], trigger=read[1] if line.trigger else None)
+    return line.as_rule(namespace)
 
 
 def _chunks(items: Iterator[Numbered]) -> Iterator[list[Numbered]]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from app.api.answers import Feedback as FeedbackAnswer
 from app.api.answers import gives
 from app.api.dependencies import Client, State
+from app.api.schemas import NO_NUL
 from app.exceptions import InvalidRequest, NotFound
 from app.state import AppState
 from rules_store.clients import Feedback, NewFeedback
@@ -36,7 +37,9 @@ class FeedbackBody(BaseModel):
         },
     )
 
-    episode_id: str = Field(min_length=1, max_length=100, description="Of X-TTCL-Episode")
+    episode_id: str = Field(
+        min_length=1, max_length=100, pattern=NO_NUL, description="Of X-TTCL-Episode"
+    )
     score: float | None = Field(None, ge=0, le=1, strict=True, allow_inf_nan=False)
     label: str | None = Field(
         None, min_length=1, max_length=4000, description="The right answer, as somebody knows it"

@@ -18,9 +18,12 @@ from pydantic import (
 
 from app.api.answers import RULE_TEXT, example
 from app.settings import NAMESPACE_PATTERN
+from rules_store.records import MAX_ACTOR_CHARS
 from rules_store.types import Episode, Event, Page, Polarity, Rule, RuleState
 
 MAX_RULE_CHARS = 2000
+NO_NUL = r"^[^\x00]*$"
+"""Of texts that are looked for: PostgreSQL refuses to compare with one that has a NUL."""
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -39,7 +42,7 @@ class Write(BaseModel):
 
     model_config = ConfigDict(extra="forbid", **example(actor="kim", reason="looked at it"))
 
-    actor: str = Field("admin", min_length=1, max_length=200)
+    actor: str = Field("admin", min_length=1, max_length=MAX_ACTOR_CHARS)
     reason: str = Field("", max_length=2000)
 
 

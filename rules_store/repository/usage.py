@@ -16,10 +16,11 @@ _LATEST = (
     .order_by(episodes.c.seq.desc())
     .limit(bindparam("among"))
 )
+_ESCAPE = "/"
 _USES = select(
     episodes.c.created_at,
-    # Ids are random words of their own: as text of the JSON array they can't be part of another.
-    episodes.c.trace["rules_injected"].as_string().contains(bindparam("rule"), autoescape=False),
+    # As text of the JSON array, in its quotation marks: no id is found within another.
+    episodes.c.trace["rules_injected"].as_string().contains(bindparam("rule"), escape=_ESCAPE),
 ).where(episodes.c.seq.in_(_LATEST), episodes.c.created_at >= bindparam("since"))
 
 
@@ -29,6 +30,13 @@ async def of_rule(
     """(when, whether the rule was injected) of the namespace's `among` latest episodes, as far as
     they are not older than `since`."""
     rows = await connection.execute(
-        _USES, {"space": namespace, "among": among, "rule": rule_id, "since": since}
+        _USES, {"space": namespace, "among": among, "rule": _quoted(rule_id), "since": since}
     )
     return [(row[0], bool(row[1])) for row in rows]
+
+
+def _quoted(rule_id: str) -> str:
+    """As a LIKE pattern finds it, and nothing else."""
+    for special in (_ESCAPE, "%", "_"):
+        rule_id = rule_id.replace(special, _ESCAPE + special)
+    return f'"{rule_id}"'

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import uuid
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
-from tests.app.test_admin import change, create, refused
+from tests.app.test_admin import ask, change, create, refused
 from tests.compat.helpers import QUESTION
 from tests.fakes import ScriptedUpstream
-from tests.gateway import ADMIN_KEY, MODEL, NO_TLS, Gateway
+from tests.gateway import ADMIN_KEY, MODEL, NO_TLS, Gateway, running_gateway
 
 WHY = {"actor": "keeper", "reason": "a test"}
 
@@ -306,6 +308,83 @@ def test_one_bad_line_does_not_stop_the_others(
     (refusal,) = done["refused"]
     assert refusal["line"] == 2
     assert reason in refusal["reason"]
+
+
+def test_a_file_is_not_the_measure_of_the_vectors(namespace: str) -> None:
+    """The first vector that an empty store sees comes from one who may write one namespace."""
+    vector = base64.b64encode(np.ones(3, dtype="<f4").tobytes()).decode()
+    line = {**GOOD, "embedding_model": "hash-384", "vectors": {"text": vector}}
+    with ScriptedUpstream() as upstream, running_gateway(upstream) as fresh:
+        assert fresh.embedder is not None
+        known, fresh.embedder.dimension = fresh.embedder.dimension, None
+        fresh.embedder.ready = False
+        assert take(fresh, [line], namespace=namespace)["unembedded"] == 1
+        fresh.embedder.dimension, fresh.embedder.ready = known, True
+        (refusal,) = take(fresh, [line | {"text": "Twice."}], namespace=namespace)["refused"]
+        assert "vectors.text" in refusal["reason"]
+        create(fresh, f"{namespace}-other", "Count apples.")
+        params = {"namespace": f"{namespace}-other", "similar_to": "count apples"}
+        assert get(fresh, "/rules:search", **params)["data"][0]["score"] > 0.9
+
+
+def test_another_namespaces_question_is_not_embedded(gw: Gateway, namespace: str) -> None:
+    episode = ask(gw, f"{namespace}-other", learn=False).headers["X-TTCL-Episode"]
+    assert gw.embedder is not None
+    gw.embedder.history.clear()
+    rule = {**GOOD, "trigger": "secrets", "source_episode": episode}
+    assert take(gw, [rule], namespace=namespace)["imported"] == 1
+    embedded = [text for texts in gw.embedder.history for text in texts]
+    assert [text for text in embedded if text.startswith("secrets")] == ["secrets"]
+
+
+@pytest.mark.parametrize("id", ["rule_01", "_rule_0123", ".rule_0123", "-rule_0123"])
+def test_an_imported_id_that_is_part_of_others_is_replaced(
+    gw: Gateway, namespace: str, id: str
+) -> None:
+    kept = f"kept_{uuid.uuid4().hex[:12]}"
+    rules = [{**GOOD, "id": id}, {**GOOD, "text": "Write it all down.", "id": kept}]
+    assert take(gw, rules, namespace=namespace)["imported"] == 2
+    second, first = ids(get(gw, "/rules", namespace=namespace))
+    assert second == kept
+    assert first.startswith("rule_")
+    assert len(first) > len(id)
+
+
+def test_what_no_database_stores_is_replaced_in_a_line(gw: Gateway, namespace: str) -> None:
+    odd = dict.fromkeys(("domain", "source_episode", "reason"), "a\x00b")
+    assert take(gw, [GOOD | odd], namespace=namespace)["imported"] == 1
+    (rule,) = get(gw, "/rules", namespace=namespace)["data"]
+    assert {rule[name] for name in odd} == {"a\ufffdb"}
+
+
+@pytest.mark.parametrize("name", ["q", "domain", "source_episode"])
+def test_a_filter_with_a_nul_is_named(gw: Gateway, name: str) -> None:
+    for path in ("/rules", "/rules:export"):
+        refused(gw.admin("GET", path, params={name: "a\x00b"}), 400, name)
+
+
+@pytest.mark.parametrize("path", ["rules", "episodes", "keys", "namespaces"])
+def test_an_id_with_a_nul_is_unknown(gw: Gateway, path: str) -> None:
+    kind = path.removesuffix("s")
+    error = refused(gw.admin("GET", f"/{path}/a%00b"), 404, kind)
+    assert error["code"] == f"{kind}_not_found"
+
+
+def test_an_actor_is_no_longer_than_the_log_keeps(gw: Gateway, namespace: str) -> None:
+    rule = create(gw, namespace, actor="a" * 128)
+    path = f"/rules/{rule['id']}/retire"
+    refused(gw.admin("POST", path, json={"actor": "a" * 129}), 400, "actor")
+    for method, where in (("POST", "/rules:import"), ("GET", "/events")):
+        refused(gw.admin(method, where, params={"actor": "a" * 129}), 400, "actor")
+    params = {"actor": "a" * 129, "confirm": namespace}
+    refused(gw.admin("DELETE", f"/namespaces/{namespace}", params=params), 400, "actor")
+
+
+def test_merging_what_has_a_nul_is_refused(gw: Gateway) -> None:
+    body = {"into": "rule_1", "rules": ["a\x00b"]}
+    refused(gw.admin("POST", "/rules:merge", json=body), 400, "rules[0]")
+    body = {"into": "a\x00b", "rules": ["rule_1"]}
+    refused(gw.admin("POST", "/rules:merge", json=body), 400, "into")
 
 
 def test_an_import_without_namespaces_is_refused_line_by_line(gw: Gateway) -> None:

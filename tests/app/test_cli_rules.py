@@ -65,7 +65,7 @@ def ttcl(
 
 def line(number: int, **more: Any) -> str:
     text = f"Count the apples in step {number}."
-    rule = {"namespace": "shop", "polarity": "positive", "text": text, "id": f"rule_{number}"}
+    rule = {"namespace": "shop", "polarity": "positive", "text": text, "id": f"rule_no_{number}"}
     return json.dumps({**rule, **more})
 
 
@@ -85,7 +85,7 @@ def test_a_rule_base_is_moved_pruned_and_looked_at(ttcl: Run, tmp_path: Path) ->
     preview = ttcl(
         "rules", "prune", "shop", "--policy", "utility", "--max", "1", "--dry-run", "--json"
     )
-    assert [row["id"] for row in rows(preview)] == ["rule_1", "rule_3"]
+    assert [row["id"] for row in rows(preview)] == ["rule_no_1", "rule_no_3"]
     pruning = ("rules", "prune", "shop", "--policy", "utility", "--max", "1")
     ttcl(*pruning, given="n\n", code=1)
     assert len(rows(ttcl("rules", "list", "--state", "active", "--json"))) == 3
@@ -93,17 +93,17 @@ def test_a_rule_base_is_moved_pruned_and_looked_at(ttcl: Run, tmp_path: Path) ->
     assert "Count the apples in step 1." in shown.stdout
     assert "2 rules retired" in shown.stderr
     assert [row["id"] for row in rows(ttcl("rules", "list", "--state", "active", "--json"))] == [
-        "rule_4"
+        "rule_no_4"
     ]
 
-    events = rows(ttcl("rules", "history", "rule_1", "--json"))
+    events = rows(ttcl("rules", "history", "rule_no_1", "--json"))
     assert [event["kind"] for event in events] == ["rule.retired", "rule.imported"]
     assert (events[1]["actor"], events[1]["reason"]) == ("ann", "moving")
-    assert "state: active -> retired" in ttcl("rules", "history", "rule_1").stdout
+    assert "state: active -> retired" in ttcl("rules", "history", "rule_no_1").stdout
 
     ttcl("rules", "export", "out.jsonl", "--state", "active")
     (kept,) = [json.loads(each) for each in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert (kept["id"], kept["frequency"]) == ("rule_4", 5)
+    assert (kept["id"], kept["frequency"]) == ("rule_no_4", 5)
     assert rows(ttcl("rules", "export", "--state", "active")) == [kept]
     again = rows(ttcl("rules", "import", "out.jsonl", "--json"))
     assert (again[0]["imported"], again[0]["skipped"]) == (0, 1)

@@ -119,3 +119,9 @@ def test_it_counts_against_the_rate(gw: Gateway, namespace: str, episode: str) -
     said = say(gw, secret, episode_id=episode, score=1)
     assert said.headers["x-ratelimit-remaining-requests"] == "0"
     refused(say(gw, secret, episode_id=episode, score=1), 429, "rate_limit_exceeded")
+
+
+def test_an_episode_with_a_nul_is_refused(gw: Gateway) -> None:
+    answer = say(gw, episode_id="a\x00b", score=1)
+    assert answer.status_code == 400
+    assert check_error(answer.json())["param"] == "episode_id"

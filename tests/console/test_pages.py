@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -85,6 +86,20 @@ def test_a_rules_page_shows_where_it_came_from(visitor: Visitor, world: World) -
         assert name in page.text
     assert "not measured yet" in page.text
     assert f"/console/episodes/{world.episode}" in page.links
+
+
+def test_a_rules_page_shows_no_other_namespaces_episode(
+    site: Gateway, visitor: Visitor, world: World, namespace: str
+) -> None:
+    rule = {"polarity": "positive", "text": "Read it twice.", "source_episode": world.episode}
+    params = {"namespace": namespace}
+    done = site.admin("POST", "/rules:import", params=params, content=json.dumps(rule))
+    assert done.json()["imported"] == 1, done.text
+    (made,) = site.rules(namespace)
+    page = visitor.page(f"/rules/{made['id']}")
+    assert TALES[2][0] not in page.text
+    assert "not stored in this namespace" in page.text
+    assert f"/console/episodes/{world.episode}" not in page.links
 
 
 def test_use_is_drawn_and_tabled(visitor: Visitor, world: World) -> None:
@@ -314,6 +329,9 @@ def test_going_back_is_refused_when_something_happened_since_the_preview(
     response = visitor.post(f"{space}/rollback", **{**form, "reason": "r"})
     assert response.status_code == 409
     assert "changed since the preview" in alert(response)
+    assert len([r for r in site.rules(namespace) if r["state"] == "active"]) == 3
+    del form["before_event"]
+    assert visitor.post(f"{space}/rollback", **{**form, "reason": "r"}).status_code == 400
     assert len([r for r in site.rules(namespace) if r["state"] == "active"]) == 3
 
 

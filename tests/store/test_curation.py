@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -173,6 +174,14 @@ async def test_merging_sums_frequency_and_retires_the_others(store: RuleStore) -
     assert [event.kind for event in await store.rule_events(into.id)][-1] == "rule.merged"
     assert store.rules_indexed == 1
     assert (await store.parity()).ok
+
+
+async def test_a_merged_frequency_stays_within_the_column(store: RuleStore) -> None:
+    into = await write(store, "kept", axis(0))
+    full = replace(into, id="rule_full", text="full", frequency=2**31 - 1)
+    await store.import_rules([Incoming(full, Vectors(axis(1)))], **BY)
+    assert (await store.merge_rules(into.id, ["rule_full"], **BY)).frequency == 2**31 - 1
+    assert (await store.get_rule(into.id)).frequency == 2**31 - 1
 
 
 async def test_merging_is_refused_whole(store: RuleStore) -> None:

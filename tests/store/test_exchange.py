@@ -18,6 +18,7 @@ from tests.store.helpers import (
     POSITIVE,
     all_rules,
     axis,
+    begin,
     between,
     open_store,
     random_vector,
@@ -99,6 +100,18 @@ async def test_a_text_comes_once_and_a_taken_id_is_replaced(store: RuleStore) ->
     assert first not in (None, rule.id)
     assert second is None
     assert (await store.get_rule(rule.id)) == rule
+
+
+async def test_a_source_in_another_namespace_is_none(store: RuleStore) -> None:
+    await store.ensure_namespace("other")
+    await begin(store, "ep_other", "other")
+    rule = await write(store, "Mind the gap.", axis(0))
+    assert await store.source_of(rule) is None
+    assert await store.source_of(replace(rule, source_episode="ep_none")) is None
+    named = replace(rule, source_episode="ep_other")
+    assert await store.source_of(named) is None
+    source = await store.source_of(replace(named, namespace="other"))
+    assert source == await store.get_episode("ep_other")
 
 
 async def test_an_import_keeps_to_the_capacity(tmp_path: Path) -> None:

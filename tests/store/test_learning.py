@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
 from rules_store.errors import InvalidVector, StoreUnavailable
+from rules_store.exchange import Incoming
 from rules_store.repository import episodes
 from rules_store.store import RuleStore
 from rules_store.types import Draft, JobState, NewRule, RuleState, Spend, Vectors
@@ -73,6 +75,15 @@ async def test_near_wordings_merge(store: RuleStore) -> None:
     merged = (await store.rule_events(rule.id))[-1]
     assert (merged.kind, merged.reason) == ("rule.merged", "learned again in ep_2")
     assert ((merged.before or {})["frequency"], (merged.after or {})["frequency"]) == (1, 2)
+
+
+async def test_learning_again_stays_within_the_column(store: RuleStore) -> None:
+    rule = await write(store, "Check the sum", axis(0))
+    full = replace(rule, id="rule_full", text="Count again", frequency=2**31 - 1)
+    await store.import_rules([Incoming(full, Vectors(axis(1)))], actor="a", reason="")
+    done = await learn(store, "ep_1", draft("Count again", axis(1)))
+    assert done.learned[0].rule_id == "rule_full"
+    assert (await store.get_rule("rule_full")).frequency == 2**31 - 1
 
 
 async def test_the_nearest_rule_is_merged_into(store: RuleStore) -> None:

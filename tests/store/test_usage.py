@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from rules_store.errors import UnknownRule
+from rules_store.exchange import Incoming
+from rules_store.store import RuleStore
+from rules_store.types import Vectors
 from rules_store.usage import DAYS
 from tests.store.helpers import Clock, axis, begin, open_store, write
 
@@ -41,3 +45,19 @@ async def test_uses_are_counted_by_day_among_the_latest_episodes(tmp_path: Path)
     with pytest.raises(UnknownRule):
         await store.rule_use("none")
     await store.close()
+
+
+async def test_an_id_within_another_or_like_a_word_is_not_found(store: RuleStore) -> None:
+    await store.ensure_namespace("default")
+    rule = await write(store, "One.", axis(0))
+    ids = ("rule_abc", "rule_a", "rule-abc", "abc", "text", "rule_ab_")
+    for number, id in enumerate(ids, start=1):
+        other = replace(rule, id=id, text=f"Two {number}.")
+        await store.import_rules(
+            [Incoming(other, Vectors(axis(number)))], actor="keeper", reason=""
+        )
+    await begin(store, "ep-1")
+    trace = {"rules_injected": [{"id": "rule_abc", "note": 'the rule "text" %'}]}
+    await store.finish_episode("ep-1", answer="4", trace=trace)
+    uses = {id: (await store.rule_use(id)).uses for id in ids}
+    assert uses == dict.fromkeys(ids, 0) | {"rule_abc": 1}

@@ -11,6 +11,7 @@ from app.exceptions import NotFound, Overloaded
 from app.settings import NAMESPACE_PATTERN
 from app.state import AppState
 from app.upstream.embeddings import EmbeddingFailed
+from rules_store.records import MAX_ACTOR_CHARS
 from rules_store.types import Vector, Vectors
 
 EMBEDDING_TIMEOUT = 10.0
@@ -18,6 +19,7 @@ EMBEDDING_TIMEOUT = 10.0
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[str | None, Query(max_length=500)]
+ActorParameter = Annotated[str, Query(min_length=1, max_length=MAX_ACTOR_CHARS)]
 Namespace = Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)]
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from app.api.admin.answers import Explanation, Import, NearRule, Prune, Rule
-from app.api.admin.common import Namespace, embedding_of, known_namespace
+from app.api.admin.common import ActorParameter, Namespace, embedding_of, known_namespace
 from app.api.admin.filters import Filter
 from app.api.admin.rule_schemas import (
     ExplainBody,
@@ -145,7 +145,7 @@ async def import_rules(
         str | None, Query(pattern=NAMESPACE_PATTERN, description="Instead of the lines' own")
     ] = None,
     dry_run: bool = False,
-    actor: Annotated[str, Query(min_length=1, max_length=200)] = "admin",
+    actor: ActorParameter = "admin",
     reason: Annotated[str, Query(max_length=2000)] = "",
 ) -> dict[str, Any]:
     """Reports how many rules were written, how many were skipped because the namespace has their

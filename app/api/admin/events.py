@@ -11,12 +11,12 @@ from app.api.admin.common import Cursor, Limit, Namespace
 from app.api.admin.namespace_schemas import LARGEST_ID
 from app.api.answers import lists
 from app.api.dependencies import AdminRead, State
-from app.api.schemas import Moment, event_shape, list_shape
-from rules_store.records import EventFilter
+from app.api.schemas import NO_NUL, Moment, event_shape, list_shape
+from rules_store.records import MAX_ACTOR_CHARS, EventFilter
 
 router = APIRouter(tags=["events"])
 
-Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
+Text = Annotated[str | None, Query(max_length=MAX_ACTOR_CHARS, pattern=NO_NUL)]
 EventId = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
 
 

@@ -9,7 +9,7 @@ from fastapi import Depends, Query
 
 from app.api.admin.common import Namespace
 from app.api.dependencies import AdminRead
-from app.api.schemas import in_utc
+from app.api.schemas import NO_NUL, in_utc
 from app.exceptions import InvalidRequest
 from rules_store.types import Polarity, RuleFilter, RuleState
 
@@ -23,9 +23,11 @@ async def rule_filter(
     namespace: Namespace = None,
     polarity: Polarity | None = None,
     rule_state: Annotated[RuleState | None, Query(alias="state")] = None,
-    domain: Annotated[str | None, Query(max_length=64)] = None,
-    q: Annotated[str | None, Query(max_length=500, description="Text in rule or trigger")] = None,
-    source_episode: Annotated[str | None, Query(max_length=100)] = None,
+    domain: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
+    q: Annotated[
+        str | None, Query(max_length=500, pattern=NO_NUL, description="Text in rule or trigger")
+    ] = None,
+    source_episode: Annotated[str | None, Query(max_length=100, pattern=NO_NUL)] = None,
     created_after: Moment = None,
     created_before: Moment = None,
     min_exposures: Count = None,

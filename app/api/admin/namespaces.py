@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 
-from app.api.admin.common import Cursor, Limit
+from app.api.admin.common import ActorParameter, Cursor, Limit
 from app.api.admin.namespace_answers import (
     Curve,
     Namespace,
@@ -103,7 +103,7 @@ async def delete_namespace(
     namespace: Name,
     state: State,
     confirm: Annotated[str, Query(max_length=100, description="The namespace's name again")],
-    actor: Annotated[str, Query(min_length=1, max_length=200)] = "admin",
+    actor: ActorParameter = "admin",
     reason: Annotated[str, Query(max_length=2000)] = "",
 ) -> dict[str, Any]:
     if confirm != namespace:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from app.api.answers import RULE_ID, example
-from app.api.schemas import Write, rule_shape
+from app.api.schemas import NO_NUL, Write, rule_shape
 from app.protocol import ChatMessage
 from app.settings import NAMESPACE_PATTERN
 from app.steer.explain import Explanation
@@ -64,8 +64,12 @@ class MergeBody(Write):
         reason="they say the same",
     )
 
-    into: str = Field(min_length=1, max_length=100, description="Id of the rule that stays")
-    rules: list[str] = Field(min_length=1, max_length=MOST_MERGED)
+    into: str = Field(
+        min_length=1, max_length=100, pattern=NO_NUL, description="Id of the rule that stays"
+    )
+    rules: list[Annotated[str, StringConstraints(pattern=NO_NUL)]] = Field(
+        min_length=1, max_length=MOST_MERGED
+    )
     expected_versions: dict[str, int] | None = Field(
         None, description="By rule id; refused with 409 when a rule has another version by now"
     )

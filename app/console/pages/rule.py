@@ -14,7 +14,7 @@ from app.console import charts
 from app.console.access import At, Desk, Form, Id, Posted, Text, console_router, validated
 from app.console.evidence import CASES, Evidence, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
-from rules_store.errors import StoreError, UnknownEpisode, UnknownRule, VersionConflict
+from rules_store.errors import StoreError, UnknownRule, VersionConflict
 from rules_store.types import Episode, Rule
 from rules_store.usage import RuleUse
 
@@ -177,13 +177,8 @@ async def _page(
 
 
 async def _evidence(desk: Desk, rule: Rule) -> tuple[Episode | None, Evidence | None]:
-    if rule.source_episode is None:
-        return None, None
-    try:
-        episode = await desk.state.store.get_episode(rule.source_episode)
-    except UnknownEpisode:
-        return None, None
-    return episode, evidence_of(episode)
+    episode = await desk.state.store.source_of(rule)
+    return episode, None if episode is None else evidence_of(episode)
 
 
 def _chart(use: RuleUse) -> charts.BarChart | None:
