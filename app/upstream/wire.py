@@ -66,8 +66,11 @@ def made_characters(message: Any) -> int:
     its calls' arguments. Never raises."""
     if not isinstance(message, dict):
         return 0
+    content = message.get("content")
+    if len(message) == 1 and isinstance(content, str):
+        return len(content)  # nearly every piece of a stream
     thought = message.get("reasoning_content") or message.get("reasoning")
-    written = [message.get("content"), thought, message.get("refusal")]
+    written = [content, thought, message.get("refusal")]
     tools = message.get("tool_calls")
     calls = [tool.get("function") for tool in _dicts(tools)] if tools else []
     calls.append(message.get("function_call"))
