@@ -175,9 +175,13 @@ def rollback(
         return
     if not yes:
         typer.confirm(f"Change {len(plan.changes)} rules of {name}?", abort=True, err=True)
-    # The event by now: a time must not move it.
+    # The event by now: a time must not move it. And what was shown is done, or nothing.
     fixed = RollbackTarget(event=plan.to_event)
-    done = _run(lambda store: store.roll_back(name, fixed, actor=actor, reason=reason))
+    done = _run(
+        lambda store: store.roll_back(
+            name, fixed, expected_last=plan.before_event, actor=actor, reason=reason
+        )
+    )
     if as_json:
         print_json(rollback_shape(done))
     err.print(f"{len(done.changes)} rules changed; --to-event {done.before_event} undoes it")

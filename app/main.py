@@ -270,6 +270,7 @@ async def _model_server(
 
 
 async def _sweep(store: RuleStore) -> None:
+    """Goes on whatever happens: without it neither interruptions nor retention are seen to."""
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
@@ -278,6 +279,8 @@ async def _sweep(store: RuleStore) -> None:
                 log.info("episodes deleted by retention", count=gone)
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))
+        except Exception:
+            log.exception("sweep failed")
 
 
 def _background(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:

@@ -114,12 +114,11 @@ class StoreCore(KnownNamespaces):
             await rules.identity_of_store(connection)
 
     async def _load(self) -> None:
-        async with self._database.read() as connection:
-            self._namespaces.update(await namespaces.every(connection))
         if not await self._load_snapshot():
             await self.rebuild()
         async with self._database.read() as connection:
             # After the index has a last event: what changes from here on is caught up with.
+            self._namespaces.update(await namespaces.every(connection))
             self._keys = await keys.by_hash(connection)
         await self.catch_up()
 

@@ -110,15 +110,21 @@ class CurationOperations(StoreCore):
                 break
             async with self._change() as connection:
                 self._check_writable(order.namespace)
-                if await self._unchanged(connection, plan):
+                if await self._holds(connection, order, plan):
                     await self._retire(connection, order, plan, clean(actor), clean(reason))
                     return plan
         raise PreviewOutdated(order.namespace)
 
-    async def _unchanged(self, connection: AsyncConnection, plan: Pruned) -> bool:
-        """Whether the plan's rules are as it saw them."""
+    async def _holds(self, connection: AsyncConnection, order: PruneOrder, plan: Pruned) -> bool:
+        """Whether the plan's rules are as it saw them, and enough of the others are left."""
         seen = {victim.rule.id: (victim.rule.version, RuleState.ACTIVE) for victim in plan.victims}
-        return await curation.versions(connection, list(seen)) == seen
+        if await curation.versions(connection, list(seen)) != seen:
+            return False
+        if order.keep is None or not seen:
+            return True
+        # Somebody may have retired others since.
+        active = await rules.count_active(connection, order.namespace)
+        return active - len(seen) >= order.keep
 
     async def _retire(
         self,

@@ -15,7 +15,7 @@ StoreError
 ├── FeedbackConflict      the feedback's own key was used for another one
 ├── DuplicateRule         the same text is there already    (rule_id names it)
 ├── VersionConflict       the rule changed meanwhile        (current is its version)
-├── PreviewOutdated       rules changed since what was to happen to them was shown
+├── PreviewOutdated       rules changed since what was to happen to them was shown (field names it)
 ├── InvalidTransition     the rule's state doesn't allow it
 ├── LeaseLost             the job belongs to another worker by now
 ├── InvalidVector         an embedding that can't be indexed (also a ValueError)
@@ -114,11 +114,13 @@ class VersionConflict(StoreError):
 
 
 class PreviewOutdated(StoreError):
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, field: str = "token") -> None:
+        """`field`: what stood for the preview."""
         super().__init__(
-            f"The rules of namespace {namespace!r} have changed since the preview; look again."
+            f"Namespace {namespace!r} has changed since the preview; look again. Nothing was done."
         )
         self.namespace = namespace
+        self.field = field
 
 
 class InvalidTransition(StoreError):

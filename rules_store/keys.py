@@ -144,7 +144,9 @@ class KeyOperations(StoreCore):
         await events.append(
             connection,
             self._clock(),
-            after.namespaces[0] if len(after.namespaces) == 1 else ALL,
+            # Never into a namespace: whoever may read that one's events would read there of other
+            # namespaces that the key opens, or once opened.
+            ALL,
             kind,
             actor=actor,
             reason=reason,

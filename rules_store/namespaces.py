@@ -161,6 +161,7 @@ class NamespaceOperations(StoreCore):
         Raises UnknownNamespace, NamespaceFrozen.
         """
         async with self._change() as connection:
+            await namespaces.lock(connection, name)
             before = await find(connection, name)
             self._check_writable(name)
             removed = await namespaces.remove(connection, name)

@@ -31,9 +31,10 @@ class RetentionOperations(StoreCore):
         now = self._clock()
 
         async def expire(connection: AsyncConnection) -> int:
+            # First, as every writer of events does: one who has that turn may wait for episodes.
+            await self._database.order_events(connection)
             old = await episodes.expired(connection, name, now - timedelta(days=days), _AT_ONCE)
             if old:
-                await self._database.order_events(connection)
                 await episodes.remove(connection, old)
                 await events.append(
                     connection,

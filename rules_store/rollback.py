@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import changes
 from rules_store.core import StoreCore
-from rules_store.errors import UnknownEvent
+from rules_store.errors import PreviewOutdated, UnknownEvent
 from rules_store.jsontext import clean
 from rules_store.namespaces import find
 from rules_store.records import Rollback, RollbackTarget, RuleChange
@@ -27,10 +27,12 @@ RULE_ROLLED_BACK = "rule.rolled_back"
 
 
 class RollbackOperations(StoreCore):
-    async def plan_rollback(self, name: str, target: RollbackTarget) -> Rollback:
-        """What `roll_back` would do now. Raises UnknownNamespace, UnknownEvent."""
+    async def plan_rollback(
+        self, name: str, target: RollbackTarget, *, expected_last: int | None = None
+    ) -> Rollback:
+        """What `roll_back` would do now. Raises UnknownNamespace, UnknownEvent, PreviewOutdated."""
         async with self._database.read() as connection:
-            plan, _ = await self._plan(connection, name, target)
+            plan, _ = await self._plan(connection, name, target, expected_last)
         return plan
 
     async def roll_back(
@@ -39,6 +41,7 @@ class RollbackOperations(StoreCore):
         target: RollbackTarget,
         vectors: Mapping[str, Vectors] | None = None,
         *,
+        expected_last: int | None = None,
         actor: str,
         reason: str,
     ) -> Rollback:
@@ -46,12 +49,14 @@ class RollbackOperations(StoreCore):
         that event; rules that came later are retired. A frozen namespace can be rolled back.
 
         `vectors`: those of `plan_rollback(...).unembedded` by id; a rule that comes back without
-        them leaves retrieval until `add_embeddings` brings them.
-        Raises UnknownNamespace, UnknownEvent, InvalidVector.
+        them leaves retrieval until `add_embeddings` brings them. `expected_last`: the
+        `before_event` of the plan that was shown; where the namespace has a later event by now
+        nothing is done.
+        Raises UnknownNamespace, UnknownEvent, PreviewOutdated, InvalidVector.
         """
         units = {id: self._units(each) for id, each in (vectors or {}).items()}
         async with self._change() as connection:
-            plan, held = await self._plan(connection, name, target)
+            plan, held = await self._plan(connection, name, target, expected_last)
             await _rewrite(connection, plan, held)
             await bulk.replace_vectors(
                 connection, self.embedding_model, _vector_changes(plan, held, units)
@@ -61,13 +66,19 @@ class RollbackOperations(StoreCore):
         return replace(plan, event=done)
 
     async def _plan(
-        self, connection: AsyncConnection, name: str, target: RollbackTarget
+        self,
+        connection: AsyncConnection,
+        name: str,
+        target: RollbackTarget,
+        expected_last: int | None,
     ) -> tuple[Rollback, dict[str, bulk.Held]]:
         """The plan, and the namespace's rules as they are, by id."""
         await find(connection, name)
         to_event = await _resolved(connection, name, target)
         last = await timeline.last_of(connection, name)
         assert last is not None
+        if expected_last not in (None, last):
+            raise PreviewOutdated(name, "expected_event")
         then = await timeline.rules_as_of(connection, name, to_event)
         held = await bulk.rules_of(connection, name)
         now = self._clock()

@@ -46,7 +46,7 @@ def from_store(error: store.StoreError) -> TTCLError:
     if isinstance(error, store.VersionConflict):
         return StaleVersion(str(error), current=error.current)
     if isinstance(error, store.PreviewOutdated):
-        return Conflict(str(error), param="token", code="preview_outdated")
+        return Conflict(str(error), param=error.field, code="preview_outdated")
     if isinstance(error, store.DuplicateRule | store.InvalidTransition):
         return Conflict(str(error))
     if isinstance(error, store.StoreUnavailable):

@@ -151,7 +151,8 @@ async def sweep(connection: AsyncConnection, before: datetime, at: datetime) -> 
 async def expired(
     connection: AsyncConnection, namespace: str, before: datetime, limit: int
 ) -> list[str]:
-    """Ids of episodes that began before `before` and have no job that is still to be done."""
+    """Ids of episodes that began before `before` and have no job that is still to be done; locked
+    where the database locks rows, without those that somebody else has locked."""
     waiting = (
         select(jobs.c.id)
         .where(
@@ -166,6 +167,7 @@ async def expired(
             .where(episodes.c.namespace == namespace, episodes.c.created_at < before, ~waiting)
             .order_by(episodes.c.created_at)
             .limit(limit)
+            .with_for_update(skip_locked=True)
         )
     )
 

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
 from rules_store.records import Namespace, NamespaceSettings
-from rules_store.repository.events import OF_KEYS
 from rules_store.tables import (
     embeddings,
     episodes,
@@ -62,6 +61,13 @@ async def find(connection: AsyncConnection, name: str) -> Namespace | None:
     return (await some(connection, [name])).get(name)
 
 
+async def lock(connection: AsyncConnection, name: str) -> None:
+    """Until the end of the transaction nobody else writes a row that refers to it, where the
+    database locks rows."""
+    mine = select(namespaces.c.name).where(namespaces.c.name == name)
+    await connection.execute(mine.with_for_update())
+
+
 async def save(connection: AsyncConnection, namespace: Namespace) -> None:
     """Writes what can change of it."""
     await connection.execute(
@@ -107,8 +113,7 @@ async def counts(
 
 
 async def remove(connection: AsyncConnection, name: str) -> dict[str, int]:
-    """Deletes all of it; how many rows of rules, episodes, jobs and events that were. What was
-    done to keys stays in the log: they are not the namespace's."""
+    """Deletes all of it; how many rows of rules, episodes, jobs and events that were."""
     own_rules = select(rules.c.seq).where(rules.c.namespace == name)
     own_episodes = select(episodes.c.id).where(episodes.c.namespace == name)
     await connection.execute(delete(embeddings).where(embeddings.c.rule_seq.in_(own_rules)))
@@ -116,8 +121,6 @@ async def remove(connection: AsyncConnection, name: str) -> dict[str, int]:
     removed = {}
     for table in (jobs, episodes, rules, events, learn_spend, learning_pauses):
         statement = delete(table).where(table.c.namespace == name)
-        if table is events:
-            statement = statement.where(~events.c.kind.startswith(OF_KEYS))
         removed[table.name] = (await connection.execute(statement)).rowcount
     await connection.execute(delete(namespaces).where(namespaces.c.name == name))
     return {kind: removed[kind] for kind in ("rules", "episodes", "jobs", "events")}

@@ -244,7 +244,8 @@ def test_a_bad_rule_is_rolled_back_and_steers_no_more(
     assert later["after"]["state"] == "retired"
     assert "Guess wildly." in sent(gw, up, namespace)
 
-    done = change(gw, f"{path}/rollback", to_snapshot="good", **WHO)
+    seen = {"to_snapshot": "good", "expected_event": plan["before_event"], **WHO}
+    done = change(gw, f"{path}/rollback", **seen)
     assert {**done, "event": None, "dry_run": True} == plan
     text = sent(gw, up, namespace)  # at once: the old text was embedded before
     assert RULE in text
@@ -259,6 +260,23 @@ def test_a_bad_rule_is_rolled_back_and_steers_no_more(
     assert kinds.count("rule.rolled_back") == 4
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_rollback_does_what_its_dry_run_showed_or_nothing(
+    gw: Gateway, namespace: str, dry_run: bool
+) -> None:
+    path = f"/namespaces/{namespace}/rollback"
+    first = create(gw, namespace)
+    to_event = events(gw, namespace=namespace)[-1]["id"]
+    change(gw, f"/rules/{first['id']}/retire", **WHO)
+    plan = change(gw, path, to_event=to_event, dry_run=True)
+    later = create(gw, namespace, OTHER)
+    body = {"to_event": to_event, "expected_event": plan["before_event"], "dry_run": dry_run}
+    error = refused(gw.admin("POST", path, json={**body, **WHO}), 409)
+    assert (error["code"], error["param"]) == ("preview_outdated", "expected_event")
+    assert got(gw, f"/rules/{first['id']}")["state"] == "retired"
+    assert got(gw, f"/rules/{later['id']}")["state"] == "active"
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -266,6 +284,8 @@ def test_a_bad_rule_is_rolled_back_and_steers_no_more(
         ({"to_event": 1, "to_snapshot": "a"}, 400),
         ({"to_event": 0}, 400),
         ({"to_event": 10**20}, 400),
+        ({"to_event": 1, "expected_event": 0}, 400),
+        ({"to_event": 1, "expected_event": "x"}, 400),
         ({"to_time": "2026-01-01T00:00:00"}, 400),
         ({"to_snapshot": ""}, 400),
         ({"to_snapshot": "a\x00b"}, 400),

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import typer
 
 from tests.app.test_cli_rules import Run, embeddings, ttcl
 
@@ -82,3 +83,20 @@ def test_a_rollback_is_shown_done_and_undone(ttcl: Run, area: str) -> None:
     assert rules_of(ttcl) == full
     assert "exactly one" in ttcl(area, "rollback", "maths", code=2).stderr
     assert "no event" in ttcl(area, "rollback", "maths", "--to-event", "999", code=2).stderr
+
+
+def test_what_happens_while_a_rollback_asks_stops_it(
+    ttcl: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ttcl("namespaces", "create", "maths")
+    ttcl("namespaces", "snapshot", "maths", "good")
+    bring(ttcl, "Shown.")
+
+    def meanwhile(*_: Any, **__: Any) -> bool:
+        bring(ttcl, "Not shown.")
+        return True
+
+    monkeypatch.setattr(typer, "confirm", meanwhile)
+    back = ("namespaces", "rollback", "maths", "--to-snapshot", "good")
+    assert "changed since the preview" in ttcl(*back, code=2).stderr
+    assert rules_of(ttcl) == {"Shown.": "active", "Not shown.": "active"}

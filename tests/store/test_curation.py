@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rules_store.curation import PruneOrder, PrunePolicy
+from rules_store.curation import Pruned, PruneOrder, PrunePolicy
 from rules_store.errors import (
     InvalidTransition,
     PreviewOutdated,
@@ -123,6 +123,52 @@ async def test_a_plan_that_was_overtaken_is_refused_whole(store: RuleStore, cloc
         assert (await store.stats()).last_event == last
     with pytest.raises(PreviewOutdated):
         await store.prune(order("fifo", keep=3), token=plan.token, **BY)
+
+
+def after_next_plan(store: RuleStore, monkeypatch: pytest.MonkeyPatch, *rules: Rule) -> None:
+    """Between the plan of the next prune and its deed somebody else retires these."""
+    plan, left = store.plan_prune, list(rules)
+
+    async def overtaken(asked: PruneOrder) -> Pruned:
+        made = await plan(asked)
+        while left:
+            await store.retire_rule(left.pop().id, **BY)
+        return made
+
+    monkeypatch.setattr(store, "plan_prune", overtaken)
+
+
+@pytest.mark.parametrize("policy", ["fifo", "similarity", "utility"])
+async def test_as_many_stay_as_asked_for_also_when_others_are_retired_meanwhile(
+    store: RuleStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    made = {rule.id: rule for rule in await four(store, clock)}
+    gone = {victim.rule.id for victim in (await store.plan_prune(order(policy, keep=2))).victims}
+    spared = next(rule for id, rule in made.items() if id not in gone)
+    after_next_plan(store, monkeypatch, spared)
+    done = await store.prune(order(policy, keep=2), **BY)
+    assert len(done.victims) == 1
+    assert len(await texts(store)) == 2
+
+
+async def test_a_shown_plan_is_refused_when_others_are_retired_meanwhile(
+    store: RuleStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, last = await four(store, clock)
+    plan = await store.plan_prune(order("fifo", keep=2))
+    after_next_plan(store, monkeypatch, last)
+    with pytest.raises(PreviewOutdated):
+        await store.prune(order("fifo", keep=2), token=plan.token, **BY)
+    assert await texts(store) == {"first", "second", "third"}
+
+
+async def test_by_age_all_go_that_are_old_however_few_are_left(
+    store: RuleStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, last = await four(store, clock)
+    after_next_plan(store, monkeypatch, last)
+    await store.prune(order("age", older_than_days=1.5), **BY)
+    assert await texts(store) == set()
 
 
 async def test_pruning_nothing_and_nowhere(store: RuleStore) -> None:

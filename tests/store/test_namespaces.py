@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.dialects import postgresql
 
 from rules_store.errors import (
     DuplicateNamespace,
@@ -20,6 +21,7 @@ from rules_store.errors import (
     UnknownRule,
 )
 from rules_store.records import EventFilter, JobFilter, NamespaceSettings
+from rules_store.repository import episodes, namespaces
 from rules_store.store import RuleStore
 from rules_store.types import EpisodeStatus, JobState, Pruning, Rule, RuleState, Vectors
 from tests.store.helpers import (
@@ -233,6 +235,24 @@ async def test_a_freeze_by_another_process_counts_at_once(
     await other.close()
 
 
+async def test_a_freeze_while_another_process_starts_is_heard_of(
+    store: RuleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(store, "one", axis(0))
+    rebuild = RuleStore.rebuild
+
+    async def meanwhile(starting: RuleStore) -> None:
+        await store.freeze_namespace("default", **WHO)
+        await rebuild(starting)
+
+    monkeypatch.setattr(RuleStore, "rebuild", meanwhile)
+    other = await open_store(tmp_path)
+    assert other.is_frozen("default")
+    with pytest.raises(NamespaceFrozen):
+        await write(other, "two", axis(1))
+    await other.close()
+
+
 # -- deleted ------------------------------------------------------------------------------------
 
 
@@ -434,6 +454,52 @@ async def test_old_episodes_go_and_those_to_be_learned_from_stay(
     assert job is not None
     await store.skip_job(job, "nothing")
     assert await store.expire_episodes() == 1
+
+
+class Told:
+    """A PostgreSQL connection, as far as one can be told what is said to it: statements are kept
+    in its dialect."""
+
+    dialect = postgresql.dialect()
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    async def execute(self, statement: Any) -> list[Any]:
+        self.said.append(str(statement.compile(dialect=self.dialect)))
+        return []
+
+    scalars = execute
+
+
+async def test_deletion_and_retention_lock_what_they_remove() -> None:
+    told: Any = Told()
+    await namespaces.lock(told, "default")
+    await episodes.expired(told, "default", Clock()(), 5)
+    whole, old = told.said
+    assert whole.endswith("FOR UPDATE")
+    assert old.endswith("FOR UPDATE SKIP LOCKED")
+
+
+async def test_retention_waits_for_its_turn_before_it_locks(
+    store: RuleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion has the turn and wants the episodes: with the episodes in hand the sweep would
+    wait for it, and it for the sweep."""
+    await store.change_settings("default", {"retention_days": 2}, **WHO)
+    order: list[str] = []
+
+    async def turn(connection: Any) -> None:
+        order.append("turn")
+
+    async def expired(*_: Any) -> list[str]:
+        order.append("episodes")
+        return []
+
+    monkeypatch.setattr(store._database, "order_events", turn)
+    monkeypatch.setattr(episodes, "expired", expired)
+    assert await store.expire_episodes() == 0
+    assert order == ["turn", "episodes"]
 
 
 # -- events and numbers -------------------------------------------------------------------------

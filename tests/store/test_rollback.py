@@ -14,6 +14,7 @@ from rules_store.errors import (
     DuplicateRule,
     DuplicateSnapshot,
     InvalidCursor,
+    PreviewOutdated,
     StoreError,
     UnknownEvent,
     UnknownNamespace,
@@ -117,6 +118,30 @@ async def test_every_rule_is_as_it_was(store: RuleStore) -> None:
     assert texts(store, 2) == ["merged later"]  # whose vector stays, since its text does
     await back(store, at(undone.before_event))
     assert await state_of(store) == after
+
+
+async def test_what_was_shown_is_done_or_nothing(store: RuleStore) -> None:
+    rule = await write(store, "one", axis(0))
+    then = await last_event(store)
+    await store.retire_rule(rule.id, **WHO)
+    shown = await store.plan_rollback("default", at(then))
+    await store.ensure_namespace("other")
+    await write(store, "elsewhere", axis(1), namespace="other")  # which is nobody's business here
+    seen = {"expected_last": shown.before_event}
+    assert await store.plan_rollback("default", at(then), **seen) == shown
+    later = await write(store, "unseen", axis(2))
+    before = await last_event(store)
+    for rolling in (
+        store.plan_rollback("default", at(then), **seen),
+        store.roll_back("default", at(then), **seen, **WHO),
+    ):
+        with pytest.raises(PreviewOutdated, match="default"):
+            await rolling
+    assert await last_event(store) == before
+    assert (await store.get_rule(later.id)).state is RuleState.ACTIVE
+    again = await store.plan_rollback("default", at(then))
+    done = await store.roll_back("default", at(then), expected_last=again.before_event, **WHO)
+    assert [c.after.id for c in done.changes] == [c.after.id for c in again.changes]
 
 
 async def test_what_a_rollback_writes_into_the_log(store: RuleStore) -> None:

@@ -140,7 +140,10 @@ class RolledBack(Shape):
     dry_run: bool
     event: int | None = Field(description="Of the rollback itself; null after a dry run")
     to_event: int
-    before_event: int = Field(description="Rolling back to it undoes the rollback")
+    before_event: int = Field(
+        description="The namespace's last event before. Rolling back to it undoes the rollback; "
+        "after a dry run it is the `expected_event` of the rollback that was shown"
+    )
     changed: int
     retired: int
     changes: list[RuleChange] = Field(description="The first 200; `changed` counts them all")

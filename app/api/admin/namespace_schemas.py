@@ -94,6 +94,13 @@ class RollbackBody(Write):
     to_time: Moment | None = Field(None, description="With its time zone")
     to_snapshot: Label | None = Field(None, description="The label of a snapshot")
     dry_run: bool = Field(False, description="Only say what would change")
+    expected_event: int | None = Field(
+        None,
+        ge=1,
+        le=LARGEST_ID,
+        description="`before_event` of a dry run: exactly what that showed is done, or nothing "
+        "(409) where the namespace has had another event since",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> RollbackBody:

@@ -161,13 +161,16 @@ async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -
     responses=gives(RolledBack, also=(409,)),
 )
 async def roll_back(namespace: Name, body: RollbackBody, state: State) -> dict[str, Any]:
-    plan = await state.store.plan_rollback(namespace, body.target)
+    plan = await state.store.plan_rollback(
+        namespace, body.target, expected_last=body.expected_event
+    )
     if not body.dry_run:
         plan = await state.store.roll_back(
             namespace,
             # The event by now: a time or the embedding's duration must not move it.
             RollbackTarget(event=plan.to_event),
             await _vectors(state, plan),
+            expected_last=body.expected_event,
             actor=body.actor,
             reason=body.reason,
         )

@@ -10,6 +10,8 @@ from fastapi.responses import Response
 from app.api.admin.namespace_schemas import RollbackBody
 from app.api.admin.namespaces import roll_back
 from app.console.access import At, Desk, Id, Posted, console_router, validated
+from app.exceptions import InvalidRequest
+from rules_store.errors import PreviewOutdated
 from rules_store.records import RollbackTarget
 
 router = console_router()
@@ -26,24 +28,28 @@ async def preview(name: Id, desk: At, event: Event) -> Response:
 @router.post("/namespaces/{name}/rollback")
 async def confirm(name: Id, desk: At, form: Posted) -> Response:
     """Refused where something has happened since the preview."""
+    seen = form.number("before_event")
+    if seen is None:
+        raise InvalidRequest("before_event: what the preview saw is missing", param="before_event")
     body = validated(
         RollbackBody,
         to_event=form.number("event"),
+        expected_event=seen,
         actor=desk.session.actor,
         reason=form.reason,
     )
     assert body.to_event is not None
-    plan = await desk.state.store.plan_rollback(name, RollbackTarget(event=body.to_event))
-    if plan.before_event != form.number("before_event"):
+    try:
+        done = await roll_back(name, body, desk.state)
+    except PreviewOutdated:
         desk.problem("Something has changed since the preview. Nothing was done; look again.")
         return await _page(desk, name, body.to_event, status=409)
-    await roll_back(name, body, desk.state)
-    number = len(plan.changes)
+    number = done["changed"]
     what = "1 rule is" if number == 1 else f"{number} rules are"
     return desk.go(
         f"/console/namespaces/{name}",
         f"{what} as after event {body.to_event} again. "
-        f"Going back to event {plan.before_event} undoes it.",
+        f"Going back to event {done['before_event']} undoes it.",
     )
 
 
