@@ -31,11 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     # The default prints every local of a traceback, which takes seconds.
     structlog.configure(
+        # Not to the standard output, which tests of commands read.
+        logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
         processors=[
             structlog.stdlib.add_log_level,
             structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
-        ]
+        ],
     )
     sys.addaudithook(_loopback_only)
 
