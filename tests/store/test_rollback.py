@@ -347,7 +347,7 @@ async def _do(store: RuleStore, number: int, step: tuple[str, int, int], points:
 # -- many ---------------------------------------------------------------------------------------
 
 
-async def test_a_thousand_events_are_rolled_back_quickly(tmp_path: Path) -> None:
+async def test_a_thousand_events_are_rolled_back(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=2000)
     await store.ensure_namespace("default")
     async with store._change() as connection:

@@ -112,12 +112,7 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
 async def retire_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.retire_rule(
-        rule_id,
-        actor=body.actor,
-        reason=body.reason,
-        expected_version=body.expected_version,
-    )
+    rule = await state.store.retire_rule(rule_id, **body.model_dump())
     return rule_shape(rule)
 
 
