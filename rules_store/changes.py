@@ -14,6 +14,7 @@ from rules_store.jsontext import clean
 from rules_store.repository import embeddings, events, rules
 from rules_store.types import NewRule, Rule, Vectors
 
+MERGED = "rule.merged"
 MOST_LEARNED = 2**31 - 1
 """The largest frequency that the column holds."""
 

@@ -20,7 +20,6 @@ from rules_store.repository import bulk, curation, rules, timeline
 from rules_store.types import Polarity, Rule, RuleState
 
 _ATTEMPTS = 3  # plans of a prune that others' changes overtake
-MERGED = "rule.merged"
 
 
 class PrunePolicy(StrEnum):
@@ -179,7 +178,12 @@ class CurationOperations(StoreCore):
                 updated_at=now,
             )
             await changes.change(
-                connection, survivor, after, MERGED, actor=clean(actor), reason=clean(reason)
+                connection,
+                survivor,
+                after,
+                changes.MERGED,
+                actor=clean(actor),
+                reason=clean(reason),
             )
             why = f"merged into {into}"
             told = f"{clean(reason)}; {why}" if reason else why

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime, timedelta
 
-from rules_store import cursors
+from rules_store import changes, cursors
 from rules_store.core import StoreCore
 from rules_store.errors import DuplicateSnapshot
 from rules_store.jsontext import clean
@@ -102,7 +102,7 @@ def _point(start: datetime, by_status: Counter[str], by_kind: Counter[str]) -> C
         episodes=by_status.total(),
         learned=by_status[EpisodeStatus.LEARNED],
         rules_created=by_kind["rule.created"],
-        rules_merged=by_kind["rule.merged"],
+        rules_merged=by_kind[changes.MERGED],
         rules_retired=by_kind["rule.retired"],
     )
 

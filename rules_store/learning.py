@@ -253,7 +253,7 @@ class LearningOperations(StoreCore):
                 connection,
                 same,
                 after,
-                "rule.merged",
+                changes.MERGED,
                 actor=events.LEARNER,
                 reason=f"learned again in {job.episode_id}",
                 key=key,
