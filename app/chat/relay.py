@@ -163,7 +163,7 @@ def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> 
     # OpenAI's own chunks say `usage: null` until the last; vLLM's and llama.cpp's say nothing.
     if call.mode is not Mode.OFF and call.wants_usage and "usage" not in chunk:
         changes["usage"] = None
-    return frame({**chunk, **changes}) if changes else event
+    return frame({**chunk, **changes}) if changes or answer.mended else event
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -59,6 +59,10 @@ class StreamedAnswer:
     """All that was made: of every choice its text, reasoning and tool calls."""
     created: int | None = None
     """Of the first chunk that has a date."""
+    begun: set[int] = field(default_factory=set)
+    """Indices of the choices that have said something."""
+    mended: bool = False
+    """Whether the last event's chunk got the role that it should have had."""
     error: str | None = None
     ended: bool = False
 
@@ -75,7 +79,9 @@ class StreamedAnswer:
         return self.ended and self.error is None and self.finish_reason is not None
 
     def read_event(self, data: bytes) -> dict[str, Any]:
-        """Take in one event's data; returns the chunk. Raises `UpstreamError` for what is none."""
+        """Take in one event's data; returns the chunk, in which a choice begins with its role.
+        Raises `UpstreamError` for what is no chunk."""
+        self.mended = False
         try:
             chunk: dict[str, Any] = orjson.loads(data)
             self._read(chunk)
@@ -94,8 +100,15 @@ class StreamedAnswer:
             self.cost = parse_usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
+            index = choice.get("index", 0)
+            if index not in self.begun:
+                self.begun.add(index)
+                # llama.cpp leaves it out where its first token is part of a character.
+                if not delta.get("role"):
+                    choice["delta"] = {"role": "assistant", **delta}
+                    self.mended = True
             self.characters += made_characters(delta)
-            if choice.get("index", 0) != 0:
+            if index != 0:
                 continue
             if isinstance(delta.get("content"), str):
                 self.parts.append(delta["content"])

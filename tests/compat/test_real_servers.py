@@ -25,6 +25,7 @@ class Served:
             "messages": [{"role": "user", "content": SAY}],
             "ttcl": {"mode": mode, "namespace": RULED},
             "max_tokens": 16,
+            "seed": 1,
             **fields,
         }
 

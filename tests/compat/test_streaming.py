@@ -69,6 +69,23 @@ async def test_01_a_date_for_every_chunk_becomes_one(gw, up, mode) -> None:
     assert stream.text() == "hi"
 
 
+async def test_01_a_stream_without_role_gets_one(gw, up, mode) -> None:
+    """llama.cpp leaves the role out when its first token is only part of a character."""
+    head = b'"id":"x-1","object":"chat.completion.chunk","created":1,"model":"scripted-model"'
+    body = (
+        b"data: {" + head + b',"choices":[{"index":0,"delta":{"content":"\\ud83c\\udf1f"},'
+        b'"finish_reason":null}]}\n\n'
+        b"data: {" + head + b',"choices":[{"index":0,"delta":{"content":" hi"},'
+        b'"finish_reason":null}]}\n\n'
+        b"data: {" + head + b',"choices":[{"index":0,"delta":{},'
+        b'"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    )
+    up.default = Reply(body=body, headers={"content-type": "text/event-stream"})
+    stream = await gw.sse(ask(mode))
+    check_stream_shape(stream.frames, MODEL)
+    assert stream.text() == "🌟 hi"
+
+
 @pytest.mark.parametrize("mode", ["off", "steer"])
 async def test_02_deltas_arrive_as_they_are_made(gw, up, mode) -> None:
     up.default = Reply(ANSWER, chunks=PIECES, chunk_delay=0.08)
