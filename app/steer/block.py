@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from app.framing import defused
 from app.templates import PromptLibrary
@@ -16,9 +17,13 @@ def render_block(prompts: PromptLibrary, domain: str, hits: Sequence[RuleHit]) -
         return ""
     texts: dict[Polarity, list[str]] = {polarity: [] for polarity in Polarity}
     for hit in hits:
-        if line := defused(hit.text):
+        if line := _line(hit.text):
             texts[hit.polarity].append(line)
     if not any(texts.values()):
         return ""
     prompt = prompts.get(domain, "steer/block")
     return prompt.render(positive=texts[Polarity.POSITIVE], negative=texts[Polarity.NEGATIVE]).text
+
+
+# The same rules come again and again, and their patterns are slow ones.
+_line = lru_cache(maxsize=10_000)(defused)
