@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.exceptions import ConfigurationError
+from app.trajectory import Message
 from app.trajectory import Task as Kind
 
 TASKS_DIR = Path(__file__).parent / "tasks"
@@ -53,6 +54,13 @@ class Sample(_Strict):
     answer: str
 
 
+class Shot(_Strict):
+    """A worked example, shown as an earlier turn of the conversation."""
+
+    question: str
+    answer: str
+
+
 class BertScoreModel(_Strict):
     """The encoder of BERTScore, by hub name or folder, and the layer whose output is compared."""
 
@@ -71,6 +79,8 @@ class TaskFile(_Strict):
     """Regular expression whose first group is the gold answer within its column."""
     prompt: str = "{{ question }}"
     """Jinja template of the user message; it sees the row's columns, `answer` excepted."""
+    shots: tuple[Shot, ...] = ()
+    """What every arm shows the model first: how long an answer is and how it ends."""
     domain: str = "default"
     """Prompt pack."""
     kind: Kind = Kind.CLOSED
@@ -100,6 +110,14 @@ class TaskFile(_Strict):
         except TemplateError as error:
             raise ValueError(f"prompt: {error}") from error
         return self
+
+    def messages(self, prompt: str) -> tuple[Message, ...]:
+        """The conversation that ends with this user message."""
+        turns: list[Message] = []
+        for shot in self.shots:
+            turns.append({"role": "user", "content": shot.question})
+            turns.append({"role": "assistant", "content": shot.answer})
+        return (*turns, {"role": "user", "content": prompt})
 
     def render(self, row: dict[str, Any]) -> str:
         """The user message of one row. Raises `ConfigurationError` for a column it lacks."""

@@ -107,13 +107,13 @@ def scope(arm: str, repeat: Repeat, asked: Asked) -> str:
 def observe(
     setting: Setting, repeat: Repeat, asked: Asked, *, arm: str, hits: tuple[RuleHit, ...] = ()
 ) -> Observation:
-    """The question as every arm puts it: same message, same limit, same seed."""
+    """The question as every arm puts it: same messages, same limit, same seed."""
     digest = hashlib.blake2b(f"{repeat.seed}\n{asked.prompt}".encode(), digest_size=4).digest()
     return Observation(
         episode_id=scope(arm, repeat, asked),
         namespace=NAMESPACE,
         model=setting.model,
-        messages=({"role": "user", "content": asked.prompt},),
+        messages=setting.task.messages(asked.prompt),
         question=asked.prompt,
         task=setting.task.kind,
         domain=setting.task.domain,
