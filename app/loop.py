@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.exceptions import UpstreamError, UpstreamRejected
+from app.explore.effort import Effort
 from app.explore.explorer import Explorer, ExplorerOptions
 from app.explore.spending import Spending
 from app.reflect import admission, selectors
@@ -88,35 +89,46 @@ class Loop:
         observation: Observation,
         *,
         background: bool = False,
+        effort: Effort | None = None,
         spending: Spending | None = None,
     ) -> Exploration:
-        """Trajectories and the selection among them. Raises `UpstreamError` when there is no
-        answer at all. What had to be left out is in `problems`: the rules, where they overflow the
-        model's context; the selection, where it fails and the Teacher's answer stands. `spending`
-        is kept up to date meanwhile."""
+        """Trajectories and the selection among them, with no more `effort` than is needed (None:
+        all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
+        is in `problems`: the rules, where they overflow the model's context; the selection, where
+        it fails and the Teacher's answer stands. `spending` is kept up to date meanwhile."""
         try:
-            return await self._explore(observation, background, spending)
+            return await self._explore(observation, background, effort, spending)
         except UpstreamRejected as error:
             if not (observation.hits and is_context_overflow(error)):
                 raise
         without = dataclasses.replace(observation, hits=())
-        exploration = await self._explore(without, background, spending)
+        exploration = await self._explore(without, background, effort, spending)
         problems = (RULES_DROPPED, *exploration.problems)
         return dataclasses.replace(exploration, problems=problems)
 
     async def _explore(
-        self, observation: Observation, background: bool, spending: Spending | None
+        self,
+        observation: Observation,
+        background: bool,
+        effort: Effort | None,
+        spending: Spending | None,
     ) -> Exploration:
         block = render_block(self._prompts, observation.domain, observation.hits)
 
         async def decided(back: Sequence[Trajectory], outstanding: int) -> bool:
             return await selectors.decided(observation, back, outstanding, self._equivalence)
 
+        async def enough(back: Sequence[Trajectory], outstanding: int) -> bool:
+            equivalence = self._equivalence
+            return await selectors.decided(observation, back, outstanding, equivalence, effort)
+
         explored = await self._explorer.explore(
             observation,
             block,
             background=background,
             decided=decided if self._options.stops_early else None,
+            effort=effort,
+            enough=enough,
             spending=spending,
         )
         problems = [*explored.problems, *_silent_students(explored.trajectories)]
@@ -163,6 +175,12 @@ class Loop:
             return {}
         rows = await self._embedder.embed(list(texts.values()))
         return dict(zip(texts, rows, strict=True))
+
+    async def replay(self, observation: Observation) -> Trajectory:
+        """The Teacher's answer to a stored question with the rules of the observation, in the
+        background."""
+        block = render_block(self._prompts, observation.domain, observation.hits)
+        return await self._explorer.teacher(observation, block)
 
     async def distil(
         self, observation: Observation, selection: Selection, *, background: bool = True

@@ -23,6 +23,8 @@ from app.chat.steering import Steering
 from app.console import site
 from app.exceptions import ConfigurationError, TTCLError
 from app.explore.explorer import ExplorerOptions
+from app.explore.planner import EffortPlanner
+from app.gatekeeper import Gatekeeper, GateSettings
 from app.keys import KeyRing
 from app.loop import Loop, LoopOptions
 from app.metering import Meter
@@ -30,11 +32,12 @@ from app.metrics import Metrics
 from app.recorder import LearnPolicy, Recorder
 from app.reembed import reembed
 from app.reflect.equivalence import Equivalence
+from app.reflect.evidence import Judge
 from app.settings import Settings
 from app.state import AppState
 from app.steer.budget import TokenCounter
 from app.steer.explain import Explainer
-from app.steer.retriever import Retriever
+from app.steer.retriever import Retriever, WorthOptions
 from app.templates import PromptLibrary
 from app.upstream.client import Upstream
 from app.upstream.embeddings import (
@@ -47,6 +50,7 @@ from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend
 from app.worker import LearningWorker, WorkerOptions
 from rules_store.errors import StoreUnavailable
+from rules_store.gate import GateOptions
 from rules_store.store import RuleStore
 from rules_store.types import StoreOptions
 
@@ -108,13 +112,7 @@ async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
             settings.resolved_database_url,
             embedding_model=embedding_model,
             data_dir=settings.data_dir,
-            options=StoreOptions(
-                capacity=settings.capacity,
-                pruning=settings.pruning,
-                merge_threshold=settings.merge_threshold,
-                lease=settings.job_lease,
-                max_attempts=settings.job_attempts,
-            ),
+            options=store_options(settings),
         )
     except StoreUnavailable as error:
         raise ConfigurationError(str(error)) from error
@@ -128,13 +126,44 @@ def build_embedder(settings: Settings) -> CachedEmbedder:
     return local_embedder(settings.embedding_model)
 
 
-def build_retriever(settings: Settings, store: RuleStore, embedder: Embedder) -> Retriever:
+def build_retriever(
+    settings: Settings, store: RuleStore, embedder: Embedder, *, timeout: float | None = None
+) -> Retriever:
     return Retriever(
         store,
         embedder,
         floor=settings.similarity_floor,
         mmr_lambda=settings.mmr_lambda,
-        timeout=settings.embedding_timeout,
+        timeout=settings.embedding_timeout if timeout is None else timeout,
+        policy=settings.resolved_policy,
+        worth=WorthOptions(
+            utility_weight=settings.utility_weight,
+            abstention=settings.abstention,
+            hold_out_rate=settings.hold_out_rate,
+            triggers=settings.trigger_retrieval,
+        ),
+    )
+
+
+def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
+    confidence = settings.explore_confidence
+    return EffortPlanner(store, embedder, enabled=settings.adapts, confidence=confidence)
+
+
+def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Judge) -> Gatekeeper:
+    floor = settings.similarity_floor
+    return Gatekeeper(store, loop, judge, GateSettings(floor, settings.probation))
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    return StoreOptions(
+        capacity=settings.capacity,
+        pruning=settings.pruning,
+        merge_threshold=settings.merge_threshold,
+        lease=settings.job_lease,
+        max_attempts=settings.job_attempts,
+        gate=GateOptions(replays=settings.gate_replays),
+        half_life_days=settings.lift_half_life_days,
     )
 
 
@@ -190,19 +219,25 @@ async def _build(
     equivalence = Equivalence()
     stack.push_async_callback(equivalence.close)
     loop = build_loop(settings, upstream, embedder, equivalence, prompts)
+    retriever = build_retriever(settings, store, embedder)
+    planner = build_planner(settings, store, embedder)
+    judge = Judge(equivalence, embedder)
     worker = LearningWorker(
         store,
         loop,
         embedder,
+        planner,
+        build_gatekeeper(settings, store, loop, judge),
+        retriever.gated,
         WorkerOptions(
             concurrency=settings.learn_concurrency,
             calls_per_hour=settings.learn_calls_per_hour,
             tokens_per_hour=settings.learn_tokens_per_hour,
             heartbeat=settings.job_lease / 3,
+            replays_per_job=settings.gate_calls_per_answer,
         ),
     )
     metrics = Metrics()
-    retriever = build_retriever(settings, store, embedder)
     recorder = Recorder(
         store,
         worker,
@@ -216,7 +251,7 @@ async def _build(
     service = ChatService(
         steering,
         Relay(upstream, steering, closing, meter),
-        InlineExploration(loop, steering, closing, meter),
+        InlineExploration(loop, planner, steering, closing, meter),
         closing,
     )
     if settings.resolved_database_url.startswith("sqlite"):
@@ -242,6 +277,7 @@ async def _build(
         embedder=embedder,
         prompts=prompts,
         retriever=retriever,
+        judge=judge,
         explainer=Explainer(store, retriever, counter, prompts, budget),
         service=service,
         closing=closing,

@@ -14,6 +14,7 @@ from app.ids import IdSource
 from app.trajectory import Mode
 from app.worker import FROZEN_SKIP, LearningWorker
 from rules_store.errors import StoreError, UnknownNamespace
+from rules_store.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.store import RuleStore
 from rules_store.types import Begun, EpisodeStatus
 
@@ -45,10 +46,14 @@ class Recorder:
         self._store = store
         self._worker = worker
         self._policy = policy
-        self._new_id = IdSource()
+        self._ids = IdSource()
+
+    def new_id(self) -> str:
+        return f"ep_{self._ids()}"
 
     async def open(
         self,
+        episode_id: str,
         *,
         namespace: str,
         mode: Mode,
@@ -59,7 +64,6 @@ class Recorder:
         is_retry: bool,
     ) -> Opened:
         """Never raises for a broken store. A namespace comes into being with its first request."""
-        episode_id = f"ep_{self._new_id()}"
 
         async def begin() -> Begun:
             await self._store.ensure_namespace(namespace)
@@ -128,9 +132,10 @@ class Recorder:
         *,
         answer: str | None,
         trace: dict[str, Any],
-        exposures: Sequence[str],
+        exposures: Sequence[Exposure],
         skipped: str | None,
         job: dict[str, Any] | None = None,
+        findings: Findings = NO_FINDINGS,
     ) -> bool:
         """Commit answer, trace and, unless `skipped`, the learning job. False: the store could
         not take it; the answer goes out all the same."""
@@ -145,6 +150,7 @@ class Recorder:
                 reason=skipped,
                 job_payload=None if skipped else job,
                 exposures=exposures,
+                findings=findings,
             )
         except StoreError as error:
             log.warning("episode not finished", episode=opened.id, error=str(error))

@@ -32,9 +32,12 @@ class LogFormat(StrEnum):
 
 
 class Policy(StrEnum):
-    """How rules come to steer. `gated` (rules prove their worth first) is not in this version."""
+    """How rules come to steer."""
 
     PAPER = "paper"
+    """Everything admitted is active at once (the method's reproduction)."""
+    GATED = "gated"
+    """A rule is active only after replays have shown that it helps and does no harm."""
 
 
 class EngineBackend(StrEnum):
@@ -115,7 +118,9 @@ class Settings(BaseSettings):
         description="Most tokens of one of the loop's own samples where the client set no limit",
     )
     early_stop: bool | None = Field(
-        None, description="Cancel calls that can't change the outcome; unset: no, under `paper`"
+        None,
+        description="Cancel calls that can't change the outcome; unset: under `gated` yes, under "
+        "`paper` no",
     )
     open_spread: float = Field(
         0.1,
@@ -123,13 +128,54 @@ class Settings(BaseSettings):
         le=2,
         description="Least spread of similarities for a negative rule (open tasks)",
     )
-    policy: Policy = Field(Policy.PAPER, description="Rule life: paper")
-    capacity: int = Field(1000, ge=1, description="Active rules per namespace (paper policy)")
+    policy: Policy | None = Field(
+        None,
+        description="Rule life: gated or paper; unset: gated, but paper with the embedded model, "
+        "where one wants to see rules work at once",
+    )
+    capacity: int = Field(1000, ge=1, description="Active rules per namespace, and candidates")
     pruning: Pruning = Field(
         Pruning.FIFO, description="What makes room at capacity: fifo or similarity"
     )
     merge_threshold: float = Field(
         0.95, gt=0, le=1, description="Cosine from which two rules of one polarity are the same"
+    )
+    gate_replays: int = Field(
+        48, ge=1, le=10_000, description="Most replays of one candidate (gated policy)"
+    )
+    gate_calls_per_answer: float = Field(
+        0.4, ge=0, le=100, description="Replays that one learned-from request pays for (gated)"
+    )
+    probation: int = Field(
+        50,
+        ge=1,
+        description="Requests that an active rule may steer without having proven itself (gated)",
+    )
+    hold_out_rate: float = Field(
+        0.1, ge=0, le=1, description="Share of requests that leave out one fitting rule (gated)"
+    )
+    utility_weight: float = Field(
+        0.5, ge=0, le=10, description="Weight of lift beside similarity in retrieval (gated)"
+    )
+    trigger_retrieval: bool = Field(
+        True, description="Find rules by their triggers, not by their texts alone"
+    )
+    abstention: bool = Field(
+        True, description="Leave out rules that are not likely to help (gated)"
+    )
+    lift_half_life_days: float = Field(
+        30.0, gt=0, description="Days in which evidence about a rule loses half of its weight"
+    )
+    adaptive_effort: bool | None = Field(
+        None,
+        description="Explore less where answers have agreed; unset: under `gated` yes, under "
+        "`paper` no",
+    )
+    explore_confidence: float = Field(
+        0.9,
+        gt=0.5,
+        lt=1,
+        description="How sure of the majority an exploration must be to stop early (adaptive)",
     )
     learn: bool = Field(True, description="Learn from answered requests")
     learn_sample_rate: float = Field(
@@ -207,8 +253,20 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'ttcl.db'}"
 
     @property
+    def resolved_policy(self) -> Policy:
+        if self.policy is not None:
+            return self.policy
+        return Policy.PAPER if self.upstream_base_url is None else Policy.GATED
+
+    @property
     def stops_early(self) -> bool:
-        return self.policy is not Policy.PAPER if self.early_stop is None else self.early_stop
+        gated = self.resolved_policy is Policy.GATED
+        return gated if self.early_stop is None else self.early_stop
+
+    @property
+    def adapts(self) -> bool:
+        gated = self.resolved_policy is Policy.GATED
+        return gated if self.adaptive_effort is None else self.adaptive_effort
 
 
 def is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ from app.chat.service import ChatService
 from app.keys import KeyRing
 from app.metering import Meter
 from app.metrics import Metrics
+from app.reflect.evidence import Judge
 from app.settings import Settings
 from app.steer.explain import Explainer
 from app.steer.retriever import Retriever
@@ -30,6 +31,7 @@ class AppState:
     embedder: Embedder
     prompts: PromptLibrary
     retriever: Retriever
+    judge: Judge
     explainer: Explainer
     service: ChatService
     closing: Closing

@@ -39,6 +39,7 @@ def contrast_to_json(selection: Selection) -> dict[str, Any]:
         "better": side(selection.better),
         "worse": side(selection.worse),
         "judged": [asdict(judged) for judged in selection.judged],
+        "agreement": selection.agreement,
     }
 
 
@@ -53,6 +54,7 @@ def contrast_from_json(data: dict[str, Any]) -> Selection:
         better=side(data["better"]),
         worse=side(data["worse"]),
         judged=tuple(Judged(**judged) for judged in data["judged"]),
+        agreement=data.get("agreement"),
     )
 
 

@@ -10,27 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from app.exceptions import TTCLError, UpstreamRejected
+from app.explore.planner import EffortPlanner
+from app.gatekeeper import Gatekeeper
 from app.keying import retrieval_key
 from app.loop import Loop
+from app.reflect.evidence import agreement_outcome, precedent_of, teacher_text
 from app.trace import (
     contrast_from_json,
     observation_from_json,
     selection_to_json,
     trajectories_to_json,
 )
-from app.trajectory import Cost, DistilledRule, Observation
+from app.trajectory import Case, Cost, DistilledRule, Observation, Selection
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
+from rules_store.evidence import Findings
+from rules_store.job_control import EVERY_NAMESPACE
 from rules_store.store import RuleStore
 from rules_store.types import (
     Applied,
@@ -51,6 +57,10 @@ BUSY = (408, 429)
 """Refusals that may be over at the next try."""
 BUDGET_SKIP = "budget_exhausted"
 FROZEN_SKIP = "namespace_frozen"
+SETTLED_SKIP = "neighbourhood_agrees"
+"""The explored questions nearby had unanimous answers: there is little to learn here."""
+MOST_DUE = 100.0
+"""Replays that a namespace can have paid for in advance."""
 
 
 @dataclass(slots=True)
@@ -74,18 +84,34 @@ class WorkerOptions:
     tokens_per_hour: int
     heartbeat: float
     """Seconds between renewals of a lease; well under its length."""
+    replays_per_job: float = 0.0
+    """Replays of candidates that one job pays for, in gated namespaces."""
 
 
 class LearningWorker:
     """Runs in the gateway's process; `wake` after a job has been committed."""
 
     def __init__(
-        self, store: RuleStore, loop: Loop, embedder: Embedder, options: WorkerOptions
+        self,
+        store: RuleStore,
+        loop: Loop,
+        embedder: Embedder,
+        planner: EffortPlanner,
+        gatekeeper: Gatekeeper,
+        gated: Callable[[str], bool],
+        options: WorkerOptions,
     ) -> None:
+        """`gated`: whether rules of a namespace must prove themselves before they steer."""
         self._store = store
         self._loop = loop
         self._embedder = embedder
+        self._planner = planner
+        self._gatekeeper = gatekeeper
+        self._gated = gated
         self._options = options
+        self._due: dict[str, float] = {}
+        """Replays that the jobs of a namespace have paid for and that were not made yet."""
+        self._dice = random.Random()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,6 +144,9 @@ class LearningWorker:
                 job = await self._store.claim_job(self._owner)
                 if job is not None:
                     await self.run(job)
+                    continue
+                # Learning first: what it finds out is what is tried.
+                if await self._try_rules():
                     continue
             except LeaseLost as error:
                 log.warning("lease lost", error=str(error))
@@ -158,7 +187,29 @@ class LearningWorker:
         finally:
             beat.cancel()
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if self._gated(job.namespace):
+            due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
+            self._due[job.namespace] = min(due, MOST_DUE)
         log.info("learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome)
+
+    async def _try_rules(self) -> bool:
+        """One replay of a candidate of a namespace that has paid for one, and a look at what is in
+        use there. False when there was nothing to do."""
+        for namespace in [name for name, due in self._due.items() if due >= 1.0]:
+            self._due[namespace] -= 1.0
+            if await self._budget_used_up(namespace) or await self._paused(namespace):
+                continue
+            forwarded_headers.set({})
+            cost = await self._gatekeeper.step(namespace, self._dice)
+            if cost is not None:
+                await self._store.record_spend(namespace, Spend(cost.calls, cost.tokens))
+            await self._gatekeeper.review(namespace)
+            return True
+        return False
+
+    async def _paused(self, namespace: str) -> bool:
+        paused = await self._store.learning_pauses()
+        return EVERY_NAMESPACE in paused or namespace in paused
 
     async def _again_or_failed(self, job: Job, error: TTCLError, bill: _Bill) -> str:
         """Another try when the model server or the embedder may be back by then; none for a
@@ -186,42 +237,61 @@ class LearningWorker:
             await self._store.skip_job(job, BUDGET_SKIP)
             return "skipped"
         observation = observation_from_json(job.payload["observation"])
+        vector = await self._planner.vector(observation)
         trace: dict[str, Any] = {}
         if "contrast" in job.payload:
             selection = contrast_from_json(job.payload["contrast"])
+            teacher = job.payload.get("teacher")
         else:
-            exploration = await self._loop.explore(observation, background=True)
+            effort = await self._planner.plan(observation, vector)
+            if effort is not None and not effort.explore:
+                await self._store.skip_job(job, SETTLED_SKIP)
+                return "skipped"
+            exploration = await self._loop.explore(observation, background=True, effort=effort)
             selection = exploration.selection
+            teacher = teacher_text(exploration.trajectories)
             bill.add(exploration.cost)
             trace = {
                 "trajectories": trajectories_to_json(exploration.trajectories, selection),
                 "selection": selection_to_json(selection),
                 "learning_problems": list(exploration.problems),
             }
-        if selection.better is None:
-            reason = f"no_contrast:{selection.case.value}"
+        found = Findings(
+            agreement_outcome(selection),
+            None if vector is None else precedent_of(observation, selection, teacher, vector),
+        )
+        if reason := self._nothing_to_distil(job.namespace, selection):
             trace["learning_cost"] = bill.cost.as_dict()
-            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend)
+            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
         distillation = await self._loop.distil(observation, selection, background=True)
         bill.add(distillation.cost)
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
-            await self._store.skip_job(
-                job, "distiller_wrote_nothing", trace=trace, spend=bill.spend
-            )
+            reason = "distiller_wrote_nothing"
+            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
-        drafts = await drafts_of(observation, distillation.rules, self._embedder)
+        gated = self._gated(job.namespace)
+        drafts = await drafts_of(observation, distillation.rules, self._embedder, gated=gated)
         try:
             applied: Applied = await self._store.apply_learning(
-                job, drafts, trace=trace, spend=bill.spend
+                job, drafts, trace=trace, spend=bill.spend, findings=found
             )
         except NamespaceFrozen:
             # Since the job began.
             await self._store.skip_job(job, FROZEN_SKIP, trace=trace, spend=bill.spend)
             return "skipped"
         return "already_applied" if applied.already else "learned"
+
+    def _nothing_to_distil(self, namespace: str, selection: Selection) -> str | None:
+        """Why an exploration teaches no rule; None when it may. What all agree on is no contrast:
+        the gated policy spares the call, as such rules seldom pass a gate."""
+        if selection.better is None:
+            return f"no_contrast:{selection.case.value}"
+        if self._gated(namespace) and selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS):
+            return f"no_contrast:{selection.case.value}"
+        return None
 
     async def _budget_used_up(self, namespace: str) -> bool:
         own = self._store.settings_of(namespace)
@@ -233,9 +303,14 @@ class LearningWorker:
 
 
 async def drafts_of(
-    observation: Observation, rules: Sequence[DistilledRule], embedder: Embedder
+    observation: Observation,
+    rules: Sequence[DistilledRule],
+    embedder: Embedder,
+    *,
+    gated: bool,
 ) -> list[Draft]:
     """Distilled rules with their vectors, as the store takes them. Raises `EmbeddingFailed`."""
+    admitted = RuleState.CANDIDATE if gated else RuleState.ACTIVE
     drafts = []
     for rule in rules:
         key = retrieval_key(rule.trigger, observation.question)
@@ -246,7 +321,7 @@ async def drafts_of(
             text=rule.text,
             trigger=rule.trigger,
             domain=observation.domain,
-            state=RuleState.QUARANTINED if rule.refusal else RuleState.ACTIVE,
+            state=RuleState.QUARANTINED if rule.refusal else admitted,
             reason=rule.refusal,
             source_episode=observation.episode_id,
         )

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store import capacity, changes, pruning
 from rules_store.core import StoreCore
 from rules_store.errors import InvalidTransition, PreviewOutdated, UnknownNamespace
+from rules_store.evidence import LinkKind
 from rules_store.jsontext import clean
 from rules_store.queries import find
-from rules_store.repository import bulk, curation, rules, timeline
+from rules_store.repository import bulk, curation, links, rules, timeline
 from rules_store.types import Polarity, Rule, RuleState
 
 _ATTEMPTS = 3  # plans of a prune that others' changes overtake
@@ -185,6 +186,13 @@ class CurationOperations(StoreCore):
                 actor=clean(actor),
                 reason=clean(reason),
             )
+            for rule in merged:
+                await links.add(connection, survivor.namespace, into, LinkKind.PARENT, rule.id, now)
+                for link in await links.of_rule(connection, rule.id):
+                    if link.kind is LinkKind.SOURCE:
+                        await links.add(
+                            connection, survivor.namespace, into, link.kind, link.other, now
+                        )
             why = f"merged into {into}"
             told = f"{clean(reason)}; {why}" if reason else why
             pairs = [

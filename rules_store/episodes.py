@@ -10,10 +10,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import cursors
-from rules_store.core import StoreCore
+from rules_store.credit import CreditOperations
 from rules_store.errors import UnknownEpisode, UnknownNamespace
+from rules_store.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.jsontext import clean
-from rules_store.repository import episodes, jobs, namespaces, rules
+from rules_store.repository import episodes, jobs, namespaces, rules, worth
 from rules_store.types import (
     EVERY_EPISODE,
     Begun,
@@ -25,7 +26,7 @@ from rules_store.types import (
 )
 
 
-class EpisodeOperations(StoreCore):
+class EpisodeOperations(CreditOperations):
     async def begin_episode(
         self,
         episode_id: str,
@@ -101,10 +102,12 @@ class EpisodeOperations(StoreCore):
         status: EpisodeStatus = EpisodeStatus.SKIPPED,
         reason: str | None = None,
         job_payload: dict[str, Any] | None = None,
-        exposures: Sequence[str] = (),
+        exposures: Sequence[Exposure] = (),
+        findings: Findings = NO_FINDINGS,
     ) -> None:
-        """Answer, trace (replaces the first one), one more exposure for each injected rule and,
-        with `job_payload`, a durable learning job (status `learning`): all in one transaction.
+        """Answer, trace (replaces the first one), an exposure of each rule that was injected or
+        withheld, what an exploration found out and, with `job_payload`, a durable learning job
+        (status `learning`): all in one transaction.
 
         An episode that is finished already stays as it is. Raises UnknownEpisode.
         """
@@ -124,7 +127,10 @@ class EpisodeOperations(StoreCore):
                 if await episodes.find(connection, episode_id) is None:
                     raise UnknownEpisode(episode_id)
                 return
-            await rules.add_exposures(connection, namespace, exposures)
+            injected = [each.rule_id for each in exposures if not each.withheld]
+            await rules.add_exposures(connection, namespace, injected)
+            await worth.add_exposures(connection, namespace, episode_id, exposures, now)
+            await self._find_out(connection, namespace, episode_id, findings)
             if job_payload is not None:
                 await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
 

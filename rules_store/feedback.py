@@ -8,16 +8,20 @@ from dataclasses import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.clients import Feedback, NewFeedback
-from rules_store.core import StoreCore
+from rules_store.credit import CreditOperations
 from rules_store.errors import FeedbackConflict, UnknownEpisode
+from rules_store.evidence import Outcome
 from rules_store.jsontext import clean
-from rules_store.repository import episodes, feedback
+from rules_store.repository import episodes, feedback, precedents
 
 
-class FeedbackOperations(StoreCore):
-    async def add_feedback(self, episode_id: str, new: NewFeedback) -> Feedback:
+class FeedbackOperations(CreditOperations):
+    async def add_feedback(
+        self, episode_id: str, new: NewFeedback, outcome: Outcome | None = None
+    ) -> Feedback:
         """What is stored now. Under a key that this episode has seen that is the first feedback,
-        and nothing is added.
+        and nothing is added. `outcome`: what it says about the answer, for the credit of rules;
+        None is no evidence.
 
         Raises UnknownEpisode; FeedbackConflict where the first one under the key said something
         else; ValueError without score, label and verified.
@@ -43,6 +47,10 @@ class FeedbackOperations(StoreCore):
                 created_at=now,
             )
             if await feedback.insert_feedback(connection, given):
+                if outcome is not None:
+                    await self._credit(connection, episode.namespace, episode_id, outcome, now)
+                if given.label is not None:
+                    await precedents.set_label(connection, episode_id, given.label)
                 return given
             assert given.key is not None
             first = await feedback.of_key(connection, episode_id, given.key)

@@ -183,13 +183,15 @@ class RuleIndex:
 
     # -- asking
 
-    def search(self, namespace: str, query: Vector, polarity: Polarity, k: int) -> list[Candidate]:
+    def search(
+        self, namespace: str, query: Vector, polarity: Polarity, k: int, *, triggers: bool = True
+    ) -> list[Candidate]:
         """See `RuleStore.search`; `query` has length 1. Equally similar rules: older first."""
         key = (namespace, polarity, RuleState.ACTIVE)
         shelf = self._shelves.get(key)
         if shelf is None or k < 1 or shelf.ntotal == 0:
             return []
-        found = _nearest(shelf, query, k)
+        found = _nearest(shelf, query, k) if triggers else _nearest_texts(shelf, query, k)
         vectors = shelf.reconstruct_batch(np.array([2 * seq for seq, _ in found], dtype=np.int64))
         return [
             Candidate(self._hit(seq, similarity), vector)
@@ -298,6 +300,19 @@ def _nearest(shelf: Any, query: Vector, k: int) -> list[tuple[int, float]]:
         # Where a tie reaches beyond what was fetched, FAISS's own order would decide.
         if fetched == shelf.ntotal or ranked[-1][1] > round(float(cosines[0][-1]), 6):
             return ranked
+        wanted *= 4
+
+
+def _nearest_texts(shelf: Any, query: Vector, k: int) -> list[tuple[int, float]]:
+    """As `_nearest`, by the vectors of texts alone."""
+    wanted = 2 * k + 2
+    while True:
+        fetched = min(wanted, shelf.ntotal)
+        cosines, ids = shelf.search(query[None, :], fetched)
+        pairs = zip(ids[0].tolist(), cosines[0].tolist(), strict=True)
+        texts = [(id // 2, round(cosine, 6)) for id, cosine in pairs if id % 2 == 0]
+        if fetched == shelf.ntotal or len(texts) >= k:
+            return texts[:k]
         wanted *= 4
 
 

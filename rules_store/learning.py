@@ -10,10 +10,13 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import capacity, changes
-from rules_store.core import StoreCore
+from rules_store.credit import CreditOperations
 from rules_store.errors import InvalidVector, LeaseLost
+from rules_store.evidence import NO_FINDINGS, Findings, LinkKind
+from rules_store.index import INDEXED_STATES
 from rules_store.jsontext import clean
-from rules_store.repository import episodes, events, jobs, rules
+from rules_store.opposites import OPPOSITE_COSINE, OPPOSITES, contradict
+from rules_store.repository import episodes, events, jobs, links, rules
 from rules_store.types import (
     NO_SPEND,
     Applied,
@@ -22,6 +25,7 @@ from rules_store.types import (
     Job,
     JobState,
     Learned,
+    Polarity,
     Rule,
     RuleState,
     Spend,
@@ -30,7 +34,7 @@ from rules_store.types import (
 _LONGEST_DELAY = 300.0  # seconds between two attempts
 
 
-class LearningOperations(StoreCore):
+class LearningOperations(CreditOperations):
     # -- a job's life
 
     async def claim_job(self, owner: str, *, episode_id: str | None = None) -> Job | None:
@@ -86,6 +90,7 @@ class LearningOperations(StoreCore):
         *,
         trace: dict[str, Any] | None = None,
         spend: Spend = NO_SPEND,
+        findings: Findings = NO_FINDINGS,
     ) -> None:
         """Nothing to learn: job done, episode skipped with this reason. Raises LeaseLost."""
         now = self._clock()
@@ -94,6 +99,7 @@ class LearningOperations(StoreCore):
             await self._held(connection, job)
             await self._spend(connection, job.namespace, spend)
             await jobs.set_state(connection, job.id, JobState.DONE, now)
+            await self._find_out(connection, job.namespace, job.episode_id, findings)
             await episodes.conclude(
                 connection, job.episode_id, now, EpisodeStatus.SKIPPED, clean(reason), trace or {}
             )
@@ -187,8 +193,10 @@ class LearningOperations(StoreCore):
         *,
         trace: dict[str, Any] | None = None,
         spend: Spend = NO_SPEND,
+        findings: Findings = NO_FINDINGS,
     ) -> Applied:
-        """Rules, events, spend, the episode (`learned`) and the job (`done`) in one transaction.
+        """Rules, events, findings, spend, the episode (`learned`) and the job (`done`) in one
+        transaction.
 
         At most one draft per polarity. `trace` entries replace those of the same name in the
         episode's trace; `rules_learned` is added to it. A job that is done already changes nothing
@@ -203,7 +211,12 @@ class LearningOperations(StoreCore):
             await self._held(connection, job)
             self._check_writable(job.namespace)
             learned = [await self._learn(connection, job, draft) for draft in ready]
-            created = [item.rule_id for item in learned if item.outcome == "created"]
+            created = [
+                item.rule_id
+                for item, draft in zip(learned, ready, strict=True)
+                if item.outcome == "created" and draft.rule.state is RuleState.ACTIVE
+            ]
+            await self._drop_old_candidates(connection, job.namespace)
             evicted = await capacity.make_room(
                 connection,
                 self._index,
@@ -215,6 +228,7 @@ class LearningOperations(StoreCore):
             )
             await self._spend(connection, job.namespace, spend)
             await jobs.set_state(connection, job.id, JobState.DONE, now)
+            await self._find_out(connection, job.namespace, job.episode_id, findings)
             await episodes.conclude(
                 connection,
                 job.episode_id,
@@ -233,12 +247,12 @@ class LearningOperations(StoreCore):
         for draft in ready:
             if draft.rule.namespace != job.namespace:
                 raise ValueError("a job writes rules of its own namespace only")
-            if draft.rule.state not in (RuleState.ACTIVE, RuleState.QUARANTINED):
-                raise ValueError("a draft is active or quarantined")
+            if draft.rule.state is RuleState.RETIRED:
+                raise ValueError("a draft is active, candidate or quarantined")
             if not changes.tidy(draft.rule.text):
                 raise ValueError("a rule needs a text")
-            if draft.rule.state is RuleState.ACTIVE and draft.vectors.text is None:
-                raise InvalidVector("An active rule needs the embedding of its text.")
+            if draft.rule.state in INDEXED_STATES and draft.vectors.text is None:
+                raise InvalidVector("A rule that is to be found needs the embedding of its text.")
         return ready
 
     async def _learn(self, connection: AsyncConnection, job: Job, draft: Draft) -> Learned:
@@ -258,6 +272,9 @@ class LearningOperations(StoreCore):
                 reason=f"learned again in {job.episode_id}",
                 key=key,
             )
+            await links.add(
+                connection, new.namespace, same.id, LinkKind.SOURCE, job.episode_id, self._clock()
+            )
             note = None if same.state is RuleState.ACTIVE else f"the same rule is {same.state}"
             return Learned(same.id, same.polarity, same.text, "merged", note)
         _, rule = await changes.create(
@@ -270,8 +287,53 @@ class LearningOperations(StoreCore):
             reason=new.reason or f"learned in {job.episode_id}",
             key=key,
         )
-        outcome = "created" if rule.state is RuleState.ACTIVE else "quarantined"
+        await links.add(
+            connection, rule.namespace, rule.id, LinkKind.SOURCE, job.episode_id, self._clock()
+        )
+        outcome = "created"
+        if rule.state is RuleState.QUARANTINED:
+            outcome = "quarantined"
+        else:
+            await self._link_opposites(connection, rule, draft)
         return Learned(rule.id, rule.polarity, rule.text, outcome, rule.reason)
+
+    async def _link_opposites(self, connection: AsyncConnection, rule: Rule, draft: Draft) -> None:
+        """Notes which rules of the other polarity say the opposite; evidence settles it when one
+        of them is promoted (`CreditOperations.record_trial`)."""
+        vector = draft.vectors.text
+        if vector is None:
+            return
+        other = Polarity.NEGATIVE if rule.polarity is Polarity.POSITIVE else Polarity.POSITIVE
+        near = self._index.duplicates(rule.namespace, other, vector, OPPOSITE_COSINE)
+        for _, seq in near[:OPPOSITES]:
+            against = await rules.find_by_seq(connection, seq)
+            if against is not None and contradict(rule.text, against.text):
+                await links.add(
+                    connection,
+                    rule.namespace,
+                    rule.id,
+                    LinkKind.CONTRADICTS,
+                    against.id,
+                    self._clock(),
+                )
+
+    async def _drop_old_candidates(self, connection: AsyncConnection, namespace: str) -> None:
+        """No more candidates wait than rules can be active: the oldest give way."""
+        room = self._room(namespace).capacity
+        for seq in await rules.candidates_beyond(connection, namespace, room):
+            before = await rules.find_by_seq(connection, seq)
+            assert before is not None, "found in this transaction"
+            reason = f"more than {room} candidates wait for trials"
+            after = replace(
+                before,
+                state=RuleState.RETIRED,
+                version=before.version + 1,
+                reason=reason,
+                updated_at=self._clock(),
+            )
+            await changes.change(
+                connection, before, after, "rule.retired", actor=events.POLICY, reason=reason
+            )
 
     async def _same(self, connection: AsyncConnection, draft: Draft) -> Rule | None:
         """The rule of the same text in any state (what an operator retired stays retired), else

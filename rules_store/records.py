@@ -15,7 +15,7 @@ MAX_ACTOR_CHARS = 128
 MOST_COUNT = 10**12
 MOST_RULES = 30
 MOST_RETENTION_DAYS = 36_500
-POLICIES = ("paper",)
+POLICIES = ("gated", "paper")
 
 _RANGES: dict[str, tuple[float, float]] = {
     "sample_rate": (0, 1),

@@ -19,7 +19,7 @@ from rules_store.errors import PreviewOutdated, UnknownEvent
 from rules_store.jsontext import clean
 from rules_store.namespaces import find
 from rules_store.records import Rollback, RollbackTarget, RuleChange
-from rules_store.repository import bulk, events, timeline
+from rules_store.repository import bulk, events, timeline, worth
 from rules_store.types import Polarity, Rule, RuleState, Vectors
 
 ROLLED_BACK = "namespace.rolled_back"
@@ -58,6 +58,13 @@ class RollbackOperations(StoreCore):
         async with self._change() as connection:
             plan, held = await self._plan(connection, name, target, expected_last)
             await _rewrite(connection, plan, held)
+            for change in plan.changes:
+                old, new = (
+                    changes.text_hash(change.before.text),
+                    changes.text_hash(change.after.text),
+                )
+                if old != new:
+                    await worth.restart(connection, change.after.id, new, change.after.updated_at)
             await bulk.replace_vectors(
                 connection, self.embedding_model, _vector_changes(plan, held, units)
             )

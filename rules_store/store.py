@@ -6,6 +6,7 @@ hits = store.search("default", vector, Polarity.POSITIVE, k=10)
 
 from __future__ import annotations
 
+from rules_store.credit import CreditOperations
 from rules_store.curation import CurationOperations
 from rules_store.episodes import EpisodeOperations
 from rules_store.exchange import ExchangeOperations
@@ -29,6 +30,7 @@ class RuleStore(
     LearningOperations,
     KeyOperations,
     FeedbackOperations,
+    CreditOperations,
     NamespaceOperations,
     RollbackOperations,
     HistoryOperations,
@@ -40,6 +42,7 @@ class RuleStore(
 
     Methods are grouped by module: core (open, close, search, index), rules (with stats), curation
     (prune, merge), exchange (export, import, nearest), episodes, learning (jobs, applying, spend),
-    keys, feedback, namespaces, rollback, history (events, snapshots, curve), job_control,
+    credit (outcomes, trials, what rules are worth), keys, feedback, namespaces, rollback, history
+    (events, snapshots, curve), job_control,
     retention. Every method that touches SQL may raise `StoreUnavailable`; nothing was changed then.
     """

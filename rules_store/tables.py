@@ -323,6 +323,7 @@ precedents = Table(
     Column("observation", JSON, nullable=False),
     Column("answer", Text),  # the Teacher's, without any rule on trial
     Column("reference", Text),  # what a replay is compared with; none: not fit for a replay
+    Column("reference_kind", String(16), nullable=False),  # label | consensus | likeness
     Column("created_at", UtcDateTime, nullable=False),
     Index(None, "namespace", "seq"),
     sqlite_autoincrement=True,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rules_store.gate import DEFAULT_GATE, GateOptions
 from rules_store.states import EpisodeStatus as EpisodeStatus
 from rules_store.states import JobState as JobState
 from rules_store.states import Polarity as Polarity
@@ -286,6 +287,11 @@ class StoreOptions:
     """Before the second attempt; doubles with each further one, up to five minutes."""
     retry_window: float = 300.0
     """Within which an equal body counts as a client's retry (`Begun.same_body_as`)."""
+    gate: GateOptions = DEFAULT_GATE
+    half_life_days: float = 30.0
+    """In which evidence about a rule's worth loses half of its weight."""
+    precedents: int = 2000
+    """Explored questions that a namespace keeps for replays."""
     pool_size: int = 4
     """Database connections; on SQLite one more, which alone writes."""
 

@@ -1,4 +1,4 @@
-"""An INSERT that adds to the row that is there; the same on either database."""
+"""INSERTs that change the row that is there; the same on either database."""
 
 from __future__ import annotations
 
@@ -21,4 +21,19 @@ def _insert_or_add(dialect: str, table: Table, added: tuple[str, ...]) -> Insert
     return statement.on_conflict_do_update(
         index_elements=[column.name for column in table.primary_key],
         set_={name: table.c[name] + statement.excluded[name] for name in added},
+    )
+
+
+def insert_or_replace(connection: AsyncConnection, table: Table, *replaced: str) -> Insert:
+    """INSERT of the row it is executed with, whose `replaced` columns take the place of those of
+    the row that is there."""
+    return _insert_or_replace(connection.dialect.name, table, replaced)
+
+
+@cache
+def _insert_or_replace(dialect: str, table: Table, replaced: tuple[str, ...]) -> Insert:
+    statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
+    return statement.on_conflict_do_update(
+        index_elements=[column.name for column in table.primary_key],
+        set_={name: statement.excluded[name] for name in replaced},
     )

@@ -88,4 +88,4 @@ def retention(since: datetime, until: datetime, half_life_days: float) -> float:
     which is how evidence that comes late is brought to a tally's moment."""
     days = (until - since).total_seconds() / 86_400.0
     # Clocks jump: a century of difference must neither overflow nor wipe a tally out.
-    return 2.0 ** max(-60.0, min(60.0, -days / half_life_days))
+    return float(2.0 ** max(-60.0, min(60.0, -days / half_life_days)))

@@ -244,6 +244,8 @@ def running_gateway(upstream: ScriptedUpstream, **settings: Any) -> Iterator[Gat
             "api_keys": (CLIENT_KEY,),
             "admin_api_key": ADMIN_KEY,
             "students": 3,
+            # Rules that steer at once; what must prove itself first has tests of its own.
+            "policy": "paper",
             "log_level": "ERROR",
             **settings,
         }

@@ -15,8 +15,10 @@ from app.api.dependencies import Client, State
 from app.api.schemas import NO_NUL
 from app.exceptions import InvalidRequest, NotFound
 from app.state import AppState
-from rules_store.clients import Feedback, NewFeedback
+from rules_store.clients import Feedback, FeedbackSource, NewFeedback, Permission
 from rules_store.errors import UnknownEpisode
+from rules_store.evidence import Outcome, Signal
+from rules_store.types import Episode
 
 router = APIRouter(tags=["chat"])
 
@@ -75,17 +77,19 @@ async def give_feedback(
     allowance = state.meter.admit(caller)
     if body.key is not None and idempotency_key not in (None, body.key):
         raise InvalidRequest(f"key: differs from the header {IDEMPOTENCY_HEADER}", param="key")
-    await _check_episode(state, caller, body.episode_id)
-    given = await state.store.add_feedback(
-        body.episode_id,
-        NewFeedback(
-            score=body.score,
-            label=body.label,
-            verified=body.verified,
-            comment=body.comment,
-            key=body.key or idempotency_key,
-        ),
+    episode = await _episode(state, caller, body.episode_id)
+    new = NewFeedback(
+        score=body.score,
+        label=body.label,
+        verified=body.verified,
+        comment=body.comment,
+        key=body.key or idempotency_key,
     )
+    # Of whom nothing is learned, no evidence is taken either.
+    outcome = None
+    if caller.may(Permission.LEARN):
+        outcome = await _outcome(state, episode, new)
+    given = await state.store.add_feedback(body.episode_id, new, outcome)
     headers = {} if allowance is None else allowance.headers()
     return JSONResponse(feedback_shape(given), status_code=201, headers=headers)
 
@@ -99,12 +103,25 @@ def feedback_shape(feedback: Feedback) -> dict[str, Any]:
     }
 
 
-async def _check_episode(state: AppState, caller: Client, episode_id: str) -> None:
+async def _outcome(state: AppState, episode: Episode, new: NewFeedback) -> Outcome | None:
+    """What the strongest signal of a feedback says about the answer; None where it says nothing
+    that can be read."""
+    if new.source is FeedbackSource.VERIFIER:
+        return Outcome(Signal.VERIFIER, float(bool(new.verified)))
+    if new.source is FeedbackSource.CLIENT:
+        return None if new.score is None else Outcome(Signal.CLIENT, new.score)
+    if episode.answer is None or new.label is None:
+        return None
+    value = await state.judge.label(episode.question, episode.answer, new.label)
+    return None if value is None else Outcome(Signal.LABEL, value)
+
+
+async def _episode(state: AppState, caller: Client, episode_id: str) -> Episode:
     """An episode of another's namespace is none. Raises `NotFound`."""
     try:
         episode = await state.store.get_episode(episode_id)
         if caller.reaches(episode.namespace):
-            return
+            return episode
     except UnknownEpisode:
         pass
     raise NotFound(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from app.protocol import ChatRequest
 from app.steer.injector import has_images, question_of
 from app.trajectory import Cost, Message, Mode, Observation, Task
 from app.upstream.capabilities import ModelInfo
+from rules_store.evidence import Exposure
 from rules_store.types import RuleHit
 
 
@@ -95,9 +96,22 @@ class Steered:
     degraded: list[str] = field(default_factory=list)
     sent: list[Message] | None = None
     """The conversation with the rules block in it, once it was put together."""
+    withheld: RuleHit | None = None
+    """The rule that was left out by lot."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What retrieval ranked the rules by, by rule id."""
 
     def drop_rules(self) -> None:
-        self.hits, self.sent = (), None
+        """Without the others, a rule that was left out by lot says nothing any more."""
+        self.hits, self.sent, self.withheld = (), None, None
+
+    def exposures(self) -> list[Exposure]:
+        shown = [self._exposure(hit, position) for position, hit in enumerate(self.hits)]
+        return shown if self.withheld is None else [*shown, self._exposure(self.withheld, None)]
+
+    def _exposure(self, hit: RuleHit, position: int | None) -> Exposure:
+        score = self.scores.get(hit.id, hit.similarity)
+        return Exposure(hit.id, position, hit.similarity, score)
 
     def headers(self) -> dict[str, str]:
         headers = {"X-TTCL-Mode": self.mode.value}

@@ -10,6 +10,7 @@ from app.chat.steering import Steering
 from app.loop import Exploration
 from app.metrics import Metrics
 from app.recorder import NOT_RECORDED, Opened, Recorder
+from app.reflect.evidence import agreement_outcome, teacher_text
 from app.steer.injector import has_images
 from app.trace import (
     contrast_to_json,
@@ -20,6 +21,7 @@ from app.trace import (
 )
 from app.trajectory import Cost
 from rules_store.clients import Permission
+from rules_store.evidence import NO_FINDINGS, Findings
 
 
 class Closing:
@@ -47,6 +49,10 @@ class Closing:
         selection = exploration.selection
         obstacle = None if selection.better else f"no_contrast:{selection.case.value}"
         skipped = self._why_not(call, steered, obstacle, sampled=False)
+        findings = NO_FINDINGS
+        if skipped is not None and skipped == obstacle:
+            # Answers that scatter teach no rule, but they speak about those that were injected.
+            findings = Findings(agreement_outcome(selection))
         trace = self._trace(call, steered, exploration.cost)
         trace["trajectories"] = trajectories_to_json(exploration.trajectories, selection)
         trace["selection"] = selection_to_json(selection)
@@ -56,9 +62,10 @@ class Closing:
             job = {
                 "observation": observation_to_json(observation),
                 "contrast": contrast_to_json(selection),
+                "teacher": teacher_text(exploration.trajectories),
             }
         answer = selection.chosen.text if selection.chosen is not None else None
-        await self._finish(call, steered, answer, trace, skipped, job)
+        await self._finish(call, steered, answer, trace, skipped, job, findings)
 
     async def failed(self, call: ChatCall, steered: Steered, reason: str) -> None:
         """No answer went out: the episode says why, and nothing is learned."""
@@ -95,6 +102,7 @@ class Closing:
         return {
             "messages_sent": sent,
             "rules_injected": hits_to_json(steered.hits),
+            **_withheld(steered),
             "cost": cost.as_dict(),
             "degraded": list(steered.degraded),
             "request_id": call.client_request_id,
@@ -108,6 +116,7 @@ class Closing:
         trace: dict[str, Any],
         skipped: str | None,
         job: dict[str, Any] | None,
+        findings: Findings = NO_FINDINGS,
     ) -> None:
         assert steered.episode is not None
         self._metrics.injected.inc(len(steered.hits))
@@ -117,9 +126,18 @@ class Closing:
             Opened(steered.episode, steered.recorded),
             answer=answer,
             trace=trace,
-            exposures=[hit.id for hit in steered.hits],
+            exposures=steered.exposures(),
             skipped=skipped,
             job=job,
+            findings=findings,
         )
         if not kept and steered.recorded:
             self._steering.degrade(steered, NOT_RECORDED)
+
+
+def _withheld(steered: Steered) -> dict[str, Any]:
+    """Of most requests nothing."""
+    if steered.withheld is None:
+        return {}
+    shown = hits_to_json((steered.withheld,))[0]
+    return {"rule_withheld": {name: shown[name] for name in shown if name != "position"}}

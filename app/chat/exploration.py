@@ -13,6 +13,7 @@ from app.chat.call import Answer, ChatCall, Steered, Stream, observe
 from app.chat.closing import Closing
 from app.chat.steering import Steering
 from app.exceptions import TTCLError, UpstreamTimeout
+from app.explore.planner import EffortPlanner
 from app.explore.spending import Spending
 from app.loop import RULES_DROPPED, Exploration, Loop
 from app.metering import Meter, estimate
@@ -27,8 +28,16 @@ FIRST_PING = 0.5
 
 
 class InlineExploration:
-    def __init__(self, loop: Loop, steering: Steering, closing: Closing, meter: Meter) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        planner: EffortPlanner,
+        steering: Steering,
+        closing: Closing,
+        meter: Meter,
+    ) -> None:
         self._loop = loop
+        self._planner = planner
         self._meter = meter
         self._steering = steering
         self._closing = closing
@@ -91,7 +100,8 @@ class InlineExploration:
         observation = observe(call, steered)
         spending = Spending()
         try:
-            exploration = await self._loop.explore(observation, spending=spending)
+            effort = await self._planner.plan(observation)
+            exploration = await self._loop.explore(observation, effort=effort, spending=spending)
         except asyncio.CancelledError:
             self._charge_cut(call, spending)
             raise

@@ -35,12 +35,14 @@ class Steering:
     async def steer(self, call: ChatCall) -> Steered:
         """Never fails for a broken store or embedder: the answer then goes out unsteered."""
         mode = Mode.STEER if call.obstacle is not None else call.mode
+        episode = self._recorder.new_id()
         # The embedding first: it takes longest, and the episode is begun meanwhile.
         retrieval, opened = await asyncio.gather(
             self._retriever.retrieve(
-                call.namespace, call.question, call.max_positive, call.max_negative
+                call.namespace, call.question, call.max_positive, call.max_negative, seed=episode
             ),
             self._recorder.open(
+                episode,
                 namespace=call.namespace,
                 mode=mode,
                 question=call.question,
@@ -66,6 +68,7 @@ class Steering:
                 messages=call.messages,
                 answer_tokens=call.request.answer_tokens,
             )
+            steered.withheld, steered.scores = retrieval.withheld, retrieval.scores
         return steered
 
     def degrade(self, steered: Steered, reason: str) -> None:

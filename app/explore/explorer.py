@@ -3,6 +3,9 @@
 Teacher, Tutor and the first Student (on the user's own wording) start together; the other
 Students start when the Tutor's variants are there, and take the original wording where the Tutor
 gave too few. A failed call is a trajectory with a reason. Cancelling `explore` cancels every call.
+
+With an `Effort` the Teacher and the first Student go ahead alone, and the rest is asked only where
+their answers do not settle it; or the Teacher answers alone.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
+from app.explore.effort import Effort
 from app.explore.roles import (
     ANSWER_PROMPT,
     Call,
@@ -69,19 +73,29 @@ class Explorer:
         *,
         background: bool,
         decided: Decided | None = None,
+        effort: Effort | None = None,
+        enough: Decided | None = None,
         spending: Spending | None = None,
     ) -> Explored:
-        """All trajectories of one request. `decided` None: nothing is ever cut short.
+        """All trajectories of one request. `decided` None: nothing is ever cut short. `effort`
+        None: everybody is asked at once; else `enough` says whether the first two will do.
         `spending` is kept up to date meanwhile.
 
         Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
         `UpstreamError` when no other trajectory came back either.
         """
         run = _Run(self, observation, block, background, decided, spending or Spending())
+        if effort is not None:
+            run.spare(effort, enough)
         try:
             return await run.finish()
         finally:
             await run.cancel()
+
+    async def teacher(self, observation: Observation, block: str) -> Trajectory:
+        """The Teacher's answer alone, in the background, as an exploration would ask for it."""
+        run = _Run(self, observation, block, True, None, Spending())
+        return await run.ask(run._teacher())
 
 
 class _Run:
@@ -111,6 +125,19 @@ class _Run:
         self._problems: list[str] = []
         self._tutor_cost = Cost()
         self._tutor: asyncio.Task[list[str] | None] | None = None
+        self._students = self._options.students
+        self._enough: Decided | None = None
+        """Set while the first two are asked alone; those not asked yet count as being out."""
+
+    def spare(self, effort: Effort, enough: Decided | None) -> None:
+        """Ask no more than the effort says."""
+        if not effort.explore:
+            self._students = 0
+        elif self._students > 1:
+            self._enough = enough
+
+    async def ask(self, call: Call) -> Trajectory:
+        return await self._sample(call)
 
     def _framed(self, conversation: Sequence[Message]) -> list[Message]:
         """The conversation with the form of the answer and the rules block."""
@@ -125,13 +152,11 @@ class _Run:
         return inject(messages, self._block)
 
     async def finish(self) -> Explored:
-        count = self._options.students
         self._start(self._teacher())
-        self._start(self._student(1, None))
-        if self._x._tutor.useful(self._observation) and count > 1:
-            self._tutor = asyncio.create_task(self._ask_tutor(count - 1))
-        else:
-            self._start_variants([])
+        if self._students > 0:
+            self._start(self._student(1, None))
+        if self._enough is None:
+            self._start_rest()
         try:
             async with asyncio.timeout(self._options.timeout):
                 await self._collect()
@@ -145,21 +170,33 @@ class _Run:
         self._raise_if_hopeless()
         return self._result()
 
+    def _start_rest(self) -> None:
+        """The Tutor, or the other Students where it is of no use."""
+        if self._x._tutor.useful(self._observation) and self._students > 1:
+            self._tutor = asyncio.create_task(self._ask_tutor(self._students - 1))
+        else:
+            self._start_variants([])
+
     async def _collect(self) -> None:
-        total = self._options.students + 1
+        total = self._students + 1
         while True:
             open_tasks = [task for task in self._sent if not self._back(task)]
             waiting: set[asyncio.Task[object]] = {*open_tasks}
             if self._tutor is not None:
                 waiting.add(self._tutor)
             if not waiting:
-                return
+                back = list(self._done.values())
+                if self._enough is None or await self._enough(back, total - len(back)):
+                    return
+                self._enough = None
+                self._start_rest()
+                continue
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._tutor is not None and self._tutor.done():
                 variants = self._tutor.result()
                 if variants is None:
                     self._problems.append("tutor_failed")
-                elif len(variants) < self._options.students - 1:
+                elif len(variants) < self._students - 1:
                     self._problems.append(TOO_FEW_WORDINGS)
                 self._start_variants(variants or [])
                 self._tutor = None
@@ -168,7 +205,7 @@ class _Run:
                     self._done[_name(self._sent[task])] = task.result()
             if isinstance(self._errors.get("teacher"), UpstreamRejected):
                 return
-            if self._decided is not None:
+            if self._decided is not None and self._enough is None:
                 back = list(self._done.values())
                 if await self._decided(back, total - len(back)):
                     return
@@ -180,7 +217,7 @@ class _Run:
         self._sent[asyncio.create_task(self._sample(call))] = call
 
     def _start_variants(self, variants: list[str]) -> None:
-        for index in range(2, self._options.students + 1):
+        for index in range(2, self._students + 1):
             at = index - 2
             self._start(self._student(index, variants[at] if at < len(variants) else None))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from app.explore.effort import Effort
 from app.reflect.answers import Answer, How, extract
 from app.reflect.equivalence import Equivalence
 from app.reflect.scoring import Vector, cosine, exclusion, medoid, perplexity
@@ -49,8 +50,10 @@ async def decided(
     trajectories: Sequence[Trajectory],
     outstanding: int,
     equivalence: Equivalence,
+    effort: Effort | None = None,
 ) -> bool:
-    """Whether the calls still open can no longer change which answer wins.
+    """Whether the calls still open can no longer change which answer wins, or are not likely to
+    (`effort`).
 
     `trajectories` are those that are there, `outstanding` counts the Teacher and Students that
     are not. Open tasks are never decided early: every answer counts there.
@@ -59,13 +62,15 @@ async def decided(
     answers = {t.name: a for t in usable if (a := _answer(observation, t)) is not None}
     if observation.task is Task.OPEN or not answers:
         return False
-    if observation.task is Task.AUTO:
-        definite = sum(_definite(a) for a in answers.values())
-        if 2 * definite < len(usable) + outstanding:
-            return False
     groups = await equivalence.groups([a.text for a in answers.values()])
     sizes = [groups.count(0), groups.count(1)]
-    return sizes[0] >= 2 and sizes[0] > sizes[1] + outstanding
+    sure = effort is not None and effort.sure(*sizes)
+    if observation.task is Task.AUTO:
+        definite = sum(_definite(a) for a in answers.values())
+        # What is sure enough stops here: the calls that are out may not be asked any more.
+        if 2 * definite < len(usable) + (0 if sure else outstanding):
+            return False
+    return sure or (sizes[0] >= 2 and sizes[0] > sizes[1] + outstanding)
 
 
 async def select_closed(

@@ -1,24 +1,50 @@
-"""Which rules fit a question: similarity floor, then diversity. No SQL and no network but the
-question's embedding; zero rules is a normal outcome."""
+"""Which rules fit a question: similarity floor, worth, then diversity. No SQL, and no network but
+the question's embedding; zero rules is a normal outcome.
+
+Under the gated policy a rule's lift counts beside its similarity. For a request it is drawn from
+its posterior (Thompson sampling: Thompson, "On the likelihood that one unknown probability exceeds
+another", Biometrika 1933), so that rules of which little is known get their share of requests; a
+rule whose draw is not above zero is left out, and so is, in a share of the requests, one rule by
+lot (hold-out).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
 
+from app.settings import Policy
 from app.steer.mmr import mmr
 from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
 from rules_store.store import RuleStore
 from rules_store.types import Candidate, Polarity, RuleHit, Vector
+from rules_store.worth import UNKNOWN_LIFT, Lift
 
 log = structlog.get_logger(__name__)
 
 POOL = 5
 """MMR chooses among this many times the rules asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorthOptions:
+    """What the gated policy adds to similarity."""
+
+    utility_weight: float = 0.5
+    abstention: bool = True
+    hold_out_rate: float = 0.1
+    triggers: bool = True
+    """Of either policy."""
+
+
+DEFAULT_WORTH = WorthOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +54,23 @@ class Retrieval:
     hits: tuple[RuleHit, ...] = ()
     degraded: str | None = None
     """Why nothing could be looked up; None when the look-up worked, with or without hits."""
+    withheld: RuleHit | None = None
+    """The rule that the lot left out."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What hits and the withheld rule were ranked by, by rule id."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sifted:
     """What became of one polarity: `near` was looked at, most similar first, what is below `floor`
-    fell away, and `chosen` is what diversity kept of the rest, in stable order."""
+    fell away, so did what is `unlikely` to help, and `chosen` is what diversity kept of the rest,
+    in stable order."""
 
     floor: float
     near: list[Candidate]
     chosen: tuple[RuleHit, ...] = ()
+    unlikely: frozenset[str] = frozenset()
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class Retriever:
@@ -49,17 +82,30 @@ class Retriever:
         floor: float,
         mmr_lambda: float,
         timeout: float,
+        policy: Policy = Policy.PAPER,
+        worth: WorthOptions = DEFAULT_WORTH,
     ) -> None:
         self._store = store
         self._embedder = embedder
         self._floor = floor
         self._lambda = mmr_lambda
         self._timeout = timeout
+        self._policy = policy
+        self._worth = worth
+
+    def gated(self, namespace: str) -> bool:
+        own = self._store.settings_of(namespace).policy
+        return (self._policy if own is None else Policy(own)) is Policy.GATED
+
+    def hold_out_rate(self, namespace: str) -> float:
+        return self._worth.hold_out_rate if self.gated(namespace) else 0.0
 
     async def retrieve(
-        self, namespace: str, question: str, max_positive: int, max_negative: int
+        self, namespace: str, question: str, max_positive: int, max_negative: int, *, seed: str = ""
     ) -> Retrieval:
-        """Rules of the namespace for a question. Never raises for a broken embedder or index."""
+        """Rules of the namespace for a question. `seed` decides what is drawn: the same one, with
+        the same rules and evidence, gives the same rules. Never raises for a broken embedder or
+        index."""
         wanted = {Polarity.POSITIVE: max_positive, Polarity.NEGATIVE: max_negative}
         if not question.strip() or not any(wanted.values()):
             return Retrieval()
@@ -76,29 +122,75 @@ class Retriever:
             # Whatever is wrong with an embedder is no reason to refuse an answer.
             log.warning("question not embedded", error=repr(error))
             return Retrieval(degraded="embedder_failed")
+        dice = random.Random(seed) if self.gated(namespace) else None
         try:
-            hits: list[RuleHit] = []
-            for polarity, most in wanted.items():
-                hits.extend(self.sift(namespace, vector, polarity, most).chosen)
+            sifted = [
+                self.sift(namespace, vector, polarity, most, dice)
+                for polarity, most in wanted.items()
+            ]
         except StoreError as error:
             log.warning("rules not searched", error=repr(error))
             return Retrieval(degraded="index_failed")
-        return Retrieval(tuple(hits))
+        hits = [hit for each in sifted for hit in each.chosen]
+        scores = {id: score for each in sifted for id, score in each.scores.items()}
+        withheld = None
+        if dice is not None and hits and dice.random() < self._worth.hold_out_rate:
+            withheld = hits.pop(dice.randrange(len(hits)))
+        return Retrieval(tuple(hits), withheld=withheld, scores=scores)
 
-    def sift(self, namespace: str, vector: Vector, polarity: Polarity, most: int) -> Sifted:
-        """At most `most` rules for a question's vector. Raises StoreError."""
+    def sift(
+        self,
+        namespace: str,
+        vector: Vector,
+        polarity: Polarity,
+        most: int,
+        dice: random.Random | None = None,
+    ) -> Sifted:
+        """At most `most` rules for a question's vector. Without `dice` a rule has the lift that is
+        expected of it. Raises StoreError."""
         own = self._store.settings_of(namespace).similarity_floor
         floor = self._floor if own is None else own
-        near = self._store.search(namespace, vector, polarity, most * POOL)
+        triggers = self._worth.triggers
+        near = self._store.search(namespace, vector, polarity, most * POOL, triggers=triggers)
         passed = [candidate for candidate in near if candidate.hit.similarity >= floor]
         if not passed:
             return Sifted(floor, near)
+        relevance = {each.hit.id: each.hit.similarity for each in passed}
+        unlikely: frozenset[str] = frozenset()
+        if self.gated(namespace):
+            gains = {id: self._gain(id, dice) for id in relevance}
+            if self._worth.abstention:
+                unlikely = frozenset(id for id, gain in gains.items() if _idle(gain, dice))
+                passed = [each for each in passed if each.hit.id not in unlikely]
+            weight = self._worth.utility_weight
+            relevance = {id: value + weight * gains[id] for id, value in relevance.items()}
+            if not passed:
+                return Sifted(floor, near, unlikely=unlikely)
         chosen = mmr(
-            [candidate.hit.similarity for candidate in passed],
+            [relevance[candidate.hit.id] for candidate in passed],
             np.stack([candidate.vector for candidate in passed]),
             most,
             self._lambda,
         )
         kept = [passed[position].hit for position in chosen]
         # By text before id: ids are random, and a benchmark's replay must build the same prompt.
-        return Sifted(floor, near, tuple(sorted(kept, key=lambda hit: (hit.text, hit.id))))
+        ordered = tuple(sorted(kept, key=lambda hit: (hit.text, hit.id)))
+        return Sifted(floor, near, ordered, unlikely, {hit.id: relevance[hit.id] for hit in kept})
+
+    def lift(self, rule_id: str) -> Lift:
+        standing = self._store.standing_of(rule_id)
+        return UNKNOWN_LIFT if standing is None else standing.lift
+
+    def _gain(self, rule_id: str, dice: random.Random | None) -> float:
+        lift = self.lift(rule_id)
+        return lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
+
+
+def _idle(gain: float, dice: random.Random | None) -> bool:
+    """A drawn gain must be above zero; an expected one of zero says nothing against a rule."""
+    return gain < 0 if dice is None else gain <= 0
+
+
+def chance_to_help(lift: Lift) -> float:
+    """Probability that the lift is above zero, in [0, 1]."""
+    return 0.5 * (1.0 + math.erf(lift.mean / (lift.deviation * math.sqrt(2.0))))

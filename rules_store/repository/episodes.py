@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
-from rules_store.tables import episodes, feedback, jobs
+from rules_store.tables import episodes, feedback, jobs, precedents
 from rules_store.types import Episode, EpisodeFilter, EpisodeStatus, JobState
 
 INTERRUPTED = "interrupted"
@@ -173,7 +173,9 @@ async def expired(
 
 
 async def remove(connection: AsyncConnection, ids: Sequence[str]) -> None:
-    """Deletes episodes with their jobs and the feedback on them."""
+    """Deletes episodes with their jobs, the feedback on them and what would replay them. What they
+    said about rules stays: numbers and ids, no text."""
+    await connection.execute(delete(precedents).where(precedents.c.episode_id.in_(ids)))
     await connection.execute(delete(feedback).where(feedback.c.episode_id.in_(ids)))
     await connection.execute(delete(jobs).where(jobs.c.episode_id.in_(ids)))
     await connection.execute(delete(episodes).where(episodes.c.id.in_(ids)))

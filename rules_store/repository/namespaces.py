@@ -15,14 +15,21 @@ from rules_store.tables import (
     embeddings,
     episodes,
     events,
+    exposures,
     feedback,
     jobs,
     learn_spend,
     learning_pauses,
     namespaces,
+    outcomes,
+    precedents,
+    rule_links,
     rules,
+    standings,
+    trials,
 )
 
+_WORTH = (exposures, outcomes, trials, standings, precedents, rule_links)
 EVERY = "*"
 """Stands for every namespace where learning is paused."""
 
@@ -119,7 +126,7 @@ async def remove(connection: AsyncConnection, name: str) -> dict[str, int]:
     await connection.execute(delete(embeddings).where(embeddings.c.rule_seq.in_(own_rules)))
     await connection.execute(delete(feedback).where(feedback.c.episode_id.in_(own_episodes)))
     removed = {}
-    for table in (jobs, episodes, rules, events, learn_spend, learning_pauses):
+    for table in (jobs, episodes, rules, events, learn_spend, learning_pauses, *_WORTH):
         statement = delete(table).where(table.c.namespace == name)
         removed[table.name] = (await connection.execute(statement)).rowcount
     await connection.execute(delete(namespaces).where(namespaces.c.name == name))

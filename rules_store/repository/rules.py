@@ -200,6 +200,17 @@ async def active(connection: AsyncConnection, namespace: str) -> list[tuple[int,
     return [(row.seq, Polarity(row.polarity), row.frequency) for row in rows]
 
 
+async def candidates_beyond(connection: AsyncConnection, namespace: str, room: int) -> list[int]:
+    """Sequence numbers of the candidates that are too many, the oldest first."""
+    statement = (
+        select(rules.c.seq)
+        .where(rules.c.namespace == namespace, rules.c.state == RuleState.CANDIDATE)
+        .order_by(rules.c.seq.desc())
+        .offset(room)
+    )
+    return sorted(await connection.scalars(statement))
+
+
 async def counts(connection: AsyncConnection) -> list[tuple[str, str, str, int]]:
     """(namespace, polarity, state, rules)."""
     columns = (rules.c.namespace, rules.c.polarity, rules.c.state)

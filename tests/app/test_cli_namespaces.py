@@ -57,7 +57,7 @@ def test_a_namespace_from_its_making_to_its_end(ttcl: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["learn", "learn=maybe", "capacity=many", "capacity=0", "colour=red", "policy=gated"]
+    "wrong", ["learn", "learn=maybe", "capacity=many", "capacity=0", "colour=red", "policy=free"]
 )
 def test_a_wrong_setting_is_named(ttcl: Run, wrong: str) -> None:
     said = ttcl("namespaces", "create", "maths", wrong, code=2).stderr

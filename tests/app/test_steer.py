@@ -489,7 +489,7 @@ async def test_a_broken_index_is_named() -> None:
         def settings_of(self, namespace: str) -> NamespaceSettings:
             return NamespaceSettings()
 
-        def search(self, *args: Any) -> Any:
+        def search(self, *args: Any, **options: Any) -> Any:
             raise StoreUnavailable("The index is broken.")
 
     found = await retriever(Broken(), HashEmbedder()).retrieve("default", "count", 3, 3)

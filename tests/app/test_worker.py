@@ -11,8 +11,13 @@ import httpx
 import pytest
 
 from app.exceptions import UpstreamRejected, UpstreamUnavailable
+from app.explore.effort import Effort
+from app.explore.planner import EffortPlanner
+from app.gatekeeper import Gatekeeper, GateSettings
 from app.loop import Distillation, Exploration
 from app.recorder import LearnPolicy, Opened, Recorder
+from app.reflect.equivalence import Equivalence
+from app.reflect.evidence import Judge
 from app.trace import contrast_to_json, observation_to_json
 from app.trajectory import (
     Case,
@@ -63,7 +68,13 @@ class ScriptedLoop:
         self.hang = False
         self.steps: list[tuple[str, str, bool]] = []
 
-    async def explore(self, observation: Observation, *, background: bool = False) -> Exploration:
+    async def explore(
+        self,
+        observation: Observation,
+        *,
+        background: bool = False,
+        effort: Effort | None = None,
+    ) -> Exploration:
         await self._step("explore", observation, background, self.explore_failure)
         return Exploration((ANSWERED, OTHER), self.selection, Cost(5, 50, 25), ())
 
@@ -91,6 +102,8 @@ class Bench:
         self.clock = clock
         self.loop = ScriptedLoop()
         self.embedder = HashEmbedder()
+        self.equivalence = Equivalence()
+        self.gated = False
         self.worker = self.new_worker()
 
     def new_worker(self, **more: Any) -> LearningWorker:
@@ -101,7 +114,20 @@ class Bench:
             "heartbeat": 60.0,
             **more,
         }
-        return LearningWorker(self.store, self.loop, self.embedder, WorkerOptions(**options))  # type: ignore[arg-type]
+        return LearningWorker(
+            self.store,
+            self.loop,  # type: ignore[arg-type]
+            self.embedder,
+            EffortPlanner(self.store, self.embedder, enabled=self.gated, confidence=0.9),
+            Gatekeeper(
+                self.store,
+                self.loop,  # type: ignore[arg-type]
+                Judge(self.equivalence, self.embedder),
+                GateSettings(floor=-1.0, probation=50),
+            ),
+            lambda namespace: self.gated,
+            WorkerOptions(**options),  # type: ignore[arg-type]
+        )
 
     async def job(self, episode: str = "ep_1", *, contrast: bool = False, **more: Any) -> None:
         observation = Observation(

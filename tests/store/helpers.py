@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rules_store.evidence import Exposure
 from rules_store.store import RuleStore
 from rules_store.types import (
     Applied,
@@ -27,6 +28,11 @@ from rules_store.types import (
 DIMENSION = 32
 MODEL = "test-model"
 POSITIVE, NEGATIVE = Polarity.POSITIVE, Polarity.NEGATIVE
+
+
+def exposure(rule_id: str, position: int | None = 0) -> Exposure:
+    """Of position None: withheld."""
+    return Exposure(rule_id, position, similarity=0.8, score=0.9)
 
 
 class Clock:

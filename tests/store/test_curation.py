@@ -26,6 +26,7 @@ from tests.store.helpers import (
     all_rules,
     axis,
     between,
+    exposure,
     random_vector,
     write,
 )
@@ -80,7 +81,9 @@ async def test_utility_retires_what_is_used_least(store: RuleStore, clock: Clock
 
 async def begin_and_expose(store: RuleStore, ids: list[str]) -> None:
     await store.begin_episode("e", namespace="default", mode="steer", question="?", model="m")
-    await store.finish_episode("e", answer="4", trace={}, reason="a test", exposures=ids)
+    await store.finish_episode(
+        "e", answer="4", trace={}, reason="a test", exposures=[exposure(id) for id in ids]
+    )
 
 
 async def test_similarity_retires_one_of_a_pair_then_the_oldest(store: RuleStore) -> None:

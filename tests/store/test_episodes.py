@@ -14,7 +14,7 @@ import pytest
 from rules_store.errors import InvalidCursor, StoreUnavailable, UnknownEpisode, UnknownNamespace
 from rules_store.store import RuleStore
 from rules_store.types import EpisodeFilter, EpisodeStatus, JobState
-from tests.store.helpers import Clock, axis, begin, new_job, open_store, write
+from tests.store.helpers import Clock, axis, begin, exposure, new_job, open_store, write
 
 
 async def test_begin_and_finish(store: RuleStore, clock: Clock) -> None:
@@ -26,7 +26,11 @@ async def test_begin_and_finish(store: RuleStore, clock: Clock) -> None:
     other = await write(store, "y", axis(1))
     clock.forward(3)
     await store.finish_episode(
-        "ep_1", answer="4", trace={"second": 2}, reason="learning_off", exposures=[rule.id]
+        "ep_1",
+        answer="4",
+        trace={"second": 2},
+        reason="learning_off",
+        exposures=[exposure(rule.id)],
     )
     episode = await store.get_episode("ep_1")
     assert (episode.status, episode.reason) == ("skipped", "learning_off")
@@ -54,7 +58,12 @@ async def test_finishing_twice_changes_nothing(store: RuleStore) -> None:
     rule = await write(store, "x", axis(0))
     await new_job(store, "ep_1")
     await store.finish_episode(
-        "ep_1", answer="5", trace={}, reason="late", exposures=[rule.id], job_payload={"n": 2}
+        "ep_1",
+        answer="5",
+        trace={},
+        reason="late",
+        exposures=[exposure(rule.id)],
+        job_payload={"n": 2},
     )
     episode = await store.get_episode("ep_1")
     assert (episode.status, episode.answer) == ("learning", "4")
@@ -78,7 +87,7 @@ async def test_exposures_stay_in_the_namespace(store: RuleStore) -> None:
     await store.ensure_namespace("other")
     foreign = await write(store, "x", axis(0), namespace="other")
     await begin(store, "ep_1")
-    await store.finish_episode("ep_1", answer="a", trace={}, exposures=[foreign.id])
+    await store.finish_episode("ep_1", answer="a", trace={}, exposures=[exposure(foreign.id)])
     assert (await store.get_rule(foreign.id)).exposures == 0
 
 

@@ -150,7 +150,7 @@ async def test_wrong_drafts(store: RuleStore) -> None:
     for drafts, sentence in (
         ([draft("a", axis(0)), draft("b", axis(1))], "one draft per polarity"),
         ([draft("a", axis(0), namespace="other")], "own namespace"),
-        ([draft("a", axis(0), state=RuleState.RETIRED)], "active or quarantined"),
+        ([draft("a", axis(0), state=RuleState.RETIRED)], "active, candidate or quarantined"),
         ([draft(" ", axis(0))], "needs a text"),
     ):
         with pytest.raises(ValueError, match=sentence):

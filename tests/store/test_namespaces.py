@@ -114,7 +114,7 @@ async def test_the_listing_goes_page_by_page_in_order_of_name(store: RuleStore) 
         ("similarity_floor", -2),
         ("retention_days", 0),
         ("retention_days", "7"),
-        ("policy", "gated"),
+        ("policy", "free"),
         ("nothing", 1),
     ],
 )

@@ -41,7 +41,7 @@ class SettingsBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    policy: Literal["paper"] | None = None
+    policy: Literal["gated", "paper"] | None = None
     learn: bool | None = None
     sample_rate: float | None = Field(None, ge=0, le=1)
     calls_per_hour: int | None = Field(None, ge=0, le=MOST_COUNT)

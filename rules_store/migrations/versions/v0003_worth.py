@@ -93,6 +93,7 @@ def upgrade() -> None:
         sa.Column("observation", sa.JSON, nullable=False),
         sa.Column("answer", sa.Text),
         sa.Column("reference", sa.Text),
+        sa.Column("reference_kind", sa.String(16), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_precedents"),
         sa.UniqueConstraint("episode_id", name="uq_precedents_episode_id"),
@@ -108,9 +109,7 @@ def upgrade() -> None:
         sa.Column("other", sa.String(64), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_rule_links"),
-        sa.UniqueConstraint(
-            "rule_id", "kind", "other", name="uq_rule_links_rule_id_kind_other"
-        ),
+        sa.UniqueConstraint("rule_id", "kind", "other", name="uq_rule_links_rule_id_kind_other"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_rule_links_namespace", "rule_links", ["namespace"])

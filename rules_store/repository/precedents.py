@@ -1,0 +1,120 @@
+"""Explored questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database import insert_unless_there
+from rules_store.evidence import Precedent, Reference
+from rules_store.tables import precedents, trials
+from rules_store.types import Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """What memory keeps of a precedent."""
+
+    seq: int
+    episode_id: str
+    namespace: str
+    vector: Vector
+    agreement: float | None
+    fit: bool
+    """Whether it can be replayed."""
+
+
+async def add(
+    connection: AsyncConnection, model: str, new: Precedent, at: datetime, keep: int
+) -> None:
+    """Nothing where the episode has one. Of each namespace the latest `keep` stay."""
+    values = {
+        "episode_id": new.episode_id,
+        "namespace": new.namespace,
+        "embedding_model": model,
+        "vector": new.vector.astype("<f4").tobytes(),
+        "agreement": new.agreement,
+        "observation": new.observation,
+        "answer": new.answer,
+        "reference": new.reference,
+        "reference_kind": new.reference_kind.value,
+        "created_at": at,
+    }
+    statement = insert_unless_there(connection, precedents)
+    if (await connection.execute(statement, values)).rowcount != 1:
+        return
+    oldest = await connection.scalar(
+        select(precedents.c.seq)
+        .where(precedents.c.namespace == new.namespace)
+        .order_by(precedents.c.seq.desc())
+        .offset(keep)
+        .limit(1)
+    )
+    if oldest is not None:
+        await connection.execute(
+            delete(precedents).where(
+                precedents.c.namespace == new.namespace, precedents.c.seq <= oldest
+            )
+        )
+
+
+async def places_after(connection: AsyncConnection, model: str, seq: int) -> list[Place]:
+    """Those of this embedding model with a later number, oldest first."""
+    columns = [
+        precedents.c[name] for name in ("seq", "episode_id", "namespace", "vector", "agreement")
+    ]
+    fit = precedents.c.reference.is_not(None) & precedents.c.answer.is_not(None)
+    statement = (
+        select(*columns, fit.label("fit"))
+        .where(precedents.c.seq > seq, precedents.c.embedding_model == model)
+        .order_by(precedents.c.seq)
+    )
+    return [
+        Place(
+            row.seq,
+            row.episode_id,
+            row.namespace,
+            np.frombuffer(row.vector, dtype="<f4"),
+            row.agreement,
+            bool(row.fit),
+        )
+        for row in await connection.execute(statement)
+    ]
+
+
+async def find(connection: AsyncConnection, episode_id: str) -> Precedent | None:
+    statement = select(precedents).where(precedents.c.episode_id == episode_id)
+    row = (await connection.execute(statement)).one_or_none()
+    if row is None:
+        return None
+    return Precedent(
+        episode_id=row.episode_id,
+        namespace=row.namespace,
+        vector=np.frombuffer(row.vector, dtype="<f4"),
+        agreement=row.agreement,
+        observation=row.observation,
+        answer=row.answer,
+        reference=row.reference,
+        reference_kind=Reference(row.reference_kind),
+    )
+
+
+async def set_label(connection: AsyncConnection, episode_id: str, label: str) -> None:
+    """A label takes the place of what the exploration took for right."""
+    await connection.execute(
+        update(precedents)
+        .where(precedents.c.episode_id == episode_id)
+        .values(reference=label, reference_kind=Reference.LABEL.value)
+    )
+
+
+async def tried(connection: AsyncConnection, rule_id: str, text_hash: str) -> set[str]:
+    """Episodes on which these words of a rule have been tried."""
+    statement = select(trials.c.episode_id).where(
+        trials.c.rule_id == rule_id, trials.c.text_hash == text_hash
+    )
+    return set(await connection.scalars(statement))
