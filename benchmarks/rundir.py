@@ -27,6 +27,8 @@ from benchmarks.journal import Journal, Row, read_rows
 RUN_FILE = "run.json"
 EXTENDABLE = frozenset({"arms", "versions", "upstream", "started"})
 """What may differ when a run is taken up again: arms can be added, and ports change."""
+ADDED = frozenset({"gated"})
+"""What may be missing on either side: it belongs to arms that not every sitting has."""
 
 Key = tuple[str, int, int, str]
 """arm, seed, order, question id"""
@@ -118,13 +120,16 @@ class RunDir:
             return config
         known = load_config(self.path)
         for name in config.keys() | known.keys():
+            if name in ADDED and not (name in config and name in known):
+                continue
             if name not in EXTENDABLE and config.get(name) != known.get(name):
                 raise ConfigurationError(
                     f"{self.path} holds a run with another {_first_difference(name, known, config)}"
                     "; go on with the same options, or choose another --out"
                 )
         arms = [*known["arms"], *(arm for arm in config["arms"] if arm not in known["arms"])]
-        merged = {**known, "arms": arms, "versions": config["versions"]}
+        added = {name: config[name] for name in ADDED if name in config}
+        merged = {**known, **added, "arms": arms, "versions": config["versions"]}
         _write(file, merged)
         return merged
 

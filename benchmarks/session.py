@@ -19,13 +19,14 @@ from app.exceptions import ConfigurationError, NotFound, UpstreamError
 from app.explore.roles import ANSWER_PROMPT
 from app.main import build_embedder, load_prompts
 from app.reflect.equivalence import Equivalence
-from app.settings import Settings
+from app.settings import Policy, Settings
 from app.upstream.client import Upstream
 from app.upstream.embeddings import CachedEmbedder, Embedder
 from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend
 from benchmarks.arms import make_arms
 from benchmarks.arms.base import Setting
+from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.callcache import PAUSES, CallCache
 from benchmarks.data import Question, load_questions
 from benchmarks.grading import Graders
@@ -49,7 +50,21 @@ LOOP_SETTINGS = (
     "merge_threshold",
 )
 """Settings that change what an arm does; they are part of a run's identity."""
+GATED_SETTINGS = (
+    "gate_replays",
+    "gate_calls_per_answer",
+    "probation",
+    "hold_out_rate",
+    "utility_weight",
+    "trigger_retrieval",
+    "abstention",
+    "lift_half_life_days",
+    "explore_confidence",
+)
+"""Those of the gated arms; a run that has none of these arms may get some later."""
 FIXED_SETTINGS = {
+    # Of the arms that are not gated; those that are say so themselves.
+    "policy": Policy.PAPER,
     # A call that is cancelled because others came first could not be replayed.
     "early_stop": False,
     "explore_timeout": 86_400.0,
@@ -222,6 +237,7 @@ def describe(
     for question in questions:
         digest.update(repr((question.id, question.prompt, question.gold)).encode())
     dumped = settings.model_dump(mode="json")
+    arms = [arm.name for arm in make_arms(options.arms)]
     return {
         "task": task.model_dump(mode="json"),
         "data": {
@@ -236,12 +252,19 @@ def describe(
         "concurrency": options.concurrency,
         "share_calls": options.share_calls,
         "loop": {name: dumped[name] for name in LOOP_SETTINGS},
+        **_gated(arms, dumped),
         "prompts_sha256": _prompts_digest(settings),
         "embedding_model": embedding_model,
-        "arms": [arm.name for arm in make_arms(options.arms)],
+        "arms": arms,
         "versions": _versions(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _gated(arms: list[str], dumped: dict[str, Any]) -> dict[str, Any]:
+    if not any(arm in GATED_ARMS for arm in arms):
+        return {}
+    return {"gated": {name: dumped[name] for name in GATED_SETTINGS}}
 
 
 def _source(options: RunOptions, task: TaskFile) -> str:

@@ -7,7 +7,8 @@ import re
 from app.exceptions import ConfigurationError
 from benchmarks.arms.base import Arm
 from benchmarks.arms.direct import SelfConsistency, ZeroShot
-from benchmarks.arms.looped import EMPTY_BANK, PAPER, RANDOM_RULES
+from benchmarks.arms.gated import GATED_ARMS
+from benchmarks.arms.looped import EMPTY_BANK, PAPER, PAPER_POISONED, RANDOM_RULES
 from benchmarks.arms.service import Service
 
 ARMS = {
@@ -16,11 +17,14 @@ ARMS = {
     "sc@K": "self-consistency: K samples and a vote (sc@5, say)",
     "random-rules": "the loop with rules drawn at random from those it has learned",
     "paper": "the loop with retrieved rules, all active at once",
-    "gated": "the loop with rules that proved harmless first (not in this version)",
+    "gated": "the loop with rules that have proved their worth on earlier questions",
+    "gated-no-X": "without one of its parts: gate, hold-out, utility, trigger, abstention",
+    "paper+poison, gated+poison": "with thirty wrong rules from the start, and 5% turned round",
     "http:URL[#MODEL]": "a running OpenAI-compatible service",
 }
 
-_FIXED: dict[str, Arm] = {arm.name: arm for arm in (ZeroShot(), EMPTY_BANK, RANDOM_RULES, PAPER)}
+_OWN: list[Arm] = [ZeroShot(), EMPTY_BANK, RANDOM_RULES, PAPER, PAPER_POISONED]
+_FIXED = {arm.name: arm for arm in [*_OWN, *GATED_ARMS.values()]}
 _SAMPLES = re.compile(r"sc@([1-9]\d{0,2})")
 _SERVICE = re.compile(r"http:(https?://[^#\s]+?)(?:#(\S+))?")
 
@@ -39,8 +43,6 @@ def make_arms(names: str, *, service_key: str | None = None) -> list[Arm]:
 def _arm(name: str, service_key: str | None) -> Arm:
     if name in _FIXED:
         return _FIXED[name]
-    if name == "gated":
-        raise ConfigurationError("the arm gated needs the gated policy, which is not there yet")
     if (samples := _SAMPLES.fullmatch(name)) is not None:
         return SelfConsistency(int(samples[1]))
     if (service := _SERVICE.fullmatch(name)) is not None:

@@ -8,60 +8,81 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from app.exceptions import UpstreamError
-from app.loop import Distillation, Exploration
-from app.main import build_loop
+from app.explore.effort import Effort
+from app.loop import Distillation, Exploration, Loop
+from app.main import build_loop, build_retriever, store_options
+from app.settings import Policy
 from app.steer.budget import TokenCounter, fit
-from app.steer.retriever import Retriever
 from app.trace import hits_to_json
-from app.trajectory import Observation
+from app.trajectory import Observation, Selection
 from app.worker import drafts_of
+from benchmarks import poison
 from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting, observe, scope
+from benchmarks.callcache import MeteredBackend
+from rules_store.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.store import RuleStore
-from rules_store.types import Polarity, Rule, RuleFilter, RuleHit, RuleState, StoreOptions
+from rules_store.types import Polarity, Rule, RuleFilter, RuleHit, RuleState
 
 _OWNER = "benchmark"
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+"""The time of every pass: evidence must not fade differently when a pass is replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rules for one question, and what was left out by lot."""
+
+    hits: tuple[RuleHit, ...] = ()
+    withheld: RuleHit | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def exposures(self) -> list[Exposure]:
+        shown = [self._exposure(hit, at) for at, hit in enumerate(self.hits)]
+        return shown if self.withheld is None else [*shown, self._exposure(self.withheld, None)]
+
+    def _exposure(self, hit: RuleHit, position: int | None) -> Exposure:
+        return Exposure(hit.id, position, hit.similarity, self.scores.get(hit.id, hit.similarity))
 
 
 class Lookup(Protocol):
     """Which rules an arm injects."""
 
-    async def hits(self, store: RuleStore, observation: Observation) -> tuple[RuleHit, ...]: ...
+    async def find(self, store: RuleStore, observation: Observation) -> Found: ...
 
 
 class NoRules:
-    async def hits(self, store: RuleStore, observation: Observation) -> tuple[RuleHit, ...]:
-        return ()
+    async def find(self, store: RuleStore, observation: Observation) -> Found:
+        return Found()
 
 
 class Retrieved:
-    """What the gateway would inject: similarity floor, diversity, token budget."""
+    """What the gateway would inject: similarity floor, worth, diversity, token budget."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._counter = TokenCounter(_NoTokenizer())
 
-    async def hits(self, store: RuleStore, observation: Observation) -> tuple[RuleHit, ...]:
+    async def find(self, store: RuleStore, observation: Observation) -> Found:
         settings = self._setting.settings
-        retriever = Retriever(
-            store,
-            self._setting.embedder,
-            floor=settings.similarity_floor,
-            mmr_lambda=settings.mmr_lambda,
-            # A run waits for its embeddings; only a client must not.
-            timeout=3600.0,
-        )
+        # A run waits for its embeddings; only a client must not.
+        retriever = build_retriever(settings, store, self._setting.embedder, timeout=3600.0)
         retrieval = await retriever.retrieve(
-            NAMESPACE, observation.question, settings.max_positive, settings.max_negative
+            NAMESPACE,
+            observation.question,
+            settings.max_positive,
+            settings.max_negative,
+            seed=observation.episode_id,
         )
         if retrieval.degraded is not None:
             raise UpstreamError(f"rules could not be looked up: {retrieval.degraded}")
-        return await fit(
+        hits = await fit(
             retrieval.hits,
             model=observation.model,
             counter=self._counter,
@@ -70,6 +91,7 @@ class Retrieved:
             messages=observation.messages,
             answer_tokens=0,
         )
+        return Found(hits, retrieval.withheld, retrieval.scores)
 
 
 class RandomRules:
@@ -78,7 +100,7 @@ class RandomRules:
     def __init__(self, setting: Setting) -> None:
         self._settings = setting.settings
 
-    async def hits(self, store: RuleStore, observation: Observation) -> tuple[RuleHit, ...]:
+    async def find(self, store: RuleStore, observation: Observation) -> Found:
         dice = random.Random(observation.seed)
         hits: list[RuleHit] = []
         for polarity, most in (
@@ -90,7 +112,7 @@ class RandomRules:
             for place in sorted(dice.sample(range(len(rules)), min(most, len(rules)))):
                 rule = rules[place]
                 hits.append(RuleHit(rule.id, rule.polarity, rule.text, rule.trigger, 0.0))
-        return tuple(hits)
+        return Found(tuple(hits))
 
 
 async def _all_active(store: RuleStore, polarity: Polarity) -> list[Rule]:
@@ -120,71 +142,78 @@ class Looped:
     name: str
     lookup: type[Retrieved] | type[RandomRules] | None
     stateful: bool
+    poisoned: bool = False
 
-    async def start(self, setting: Setting, repeat: Repeat) -> _Pass:
+    async def start(self, setting: Setting, repeat: Repeat) -> Pass:
+        settings = setting.settings.model_copy(update={"policy": Policy.PAPER})
+        return Pass(await self.opened(replace(setting, settings=settings), repeat))
+
+    async def opened(self, setting: Setting, repeat: Repeat) -> Opened:
+        """A store of its own, with wrong rules in it where the arm is poisoned."""
         folder = setting.scratch / f"{self.name}-{repeat.seed}-{repeat.order}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        settings = setting.settings
         store = await RuleStore.open(
             f"sqlite:///{folder / 'rules.db'}",
             embedding_model=setting.embedder.name,
             dimension=setting.embedder.dimension,
-            options=StoreOptions(
-                capacity=settings.capacity,
-                pruning=settings.pruning,
-                merge_threshold=settings.merge_threshold,
-            ),
+            options=store_options(setting.settings),
+            clock=lambda: _EPOCH,
         )
         await store.ensure_namespace(NAMESPACE)
+        if self.poisoned:
+            await poison.inject(store, NAMESPACE, setting.task.domain, setting.embedder)
         lookup = NoRules() if self.lookup is None else self.lookup(setting)
-        return _Pass(self, setting, repeat, store, lookup, folder)
+        return Opened(self, setting, repeat, store, lookup, folder)
 
 
 EMPTY_BANK = Looped("empty-bank", None, stateful=False)
 PAPER = Looped("paper", Retrieved, stateful=True)
+PAPER_POISONED = Looped("paper+poison", Retrieved, stateful=True, poisoned=True)
 RANDOM_RULES = Looped("random-rules", RandomRules, stateful=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Lesson:
+class Opened:
+    """What a pass works with."""
+
+    arm: Looped
+    setting: Setting
+    repeat: Repeat
+    store: RuleStore
+    lookup: Lookup
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a question taught, until its step is over."""
+
     observation: Observation
-    distillation: Distillation
+    found: Found
+    distillation: Distillation | None = None
+    findings: Findings = NO_FINDINGS
 
 
-class _Pass:
-    def __init__(
-        self,
-        arm: Looped,
-        setting: Setting,
-        repeat: Repeat,
-        store: RuleStore,
-        lookup: Lookup,
-        folder: Path,
-    ) -> None:
-        self._arm = arm
-        self._setting = setting
-        self._repeat = repeat
-        self._store = store
-        self._lookup = lookup
-        self._folder = folder
+class Pass:
+    def __init__(self, opened: Opened) -> None:
+        self.arm = opened.arm
+        self.setting = opened.setting
+        self.repeat = opened.repeat
+        self.store = opened.store
+        self._lookup = opened.lookup
+        self._folder = opened.folder
 
     async def answer(self, asked: Asked) -> Outcome:
-        observation = observe(self._setting, self._repeat, asked, arm=self._arm.name)
-        hits = await self._lookup.hits(self._store, observation)
-        observation = observe(self._setting, self._repeat, asked, arm=self._arm.name, hits=hits)
-        backend = self._setting.calls.scoped(scope(self._arm.name, self._repeat, asked))
-        setting = self._setting
-        loop = build_loop(
-            setting.settings, backend, setting.embedder, setting.equivalence, setting.prompts
-        )
+        observation, found, backend = await self.prepared(asked)
+        loop = self.loop(backend)
         try:
-            exploration = await loop.explore(observation)
+            exploration = await loop.explore(observation, effort=await self.effort(observation))
         except UpstreamError as error:
-            return Outcome(asked, "", backend, failure=error.message, hits=hits)
+            return Outcome(asked, "", backend, failure=error.message, hits=found.hits)
         problems = list(exploration.problems)
         distillation = None
-        if self._arm.stateful and exploration.selection.better is not None:
+        if self.teaches(exploration.selection):
             try:
                 distillation = await loop.distil(observation, exploration.selection)
             except UpstreamError as error:
@@ -196,21 +225,50 @@ class _Pass:
             backend=backend,
             failure=None if chosen is not None else "no answer",
             trajectories=exploration.trajectories,
-            hits=hits,
-            details=_details(exploration, problems, hits),
-            lesson=None if distillation is None else _Lesson(observation, distillation),
+            hits=found.hits,
+            details=_details(exploration, problems, found.hits),
+            lesson=await self.lesson(observation, found, exploration, distillation),
         )
+
+    async def prepared(self, asked: Asked) -> tuple[Observation, Found, MeteredBackend]:
+        observation = observe(self.setting, self.repeat, asked, arm=self.arm.name)
+        found = await self._lookup.find(self.store, observation)
+        observation = replace(observation, hits=found.hits)
+        return observation, found, self.setting.calls.scoped(observation.episode_id)
+
+    def loop(self, backend: MeteredBackend) -> Loop:
+        setting = self.setting
+        return build_loop(
+            setting.settings, backend, setting.embedder, setting.equivalence, setting.prompts
+        )
+
+    async def effort(self, observation: Observation) -> Effort | None:
+        return None
+
+    def teaches(self, selection: Selection) -> bool:
+        return self.arm.stateful and selection.better is not None
+
+    async def lesson(
+        self,
+        observation: Observation,
+        found: Found,
+        exploration: Exploration,
+        distillation: Distillation | None,
+    ) -> Lesson | None:
+        if distillation is None or not distillation.rules:
+            return None
+        return Lesson(observation, found, distillation)
 
     async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for outcome in outcomes:
-            if isinstance(outcome.lesson, _Lesson) and outcome.lesson.distillation.rules:
-                rows += await self._store_rules(outcome.asked, outcome.lesson)
+            if isinstance(outcome.lesson, Lesson):
+                rows += await self.store_lesson(outcome.asked, outcome.lesson)
         return rows
 
-    async def _store_rules(self, asked: Asked, lesson: _Lesson) -> list[dict[str, Any]]:
+    async def store_lesson(self, asked: Asked, lesson: Lesson) -> list[dict[str, Any]]:
         """Through a learning job, as the gateway does it."""
-        observation, store = lesson.observation, self._store
+        observation, store = lesson.observation, self.store
         await store.begin_episode(
             observation.episode_id,
             namespace=NAMESPACE,
@@ -223,14 +281,23 @@ class _Pass:
             answer=None,
             trace={},
             job_payload={},
-            exposures=[hit.id for hit in observation.hits],
+            exposures=lesson.found.exposures(),
         )
         job = await store.claim_job(_OWNER, episode_id=observation.episode_id)
         assert job is not None, "the job was written the line before"
-        rules = lesson.distillation.rules
-        applied = await store.apply_learning(
-            job, await drafts_of(observation, rules, self._setting.embedder)
+        written = list(lesson.distillation.rules) if lesson.distillation is not None else []
+        if not written:
+            await store.skip_job(job, "nothing_distilled", findings=lesson.findings)
+            return []
+        rules, turned = written, False
+        if self.arm.poisoned:
+            dice = random.Random(f"{scope(self.arm.name, self.repeat, asked)}/corrupted")
+            rules = poison.corrupted(written, dice)
+            turned = rules != written
+        drafts = await drafts_of(
+            observation, rules, self.setting.embedder, gated=self.stores_candidates
         )
+        applied = await store.apply_learning(job, drafts, findings=lesson.findings)
         triggers = {rule.text: rule.trigger for rule in rules}
         return [
             {
@@ -239,13 +306,17 @@ class _Pass:
                 "text": learned.text,
                 "trigger": triggers.get(learned.text, ""),
                 "outcome": learned.outcome,
-                "reason": learned.reason,
+                "reason": poison.CORRUPTED if turned else learned.reason,
             }
             for learned in applied.learned
         ]
 
+    @property
+    def stores_candidates(self) -> bool:
+        return False
+
     async def close(self) -> None:
-        await self._store.close()
+        await self.store.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -244,7 +244,6 @@ async def test_a_question_whose_gold_answer_is_damaged_is_left_out_and_named(
 @pytest.mark.parametrize(
     ("arms", "sentence"),
     [
-        ("gated", "needs the gated policy"),
         ("sc@0", "'sc@0' is none of"),
         ("best", "'best' is none of zero-shot"),
         ("paper,paper", "names paper twice"),

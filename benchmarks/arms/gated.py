@@ -1,0 +1,176 @@
+"""The gated policy, and what is left of it when one of its parts is taken out.
+
+As the service does it: candidates are replayed on earlier questions, a share of the requests leaves
+one rule out, lift counts in retrieval, and exploring takes no more calls than agreement asks for.
+No label is ever seen: replays are compared with the consensus of the exploration.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from app.explore.effort import Effort
+from app.gatekeeper import Gatekeeper, Replay
+from app.loop import Distillation, Exploration
+from app.main import build_gatekeeper, build_planner
+from app.reflect.evidence import Judge, agreement_outcome, precedent_of, teacher_text
+from app.settings import Policy
+from app.trajectory import Case, Observation, Selection
+from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting
+from benchmarks.arms.looped import Found, Lesson, Looped, Opened, Pass, Retrieved
+from rules_store.credit import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
+from rules_store.evidence import Findings
+from rules_store.records import EventFilter
+
+_OUTCOMES = {
+    PROMOTED: "promoted",
+    DEMOTED: "demoted",
+    REFUTED: "refuted",
+    SUPERSEDED: "superseded",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gated(Looped):
+    """`overrides`: settings of this arm; `gate` False: what is admitted is active at once."""
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    gate: bool = True
+
+    async def start(self, setting: Setting, repeat: Repeat) -> Pass:
+        update = {"policy": Policy.GATED, **self.overrides}
+        settings = setting.settings.model_copy(update=update)
+        return GatedPass(
+            await self.opened(replace(setting, settings=settings), repeat), gate=self.gate
+        )
+
+
+def _gated(name: str, *, gate: bool = True, poisoned: bool = False, **overrides: Any) -> Gated:
+    return Gated(name, Retrieved, True, poisoned, overrides, gate)
+
+
+GATED_ARMS = {
+    arm.name: arm
+    for arm in (
+        _gated("gated"),
+        _gated("gated-no-gate", gate=False),
+        _gated("gated-no-hold-out", hold_out_rate=0.0),
+        _gated("gated-no-utility", utility_weight=0.0),
+        _gated("gated-no-trigger", trigger_retrieval=False),
+        _gated("gated-no-abstention", abstention=False),
+        _gated("gated+poison", poisoned=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GatedLesson(Lesson):
+    replays: tuple[Replay, ...] = ()
+
+
+class GatedPass(Pass):
+    def __init__(self, opened: Opened, *, gate: bool) -> None:
+        super().__init__(opened)
+        self._gate = gate
+        self._planner = build_planner(self.setting.settings, self.store, self.setting.embedder)
+        self._judge = Judge(self.setting.equivalence, self.setting.embedder)
+        self._seen = 0
+        """Number of the last event that was looked at."""
+
+    @property
+    def stores_candidates(self) -> bool:
+        return self._gate
+
+    async def effort(self, observation: Observation) -> Effort | None:
+        return await self._planner.plan(observation)
+
+    def teaches(self, selection: Selection) -> bool:
+        """As the worker: what all agree on teaches nothing worth a call."""
+        idle = selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS)
+        return selection.better is not None and not idle
+
+    async def answer(self, asked: Asked) -> Outcome:
+        outcome = await super().answer(asked)
+        if not isinstance(outcome.lesson, Lesson):
+            return outcome
+        replays = await self._replays(outcome)
+        lesson = outcome.lesson
+        return replace(
+            outcome,
+            details={**outcome.details, "replays": len(replays)},
+            lesson=GatedLesson(
+                lesson.observation, lesson.found, lesson.distillation, lesson.findings, replays
+            ),
+        )
+
+    async def _replays(self, outcome: Outcome) -> tuple[Replay, ...]:
+        """The replays that this question pays for, by what earlier steps have left."""
+        if not self._gate:
+            return ()
+        dice = random.Random(f"{outcome.lesson.observation.episode_id}/replay")
+        rate = self.setting.settings.gate_calls_per_answer
+        count = int(rate) + (dice.random() < rate % 1)
+        keeper = self._keeper(outcome)
+        made: list[Replay] = []
+        for _ in range(count):
+            choice = await keeper.choose(NAMESPACE, dice)
+            if choice is None:
+                break
+            made.append(await keeper.replay(choice))
+        return tuple(made)
+
+    def _keeper(self, outcome: Outcome) -> Gatekeeper:
+        loop = self.loop(outcome.backend)
+        return build_gatekeeper(self.setting.settings, self.store, loop, self._judge)
+
+    async def lesson(
+        self,
+        observation: Observation,
+        found: Found,
+        exploration: Exploration,
+        distillation: Distillation | None,
+    ) -> Lesson | None:
+        selection = exploration.selection
+        vector = await self._planner.vector(observation)
+        precedent = None
+        if vector is not None and len(exploration.trajectories) > 1:
+            teacher = teacher_text(exploration.trajectories)
+            precedent = precedent_of(observation, selection, teacher, vector)
+        findings = Findings(agreement_outcome(selection), precedent)
+        return Lesson(observation, found, distillation, findings)
+
+    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+        rows = await super().learn(outcomes)
+        for outcome in outcomes:
+            if isinstance(outcome.lesson, GatedLesson):
+                keeper = self._keeper(outcome)
+                for replay in outcome.lesson.replays:
+                    await keeper.record(replay)
+                await keeper.review(NAMESPACE)
+                rows += await self._moved(outcome.asked)
+        await self.store.catch_up()
+        return rows
+
+    async def _moved(self, asked: Asked) -> list[dict[str, Any]]:
+        """A row for each rule that evidence has moved since the last look."""
+        found: list[dict[str, Any]] = []
+        where = EventFilter(namespace=NAMESPACE, since_event=self._seen + 1)
+        page = await self.store.list_events(where, limit=1000)
+        for event in reversed(page.items):
+            self._seen = event.id
+            kind = _OUTCOMES.get(event.kind)
+            if kind is not None and event.after is not None:
+                found.append(
+                    {
+                        "id": asked.id,
+                        "polarity": event.after["polarity"],
+                        "text": event.after["text"],
+                        "trigger": event.after["trigger"],
+                        "outcome": kind,
+                        "reason": event.reason,
+                    }
+                )
+        return found

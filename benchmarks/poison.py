@@ -1,0 +1,61 @@
+"""Wrong rules on purpose: what becomes of a rule base that somebody has poisoned.
+
+Thirty wrong rules (`poison.jsonl`) are active from the start, as if an operator had imported them,
+and of everything that is distilled a share is stored with its polarity turned round.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import orjson
+
+from app.keying import retrieval_key
+from app.trajectory import DistilledRule
+from app.upstream.embeddings import Embedder
+from rules_store.store import RuleStore
+from rules_store.types import NewRule, Polarity, Vectors
+
+CORRUPTED_SHARE = 0.05
+CORRUPTED = "corrupted"
+"""How the report knows a rule whose polarity was turned round, from its row's `reason`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrongRule:
+    polarity: Polarity
+    text: str
+    trigger: str
+
+
+@cache
+def wrong_rules() -> tuple[WrongRule, ...]:
+    rows = (Path(__file__).parent / "poison.jsonl").read_bytes().splitlines()
+    return tuple(
+        WrongRule(Polarity(row["polarity"]), row["text"], row["trigger"])
+        for row in map(orjson.loads, rows)
+    )
+
+
+async def inject(store: RuleStore, namespace: str, domain: str, embedder: Embedder) -> None:
+    for wrong in wrong_rules():
+        key = retrieval_key("", wrong.trigger)
+        text, trigger = await embedder.embed([wrong.text, key])
+        await store.create_rule(
+            NewRule(namespace, wrong.polarity, wrong.text, wrong.trigger, domain),
+            Vectors(text, trigger),
+            actor="poison",
+            reason="poison test",
+        )
+
+
+def corrupted(rules: Sequence[DistilledRule], dice: random.Random) -> list[DistilledRule]:
+    """The rules, or in `CORRUPTED_SHARE` of the cases all of them with the other polarity."""
+    if dice.random() >= CORRUPTED_SHARE:
+        return list(rules)
+    other = {Polarity.POSITIVE: Polarity.NEGATIVE, Polarity.NEGATIVE: Polarity.POSITIVE}
+    return [replace(rule, polarity=other[rule.polarity]) for rule in rules]
