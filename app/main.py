@@ -140,6 +140,7 @@ def build_retriever(
             utility_weight=settings.utility_weight,
             abstention=settings.abstention,
             hold_out_rate=settings.hold_out_rate,
+            unproven_share=settings.unproven_share,
             triggers=settings.trigger_retrieval,
         ),
     )

@@ -149,7 +149,13 @@ class Settings(BaseSettings):
     probation: int = Field(
         50,
         ge=1,
-        description="Requests that an active rule may steer without having proven itself (gated)",
+        description="Requests that an imported rule may steer before it has proven itself (gated)",
+    )
+    unproven_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of requests that one imported, still unproven rule may steer (gated)",
     )
     hold_out_rate: float = Field(
         0.1, ge=0, le=1, description="Share of requests that leave out one fitting rule (gated)"

@@ -17,8 +17,10 @@ import orjson
 from app.keying import retrieval_key
 from app.trajectory import DistilledRule
 from app.upstream.embeddings import Embedder
+from rules_store.core import utc_now
+from rules_store.exchange import Incoming
 from rules_store.store import RuleStore
-from rules_store.types import NewRule, Polarity, Vectors
+from rules_store.types import Polarity, Rule, RuleState, Vectors
 
 CORRUPTED_SHARE = 0.05
 CORRUPTED = "corrupted"
@@ -42,15 +44,29 @@ def wrong_rules() -> tuple[WrongRule, ...]:
 
 
 async def inject(store: RuleStore, namespace: str, domain: str, embedder: Embedder) -> None:
-    for wrong in wrong_rules():
+    """As an import of active rules."""
+    items: list[Incoming] = []
+    for number, wrong in enumerate(wrong_rules()):
         key = retrieval_key("", wrong.trigger)
         text, trigger = await embedder.embed([wrong.text, key])
-        await store.create_rule(
-            NewRule(namespace, wrong.polarity, wrong.text, wrong.trigger, domain),
-            Vectors(text, trigger),
-            actor="poison",
-            reason="poison test",
+        rule = Rule(
+            id=f"rule_poison{number:02d}",
+            namespace=namespace,
+            polarity=wrong.polarity,
+            state=RuleState.ACTIVE,
+            text=wrong.text,
+            trigger=wrong.trigger,
+            domain=domain,
+            frequency=1,
+            exposures=0,
+            source_episode=None,
+            version=1,
+            reason=None,
+            created_at=utc_now(),
+            updated_at=utc_now(),
         )
+        items.append(Incoming(rule, Vectors(text, trigger)))
+    await store.import_rules(items, actor="poison", reason="poison test")
 
 
 def corrupted(rules: Sequence[DistilledRule], dice: random.Random) -> list[DistilledRule]:

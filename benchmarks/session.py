@@ -54,6 +54,7 @@ GATED_SETTINGS = (
     "gate_replays",
     "gate_calls_per_answer",
     "probation",
+    "unproven_share",
     "hold_out_rate",
     "utility_weight",
     "trigger_retrieval",

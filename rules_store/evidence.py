@@ -103,7 +103,8 @@ class Trial:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What is known of a rule's worth, as of `at`. `helped`, `harmed` and `tried` are of the test
-    that is under way; `proven`: the gate has let it through with these words."""
+    that is under way; `proven`: the gate has let it through with these words, or a person has
+    made it active."""
 
     rule_id: str
     namespace: str

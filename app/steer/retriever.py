@@ -40,6 +40,8 @@ class WorthOptions:
     utility_weight: float = 0.5
     abstention: bool = True
     hold_out_rate: float = 0.1
+    unproven_share: float = 0.2
+    """Share of requests that one active rule may steer that has not proven itself."""
     triggers: bool = True
     """Of either policy."""
 
@@ -63,13 +65,15 @@ class Retrieval:
 @dataclass(frozen=True, slots=True, eq=False)
 class Sifted:
     """What became of one polarity: `near` was looked at, most similar first, what is below `floor`
-    fell away, so did what is `unlikely` to help, and `chosen` is what diversity kept of the rest,
-    in stable order."""
+    fell away, so did what is `unlikely` to help or `unproven`, and `chosen` is what diversity kept
+    of the rest, in stable order."""
 
     floor: float
     near: list[Candidate]
     chosen: tuple[RuleHit, ...] = ()
     unlikely: frozenset[str] = frozenset()
+    unproven: frozenset[str] = frozenset()
+    """Active rules that have not proven themselves: one of them at most was let through."""
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -123,11 +127,14 @@ class Retriever:
             log.warning("question not embedded", error=repr(error))
             return Retrieval(degraded="embedder_failed")
         dice = random.Random(seed) if self.gated(namespace) else None
+        on_trial = dice is not None and dice.random() < self._worth.unproven_share
         try:
-            sifted = [
-                self.sift(namespace, vector, polarity, most, dice)
-                for polarity, most in wanted.items()
-            ]
+            sifted = []
+            for polarity, most in wanted.items():
+                found = self.sift(namespace, vector, polarity, most, dice, on_trial=on_trial)
+                # One unproven rule in a request: what comes of it is then its own doing.
+                on_trial &= not any(hit.id in found.unproven for hit in found.chosen)
+                sifted.append(found)
         except StoreError as error:
             log.warning("rules not searched", error=repr(error))
             return Retrieval(degraded="index_failed")
@@ -145,9 +152,12 @@ class Retriever:
         polarity: Polarity,
         most: int,
         dice: random.Random | None = None,
+        *,
+        on_trial: bool = False,
     ) -> Sifted:
-        """At most `most` rules for a question's vector. Without `dice` a rule has the lift that is
-        expected of it. Raises StoreError."""
+        """At most `most` rules for a question's vector, with `on_trial` the best unproven one
+        among them. Without `dice` a rule has the lift that is expected of it. Raises
+        StoreError."""
         own = self._store.settings_of(namespace).similarity_floor
         floor = self._floor if own is None else own
         triggers = self._worth.triggers
@@ -157,15 +167,20 @@ class Retriever:
             return Sifted(floor, near)
         relevance = {each.hit.id: each.hit.similarity for each in passed}
         unlikely: frozenset[str] = frozenset()
+        unproven: frozenset[str] = frozenset()
         if self.gated(namespace):
             gains = {id: self._gain(id, dice) for id in relevance}
             if self._worth.abstention:
                 unlikely = frozenset(id for id, gain in gains.items() if _idle(gain, dice))
-                passed = [each for each in passed if each.hit.id not in unlikely]
             weight = self._worth.utility_weight
             relevance = {id: value + weight * gains[id] for id, value in relevance.items()}
+            unproven = frozenset(id for id in relevance if not self._proven(id))
+            waiting = [each for each in passed if each.hit.id in unproven - unlikely]
+            best = max(waiting, key=lambda each: relevance[each.hit.id], default=None)
+            out = unlikely | unproven - ({best.hit.id} if best and on_trial else set())
+            passed = [each for each in passed if each.hit.id not in out]
             if not passed:
-                return Sifted(floor, near, unlikely=unlikely)
+                return Sifted(floor, near, unlikely=unlikely, unproven=unproven)
         chosen = mmr(
             [relevance[candidate.hit.id] for candidate in passed],
             np.stack([candidate.vector for candidate in passed]),
@@ -175,11 +190,16 @@ class Retriever:
         kept = [passed[position].hit for position in chosen]
         # By text before id: ids are random, and a benchmark's replay must build the same prompt.
         ordered = tuple(sorted(kept, key=lambda hit: (hit.text, hit.id)))
-        return Sifted(floor, near, ordered, unlikely, {hit.id: relevance[hit.id] for hit in kept})
+        scores = {hit.id: relevance[hit.id] for hit in kept}
+        return Sifted(floor, near, ordered, unlikely, unproven, scores)
 
     def lift(self, rule_id: str) -> Lift:
         standing = self._store.standing_of(rule_id)
         return UNKNOWN_LIFT if standing is None else standing.lift
+
+    def _proven(self, rule_id: str) -> bool:
+        standing = self._store.standing_of(rule_id)
+        return standing is not None and standing.proven
 
     def _gain(self, rule_id: str, dice: random.Random | None) -> float:
         lift = self.lift(rule_id)

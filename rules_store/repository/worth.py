@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +25,7 @@ from rules_store.evidence import (
 from rules_store.gate import Verdict
 from rules_store.repository.rules import rule_of
 from rules_store.tables import episodes, exposures, outcomes, rules, standings, trials
-from rules_store.types import RuleState
+from rules_store.types import Rule, RuleState
 from rules_store.upsert import insert_or_replace
 from rules_store.worth import NOTHING, Lift, Tally, lift
 
@@ -250,6 +251,17 @@ async def put_standing(connection: AsyncConnection, new: Standing) -> None:
     }
     replaced = [name for name in values if name != "rule_id"]
     await connection.execute(insert_or_replace(connection, standings, *replaced), values)
+
+
+async def vouch(connection: AsyncConnection, rule: Rule, at: datetime) -> None:
+    """Somebody wants this very rule to be active: it need not prove itself first. What its use
+    shows counts all the same."""
+    known = await standing(connection, rule.id, lock=True)
+    if known is None:
+        known = Standing(rule.id, rule.namespace, at)
+    await put_standing(
+        connection, replace(known, at=at, helped=0, harmed=0, tried=0, proven=True, verdict=None)
+    )
 
 
 async def restart(connection: AsyncConnection, rule_id: str, text_hash: str, at: datetime) -> None:

@@ -92,7 +92,7 @@ async def test_a_run_that_is_taken_up_again_comes_out_the_same(tmp_path: Path) -
 async def test_poison_leaves_a_gated_base(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arms = "paper+poison,gated+poison"
-    rows = await go(folder, Obedient(), arms, gate_calls_per_answer=4, probation=10)
+    rows = await go(folder, Obedient(), arms, gate_calls_per_answer=4)
     wrong = {rule.text for rule in wrong_rules()}
     gone = {
         rule["text"]
@@ -108,11 +108,10 @@ async def test_poison_leaves_a_gated_base(tmp_path: Path) -> None:
         for arm in arms.split(",")
     }
     assert gone
-    assert sum(shown["gated+poison"][-15:]) < sum(shown["gated+poison"][:15])
-    assert sum(shown["gated+poison"][-15:]) == 0
+    assert sum(shown["gated+poison"]) < sum(shown["paper+poison"]) / 4
+    assert max(shown["gated+poison"]) == 1
     assert {rule["outcome"] for rule in rules_of(folder, "paper+poison")} <= {"created", "merged"}
-    assert sum(shown["paper+poison"]) > 0
-    assert accuracy(rows, "gated+poison") > 0.5
+    assert accuracy(rows, "gated+poison") > accuracy(rows, "paper+poison") + 0.2
 
 
 async def test_a_part_taken_out_is_out(tmp_path: Path) -> None:
