@@ -9,6 +9,7 @@ import typer
 
 from app import cli_curation, cli_namespaces
 from app.cli_common import AsJson, Namespace, add_row, err, opened_store, out, print_json, table
+from rules_store.evidence import Standing
 from rules_store.types import Page, Polarity, Rule, RuleFilter, RuleState
 
 app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store, and tidy them up.")
@@ -54,7 +55,11 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
         async with opened_store() as store:
             rule = await store.get_rule(rule_id)
             events = await store.rule_events(rule_id)
-        return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
+            known = await store.standings_of([rule_id])
+        return {
+            **rule_shape(rule, known.get(rule_id)),
+            "history": [event_shape(event) for event in events],
+        }
 
     shown = asyncio.run(read())
     if as_json:
@@ -69,20 +74,22 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
         out.print(line, markup=False)
 
 
-async def _page(where: RuleFilter, limit: int) -> Page:
+async def _page(where: RuleFilter, limit: int) -> tuple[Page, dict[str, Standing]]:
     async with opened_store() as store:
-        return await store.list_rules(where, limit=limit)
+        page = await store.list_rules(where, limit=limit)
+        return page, await store.standings_of([rule.id for rule in page.items])
 
 
-def _show(page: Page, as_json: bool) -> None:
+def _show(found: tuple[Page, dict[str, Standing]], as_json: bool) -> None:
+    page, known = found
     rules: list[Rule] = page.items
     if as_json:
         from app.api.schemas import rule_shape
 
         for rule in rules:
-            print_json(rule_shape(rule))
+            print_json(rule_shape(rule, known.get(rule.id)))
         return
-    shown = table("id namespace polarity state freq used rule")
+    shown = table("id namespace polarity state freq used lift rule")
     for rule in rules:
         add_row(
             shown,
@@ -92,7 +99,12 @@ def _show(page: Page, as_json: bool) -> None:
             rule.state.value,
             rule.frequency,
             rule.exposures,
+            _lift(known.get(rule.id)),
             rule.text,
         )
     out.print(shown)
     err.print(f"{len(rules)} of {page.total}")
+
+
+def _lift(standing: Standing | None) -> str:
+    return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""

@@ -31,8 +31,8 @@ class PrunePolicy(StrEnum):
     SIMILARITY = "similarity"
     """Of the most similar pair the less learned goes, and again (see `pruning.most_redundant`)."""
     UTILITY = "utility"
-    """The least used go, of those the least often learned, of those the oldest. Exposures and
-    frequency stand for the use of a rule until its lift is measured."""
+    """Those of the least lift go (nothing measured is a lift of zero), of those the least used, of
+    those the least often learned, of those the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,9 @@ def _choose(
         alone = "the oldest, with nothing to compare it with"
         return near | dict.fromkeys(pruning.oldest(left, excess - len(near)), alone)
     if order.policy is PrunePolicy.UTILITY:
-        ranked = sorted(standing, key=lambda rule: (rule.exposures, rule.frequency, rule.seq))
+        ranked = sorted(
+            standing, key=lambda rule: (rule.lift, rule.exposures, rule.frequency, rule.seq)
+        )
         return {rule.seq: "" for rule in ranked[:excess]}
     return {rule.seq: "among the oldest" for rule in standing[:excess]}
 

@@ -118,6 +118,11 @@ class Standing:
     verdict: Verdict | None = None
     lift: Lift = UNKNOWN_LIFT
 
+    @property
+    def measured(self) -> bool:
+        """Whether there is any evidence in it."""
+        return self.with_rule.size + self.without_rule.size > 0
+
     @staticmethod
     def lift_of(with_rule: Tally, without_rule: Tally) -> Lift:
         return lift(with_rule, without_rule)

@@ -152,6 +152,9 @@ class RuleFilter:
     min_exposures: int | None = None
     max_exposures: int | None = None
     min_frequency: int | None = None
+    min_lift: float | None = None
+    """Rules of which nothing has been measured have no lift, so they are none of these."""
+    max_lift: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

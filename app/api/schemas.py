@@ -18,8 +18,10 @@ from pydantic import (
 
 from app.api.answers import RULE_TEXT, example
 from app.settings import NAMESPACE_PATTERN
+from rules_store.evidence import Evidence, Standing
 from rules_store.records import MAX_ACTOR_CHARS
 from rules_store.types import Episode, Event, Page, Polarity, Rule, RuleState
+from rules_store.worth import NOTHING, Tally
 
 MAX_RULE_CHARS = 2000
 NO_NUL = r"^[^\x00]*$"
@@ -123,17 +125,75 @@ def clean(text: str) -> str:
     return " ".join(printable.split())
 
 
-def rule_shape(rule: Rule) -> dict[str, Any]:
+def rule_shape(rule: Rule, standing: Standing | None = None) -> dict[str, Any]:
     return {
         "object": "rule",
         **asdict(rule),
         "polarity": rule.polarity.value,
         "state": rule.state.value,
-        # Measured by the gated policy; null while nothing measures it.
-        "lift": None,
+        "lift": lift_shape(standing),
         "created_at": _time(rule.created_at),
         "updated_at": _time(rule.updated_at),
     }
+
+
+def lift_shape(standing: Standing | None) -> dict[str, Any] | None:
+    """Null while there is no evidence."""
+    if standing is None or not standing.measured:
+        return None
+    lift = standing.lift
+    return {"mean": lift.mean, "low": lift.low, "high": lift.high}
+
+
+def evidence_shape(rule_id: str, found: Evidence) -> dict[str, Any]:
+    standing = found.standing
+    return {
+        "object": "evidence",
+        "rule_id": rule_id,
+        "lift": lift_shape(standing),
+        "proven": standing is not None and standing.proven,
+        "verdict": None if standing is None else standing.verdict,
+        "test": {
+            "helped": standing.helped if standing else 0,
+            "harmed": standing.harmed if standing else 0,
+            "tried": standing.tried if standing else 0,
+        },
+        "with_rule": _tally(standing.with_rule if standing else NOTHING),
+        "without_rule": _tally(standing.without_rule if standing else NOTHING),
+        "trials": [
+            {
+                "episode_id": trial.episode_id,
+                "with_rule": trial.with_rule,
+                "without_rule": trial.without_rule,
+                "reference": trial.reference.value,
+                "weight": trial.weight,
+                "at": None if trial.at is None else _time(trial.at),
+            }
+            for trial in found.trials
+        ],
+        "exposures": [
+            {
+                "episode_id": each.episode_id,
+                "withheld": each.position is None,
+                "position": each.position,
+                "similarity": each.similarity,
+                "score": each.score,
+                "at": _time(each.at),
+                "outcome": None
+                if each.source is None
+                else {"source": each.source.value, "value": each.value, "weight": each.weight},
+            }
+            for each in found.exposures
+        ],
+        "links": [
+            {"kind": link.kind.value, "id": link.other, "at": _time(link.at)}
+            for link in found.links
+        ],
+    }
+
+
+def _tally(tally: Tally) -> dict[str, float]:
+    return {"hits": tally.hits, "misses": tally.misses, "mean": tally.mean}
 
 
 def event_shape(event: Event) -> dict[str, Any]:

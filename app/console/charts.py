@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640.0, 160.0
@@ -79,7 +79,7 @@ def bars(values: Sequence[tuple[str, float]]) -> BarChart | None:
     return BarChart(drawn, _ticks(top), _thinned(centres, [label for label, _ in values]))
 
 
-def lines(labels: Sequence[str], series: dict[str, Sequence[float | None]]) -> LineChart | None:
+def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> LineChart | None:
     """Lines over common labels; a None leaves a point out. Values are at least 0."""
     known = [value for values in series.values() for value in values if value is not None]
     if not labels or not known:

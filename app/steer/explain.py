@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from app.steer.block import render_block
@@ -14,6 +14,7 @@ from app.templates import PromptLibrary
 from app.trajectory import Message
 from rules_store.store import RuleStore
 from rules_store.types import Polarity, RuleHit, RuleState, Vector
+from rules_store.worth import Lift
 
 
 class Verdict(StrEnum):
@@ -21,6 +22,10 @@ class Verdict(StrEnum):
     BELOW_FLOOR = "below_floor"
     MMR = "mmr"
     """Others were chosen: nearer ones, or as near and less alike."""
+    UNLIKELY = "unlikely"
+    """Its lift speaks against it (gated policy)."""
+    UNPROVEN = "unproven"
+    """It has still to prove itself (gated policy)."""
     BUDGET = "budget"
     STATE = "state"
 
@@ -37,6 +42,8 @@ class Explained:
     similarity: float
     verdict: Verdict
     reason: str
+    lift: Lift | None = None
+    """None while nothing has been measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,8 @@ class Explanation:
     messages: list[Message]
     """The conversation as it would go upstream."""
     floor: float
+    hold_out: float
+    """Share of the requests that leave out one of the injected rules, by lot."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,8 +124,14 @@ class Explainer:
             if rule.id not in found:
                 found[rule.id] = judged.in_state(hit, rule.state)
         ranked = sorted(found.values(), key=lambda each: (-each.similarity, each.text, each.id))
-        floor = sifted[Polarity.POSITIVE].floor
-        return Explanation(tuple(ranked), inject(question.messages, block), floor)
+        known = await self._store.standings_of([each.id for each in ranked])
+        measured = {id: each.lift for id, each in known.items() if each.measured}
+        return Explanation(
+            tuple(replace(each, lift=measured.get(each.id)) for each in ranked),
+            inject(question.messages, block),
+            sifted[Polarity.POSITIVE].floor,
+            self._retriever.hold_out_rate(question.namespace) if kept else 0.0,
+        )
 
 
 class _Judge:
@@ -144,6 +159,10 @@ class _Judge:
             return Verdict.BUDGET, room
         if hit.similarity < floor:
             return Verdict.BELOW_FLOOR, f"{hit.similarity:.3f} is below the floor of {floor:g}"
+        if hit.id in self._sifted[hit.polarity].unlikely:
+            return Verdict.UNLIKELY, "what is known of its lift speaks against it"
+        if hit.id in self._sifted[hit.polarity].unproven:
+            return Verdict.UNPROVEN, "it has not proven itself: a share of the requests try it"
         count = len(self._sifted[hit.polarity].chosen)
         return Verdict.MMR, f"{count} others were chosen: nearer, or as near and less alike"
 

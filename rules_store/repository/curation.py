@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.repository.embeddings import TEXT, TRIGGER
 from rules_store.repository.rules import conditions, rule_of
-from rules_store.tables import embeddings, rules
+from rules_store.tables import embeddings, rules, standings
 from rules_store.types import Polarity, Rule, RuleFilter, RuleState, Vector, Vectors
 
 _AT_ONCE = 500  # bound parameters of one statement
@@ -27,6 +27,8 @@ class Standing:
     polarity: Polarity
     frequency: int
     exposures: int
+    lift: float
+    """Zero where nothing has been measured."""
 
 
 async def active(
@@ -34,7 +36,14 @@ async def active(
 ) -> list[Standing]:
     """Active rules, oldest first."""
     statement = (
-        select(rules.c.seq, rules.c.polarity, rules.c.frequency, rules.c.exposures)
+        select(
+            rules.c.seq,
+            rules.c.polarity,
+            rules.c.frequency,
+            rules.c.exposures,
+            func.coalesce(standings.c.lift, 0.0),
+        )
+        .join_from(rules, standings, standings.c.rule_id == rules.c.id, isouter=True)
         .where(rules.c.namespace == namespace, rules.c.state == RuleState.ACTIVE)
         .order_by(rules.c.seq)
     )

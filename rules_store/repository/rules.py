@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.cursors import Place
 from rules_store.database import contains
 from rules_store.jsontext import clean
-from rules_store.tables import identity, rules
+from rules_store.tables import identity, rules, standings
 from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState
 
 _EXPOSED = (
@@ -171,6 +183,8 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
             yield column >= least
         if most is not None:
             yield column <= most
+    if where.min_lift is not None or where.max_lift is not None:
+        yield rules.c.id.in_(_lifted(where))
     if where.created_after is not None:
         yield rules.c.created_at >= where.created_after
     if where.created_before is not None:
@@ -180,6 +194,23 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
     if where.text:
         part = clean(where.text)
         yield or_(contains(dialect, rules.c.text, part), contains(dialect, rules.c.trigger, part))
+
+
+def _lifted(where: RuleFilter) -> Select[tuple[str]]:
+    evidence = (
+        standings.c.with_hits
+        + standings.c.with_misses
+        + standings.c.without_hits
+        + standings.c.without_misses
+    )
+    found = select(standings.c.rule_id).where(evidence > 0)
+    if where.namespace is not None:
+        found = found.where(standings.c.namespace == where.namespace)
+    if where.min_lift is not None:
+        found = found.where(standings.c.lift >= where.min_lift)
+    if where.max_lift is not None:
+        found = found.where(standings.c.lift <= where.max_lift)
+    return found
 
 
 async def count_active(connection: AsyncConnection, namespace: str) -> int:

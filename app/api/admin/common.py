@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import Query
 
+from app.api.schemas import rule_shape
 from app.exceptions import NotFound, Overloaded
 from app.settings import NAMESPACE_PATTERN
 from app.state import AppState
 from app.upstream.embeddings import EmbeddingFailed
 from rules_store.records import MAX_ACTOR_CHARS
-from rules_store.types import Vector, Vectors
+from rules_store.types import Rule, Vector, Vectors
 
 EMBEDDING_TIMEOUT = 10.0
 """Seconds that a person waits, not a chat request."""
@@ -28,6 +30,16 @@ async def known_namespace(state: AppState, namespace: str | None) -> None:
         raise NotFound(
             f"There is no namespace '{namespace}'", param="namespace", code="namespace_not_found"
         )
+
+
+async def shapes(state: AppState, rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """The rules with what is known of their worth."""
+    known = await state.store.standings_of([rule.id for rule in rules])
+    return [rule_shape(rule, known.get(rule.id)) for rule in rules]
+
+
+async def shape(state: AppState, rule: Rule) -> dict[str, Any]:
+    return (await shapes(state, [rule]))[0]
 
 
 async def vectors_of(state: AppState, text: str | None, trigger: str | None) -> Vectors:

@@ -8,7 +8,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from app.api.admin.answers import Explanation, Import, NearRule, Prune, Rule
-from app.api.admin.common import ActorParameter, Namespace, embedding_of, known_namespace
+from app.api.admin.common import (
+    ActorParameter,
+    Namespace,
+    embedding_of,
+    known_namespace,
+    shape,
+    shapes,
+)
 from app.api.admin.filters import Filter
 from app.api.admin.rule_schemas import (
     ExplainBody,
@@ -20,7 +27,6 @@ from app.api.admin.rule_schemas import (
 from app.api.answers import JSON_LINES, RULE_TEXT, gives, lists, text
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
 from app.api.exchange import Order, export_lines, import_lines
-from app.api.schemas import rule_shape
 from app.exceptions import InvalidRequest, UpstreamError
 from app.settings import NAMESPACE_PATTERN
 from app.state import AppState
@@ -68,7 +74,8 @@ async def search_rules(
         states=rule_state or (RuleState.ACTIVE, RuleState.CANDIDATE),
         limit=limit,
     )
-    data = [{**rule_shape(near.rule), "score": near.similarity} for near in found]
+    shown = await shapes(state, [near.rule for near in found])
+    data = [{**rule, "score": near.similarity} for rule, near in zip(shown, found, strict=True)]
     return {"object": "list", "data": data, "next_cursor": None, "total": len(data)}
 
 
@@ -88,7 +95,8 @@ async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict
         done = await state.store.prune(
             order, token=body.token, actor=body.actor, reason=body.reason
         )
-    return pruned_shape(done, body)
+    known = await state.store.standings_of([victim.rule.id for victim in done.victims])
+    return pruned_shape(done, body, known)
 
 
 @router.post(
@@ -108,7 +116,7 @@ async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> dict
         actor=body.actor,
         reason=body.reason,
     )
-    return rule_shape(rule)
+    return await shape(state, rule)
 
 
 @router.get(

@@ -15,6 +15,10 @@ from rules_store.types import Polarity, RuleFilter, RuleState
 
 _MOST = 2**31 - 1
 Moment = Annotated[datetime | None, Query(description="ISO 8601 with a time zone")]
+Share = Annotated[
+    float | None,
+    Query(ge=-1, le=1, allow_inf_nan=False, description="Leaves out rules without a lift"),
+]
 Count = Annotated[int | None, Query(ge=0, le=_MOST)]
 
 
@@ -33,6 +37,8 @@ async def rule_filter(
     min_exposures: Count = None,
     max_exposures: Count = None,
     min_frequency: Count = None,
+    min_lift: Share = None,
+    max_lift: Share = None,
 ) -> RuleFilter:
     return RuleFilter(
         namespace=namespace,
@@ -47,6 +53,8 @@ async def rule_filter(
         min_exposures=min_exposures,
         max_exposures=max_exposures,
         min_frequency=min_frequency,
+        min_lift=min_lift,
+        max_lift=max_lift,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Self
 
@@ -11,10 +12,11 @@ from app.api.answers import RULE_ID, example
 from app.api.schemas import NO_NUL, Write, rule_shape
 from app.protocol import ChatMessage
 from app.settings import NAMESPACE_PATTERN
-from app.steer.explain import Explanation
+from app.steer.explain import Explained, Explanation
 from app.steer.injector import question_of
 from app.trajectory import Message
 from rules_store.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.evidence import Standing
 
 MOST = 2**31 - 1
 MOST_DAYS = 36_500
@@ -119,8 +121,12 @@ class ExplainBody(BaseModel):
         return question_of(self.conversation())
 
 
-def pruned_shape(done: Pruned, body: PruneBody) -> dict[str, Any]:
-    rules = [{**rule_shape(victim.rule), "prune_reason": victim.reason} for victim in done.victims]
+def pruned_shape(done: Pruned, body: PruneBody, known: Mapping[str, Standing]) -> dict[str, Any]:
+    """`known`: what is known of the rules' worth, by id."""
+    rules = [
+        {**rule_shape(victim.rule, known.get(victim.rule.id)), "prune_reason": victim.reason}
+        for victim in done.victims
+    ]
     return {
         "object": "prune",
         "namespace": body.namespace,
@@ -139,6 +145,12 @@ def explanation_shape(found: Explanation, namespace: str) -> dict[str, Any]:
         "object": "explanation",
         "namespace": namespace,
         "similarity_floor": found.floor,
-        "candidates": [asdict(each) for each in found.candidates],
+        "hold_out": found.hold_out,
+        "candidates": [_candidate(each) for each in found.candidates],
         "messages": found.messages,
     }
+
+
+def _candidate(each: Explained) -> dict[str, Any]:
+    shown = asdict(each)
+    return {**shown, "lift": None if each.lift is None else asdict(each.lift)}

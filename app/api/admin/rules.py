@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.api.admin.answers import Event, Rule, RuleWithHistory, WrittenRule
-from app.api.admin.common import Cursor, Limit, known_namespace, vectors_of
+from app.api.admin.answers import Event, Evidence, Rule, RuleWithHistory, WrittenRule
+from app.api.admin.common import Cursor, Limit, known_namespace, shape, shapes, vectors_of
 from app.api.admin.filters import Filter
 from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
@@ -17,8 +17,8 @@ from app.api.schemas import (
     RuleRestore,
     VersionedWrite,
     event_shape,
+    evidence_shape,
     list_shape,
-    rule_shape,
 )
 from app.reflect.admission import findings
 from rules_store.types import NewRule, RuleSort, Vectors
@@ -37,7 +37,7 @@ async def list_rules(
 ) -> dict[str, Any]:
     await known_namespace(state, where.namespace)
     page = await state.store.list_rules(where, sort=sort, limit=limit, cursor=cursor)
-    return list_shape(page, [rule_shape(rule) for rule in page.items])
+    return list_shape(page, await shapes(state, page.items))
 
 
 @router.post(
@@ -61,7 +61,7 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dic
     rule = await state.store.create_rule(new, vectors, actor=body.actor, reason=body.reason)
     # A person may write what a model may not; the checks only say so.
     objections = findings(body.text, polarity=body.polarity)
-    return {**rule_shape(rule), "warnings": [finding.name for finding in objections]}
+    return {**await shape(state, rule), "warnings": [finding.name for finding in objections]}
 
 
 @router.get(
@@ -70,7 +70,7 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dic
 async def get_rule(rule_id: str, state: State, _: AdminRead) -> dict[str, Any]:
     rule = await state.store.get_rule(rule_id)
     events = await state.store.rule_events(rule_id)
-    return {**rule_shape(rule), "history": [event_shape(event) for event in events]}
+    return {**await shape(state, rule), "history": [event_shape(event) for event in events]}
 
 
 @router.get(
@@ -83,6 +83,19 @@ async def rule_history(
 ) -> dict[str, Any]:
     page = await state.store.rule_history(rule_id, limit=limit, cursor=cursor)
     return list_shape(page, [event_shape(event) for event in page.items])
+
+
+@router.get(
+    "/rules/{rule_id}/evidence",
+    summary="What speaks for a rule and against it",
+    responses=gives(Evidence),
+)
+async def rule_evidence(
+    rule_id: str, state: State, _: AdminRead, limit: Annotated[int, Query(ge=1, le=500)] = 50
+) -> dict[str, Any]:
+    """Its standing, the latest trials and exposures with what came of them, the episodes and rules
+    behind it, and which rules say the opposite."""
+    return evidence_shape(rule_id, await state.store.evidence_of(rule_id, limit=limit))
 
 
 @router.patch(
@@ -103,7 +116,7 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
         actor=body.actor,
         reason=body.reason,
     )
-    return rule_shape(rule)
+    return await shape(state, rule)
 
 
 @router.post(
@@ -113,7 +126,7 @@ async def retire_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
     rule = await state.store.retire_rule(rule_id, **body.model_dump())
-    return rule_shape(rule)
+    return await shape(state, rule)
 
 
 @router.post(
@@ -125,7 +138,7 @@ async def quarantine_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
     rule = await state.store.quarantine_rule(rule_id, **body.model_dump())
-    return rule_shape(rule)
+    return await shape(state, rule)
 
 
 @router.post(
@@ -137,7 +150,7 @@ async def release_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
     rule = await state.store.release_rule(rule_id, **body.model_dump())
-    return rule_shape(rule)
+    return await shape(state, rule)
 
 
 @router.post(
@@ -149,7 +162,7 @@ async def reject_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
     rule = await state.store.reject_rule(rule_id, **body.model_dump())
-    return rule_shape(rule)
+    return await shape(state, rule)
 
 
 @router.post(
@@ -172,4 +185,4 @@ async def restore_rule(
         actor=body.actor,
         reason=body.reason,
     )
-    return rule_shape(rule)
+    return await shape(state, rule)

@@ -19,6 +19,8 @@ VERDICTS = {
     "injected": "injected",
     "below_floor": "not near enough",
     "mmr": "others were chosen",
+    "unlikely": "not likely to help",
+    "unproven": "still to prove itself",
     "budget": "no room",
     "state": "not in use",
 }

@@ -17,10 +17,12 @@ from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownRule, VersionConflict
 from rules_store.types import Episode, Rule
 from rules_store.usage import RuleUse
+from rules_store.worth import NOTHING
 
 router = console_router()
 
 HISTORY = 30
+TRIALS = 20
 QUARANTINE = "/console/quarantine"
 Action = Callable[[], Awaitable[Rule]]
 
@@ -171,6 +173,8 @@ async def _page(
         use_chart=_chart(use),
         episode=episode,
         evidence=evidence,
+        worth=await store.evidence_of(rule_id, limit=TRIALS),
+        lift_chart=await _lift_chart(desk, rule_id),
         cases=CASES,
         typed=typed.fields if typed else None,
     )
@@ -185,3 +189,20 @@ def _chart(use: RuleUse) -> charts.BarChart | None:
     if not use.uses:
         return None
     return charts.bars([(f"{day.day.day} {day.day:%b}", day.uses) for day in use.days])
+
+
+async def _lift_chart(desk: Desk, rule_id: str) -> charts.LineChart | None:
+    """Mean outcome with the rule and without it as its trials came in; None before the second."""
+    found = await desk.state.store.evidence_of(rule_id, limit=500)
+    trials = found.trials[::-1]
+    if len(trials) < 2:
+        return None
+    with_rule, without_rule = NOTHING, NOTHING
+    series: dict[str, list[float | None]] = {"with the rule": [], "without it": []}
+    for trial in trials:
+        with_rule = with_rule.plus(trial.with_rule, trial.weight)
+        without_rule = without_rule.plus(trial.without_rule, trial.weight)
+        series["with the rule"].append(with_rule.mean)
+        series["without it"].append(without_rule.mean)
+    labels = [f"{trial.at:%-d %b}" if trial.at else "" for trial in trials]
+    return charts.lines(labels, series)

@@ -15,6 +15,11 @@ from rules_store.types import Polarity, RuleFilter, RuleSort, RuleState
 router = console_router()
 
 PAGE = 30
+LIFTS: dict[str, tuple[float | None, float | None]] = {
+    "measured": (-1.0, 1.0),
+    "above_zero": (0.0, 1.0),
+    "below_zero": (-1.0, 0.0),
+}
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -26,12 +31,16 @@ class Search:
     namespace: Text = ""
     polarity: Text = ""
     state: Text = ""
+    lift: Text = ""
     sort: Text = RuleSort.NEWEST.value
     cursor: Text = ""
 
     @property
     def filter(self) -> RuleFilter:
+        least, most = LIFTS.get(self.lift, (None, None))
         return RuleFilter(
+            min_lift=least,
+            max_lift=most,
             namespace=self.namespace or None,
             polarity=_among(Polarity, self.polarity),
             state=_among(RuleState, self.state),
@@ -48,12 +57,15 @@ async def list_rules(desk: At, search: Annotated[Search, Depends()]) -> HTMLResp
     return desk.page(
         "rules.html",
         page=page,
+        standings=await desk.state.store.standings_of([rule.id for rule in page.items]),
+        lifts=list(LIFTS),
         search=search,
         filters={
             "q": search.q,
             "namespace": search.namespace,
             "polarity": search.polarity,
             "state": search.state,
+            "lift": search.lift,
             "sort": search.sort,
         },
         namespaces=await desk.state.store.list_namespaces(),
