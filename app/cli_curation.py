@@ -125,7 +125,7 @@ def import_(
 ) -> None:
     """Take rules in from JSON lines. Exit code 1 when a line was refused."""
     from app.api.exchange import Order, import_lines
-    from app.main import build_embedder
+    from app.parts import build_embedder
 
     if namespace is not None and not NAMESPACE.match(namespace):
         raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
@@ -254,7 +254,7 @@ async def _explained(
     max_negative: int | None,
     limit: int,
 ) -> Explanation:
-    from app.main import build_embedder, build_retriever, load_prompts
+    from app.parts import build_embedder, build_retriever, load_prompts
     from app.steer.budget import TokenCounter
 
     prompts = load_prompts(settings)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.effort.stopping import Effort
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.explore.effort import Effort
-from app.explore.explorer import Explorer, ExplorerOptions
+from app.explore.explorer import Explorer
+from app.explore.group import ExplorerOptions
 from app.explore.spending import Spending
 from app.reflect import admission, selectors
 from app.reflect.answers import strip_reasoning

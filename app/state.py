@@ -9,7 +9,6 @@ from app.chat.service import ChatService
 from app.keys import KeyRing
 from app.metering import Meter
 from app.metrics import Metrics
-from app.reflect.evidence import Judge
 from app.settings import Settings
 from app.steer.explain import Explainer
 from app.steer.retriever import Retriever
@@ -17,6 +16,7 @@ from app.templates import PromptLibrary
 from app.upstream.client import Upstream
 from app.upstream.embeddings import Embedder
 from app.worker import LearningWorker
+from app.worth.evidence import Judge
 from rules_store.store import RuleStore
 
 

@@ -13,40 +13,36 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
+from app.drafting import drafts_of
+from app.effort.planner import EffortPlanner
 from app.exceptions import TTCLError, UpstreamRejected
-from app.explore.planner import EffortPlanner
-from app.gatekeeper import Gatekeeper
-from app.keying import retrieval_key
 from app.loop import Loop
-from app.reflect.evidence import agreement_outcome, precedent_of, teacher_text
 from app.trace import (
     contrast_from_json,
     observation_from_json,
     selection_to_json,
     trajectories_to_json,
 )
-from app.trajectory import Case, Cost, DistilledRule, Observation, Selection
+from app.trajectory import Case, Cost, Selection
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
+from app.worth.evidence import agreement_outcome, precedent_of, teacher_text
+from app.worth.gatekeeper import Gatekeeper
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
 from rules_store.evidence import Findings
 from rules_store.job_control import EVERY_NAMESPACE
 from rules_store.store import RuleStore
 from rules_store.types import (
     Applied,
-    Draft,
     Job,
     JobState,
-    NewRule,
-    RuleState,
     Spend,
-    Vectors,
 )
 
 log = structlog.get_logger(__name__)
@@ -300,30 +296,3 @@ class LearningWorker:
         return spent.calls >= (self._options.calls_per_hour if calls is None else calls) or (
             spent.tokens >= (self._options.tokens_per_hour if tokens is None else tokens)
         )
-
-
-async def drafts_of(
-    observation: Observation,
-    rules: Sequence[DistilledRule],
-    embedder: Embedder,
-    *,
-    gated: bool,
-) -> list[Draft]:
-    """Distilled rules with their vectors, as the store takes them. Raises `EmbeddingFailed`."""
-    admitted = RuleState.CANDIDATE if gated else RuleState.ACTIVE
-    drafts = []
-    for rule in rules:
-        key = retrieval_key(rule.trigger, observation.question)
-        text, when = await embedder.embed([rule.text, key])
-        new = NewRule(
-            namespace=observation.namespace,
-            polarity=rule.polarity,
-            text=rule.text,
-            trigger=rule.trigger,
-            domain=observation.domain,
-            state=RuleState.QUARANTINED if rule.refusal else admitted,
-            reason=rule.refusal,
-            source_episode=observation.episode_id,
-        )
-        drafts.append(Draft(new, Vectors(text=text, trigger=when)))
-    return drafts

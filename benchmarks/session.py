@@ -17,7 +17,7 @@ from typing import Any
 from app import __version__
 from app.exceptions import ConfigurationError, NotFound, UpstreamError
 from app.explore.roles import ANSWER_PROMPT
-from app.main import build_embedder, load_prompts
+from app.parts import build_embedder, load_prompts
 from app.reflect.equivalence import Equivalence
 from app.settings import Policy, Settings
 from app.upstream.client import Upstream

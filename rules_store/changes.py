@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.jsontext import clean
-from rules_store.repository import embeddings, events, rules, worth
+from rules_store.repository import embeddings, events, rules, standings
 from rules_store.types import NewRule, Rule, Vectors
 
 MERGED = "rule.merged"
@@ -112,7 +112,7 @@ async def change(
     words have (none, or that of their earlier time)."""
     await rules.update_rule(connection, after, text_hash(after.text))
     if text_hash(before.text) != text_hash(after.text):
-        await worth.restart(connection, after.id, text_hash(after.text), after.updated_at)
+        await standings.restart(connection, after.id, text_hash(after.text), after.updated_at)
     await events.append(
         connection,
         after.updated_at,

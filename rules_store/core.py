@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -16,18 +16,15 @@ from rules_store import migrate, snapshot
 from rules_store.clients import ApiKey
 from rules_store.database import Database, parse_url, prepare_sqlite
 from rules_store.errors import StoreUnavailable
-from rules_store.evidence import Standing
 from rules_store.index import RuleIndex, unit
 from rules_store.known import KnownNamespaces
-from rules_store.neighbourhood import Neighbourhood
+from rules_store.known_worth import KnownWorth
 from rules_store.repository import (
     embeddings,
     events,
     keys,
     namespaces,
-    precedents,
     rules,
-    worth,
 )
 from rules_store.types import (
     DEFAULT_OPTIONS,
@@ -43,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 _EVENTS_AT_ONCE = 1000
 _RULES_AT_ONCE = 5000
-_COMMITS_WITHIN = timedelta(seconds=5)
 
 
 def utc_now() -> datetime:
@@ -71,9 +67,7 @@ class StoreCore(KnownNamespaces):
         self._index = RuleIndex(dimension)
         self._snapshot_event = 0
         self._keys: dict[str, tuple[str, ApiKey]] = {}
-        self._standings: dict[str, Standing] = {}
-        self._standings_at: datetime | None = None
-        self._precedents = Neighbourhood(options.precedents)
+        self._worth = KnownWorth(embedding_model, options.precedents)
         self._creating = asyncio.Lock()
         # Held while events are read and applied: an older view of a rule must not be applied
         # after a newer one.
@@ -168,20 +162,7 @@ class StoreCore(KnownNamespaces):
         """Applies to the index what any process has committed since it last looked."""
         async with self._database.read() as connection:
             await self._follow(connection)
-            await self._follow_worth(connection)
-
-    async def _follow_worth(self, connection: AsyncConnection) -> None:
-        """Takes up standings and precedents that are new. They have no events: evidence is no
-        change of a rule."""
-        since = self._standings_at
-        for standing in await worth.standings_since(connection, since):
-            self._standings[standing.rule_id] = standing
-            # A transaction may commit some seconds after the moment that it wrote down.
-            latest = standing.at - _COMMITS_WITHIN
-            if self._standings_at is None or latest > self._standings_at:
-                self._standings_at = latest
-        last = self._precedents.last_seq
-        self._precedents.add(await precedents.places_after(connection, self.embedding_model, last))
+            await self._worth.follow(connection)
 
     async def watch(self, interval: float) -> None:
         """Calls `catch_up` every `interval` seconds until cancelled; failures are logged."""
@@ -252,7 +233,7 @@ class StoreCore(KnownNamespaces):
             for event in found:
                 if event.kind == events.NAMESPACE_DELETED:
                     index.forget(event.namespace)
-                    self._precedents.forget(event.namespace)
+                    self._worth.forget(event.namespace)
             index.put_all(rows)
             index.last_event = found[-1].id
             for name in changed - records.keys():

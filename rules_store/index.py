@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rules_store.errors import InvalidVector
+from rules_store.shelves import nearest, nearest_texts, within
 from rules_store.types import Candidate, Polarity, RuleHit, RuleState, Vector
 
 logger = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ class RuleIndex:
         shelf = self._shelves.get(key)
         if shelf is None or k < 1 or shelf.ntotal == 0:
             return []
-        found = _nearest(shelf, query, k) if triggers else _nearest_texts(shelf, query, k)
+        found = nearest(shelf, query, k) if triggers else nearest_texts(shelf, query, k)
         vectors = shelf.reconstruct_batch(np.array([2 * seq for seq, _ in found], dtype=np.int64))
         return [
             Candidate(self._hit(seq, similarity), vector)
@@ -211,7 +212,7 @@ class RuleIndex:
         for key, shelf in self._shelves.items():
             fits = namespace in (None, key[0]) and key[1] in polarities and key[2] in states
             if fits and shelf.ntotal:
-                found += _nearest(shelf, query, k)
+                found += nearest(shelf, query, k)
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:k]
 
     def has_active(self, namespace: str) -> bool:
@@ -233,7 +234,7 @@ class RuleIndex:
                 continue
             found += [
                 (cosine, id // 2)
-                for id, cosine in _within(shelf, query, threshold - _ROUNDING)
+                for id, cosine in within(shelf, query, threshold - _ROUNDING)
                 if id % 2 == 0
             ]
         return sorted(found, key=lambda pair: (-pair[0], pair[1]))
@@ -285,48 +286,3 @@ def _equal(left: Vector | None, right: Vector | None) -> bool:
     if left is None or right is None:
         return left is right
     return bool(np.array_equal(left, right))
-
-
-def _nearest(shelf: Any, query: Vector, k: int) -> list[tuple[int, float]]:
-    """(seq, similarity) of the k best rules of a shelf that holds one or two vectors of each."""
-    wanted = 2 * k + 2
-    while True:
-        fetched = min(wanted, shelf.ntotal)
-        cosines, ids = shelf.search(query[None, :], fetched)
-        best: dict[int, float] = {}
-        for id, cosine in zip(ids[0].tolist(), cosines[0].tolist(), strict=True):
-            best.setdefault(id // 2, round(cosine, 6))  # FAISS returns the larger one first
-        ranked = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
-        # Where a tie reaches beyond what was fetched, FAISS's own order would decide.
-        if fetched == shelf.ntotal or ranked[-1][1] > round(float(cosines[0][-1]), 6):
-            return ranked
-        wanted *= 4
-
-
-def _nearest_texts(shelf: Any, query: Vector, k: int) -> list[tuple[int, float]]:
-    """As `_nearest`, by the vectors of texts alone."""
-    wanted = 2 * k + 2
-    while True:
-        fetched = min(wanted, shelf.ntotal)
-        cosines, ids = shelf.search(query[None, :], fetched)
-        pairs = zip(ids[0].tolist(), cosines[0].tolist(), strict=True)
-        texts = [(id // 2, round(cosine, 6)) for id, cosine in pairs if id % 2 == 0]
-        if fetched == shelf.ntotal or len(texts) >= k:
-            return texts[:k]
-        wanted *= 4
-
-
-def _within(shelf: Any, query: Vector, threshold: float) -> list[tuple[int, float]]:
-    """(id, cosine) of every vector of a shelf that is at least that near.
-
-    FAISS's range_search would do, but it starts a team of OpenMP threads for each call, which
-    costs milliseconds on a busy machine.
-    """
-    wanted = 16
-    while True:
-        fetched = min(wanted, shelf.ntotal)
-        cosines, ids = shelf.search(query[None, :], fetched)
-        if fetched == shelf.ntotal or cosines[0][-1] < threshold:
-            near = cosines[0] >= threshold
-            return list(zip(ids[0][near].tolist(), cosines[0][near].tolist(), strict=True))
-        wanted *= 4

@@ -19,7 +19,7 @@ from rules_store.errors import PreviewOutdated, UnknownEvent
 from rules_store.jsontext import clean
 from rules_store.namespaces import find
 from rules_store.records import Rollback, RollbackTarget, RuleChange
-from rules_store.repository import bulk, events, timeline, worth
+from rules_store.repository import bulk, events, standings, timeline
 from rules_store.types import Polarity, Rule, RuleState, Vectors
 
 ROLLED_BACK = "namespace.rolled_back"
@@ -64,7 +64,9 @@ class RollbackOperations(StoreCore):
                     changes.text_hash(change.after.text),
                 )
                 if old != new:
-                    await worth.restart(connection, change.after.id, new, change.after.updated_at)
+                    await standings.restart(
+                        connection, change.after.id, new, change.after.updated_at
+                    )
             await bulk.replace_vectors(
                 connection, self.embedding_model, _vector_changes(plan, held, units)
             )

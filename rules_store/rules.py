@@ -11,7 +11,7 @@ from rules_store import capacity, changes
 from rules_store.errors import DuplicateRule, InvalidTransition, UnknownNamespace
 from rules_store.jsontext import clean
 from rules_store.queries import RuleQueries, at_version, find
-from rules_store.repository import embeddings, events, rules, worth
+from rules_store.repository import embeddings, events, rules, standings
 from rules_store.types import NO_VECTORS, Embedded, NewRule, Rule, RuleState, Vectors
 
 
@@ -32,7 +32,7 @@ class RuleOperations(RuleQueries):
                 connection, new, units, self.embedding_model, now, actor=actor, reason=reason
             )
             if rule.state is RuleState.ACTIVE:
-                await worth.vouch(connection, rule, now)
+                await standings.vouch(connection, rule, now)
             await self._make_room(connection, rule)
         return rule
 
@@ -176,7 +176,7 @@ class RuleOperations(RuleQueries):
         )
         await changes.change(connection, before, after, kind, actor=actor, reason=reason)
         if state is RuleState.ACTIVE:
-            await worth.vouch(connection, after, after.updated_at)
+            await standings.vouch(connection, after, after.updated_at)
         return after
 
     async def _reword(
@@ -196,7 +196,7 @@ class RuleOperations(RuleQueries):
         await self._check_unique(connection, after, after.id)
         await changes.change(connection, before, after, kind, actor=actor, reason=reason)
         if after.state is RuleState.ACTIVE and after.text != before.text:
-            await worth.vouch(connection, after, after.updated_at)
+            await standings.vouch(connection, after, after.updated_at)
         for changed, name in (
             (after.text != before.text, embeddings.TEXT),
             (after.trigger != before.trigger, embeddings.TRIGGER),

@@ -6,7 +6,6 @@ hits = store.search("default", vector, Polarity.POSITIVE, k=10)
 
 from __future__ import annotations
 
-from rules_store.credit import CreditOperations
 from rules_store.curation import CurationOperations
 from rules_store.episodes import EpisodeOperations
 from rules_store.exchange import ExchangeOperations
@@ -19,6 +18,7 @@ from rules_store.namespaces import NamespaceOperations
 from rules_store.retention import RetentionOperations
 from rules_store.rollback import RollbackOperations
 from rules_store.rules import RuleOperations
+from rules_store.trials import TrialOperations
 from rules_store.usage import UsageQueries
 
 
@@ -30,7 +30,7 @@ class RuleStore(
     LearningOperations,
     KeyOperations,
     FeedbackOperations,
-    CreditOperations,
+    TrialOperations,
     NamespaceOperations,
     RollbackOperations,
     HistoryOperations,
@@ -42,7 +42,7 @@ class RuleStore(
 
     Methods are grouped by module: core (open, close, search, index), rules (with stats), curation
     (prune, merge), exchange (export, import, nearest), episodes, learning (jobs, applying, spend),
-    credit (outcomes, trials, what rules are worth), keys, feedback, namespaces, rollback, history
+    credit (outcomes, what rules are worth), trials, keys, feedback, namespaces, rollback, history
     (events, snapshots, curve), job_control,
     retention. Every method that touches SQL may raise `StoreUnavailable`; nothing was changed then.
     """

@@ -10,7 +10,6 @@ from app.chat.steering import Steering
 from app.loop import Exploration
 from app.metrics import Metrics
 from app.recorder import NOT_RECORDED, Opened, Recorder
-from app.reflect.evidence import agreement_outcome, teacher_text
 from app.steer.injector import has_images
 from app.trace import (
     contrast_to_json,
@@ -20,6 +19,7 @@ from app.trace import (
     trajectories_to_json,
 )
 from app.trajectory import Cost
+from app.worth.evidence import agreement_outcome, teacher_text
 from rules_store.clients import Permission
 from rules_store.evidence import NO_FINDINGS, Findings
 

@@ -12,8 +12,8 @@ from app import rendering
 from app.chat.call import Answer, ChatCall, Steered, Stream, observe
 from app.chat.closing import Closing
 from app.chat.steering import Steering
+from app.effort.planner import EffortPlanner
 from app.exceptions import TTCLError, UpstreamTimeout
-from app.explore.planner import EffortPlanner
 from app.explore.spending import Spending
 from app.loop import RULES_DROPPED, Exploration, Loop
 from app.metering import Meter, estimate

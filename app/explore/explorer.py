@@ -11,11 +11,11 @@ their answers do not settle it; or the Teacher answers alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from app.effort.stopping import Effort
 from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
-from app.explore.effort import Effort
+from app.explore.group import Decided, Explored, ExplorerOptions
 from app.explore.roles import (
     ANSWER_PROMPT,
     Call,
@@ -32,29 +32,6 @@ from app.upstream.types import ChatBackend
 
 TOO_FEW_WORDINGS = "tutor_gave_too_few"
 """The Tutor answered, but some of its wordings asked something else; Students took the original."""
-Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
-"""Given what is back and how many are still out: can the outcome no longer change?"""
-
-
-@dataclass(frozen=True, slots=True)
-class ExplorerOptions:
-    students: int
-    temperature: float
-    top_p: float
-    timeout: float
-    """Seconds for the whole exploration."""
-    concurrency: int
-    max_tokens: int
-    """Most tokens of one sample where the client set no limit (never the visible answer's)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explored:
-    trajectories: tuple[Trajectory, ...]
-    """Teacher first, then the Students by index."""
-    cost: Cost
-    problems: tuple[str, ...]
-    """Steps that failed and what was done instead, for `degraded`."""
 
 
 class Explorer:
@@ -95,7 +72,7 @@ class Explorer:
     async def teacher(self, observation: Observation, block: str) -> Trajectory:
         """The Teacher's answer alone, in the background, as an exploration would ask for it."""
         run = _Run(self, observation, block, True, None, Spending())
-        return await run.ask(run._teacher())
+        return await run.sample(run._teacher())
 
 
 class _Run:
@@ -135,9 +112,6 @@ class _Run:
             self._students = 0
         elif self._students > 1:
             self._enough = enough
-
-    async def ask(self, call: Call) -> Trajectory:
-        return await self._sample(call)
 
     def _framed(self, conversation: Sequence[Message]) -> list[Message]:
         """The conversation with the form of the answer and the rules block."""
@@ -214,7 +188,7 @@ class _Run:
         return _name(self._sent[task]) in self._done
 
     def _start(self, call: Call) -> None:
-        self._sent[asyncio.create_task(self._sample(call))] = call
+        self._sent[asyncio.create_task(self.sample(call))] = call
 
     def _start_variants(self, variants: list[str]) -> None:
         for index in range(2, self._students + 1):
@@ -266,7 +240,7 @@ class _Run:
         # No whole object, but perhaps the beginning of one.
         return tutor.parse(completion.text, observation.question, count) or None
 
-    async def _sample(self, call: Call) -> Trajectory:
+    async def sample(self, call: Call) -> Trajectory:
         try:
             async with self._room:
                 self._spending.open += 1

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from app.explore.effort import Effort
+from app.effort.stopping import Effort
 from app.reflect.answers import Answer, How, extract
 from app.reflect.equivalence import Equivalence
 from app.reflect.scoring import Vector, cosine, exclusion, medoid, perplexity

@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.explore.effort import Effort
-from app.gatekeeper import Gatekeeper, Replay
+from app.effort.stopping import Effort
 from app.loop import Distillation, Exploration
-from app.main import build_gatekeeper, build_planner
-from app.reflect.evidence import Judge, agreement_outcome, precedent_of, teacher_text
+from app.parts import build_gatekeeper, build_planner
 from app.settings import Policy
 from app.trajectory import Case, Observation, Selection
+from app.worth.evidence import Judge, agreement_outcome, precedent_of, teacher_text
+from app.worth.gatekeeper import Gatekeeper, Replay
 from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting
-from benchmarks.arms.looped import Found, Lesson, Looped, Opened, Pass, Retrieved
-from rules_store.credit import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
+from benchmarks.arms.lookup import Found, Retrieved
+from benchmarks.arms.looped import Lesson, Looped, Opened, Pass
 from rules_store.evidence import Findings
 from rules_store.records import EventFilter
+from rules_store.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
 
 _OUTCOMES = {
     PROMOTED: "promoted",

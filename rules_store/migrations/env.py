@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+import rules_store.worth_tables  # noqa: F401  the rest of the schema
 from rules_store.tables import metadata
 
 context.configure(

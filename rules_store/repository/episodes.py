@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
-from rules_store.tables import episodes, feedback, jobs, precedents
+from rules_store.tables import episodes, feedback, jobs
 from rules_store.types import Episode, EpisodeFilter, EpisodeStatus, JobState
+from rules_store.worth_tables import precedents
 
 INTERRUPTED = "interrupted"
 _UNCLAIMED: dict[str, Any] = {"request_id": None, "body_hash": None}

@@ -15,19 +15,14 @@ from rules_store.tables import (
     embeddings,
     episodes,
     events,
-    exposures,
     feedback,
     jobs,
     learn_spend,
     learning_pauses,
     namespaces,
-    outcomes,
-    precedents,
-    rule_links,
     rules,
-    standings,
-    trials,
 )
+from rules_store.worth_tables import exposures, outcomes, precedents, rule_links, standings, trials
 
 _WORTH = (exposures, outcomes, trials, standings, precedents, rule_links)
 EVERY = "*"

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import insert_unless_there
 from rules_store.evidence import Precedent, Reference
-from rules_store.tables import precedents, trials
 from rules_store.types import Vector
+from rules_store.worth_tables import precedents, trials
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,8 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.cursors import Place
 from rules_store.database import contains
 from rules_store.jsontext import clean
-from rules_store.tables import identity, rules, standings
+from rules_store.tables import identity, rules
 from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState
+from rules_store.worth_tables import standings
 
 _EXPOSED = (
     update(rules)

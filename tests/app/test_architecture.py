@@ -22,8 +22,11 @@ ARROWS: dict[str, set[str]] = {
     # area of app -> areas that it may import, beside the leaves and rules_store
     "upstream": set(),
     "steer": {"upstream"},
-    "explore": {"steer", "upstream"},
-    "reflect": set(),
+    "explore": {"effort", "steer", "upstream"},
+    "reflect": {"effort"},
+    "effort": {"upstream"},
+    "worth": {"loop", "reflect", "trace", "upstream"},
+    "drafting": {"keying", "upstream"},
     "engine": set(),
     "protocol": set(),
     "metrics": set(),
@@ -33,10 +36,11 @@ ARROWS: dict[str, set[str]] = {
     "trace": set(),
     "rendering": {"upstream"},
     "reembed": {"keying", "upstream"},
-    "loop": {"explore", "reflect", "steer", "upstream"},
-    "worker": {"keying", "loop", "trace", "upstream"},
+    "loop": {"effort", "explore", "reflect", "steer", "upstream"},
+    "worker": {"drafting", "effort", "loop", "trace", "upstream", "worth"},
     "recorder": {"worker"},
     "chat": {
+        "effort",
         "explore",
         "keys",
         "loop",
@@ -48,8 +52,9 @@ ARROWS: dict[str, set[str]] = {
         "steer",
         "trace",
         "upstream",
+        "worth",
     },
-    "state": {"chat", "keys", "metering", "metrics", "steer", "upstream", "worker"},
+    "state": {"chat", "keys", "metering", "metrics", "steer", "upstream", "worker", "worth"},
     "api": {"chat", "keys", "protocol", "reembed", "reflect", "state", "steer", "upstream"},
     "console": {"api", "keys", "protocol", "state"},
 }
@@ -57,6 +62,7 @@ ARROWS: dict[str, set[str]] = {
 
 TOP = {
     "main",
+    "parts",
     "cli",
     "cli_common",
     "cli_curation",
@@ -78,11 +84,14 @@ LEAF_ARROWS = {
     "keying": set(),
     "tolerant": set(),
     "trajectory": {"exceptions"},
-    "settings": {"exceptions", "trajectory"},
+    "env_file": {"exceptions"},
+    "settings": {"env_file", "exceptions", "trajectory"},
     "templates": {"exceptions", "trajectory"},
 }
 
 NARROW = {
+    ("explore", "effort"): {"app.effort.stopping"},
+    ("reflect", "effort"): {"app.effort.stopping"},
     # these areas see nothing of the other but one module
     ("api", "reflect"): {"app.reflect.admission"},
     ("explore", "steer"): {"app.steer.injector"},

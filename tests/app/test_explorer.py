@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from app.exceptions import UpstreamError, UpstreamRejected, UpstreamTimeout
-from app.explore.explorer import Explored, Explorer, ExplorerOptions
+from app.explore.explorer import Explorer
+from app.explore.group import Explored, ExplorerOptions
 from app.explore.roles import derived_seed, seed_of
 from app.templates import PromptLibrary
 from app.trajectory import Cost, Observation, Role, Task, Trajectory

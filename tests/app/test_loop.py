@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.explore.explorer import ExplorerOptions
+from app.explore.group import ExplorerOptions
 from app.loop import DISTILLER_TOKENS, Exploration, Loop, LoopOptions
 from app.reflect.equivalence import Equivalence
 from app.templates import PromptLibrary

@@ -10,14 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from app.effort.planner import EffortPlanner
+from app.effort.stopping import Effort
 from app.exceptions import UpstreamRejected, UpstreamUnavailable
-from app.explore.effort import Effort
-from app.explore.planner import EffortPlanner
-from app.gatekeeper import Gatekeeper, GateSettings
 from app.loop import Distillation, Exploration
 from app.recorder import LearnPolicy, Opened, Recorder
 from app.reflect.equivalence import Equivalence
-from app.reflect.evidence import Judge
 from app.trace import contrast_to_json, observation_to_json
 from app.trajectory import (
     Case,
@@ -31,6 +29,8 @@ from app.trajectory import (
 )
 from app.upstream.embeddings import EmbeddingFailed
 from app.worker import BUDGET_SKIP, LearningWorker, WorkerOptions
+from app.worth.evidence import Judge
+from app.worth.gatekeeper import Gatekeeper, GateSettings
 from rules_store.core import utc_now
 from rules_store.known import KnownNamespaces
 from rules_store.records import Namespace, NamespaceSettings

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rules_store.clients import NewFeedback
-from rules_store.credit import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
 from rules_store.errors import UnknownEpisode
 from rules_store.evidence import (
     Findings,
@@ -23,6 +22,7 @@ from rules_store.exchange import Incoming
 from rules_store.gate import Verdict
 from rules_store.opposites import contradict
 from rules_store.store import RuleStore
+from rules_store.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
 from rules_store.types import Polarity, Rule, RuleFilter, RuleState
 from rules_store.worth import UNKNOWN_LIFT, Tally, lift, retention
 from tests.store.helpers import Clock, axis, begin, between, draft, exposure, learn, write

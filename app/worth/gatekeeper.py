@@ -17,9 +17,9 @@ import structlog
 
 from app.exceptions import TTCLError
 from app.loop import Loop
-from app.reflect.evidence import Judge
 from app.trace import observation_from_json
 from app.trajectory import Cost, Observation
+from app.worth.evidence import Judge
 from rules_store.evidence import Contender, Judgement, Precedent, Trial
 from rules_store.store import RuleStore
 from rules_store.types import Rule, RuleHit

@@ -6,7 +6,7 @@ import random
 
 import structlog
 
-from app.explore.effort import NEAR, NEIGHBOURS, Effort, effort
+from app.effort.stopping import NEAR, NEIGHBOURS, Effort, effort
 from app.trajectory import Observation
 from app.upstream.embeddings import Embedder
 from rules_store.store import RuleStore

@@ -1,0 +1,32 @@
+"""What an exploration is told and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from app.trajectory import Cost, Trajectory
+
+Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
+"""Given what is back and how many are still out: can the outcome no longer change?"""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorerOptions:
+    students: int
+    temperature: float
+    top_p: float
+    timeout: float
+    """Seconds for the whole exploration."""
+    concurrency: int
+    max_tokens: int
+    """Most tokens of one sample where the client set no limit (never the visible answer's)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    trajectories: tuple[Trajectory, ...]
+    """Teacher first, then the Students by index."""
+    cost: Cost
+    problems: tuple[str, ...]
+    """Steps that failed and what was done instead, for `degraded`."""

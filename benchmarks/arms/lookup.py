@@ -1,0 +1,117 @@
+"""Which rules an arm injects: none, those retrieved, or any."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.exceptions import UpstreamError
+from app.parts import build_retriever
+from app.steer.budget import TokenCounter, fit
+from app.trajectory import Observation
+from benchmarks.arms.base import NAMESPACE, Setting
+from rules_store.evidence import Exposure
+from rules_store.store import RuleStore
+from rules_store.types import Polarity, Rule, RuleFilter, RuleHit, RuleState
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rules for one question, and what was left out by lot."""
+
+    hits: tuple[RuleHit, ...] = ()
+    withheld: RuleHit | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def exposures(self) -> list[Exposure]:
+        shown = [self._exposure(hit, at) for at, hit in enumerate(self.hits)]
+        return shown if self.withheld is None else [*shown, self._exposure(self.withheld, None)]
+
+    def _exposure(self, hit: RuleHit, position: int | None) -> Exposure:
+        return Exposure(hit.id, position, hit.similarity, self.scores.get(hit.id, hit.similarity))
+
+
+class Lookup(Protocol):
+    """Which rules an arm injects."""
+
+    async def find(self, store: RuleStore, observation: Observation) -> Found: ...
+
+
+class NoRules:
+    async def find(self, store: RuleStore, observation: Observation) -> Found:
+        return Found()
+
+
+class Retrieved:
+    """What the gateway would inject: similarity floor, worth, diversity, token budget."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._counter = TokenCounter(_NoTokenizer())
+
+    async def find(self, store: RuleStore, observation: Observation) -> Found:
+        settings = self._setting.settings
+        # A run waits for its embeddings; only a client must not.
+        retriever = build_retriever(settings, store, self._setting.embedder, timeout=3600.0)
+        retrieval = await retriever.retrieve(
+            NAMESPACE,
+            observation.question,
+            settings.max_positive,
+            settings.max_negative,
+            seed=observation.episode_id,
+        )
+        if retrieval.degraded is not None:
+            raise UpstreamError(f"rules could not be looked up: {retrieval.degraded}")
+        hits = await fit(
+            retrieval.hits,
+            model=observation.model,
+            counter=self._counter,
+            budget=settings.rules_token_budget,
+            context=None,
+            messages=observation.messages,
+            answer_tokens=0,
+        )
+        return Found(hits, retrieval.withheld, retrieval.scores)
+
+
+class RandomRules:
+    """As many active rules as would be retrieved at most, drawn by the question's seed."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._settings = setting.settings
+
+    async def find(self, store: RuleStore, observation: Observation) -> Found:
+        dice = random.Random(observation.seed)
+        hits: list[RuleHit] = []
+        for polarity, most in (
+            (Polarity.POSITIVE, self._settings.max_positive),
+            (Polarity.NEGATIVE, self._settings.max_negative),
+        ):
+            rules = await _all_active(store, polarity)
+            # Drawn by place, not by id: ids are made anew when a pass is replayed.
+            for place in sorted(dice.sample(range(len(rules)), min(most, len(rules)))):
+                rule = rules[place]
+                hits.append(RuleHit(rule.id, rule.polarity, rule.text, rule.trigger, 0.0))
+        return Found(tuple(hits))
+
+
+async def _all_active(store: RuleStore, polarity: Polarity) -> list[Rule]:
+    """Oldest first."""
+    where = RuleFilter(namespace=NAMESPACE, polarity=polarity, state=RuleState.ACTIVE)
+    rules: list[Rule] = []
+    cursor: str | None = None
+    while True:
+        page = await store.list_rules(where, limit=500, cursor=cursor)
+        rules += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return rules[::-1]
+
+
+class _NoTokenizer:
+    """Rules are measured by the estimate: asking the server could come out differently twice."""
+
+    async def count_tokens(self, model: str, text: str, *, seconds: float = 0) -> int | None:
+        return None

@@ -1,0 +1,37 @@
+"""Standings and explored questions as this process knows them: retrieval costs no SQL."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.evidence import Standing
+from rules_store.neighbourhood import Neighbourhood
+from rules_store.repository import precedents, standings
+
+_COMMITS_WITHIN = timedelta(seconds=5)
+
+
+class KnownWorth:
+    def __init__(self, embedding_model: str, keep: int) -> None:
+        self._model = embedding_model
+        self._since: datetime | None = None
+        self.standings: dict[str, Standing] = {}
+        self.precedents = Neighbourhood(keep)
+
+    async def follow(self, connection: AsyncConnection) -> None:
+        """Takes up what is new. It has no events: evidence is no change of a rule."""
+        for standing in await standings.since(connection, self._since):
+            self.standings[standing.rule_id] = standing
+            # A transaction may commit some seconds after the moment that it wrote down.
+            latest = standing.at - _COMMITS_WITHIN
+            if self._since is None or latest > self._since:
+                self._since = latest
+        last = self.precedents.last_seq
+        self.precedents.add(await precedents.places_after(connection, self._model, last))
+
+    def forget(self, namespace: str) -> None:
+        self.precedents.forget(namespace)
+        for rule_id in [id for id, each in self.standings.items() if each.namespace == namespace]:
+            del self.standings[rule_id]

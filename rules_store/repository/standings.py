@@ -1,0 +1,178 @@
+"""What evidence adds up to for each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import false, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.evidence import (
+    Contender,
+    Standing,
+)
+from rules_store.gate import Verdict
+from rules_store.repository.rules import rule_of
+from rules_store.repository.worth import trials_of
+from rules_store.tables import rules
+from rules_store.types import Rule, RuleState
+from rules_store.upsert import insert_or_replace
+from rules_store.worth import NOTHING, Lift, Tally, lift
+from rules_store.worth_tables import standings
+
+
+async def find(connection: AsyncConnection, rule_id: str, *, lock: bool = False) -> Standing | None:
+    """`lock`: until the end of the transaction nobody else changes it, where the database locks
+    rows."""
+    statement = select(standings).where(standings.c.rule_id == rule_id)
+    if lock:
+        mine = select(rules.c.seq).where(rules.c.id == rule_id)
+        await connection.execute(mine.with_for_update())
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _standing(row)
+
+
+async def some(connection: AsyncConnection, rule_ids: Collection[str]) -> dict[str, Standing]:
+    rows = await connection.execute(select(standings).where(standings.c.rule_id.in_(rule_ids)))
+    return {row.rule_id: _standing(row) for row in rows}
+
+
+async def since(connection: AsyncConnection, since: datetime | None) -> list[Standing]:
+    """Those that changed at or after a moment; all for None."""
+    statement = select(standings)
+    if since is not None:
+        statement = statement.where(standings.c.at >= since)
+    return [_standing(row) for row in await connection.execute(statement)]
+
+
+async def put(connection: AsyncConnection, new: Standing) -> None:
+    values = {
+        "rule_id": new.rule_id,
+        "namespace": new.namespace,
+        "at": new.at,
+        "with_hits": new.with_rule.hits,
+        "with_misses": new.with_rule.misses,
+        "without_hits": new.without_rule.hits,
+        "without_misses": new.without_rule.misses,
+        "helped": new.helped,
+        "harmed": new.harmed,
+        "tried": new.tried,
+        "proven": new.proven,
+        "verdict": new.verdict,
+        "lift": new.lift.mean,
+        "lift_low": new.lift.low,
+        "lift_high": new.lift.high,
+    }
+    replaced = [name for name in values if name != "rule_id"]
+    await connection.execute(insert_or_replace(connection, standings, *replaced), values)
+
+
+async def vouch(connection: AsyncConnection, rule: Rule, at: datetime) -> None:
+    """Somebody wants this very rule to be active: it need not prove itself first. What its use
+    shows counts all the same."""
+    known = await find(connection, rule.id, lock=True)
+    if known is None:
+        known = Standing(rule.id, rule.namespace, at)
+    await put(
+        connection, replace(known, at=at, helped=0, harmed=0, tried=0, proven=True, verdict=None)
+    )
+
+
+async def restart(connection: AsyncConnection, rule_id: str, text_hash: str, at: datetime) -> None:
+    """The standing of a rule that has other words now: what trials of these words say."""
+    known = await find(connection, rule_id, lock=True)
+    if known is None:
+        return
+    own = await trials_of(connection, rule_id, text_hash)
+    with_rule, without_rule = NOTHING, NOTHING
+    for trial in own:
+        with_rule = with_rule.plus(trial.with_rule, trial.weight)
+        without_rule = without_rule.plus(trial.without_rule, trial.weight)
+    await put(
+        connection,
+        Standing(
+            rule_id=rule_id,
+            namespace=known.namespace,
+            at=at,
+            with_rule=with_rule,
+            without_rule=without_rule,
+            helped=sum(trial.effect > 0 for trial in own),
+            harmed=sum(trial.effect < 0 for trial in own),
+            tried=len(own),
+            lift=lift(with_rule, without_rule),
+        ),
+    )
+
+
+async def contenders(
+    connection: AsyncConnection, namespace: str, states: Iterable[RuleState], limit: int
+) -> list[Contender]:
+    """Rules of these states that the gate has not let through, the least tried first, of equals
+    the oldest."""
+    statement = (
+        select(rules)
+        .join_from(rules, standings, standings.c.rule_id == rules.c.id, isouter=True)
+        .where(
+            rules.c.namespace == namespace,
+            rules.c.state.in_([state.value for state in states]),
+            func.coalesce(standings.c.proven, false()).is_(False),
+        )
+        .order_by(func.coalesce(standings.c.tried, 0), rules.c.seq)
+        .limit(limit)
+    )
+    found = [rule_of(row) for row in await connection.execute(statement)]
+    known = await some(connection, [rule.id for rule in found])
+    return [Contender(rule, known.get(rule.id)) for rule in found]
+
+
+async def losers(connection: AsyncConnection, namespace: str) -> list[str]:
+    """Ids of active rules whose lift is below zero with its whole interval."""
+    statement = (
+        select(rules.c.id)
+        .join_from(rules, standings, standings.c.rule_id == rules.c.id)
+        .where(
+            rules.c.namespace == namespace,
+            rules.c.state == RuleState.ACTIVE,
+            standings.c.lift_high < 0,
+        )
+        .order_by(rules.c.seq)
+    )
+    return list(await connection.scalars(statement))
+
+
+async def unproven_since(
+    connection: AsyncConnection, namespace: str, least_exposures: int
+) -> list[str]:
+    """Ids of active rules that the gate has not let through and that have been injected at least
+    so many times in all."""
+    statement = (
+        select(rules.c.id)
+        .join_from(rules, standings, standings.c.rule_id == rules.c.id, isouter=True)
+        .where(
+            rules.c.namespace == namespace,
+            rules.c.state == RuleState.ACTIVE,
+            rules.c.exposures >= least_exposures,
+            func.coalesce(standings.c.proven, false()).is_(False),
+        )
+        .order_by(rules.c.seq)
+    )
+    return list(await connection.scalars(statement))
+
+
+def _standing(row: Any) -> Standing:
+    return Standing(
+        rule_id=row.rule_id,
+        namespace=row.namespace,
+        at=row.at,
+        with_rule=Tally(row.with_hits, row.with_misses),
+        without_rule=Tally(row.without_hits, row.without_misses),
+        helped=row.helped,
+        harmed=row.harmed,
+        tried=row.tried,
+        proven=row.proven,
+        verdict=None if row.verdict is None else Verdict(row.verdict),
+        lift=Lift(row.lift, row.lift_low, row.lift_high),
+    )
