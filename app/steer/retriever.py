@@ -3,15 +3,14 @@ the question's embedding; zero rules is a normal outcome.
 
 Under the gated policy a rule's lift counts beside its similarity. For a request it is drawn from
 its posterior (Thompson sampling: Thompson, "On the likelihood that one unknown probability exceeds
-another", Biometrika 1933), so that rules of which little is known get their share of requests; a
-rule whose draw is not above zero is left out, and so is, in a share of the requests, one rule by
-lot (hold-out).
+another", Biometrika 1933), so that rules of which little is known get their share of requests. A
+rule that is expected to do harm is left out unless its draw is above zero; and in a share of the
+requests one rule is left out by lot (hold-out).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -171,7 +170,9 @@ class Retriever:
         if self.gated(namespace):
             gains = {id: self._gain(id, dice) for id in relevance}
             if self._worth.abstention:
-                unlikely = frozenset(id for id, gain in gains.items() if _idle(gain, dice))
+                unlikely = frozenset(
+                    id for id, gain in gains.items() if gain <= 0 > self.lift(id).mean
+                )
             weight = self._worth.utility_weight
             relevance = {id: value + weight * gains[id] for id, value in relevance.items()}
             unproven = frozenset(id for id in relevance if not self._proven(id))
@@ -204,13 +205,3 @@ class Retriever:
     def _gain(self, rule_id: str, dice: random.Random | None) -> float:
         lift = self.lift(rule_id)
         return lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
-
-
-def _idle(gain: float, dice: random.Random | None) -> bool:
-    """A drawn gain must be above zero; an expected one of zero says nothing against a rule."""
-    return gain < 0 if dice is None else gain <= 0
-
-
-def chance_to_help(lift: Lift) -> float:
-    """Probability that the lift is above zero, in [0, 1]."""
-    return 0.5 * (1.0 + math.erf(lift.mean / (lift.deviation * math.sqrt(2.0))))
