@@ -18,7 +18,8 @@ from sqlalchemy import (
 
 from rules_store.tables import UtcDateTime, metadata
 
-# What steered which request. `withheld`: the rule fitted and was left out by lot (hold-out).
+# What steered which request. `withheld`: the rule fitted and was left out by lot (hold-out). Few
+# indexes: rows are written in the path of requests.
 exposures = Table(
     "exposures",
     metadata,
@@ -33,8 +34,6 @@ exposures = Table(
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("episode_id", "rule_id"),
     Index(None, "rule_id", "seq"),
-    Index(None, "namespace"),
-    sqlite_autoincrement=True,
 )
 
 # How well an episode went, by each signal; `value` and `weight` in [0, 1].

@@ -24,7 +24,7 @@ from rules_store.tables import (
 )
 from rules_store.worth_tables import exposures, outcomes, precedents, rule_links, standings, trials
 
-_WORTH = (exposures, outcomes, trials, standings, precedents, rule_links)
+_WORTH = (outcomes, trials, standings, precedents, rule_links)
 EVERY = "*"
 """Stands for every namespace where learning is paused."""
 
@@ -120,6 +120,8 @@ async def remove(connection: AsyncConnection, name: str) -> dict[str, int]:
     own_episodes = select(episodes.c.id).where(episodes.c.namespace == name)
     await connection.execute(delete(embeddings).where(embeddings.c.rule_seq.in_(own_rules)))
     await connection.execute(delete(feedback).where(feedback.c.episode_id.in_(own_episodes)))
+    ids = select(rules.c.id).where(rules.c.namespace == name)
+    await connection.execute(delete(exposures).where(exposures.c.rule_id.in_(ids)))
     removed = {}
     for table in (jobs, episodes, rules, events, learn_spend, learning_pauses, *_WORTH):
         statement = delete(table).where(table.c.namespace == name)

@@ -27,10 +27,8 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_exposures"),
         sa.UniqueConstraint("episode_id", "rule_id", name="uq_exposures_episode_id_rule_id"),
-        sqlite_autoincrement=True,
     )
     op.create_index("ix_exposures_rule_id_seq", "exposures", ["rule_id", "seq"])
-    op.create_index("ix_exposures_namespace", "exposures", ["namespace"])
     op.create_table(
         "outcomes",
         sa.Column("episode_id", sa.String(64), nullable=False),
