@@ -27,7 +27,7 @@ from app import cli_doctor, cli_keys, cli_namespaces, cli_rules
 from app.admin_key import admin_key_file, load_admin_key
 from app.demo import QUESTIONS, Told, Visitor, read_questions, visit
 from app.exceptions import ConfigurationError, TTCLError
-from app.settings import EngineBackend, Settings, load_settings
+from app.settings import EngineBackend, Policy, Settings, load_settings
 from rules_store.errors import StoreError
 
 app = typer.Typer(
@@ -227,6 +227,7 @@ def _banner(settings: Settings, url: str, key_file: Path) -> None:
     key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)
     upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
     err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
+    err.print(_policy(settings), markup=False)
     err.print(f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}")
     err.print("try it:", markup=False)
     err.print(
@@ -234,6 +235,12 @@ def _banner(settings: Settings, url: str, key_file: Path) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _policy(settings: Settings) -> str:
+    if settings.resolved_policy is Policy.GATED:
+        return "policy gated: rules steer when replays have shown that they help (TTCL_POLICY)"
+    return "policy paper: rules steer at once (TTCL_POLICY)"
 
 
 @app.command(

@@ -19,7 +19,7 @@ ARMS = {
     "paper": "the loop with retrieved rules, all active at once",
     "gated": "the loop with rules that have proved their worth on earlier questions",
     "gated-no-X": "without one of its parts: gate, hold-out, utility, trigger, abstention",
-    "paper+poison, gated+poison": "with thirty wrong rules from the start, and 5% turned round",
+    "gated+poison": "with thirty wrong rules and 5% turned round; paper+poison likewise",
     "http:URL[#MODEL]": "a running OpenAI-compatible service",
 }
 

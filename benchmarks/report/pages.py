@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 
 from app.exceptions import ConfigurationError
+from benchmarks.report import poisoned
 from benchmarks.report.document import (
     Block,
     Bullets,
@@ -84,6 +85,7 @@ def build(
         ]
     blocks += [Heading("Along the stream"), _halves(summary), *_images(plots, "stream.png")]
     blocks += [Heading("Cost"), _costs(summary), Paragraph(_COSTS), *_images(plots, "cost.png")]
+    blocks += poisoned.blocks(run)
     blocks += _rules(run, summary, plots, with_questions=with_questions)
     return blocks + _configuration(run)
 

@@ -92,7 +92,7 @@ def test_a_namespace_is_made_listed_and_set(gw: Gateway, namespace: str) -> None
         ({"capacity": 0}, "settings.capacity"),
         ({"capacity": 10**30}, "settings.capacity"),
         ({"pruning": "random"}, "settings.pruning"),
-        ({"policy": "gated"}, "settings.policy"),
+        ({"policy": "free"}, "settings.policy"),
         ({"colour": "red"}, "settings.colour"),
         ({"retention_days": 0.5}, "settings.retention_days"),
         ("none", "settings"),

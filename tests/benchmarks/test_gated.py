@@ -9,6 +9,9 @@ from typing import Any
 from app.settings import Settings
 from benchmarks.journal import read_rows
 from benchmarks.poison import wrong_rules
+from benchmarks.report.pages import write_report
+from benchmarks.report.poisoned import poisoned
+from benchmarks.report.results import read_run
 from benchmarks.rundir import load_results
 from benchmarks.session import RunOptions, run
 from tests.benchmarks.scripted import ScriptedBackend, number_in, write_data
@@ -112,6 +115,12 @@ async def test_poison_leaves_a_gated_base(tmp_path: Path) -> None:
     assert max(shown["gated+poison"]) == 1
     assert {rule["outcome"] for rule in rules_of(folder, "paper+poison")} <= {"created", "merged"}
     assert accuracy(rows, "gated+poison") > accuracy(rows, "paper+poison")
+    by_arm = {each.arm: each for each in poisoned(read_run(folder))}
+    assert by_arm["paper+poison"].left == 0
+    assert by_arm["gated+poison"].left >= len(gone)
+    assert by_arm["gated+poison"].most_exposures <= 60
+    write_report(folder)
+    assert "## Poison" in (folder / "report.md").read_text()
 
 
 async def test_a_part_taken_out_is_out(tmp_path: Path) -> None:

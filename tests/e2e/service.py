@@ -25,7 +25,8 @@ def service(
     """The gateway once /readyz says `status`. `settings` are variables without their prefix."""
     port = free_port()
     environment = {name: v for name, v in os.environ.items() if not name.startswith("TTCL_")}
-    given = {"data_dir": str(folder), "port": str(port), "students": "3", **settings}
+    given = {"data_dir": str(folder), "port": str(port), "students": "3", "policy": "paper"}
+    given |= settings
     given = {"api_keys": CLIENT_KEY, "admin_api_key": ADMIN_KEY, **given}
     environment |= {f"TTCL_{name.upper()}": value for name, value in given.items()}
     log = folder / "serve.log"
