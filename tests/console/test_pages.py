@@ -11,7 +11,7 @@ import pytest
 
 from tests.console.visitor import Page, Visitor, read
 from tests.console.world import LOST, SHOP, TALES, World
-from tests.gateway import Gateway
+from tests.gateway import MODEL, Gateway
 
 TEXT = "Name the unit of every number that is written down."
 OTHER = "Say what is counted before the counting begins."
@@ -54,6 +54,31 @@ def test_rules_are_searched_and_filtered(visitor: Visitor, world: World) -> None
     negative = visitor.page("/rules", namespace=SHOP, polarity="negative")
     assert len(items(negative)) == 4
     assert "No rule fits" in visitor.page("/rules", q="nothing says this").text
+
+
+async def test_what_a_rule_is_worth_is_shown_and_filtered(
+    site: Gateway, visitor: Visitor, namespace: str, rule: dict[str, Any]
+) -> None:
+    path = f"/rules/{rule['id']}"
+    assert "not measured yet" in visitor.page(path).text
+    assert items(visitor.page("/rules", namespace=namespace, lift="measured")) == []
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": TEXT}],
+        "ttcl": {"mode": "steer", "namespace": namespace, "learn": False},
+    }
+    answer = (await site.post(body)).json()["ttcl"]
+    assert [each["id"] for each in answer["rules"]] == [rule["id"]]
+    told = {"episode_id": answer["episode"], "verified": True}
+    sent = httpx.post(f"{site.base_url}/feedback", json=told, headers=site.headers, timeout=30)
+    assert sent.status_code == 201, sent.text
+    text = " ".join(visitor.page(path).text.split())
+    assert "Lift +0.17" in text
+    assert "outcomes average 67 % with the rule and 50 % without it" in text
+    for lift, shown in (("above_zero", [rule["id"]]), ("below_zero", [])):
+        found = visitor.page("/rules", namespace=namespace, lift=lift)
+        assert items(found) == shown
+    assert "lift +0.17" in " ".join(visitor.page("/rules", namespace=namespace).text.split())
 
 
 def test_rules_come_in_pages_with_the_total(
