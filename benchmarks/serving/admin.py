@@ -27,12 +27,15 @@ from rich.table import Table
 from benchmarks.serving.material import rule
 from benchmarks.serving.retrieval import DIMENSION, MODEL, NAMESPACE, TOPICS, near, unit
 from rules_store.curation import PruneOrder, PrunePolicy
+from rules_store.evidence import Exposure, Outcome, Signal
 from rules_store.exchange import Incoming
 from rules_store.store import RuleStore
 from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState, StoreOptions, Vectors
 
 BATCH = 5000
 PRUNED = 10_000
+MEASURED = 20_000
+"""Rules that get a lift."""
 
 out = Console(highlight=False, width=max(110, Console().width))
 
@@ -73,6 +76,7 @@ async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, floa
             await store.import_rules(items, actor="benchmark", reason="material")
         imported = (time.perf_counter() - started) * 1000
         figures = {"import of all": {"median": imported, "p95": imported, "total": size}}
+        await _give_lifts(store, min(size, MEASURED))
         for name, where, sort in _LISTS:
             page, figure = await _timed(partial(store.list_rules, where, sort=sort), rounds)
             figures[f"list: {name}"] = {**figure, "total": page.total}
@@ -94,6 +98,18 @@ async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, floa
     return figures
 
 
+async def _give_lifts(store: RuleStore, count: int) -> None:
+    """Lets `count` rules have steered a request that went well."""
+    for start in range(0, count, BATCH):
+        name, numbers = f"ep_{start}", range(start, min(start + BATCH, count))
+        await store.begin_episode(
+            name, namespace=NAMESPACE, mode="steer", question="material", model="none"
+        )
+        shown = [Exposure(f"rule_{number:024x}", number, 0.5, 0.5) for number in numbers]
+        await store.finish_episode(name, answer="4", trace={}, exposures=shown)
+        await store.record_outcome(name, Outcome(Signal.VERIFIER, 1.0))
+
+
 _PAST = datetime.now(UTC) - timedelta(days=1)
 _LISTS: tuple[tuple[str, RuleFilter, RuleSort], ...] = (
     ("everything", RuleFilter(), RuleSort.NEWEST),
@@ -105,6 +121,8 @@ _LISTS: tuple[tuple[str, RuleFilter, RuleSort], ...] = (
     ("a domain", RuleFilter(namespace=NAMESPACE, domain="none"), RuleSort.NEWEST),
     ("since yesterday", RuleFilter(namespace=NAMESPACE, created_after=_PAST), RuleSort.NEWEST),
     ("ever used", RuleFilter(namespace=NAMESPACE, min_exposures=1), RuleSort.NEWEST),
+    ("lift above zero", RuleFilter(namespace=NAMESPACE, min_lift=0.0), RuleSort.NEWEST),
+    ("lift below zero", RuleFilter(namespace=NAMESPACE, max_lift=0.0), RuleSort.NEWEST),
     ("common text", RuleFilter(namespace=NAMESPACE, text="number"), RuleSort.NEWEST),
     ("rare text", RuleFilter(namespace=NAMESPACE, text="lot 777"), RuleSort.NEWEST),
     ("no such text", RuleFilter(namespace=NAMESPACE, text="zebra"), RuleSort.NEWEST),
