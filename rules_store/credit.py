@@ -95,7 +95,7 @@ class CreditOperations(StoreCore):
             found = await rules.find(connection, rule_id)
             if found is None or found[1].namespace != namespace:
                 return None
-            return Standing(rule_id, namespace, now)
+            return Standing(rule_id, found[0], namespace, now)
         if known.namespace != namespace:
             return None
         factor = retention(known.at, now, self.options.half_life_days)

@@ -107,6 +107,8 @@ class Standing:
     made it active."""
 
     rule_id: str
+    seq: int
+    """Of the rule."""
     namespace: str
     at: datetime
     with_rule: Tally = NOTHING

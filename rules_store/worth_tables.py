@@ -75,6 +75,7 @@ standings = Table(
     "standings",
     metadata,
     Column("rule_id", String(64), primary_key=True),
+    Column("rule_seq", Integer, nullable=False),
     Column("namespace", String(128), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("with_hits", Float, nullable=False),

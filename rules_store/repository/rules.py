@@ -185,7 +185,7 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
         if most is not None:
             yield column <= most
     if where.min_lift is not None or where.max_lift is not None:
-        yield rules.c.id.in_(_lifted(where))
+        yield rules.c.seq.in_(_lifted(where))
     if where.created_after is not None:
         yield rules.c.created_at >= where.created_after
     if where.created_before is not None:
@@ -197,14 +197,14 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
         yield or_(contains(dialect, rules.c.text, part), contains(dialect, rules.c.trigger, part))
 
 
-def _lifted(where: RuleFilter) -> Select[tuple[str]]:
+def _lifted(where: RuleFilter) -> Select[tuple[int]]:
     evidence = (
         standings.c.with_hits
         + standings.c.with_misses
         + standings.c.without_hits
         + standings.c.without_misses
     )
-    found = select(standings.c.rule_id).where(evidence > 0)
+    found = select(standings.c.rule_seq).where(evidence > 0)
     if where.namespace is not None:
         found = found.where(standings.c.namespace == where.namespace)
     if where.min_lift is not None:

@@ -51,6 +51,7 @@ async def since(connection: AsyncConnection, since: datetime | None) -> list[Sta
 async def put(connection: AsyncConnection, new: Standing) -> None:
     values = {
         "rule_id": new.rule_id,
+        "rule_seq": new.seq,
         "namespace": new.namespace,
         "at": new.at,
         "with_hits": new.with_rule.hits,
@@ -75,7 +76,9 @@ async def vouch(connection: AsyncConnection, rule: Rule, at: datetime) -> None:
     shows counts all the same."""
     known = await find(connection, rule.id, lock=True)
     if known is None:
-        known = Standing(rule.id, rule.namespace, at)
+        seq = await connection.scalar(select(rules.c.seq).where(rules.c.id == rule.id))
+        assert seq is not None, "the rule was written in this transaction"
+        known = Standing(rule.id, seq, rule.namespace, at)
     await put(
         connection, replace(known, at=at, helped=0, harmed=0, tried=0, proven=True, verdict=None)
     )
@@ -95,6 +98,7 @@ async def restart(connection: AsyncConnection, rule_id: str, text_hash: str, at:
         connection,
         Standing(
             rule_id=rule_id,
+            seq=known.seq,
             namespace=known.namespace,
             at=at,
             with_rule=with_rule,
@@ -165,6 +169,7 @@ async def unproven_since(
 def _standing(row: Any) -> Standing:
     return Standing(
         rule_id=row.rule_id,
+        seq=row.rule_seq,
         namespace=row.namespace,
         at=row.at,
         with_rule=Tally(row.with_hits, row.with_misses),

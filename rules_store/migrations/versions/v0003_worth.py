@@ -62,6 +62,7 @@ def upgrade() -> None:
     op.create_table(
         "standings",
         sa.Column("rule_id", sa.String(64), nullable=False),
+        sa.Column("rule_seq", sa.Integer, nullable=False),
         sa.Column("namespace", sa.String(128), nullable=False),
         sa.Column("at", MOMENT, nullable=False),
         sa.Column("with_hits", sa.Float, nullable=False),
