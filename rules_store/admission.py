@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store import changes
+from rules_store import capacity, changes
 from rules_store.credit import CreditOperations
 from rules_store.evidence import LinkKind
 from rules_store.opposites import OPPOSITE_COSINE, OPPOSITES, contradict
@@ -66,7 +66,7 @@ class Admission(CreditOperations):
 
     async def _link_opposites(self, connection: AsyncConnection, rule: Rule, draft: Draft) -> None:
         """Notes which rules of the other polarity say the opposite; evidence settles it when one
-        of them is promoted (`CreditOperations.record_trial`)."""
+        of them is promoted (`TrialOperations.record_trial`)."""
         vector = draft.vectors.text
         if vector is None:
             return
@@ -87,20 +87,9 @@ class Admission(CreditOperations):
     async def _drop_old_candidates(self, connection: AsyncConnection, namespace: str) -> None:
         """No more candidates wait than rules can be active: the oldest give way."""
         room = self._room(namespace).capacity
+        reason = f"more than {room} candidates wait for trials"
         for seq in await rules.candidates_beyond(connection, namespace, room):
-            before = await rules.find_by_seq(connection, seq)
-            assert before is not None, "found in this transaction"
-            reason = f"more than {room} candidates wait for trials"
-            after = replace(
-                before,
-                state=RuleState.RETIRED,
-                version=before.version + 1,
-                reason=reason,
-                updated_at=self._clock(),
-            )
-            await changes.change(
-                connection, before, after, "rule.retired", actor=events.POLICY, reason=reason
-            )
+            await capacity.retire(connection, seq, self._clock(), reason)
 
     async def _same(self, connection: AsyncConnection, draft: Draft) -> Rule | None:
         """The rule of the same text in any state (what an operator retired stays retired), else

@@ -53,10 +53,11 @@ async def make_room(
     rest = [seq for seq, _, _ in active if seq not in spared and seq not in victims]
     victims += pruning.oldest(rest, excess - len(victims))
     reason = f"capacity of {options.capacity} ({options.pruning.value})"
-    return [await _retire(connection, seq, at, reason) for seq in victims]
+    return [await retire(connection, seq, at, reason) for seq in victims]
 
 
-async def _retire(connection: AsyncConnection, seq: int, at: datetime, reason: str) -> str:
+async def retire(connection: AsyncConnection, seq: int, at: datetime, reason: str) -> str:
+    """By the policy; the rule's id."""
     before = await rules.find_by_seq(connection, seq)
     assert before is not None
     after = replace(

@@ -82,7 +82,7 @@ class CreditOperations(StoreCore):
                 if withheld
                 else replace(standing, with_rule=tally)
             )
-            await standings.put(connection, relifted(moved))
+            await standings.put(connection, moved.relifted())
 
     async def _standing_now(
         self, connection: AsyncConnection, namespace: str, rule_id: str, now: datetime
@@ -137,7 +137,3 @@ class CreditOperations(StoreCore):
         """By rule id; those that have evidence."""
         async with self._database.read() as connection:
             return await standings.some(connection, rule_ids)
-
-
-def relifted(standing: Standing) -> Standing:
-    return replace(standing, lift=Standing.lift_of(standing.with_rule, standing.without_rule))

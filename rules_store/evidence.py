@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -125,9 +125,20 @@ class Standing:
         """Whether there is any evidence in it."""
         return self.with_rule.size + self.without_rule.size > 0
 
-    @staticmethod
-    def lift_of(with_rule: Tally, without_rule: Tally) -> Lift:
-        return lift(with_rule, without_rule)
+    def relifted(self) -> Standing:
+        """With the lift that its tallies have now."""
+        return replace(self, lift=lift(self.with_rule, self.without_rule))
+
+    def tried_on(self, trial: Trial) -> Standing:
+        """With one more trial."""
+        return replace(
+            self,
+            with_rule=self.with_rule.plus(trial.with_rule, trial.weight),
+            without_rule=self.without_rule.plus(trial.without_rule, trial.weight),
+            helped=self.helped + (trial.effect > 0),
+            harmed=self.harmed + (trial.effect < 0),
+            tried=self.tried + 1,
+        ).relifted()
 
 
 @dataclass(frozen=True, slots=True)

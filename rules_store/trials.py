@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import capacity, changes
-from rules_store.credit import CreditOperations, relifted
+from rules_store.credit import CreditOperations
 from rules_store.evidence import (
     Contender,
     Judgement,
@@ -78,7 +78,7 @@ class TrialOperations(CreditOperations):
                 return Judgement(rule.id, None, None)
             standing = await self._standing_now(connection, held.namespace, held.id, now)
             assert standing is not None, "the rule was found above"
-            standing = _tried(standing, trial)
+            standing = standing.tried_on(trial)
             judged = verdict(standing.helped, standing.harmed, standing.tried, self.options.gate)
             if judged is None:
                 await standings.put(connection, standing)
@@ -207,19 +207,6 @@ class TrialOperations(CreditOperations):
                 )
             await self._move_to(connection, rule, RuleState.RETIRED, DEMOTED, why)
             return Judgement(rule_id, judged, DEMOTED, why)
-
-
-def _tried(standing: Standing, trial: Trial) -> Standing:
-    return relifted(
-        replace(
-            standing,
-            with_rule=standing.with_rule.plus(trial.with_rule, trial.weight),
-            without_rule=standing.without_rule.plus(trial.without_rule, trial.weight),
-            helped=standing.helped + (trial.effect > 0),
-            harmed=standing.harmed + (trial.effect < 0),
-            tried=standing.tried + 1,
-        )
-    )
 
 
 async def _activated(connection: AsyncConnection, rule: Rule) -> datetime:

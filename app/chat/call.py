@@ -10,6 +10,7 @@ from app.explore.roles import seed_of
 from app.keys import Caller
 from app.protocol import ChatRequest
 from app.steer.injector import has_images, question_of
+from app.steer.retriever import exposures
 from app.trajectory import Cost, Message, Mode, Observation, Task
 from app.upstream.capabilities import ModelInfo
 from rules_store.evidence import Exposure
@@ -106,12 +107,7 @@ class Steered:
         self.hits, self.sent, self.withheld = (), None, None
 
     def exposures(self) -> list[Exposure]:
-        shown = [self._exposure(hit, position) for position, hit in enumerate(self.hits)]
-        return shown if self.withheld is None else [*shown, self._exposure(self.withheld, None)]
-
-    def _exposure(self, hit: RuleHit, position: int | None) -> Exposure:
-        score = self.scores.get(hit.id, hit.similarity)
-        return Exposure(hit.id, position, hit.similarity, score)
+        return exposures(self.hits, self.withheld, self.scores)
 
     def headers(self) -> dict[str, str]:
         headers = {"X-TTCL-Mode": self.mode.value}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from app.settings import Policy
 from app.steer.mmr import mmr
 from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
+from rules_store.evidence import Exposure
 from rules_store.store import RuleStore
 from rules_store.types import Candidate, Polarity, RuleHit, Vector
 from rules_store.worth import UNKNOWN_LIFT, Lift
@@ -59,6 +60,18 @@ class Retrieval:
     """The rule that the lot left out."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """What hits and the withheld rule were ranked by, by rule id."""
+
+
+def exposures(
+    hits: Sequence[RuleHit], withheld: RuleHit | None, scores: Mapping[str, float]
+) -> list[Exposure]:
+    """What the ledger keeps of the rules that were injected, in this order, and withheld."""
+
+    def one(hit: RuleHit, position: int | None) -> Exposure:
+        return Exposure(hit.id, position, hit.similarity, scores.get(hit.id, hit.similarity))
+
+    shown = [one(hit, position) for position, hit in enumerate(hits)]
+    return shown if withheld is None else [*shown, one(withheld, None)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Protocol
 from app.exceptions import UpstreamError
 from app.parts import build_retriever
 from app.steer.budget import TokenCounter, fit
+from app.steer.retriever import exposures
 from app.trajectory import Observation
 from benchmarks.arms.base import NAMESPACE, Setting
 from rules_store.evidence import Exposure
@@ -26,11 +27,7 @@ class Found:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def exposures(self) -> list[Exposure]:
-        shown = [self._exposure(hit, at) for at, hit in enumerate(self.hits)]
-        return shown if self.withheld is None else [*shown, self._exposure(self.withheld, None)]
-
-    def _exposure(self, hit: RuleHit, position: int | None) -> Exposure:
-        return Exposure(hit.id, position, hit.similarity, self.scores.get(hit.id, hit.similarity))
+        return exposures(self.hits, self.withheld, self.scores)
 
 
 class Lookup(Protocol):

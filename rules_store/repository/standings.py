@@ -20,7 +20,7 @@ from rules_store.repository.worth import trials_of
 from rules_store.tables import rules
 from rules_store.types import Rule, RuleState
 from rules_store.upsert import insert_or_replace
-from rules_store.worth import NOTHING, Lift, Tally, lift
+from rules_store.worth import Lift, Tally
 from rules_store.worth_tables import standings
 
 
@@ -89,26 +89,10 @@ async def restart(connection: AsyncConnection, rule_id: str, text_hash: str, at:
     known = await find(connection, rule_id, lock=True)
     if known is None:
         return
-    own = await trials_of(connection, rule_id, text_hash)
-    with_rule, without_rule = NOTHING, NOTHING
-    for trial in own:
-        with_rule = with_rule.plus(trial.with_rule, trial.weight)
-        without_rule = without_rule.plus(trial.without_rule, trial.weight)
-    await put(
-        connection,
-        Standing(
-            rule_id=rule_id,
-            seq=known.seq,
-            namespace=known.namespace,
-            at=at,
-            with_rule=with_rule,
-            without_rule=without_rule,
-            helped=sum(trial.effect > 0 for trial in own),
-            harmed=sum(trial.effect < 0 for trial in own),
-            tried=len(own),
-            lift=lift(with_rule, without_rule),
-        ),
-    )
+    fresh = Standing(rule_id, known.seq, known.namespace, at)
+    for trial in await trials_of(connection, rule_id, text_hash):
+        fresh = fresh.tried_on(trial)
+    await put(connection, fresh)
 
 
 async def contenders(

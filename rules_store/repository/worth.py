@@ -75,7 +75,10 @@ async def strongest(
         mine = select(episodes.c.seq).where(episodes.c.id == episode_id)
         await connection.execute(mine.with_for_update())
     rows = await connection.execute(_OUTCOMES, {"episode": episode_id})
-    found = [Outcome(Signal(row.source), row.value) for row in rows]
+    return _strongest([Outcome(Signal(row.source), row.value) for row in rows])
+
+
+def _strongest(found: Sequence[Outcome]) -> Outcome | None:
     return max(found, key=lambda outcome: STRENGTH[outcome.source], default=None)
 
 
@@ -108,16 +111,13 @@ async def exposures_of(
             .limit(limit)
         )
     )
-    found: dict[str, Outcome] = {}
+    found: dict[str, list[Outcome]] = {}
     ids = [row.episode_id for row in rows]
     for row in await connection.execute(select(outcomes).where(outcomes.c.episode_id.in_(ids))):
-        outcome = Outcome(Signal(row.source), row.value)
-        known = found.get(row.episode_id)
-        if known is None or STRENGTH[outcome.source] > STRENGTH[known.source]:
-            found[row.episode_id] = outcome
+        found.setdefault(row.episode_id, []).append(Outcome(Signal(row.source), row.value))
     records = []
     for row in rows:
-        came = found.get(row.episode_id)
+        came = _strongest(found.get(row.episode_id, ()))
         records.append(
             ExposureRecord(
                 episode_id=row.episode_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from fastapi.responses import Response
@@ -15,6 +15,7 @@ from app.console.access import At, Desk, Form, Id, Posted, Text, console_router,
 from app.console.evidence import CASES, Evidence, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownRule, VersionConflict
+from rules_store.evidence import Trial
 from rules_store.types import Episode, Rule
 from rules_store.usage import RuleUse
 from rules_store.worth import NOTHING
@@ -22,7 +23,9 @@ from rules_store.worth import NOTHING
 router = console_router()
 
 HISTORY = 30
-TRIALS = 20
+TRIALS = 500
+"""In the chart of lift."""
+LISTED = 20
 QUARANTINE = "/console/quarantine"
 Action = Callable[[], Awaitable[Rule]]
 
@@ -164,6 +167,7 @@ async def _page(
     history = await store.rule_history(rule_id, limit=HISTORY, cursor=cursor)
     use = await store.rule_use(rule_id)
     episode, evidence = await _evidence(desk, rule)
+    worth = await store.evidence_of(rule_id, limit=TRIALS)
     return desk.page(
         "rule.html",
         status=status,
@@ -173,8 +177,9 @@ async def _page(
         use_chart=_chart(use),
         episode=episode,
         evidence=evidence,
-        worth=await store.evidence_of(rule_id, limit=TRIALS),
-        lift_chart=await _lift_chart(desk, rule_id),
+        worth=worth,
+        lift_chart=_lift_chart(worth.trials),
+        listed=LISTED,
         cases=CASES,
         typed=typed.fields if typed else None,
     )
@@ -191,10 +196,9 @@ def _chart(use: RuleUse) -> charts.BarChart | None:
     return charts.bars([(f"{day.day.day} {day.day:%b}", day.uses) for day in use.days])
 
 
-async def _lift_chart(desk: Desk, rule_id: str) -> charts.LineChart | None:
+def _lift_chart(newest_first: Sequence[Trial]) -> charts.LineChart | None:
     """Mean outcome with the rule and without it as its trials came in; None before the second."""
-    found = await desk.state.store.evidence_of(rule_id, limit=500)
-    trials = found.trials[::-1]
+    trials = newest_first[::-1]
     if len(trials) < 2:
         return None
     with_rule, without_rule = NOTHING, NOTHING
