@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from app import cli_doctor, cli_keys, cli_namespaces, cli_rules
+from app import cli_doctor, cli_keys, cli_namespaces, cli_rules, cli_worker
 from app.admin_key import admin_key_file, load_admin_key
 from app.demo import QUESTIONS, Told, Visitor, read_questions, visit
 from app.exceptions import ConfigurationError, TTCLError
@@ -39,6 +39,7 @@ app.add_typer(cli_rules.app, name="rules")
 app.add_typer(cli_namespaces.app, name="namespaces")
 app.add_typer(cli_keys.app, name="keys")
 app.command("doctor")(cli_doctor.doctor)
+app.command("worker")(cli_worker.worker)
 for command in entry_points(group="ttcl.commands"):
     # What stands above this package in the import order (`ttcl bench`) mounts itself.
     app.add_typer(command.load(), name=command.name)

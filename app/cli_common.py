@@ -37,8 +37,7 @@ Reason = Annotated[str, typer.Option(help="Why, for the event log")]
 @asynccontextmanager
 async def opened_store(settings: Settings | None = None) -> AsyncIterator[RuleStore]:
     """The store that a gateway of these settings would use."""
-    from app.main import open_store
-    from app.parts import build_embedder
+    from app.parts import build_embedder, open_store
 
     settings = settings or load_settings()
     # The embedder is only asked for its name; its model is never loaded.

@@ -111,8 +111,7 @@ def _checked(**given: Any) -> NewKey:
 
 
 def _with_store(work: Callable[[RuleStore], Awaitable[T]]) -> T:
-    from app.main import open_store
-    from app.parts import build_embedder
+    from app.parts import build_embedder, open_store
 
     async def run() -> T:
         settings = load_settings()

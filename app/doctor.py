@@ -16,8 +16,7 @@ from app.admin_key import admin_key_file
 from app.engine.llama import check_llama
 from app.engine.vllm import check_vllm
 from app.exceptions import ConfigurationError, TTCLError
-from app.main import open_store
-from app.parts import build_embedder, load_prompts
+from app.parts import build_embedder, load_prompts, open_store
 from app.settings import EngineBackend, Settings, is_loopback
 from app.upstream.client import Upstream
 from app.upstream.embeddings import EmbeddingFailed

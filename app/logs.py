@@ -9,6 +9,8 @@ import structlog
 
 from app.settings import LogFormat
 
+NOISY = ("httpx", "httpcore", "sentence_transformers", "aiosqlite", "alembic", "psycopg")
+
 
 def configure(log_format: LogFormat, level: str) -> None:
     """One line an event, on standard error, for our own logs and for the libraries'."""
@@ -41,5 +43,8 @@ def configure(log_format: LogFormat, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "sentence_transformers", "aiosqlite", "alembic"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # A job that has failed is our own line; procrastinate adds a traceback of the exception that
+    # tells it so.
+    logging.getLogger("procrastinate").setLevel(logging.CRITICAL)

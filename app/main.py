@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -15,24 +14,27 @@ from app import __version__
 from app.admin_key import load_admin_key
 from app.api import admin, chat, errors, feedback, health, models, openapi
 from app.api.middleware import BodyLimit, RequestId
+from app.background import keep_running
 from app.chat.closing import Closing
 from app.chat.exploration import InlineExploration
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
 from app.console import site
-from app.exceptions import ConfigurationError, TTCLError
+from app.exceptions import TTCLError
 from app.keys import KeyRing
 from app.metering import Meter
 from app.metrics import Metrics
 from app.parts import (
     build_embedder,
-    build_gatekeeper,
+    build_learner,
     build_loop,
     build_planner,
     build_retriever,
+    build_upstream,
+    build_worker,
     load_prompts,
-    store_options,
+    open_store,
 )
 from app.recorder import LearnPolicy, Recorder
 from app.reembed import reembed
@@ -42,12 +44,7 @@ from app.state import AppState
 from app.steer.budget import TokenCounter
 from app.steer.explain import Explainer
 from app.templates import PromptLibrary
-from app.upstream.client import Upstream
-from app.upstream.embeddings import (
-    Embedder,
-)
-from app.upstream.gate import CallGate
-from app.worker import LearningWorker, WorkerOptions
+from app.upstream.embeddings import Embedder
 from app.worth.evidence import Judge
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
@@ -96,20 +93,6 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     return app
 
 
-async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
-    """Raises `ConfigurationError` with one sentence that says what to mend."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        return await RuleStore.open(
-            settings.resolved_database_url,
-            embedding_model=embedding_model,
-            data_dir=settings.data_dir,
-            options=store_options(settings),
-        )
-    except StoreUnavailable as error:
-        raise ConfigurationError(str(error)) from error
-
-
 async def _build(
     settings: Settings,
     prompts: PromptLibrary,
@@ -126,16 +109,7 @@ async def _build(
     store = await open_store(settings, embedder.name)
     stack.push_async_callback(store.close)
     base_url, availability = await _model_server(settings, stack)
-    secret = settings.upstream_api_key
-    upstream = Upstream(
-        base_url,
-        api_key=secret.get_secret_value() if secret else None,
-        model=settings.upstream_model,
-        timeout=settings.upstream_timeout,
-        connect_timeout=settings.upstream_connect_timeout,
-        gate=CallGate(settings.learn_call_concurrency),
-        availability=availability,
-    )
+    upstream = build_upstream(settings, base_url, availability=availability)
     stack.push_async_callback(upstream.close)
     equivalence = Equivalence()
     stack.push_async_callback(equivalence.close)
@@ -143,22 +117,10 @@ async def _build(
     retriever = build_retriever(settings, store, embedder)
     planner = build_planner(settings, store, embedder)
     judge = Judge(equivalence, embedder)
-    worker = LearningWorker(
-        store,
-        loop,
-        embedder,
-        planner,
-        build_gatekeeper(settings, store, loop, judge),
-        retriever.gated,
-        WorkerOptions(
-            concurrency=settings.learn_concurrency,
-            calls_per_hour=settings.learn_calls_per_hour,
-            tokens_per_hour=settings.learn_tokens_per_hour,
-            heartbeat=settings.job_lease / 3,
-            replays_per_job=settings.gate_calls_per_answer,
-        ),
-    )
+    learner = build_learner(settings, store, loop, embedder, retriever.gated, judge)
+    worker = await build_worker(settings, store, learner)
     metrics = Metrics()
+    metrics.follow(worker, store)
     recorder = Recorder(
         store,
         worker,
@@ -175,10 +137,10 @@ async def _build(
         InlineExploration(loop, planner, steering, closing, meter),
         closing,
     )
-    if settings.resolved_database_url.startswith("sqlite"):
+    if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
         await store.sweep_interrupted(timedelta(0))
-    _background(
+    keep_running(
         stack,
         store.watch(WATCH_INTERVAL),
         meter.run(METER_INTERVAL),
@@ -238,15 +200,3 @@ async def _sweep(store: RuleStore) -> None:
             log.warning("sweep postponed", error=str(error))
         except Exception:
             log.exception("sweep failed")
-
-
-def _background(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:
-    """Run until the application ends."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in work]
-
-    async def cancel() -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    stack.push_async_callback(cancel)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.effort.planner import EffortPlanner
+from app.exceptions import ConfigurationError
 from app.explore.group import ExplorerOptions
+from app.learner import Learner, LearnerOptions
 from app.loop import Loop, LoopOptions
 from app.reflect.equivalence import Equivalence
 from app.settings import Settings
 from app.steer.retriever import Retriever, WorthOptions
 from app.templates import PromptLibrary
+from app.upstream.client import Upstream
 from app.upstream.embeddings import (
     CachedEmbedder,
     Embedder,
     local_embedder,
     remote_embedder,
 )
+from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend
+from app.worker import LocalWorker, Worker
 from app.worth.evidence import Judge
 from app.worth.gatekeeper import Gatekeeper, GateSettings
+from rules_store.database import parse_url
+from rules_store.errors import StoreUnavailable
 from rules_store.gate import GateOptions
+from rules_store.listening import libpq_address
 from rules_store.store import RuleStore
 from rules_store.types import StoreOptions
 
@@ -65,6 +75,77 @@ def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> E
 def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Judge) -> Gatekeeper:
     floor = settings.similarity_floor
     return Gatekeeper(store, loop, judge, GateSettings(floor, settings.probation))
+
+
+def build_upstream(
+    settings: Settings,
+    base_url: str,
+    *,
+    availability: Callable[[], str | None] = lambda: None,
+) -> Upstream:
+    secret = settings.upstream_api_key
+    return Upstream(
+        base_url,
+        api_key=secret.get_secret_value() if secret else None,
+        model=settings.upstream_model,
+        timeout=settings.upstream_timeout,
+        connect_timeout=settings.upstream_connect_timeout,
+        gate=CallGate(settings.learn_call_concurrency),
+        availability=availability,
+    )
+
+
+def build_learner(
+    settings: Settings,
+    store: RuleStore,
+    loop: Loop,
+    embedder: Embedder,
+    gated: Callable[[str], bool],
+    judge: Judge,
+) -> Learner:
+    return Learner(
+        store,
+        loop,
+        embedder,
+        build_planner(settings, store, embedder),
+        build_gatekeeper(settings, store, loop, judge),
+        gated,
+        LearnerOptions(
+            calls_per_hour=settings.learn_calls_per_hour,
+            tokens_per_hour=settings.learn_tokens_per_hour,
+            heartbeat=settings.job_lease / 3,
+            replays_per_job=settings.gate_calls_per_answer,
+        ),
+    )
+
+
+async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -> Worker:
+    """Of a store that is open; from now on its jobs are handed out. Raises
+    `ConfigurationError`."""
+    if not settings.on_postgresql:
+        return LocalWorker(store, learner, settings.learn_concurrency)
+    # Imported here: whoever has no PostgreSQL needs no queue.
+    from app.learning_queue import LearningQueue, QueueWorker
+
+    address = libpq_address(parse_url(settings.resolved_database_url))
+    queue = LearningQueue(address, lease=settings.job_lease)
+    await queue.prepare()
+    store.hand_out = queue.put
+    return QueueWorker(store, learner, queue, settings.learn_concurrency)
+
+
+async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
+    """Raises `ConfigurationError` with one sentence that says what to mend."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        return await RuleStore.open(
+            settings.resolved_database_url,
+            embedding_model=embedding_model,
+            data_dir=settings.data_dir,
+            options=store_options(settings),
+        )
+    except StoreUnavailable as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def store_options(settings: Settings) -> StoreOptions:

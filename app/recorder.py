@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 
 from app.ids import IdSource
+from app.learner import FROZEN_SKIP
 from app.trajectory import Mode
-from app.worker import FROZEN_SKIP, LearningWorker
+from app.worker import Worker
 from rules_store.errors import StoreError, UnknownNamespace
 from rules_store.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.store import RuleStore
@@ -42,7 +43,7 @@ class LearnPolicy:
 
 
 class Recorder:
-    def __init__(self, store: RuleStore, worker: LearningWorker, policy: LearnPolicy) -> None:
+    def __init__(self, store: RuleStore, worker: Worker, policy: LearnPolicy) -> None:
         self._store = store
         self._worker = worker
         self._policy = policy

@@ -192,7 +192,13 @@ class Settings(BaseSettings):
     learn_tokens_per_hour: int = Field(
         2_000_000, ge=0, description="Learning budget per namespace: tokens per hour"
     )
-    learn_concurrency: int = Field(1, ge=1, le=64, description="Learning jobs at a time")
+    learn_concurrency: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="Learning jobs at a time in this process; 0 leaves them to `ttcl worker` "
+        "(PostgreSQL)",
+    )
     learn_call_concurrency: int = Field(
         2, ge=1, le=256, description="Upstream calls of learning at a time, all jobs together"
     )
@@ -251,7 +257,16 @@ class Settings(BaseSettings):
                 f"host {self.host} is not loopback and no keys are set: set TTCL_API_KEYS to a "
                 "comma-separated list of client keys, or bind to 127.0.0.1"
             )
+        if self.learn_concurrency == 0 and not self.on_postgresql:
+            raise ValueError(
+                "learn_concurrency 0 leaves learning to `ttcl worker`, which needs PostgreSQL: "
+                "set TTCL_DATABASE_URL, or TTCL_LEARN=false to learn nothing"
+            )
         return self
+
+    @property
+    def on_postgresql(self) -> bool:
+        return (self.database_url or "").startswith("postgresql")
 
     @property
     def resolved_database_url(self) -> str:

@@ -15,7 +15,7 @@ from app.steer.retriever import Retriever
 from app.templates import PromptLibrary
 from app.upstream.client import Upstream
 from app.upstream.embeddings import Embedder
-from app.worker import LearningWorker
+from app.worker import Worker
 from app.worth.evidence import Judge
 from rules_store.store import RuleStore
 
@@ -35,5 +35,5 @@ class AppState:
     explainer: Explainer
     service: ChatService
     closing: Closing
-    worker: LearningWorker
+    worker: Worker
     metrics: Metrics

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import migrate, snapshot
 from rules_store.clients import ApiKey
-from rules_store.database import Database, parse_url, prepare_sqlite
+from rules_store.database import Database, parse_url
 from rules_store.errors import StoreUnavailable
 from rules_store.index import RuleIndex, unit
 from rules_store.known import KnownNamespaces
@@ -22,10 +22,13 @@ from rules_store.known_worth import KnownWorth
 from rules_store.repository import (
     embeddings,
     events,
+    jobs,
     keys,
     namespaces,
     rules,
+    worth,
 )
+from rules_store.sqlite import prepare_sqlite
 from rules_store.types import (
     DEFAULT_OPTIONS,
     Candidate,
@@ -69,6 +72,10 @@ class StoreCore(KnownNamespaces):
         self._keys: dict[str, tuple[str, ApiKey]] = {}
         self._worth = KnownWorth(embedding_model, options.precedents)
         self._creating = asyncio.Lock()
+        self._uncounted = True
+        """Whether this process may have written exposures that no rule's count has."""
+        self.hand_out: jobs.HandOut | None = None
+        """Told of a learning job in the transaction that makes it due."""
         # Held while events are read and applied: an older view of a rule must not be applied
         # after a newer one.
         self._following = asyncio.Lock()
@@ -164,18 +171,19 @@ class StoreCore(KnownNamespaces):
             await self._follow(connection)
             await self._worth.follow(connection)
 
-    async def watch(self, interval: float) -> None:
-        """Calls `catch_up` every `interval` seconds until cancelled; failures are logged."""
-        failing = False
-        while True:
-            await asyncio.sleep(interval)
+    async def _count_exposures(self) -> None:
+        """Brings the rules' counts up to what this process has written; whoever shows or uses a
+        count asks for it first. Apart from the requests themselves: they would queue for the rows
+        of the rules that are used most."""
+        if self._uncounted:
+            self._uncounted = False
             try:
-                await self.catch_up()
-                failing = False
-            except StoreUnavailable as error:
-                if not failing:
-                    logger.warning("the rule index can't keep up: %s", error)
-                failing = True
+                await self._database.transact(worth.count_exposures, hurried=True)
+            except BaseException as error:
+                self._uncounted = True
+                if not isinstance(error, StoreUnavailable):
+                    raise
+                logger.warning("exposures are counted later: %s", error)
 
     async def rebuild(self) -> None:
         """Builds a new index from SQL aside and swaps it in."""
@@ -239,6 +247,11 @@ class StoreCore(KnownNamespaces):
             for name in changed - records.keys():
                 self._namespaces.pop(name, None)
             self._namespaces.update(records)
+
+    async def _hand_out(self, connection: AsyncConnection, episode_id: str, *, new: bool) -> None:
+        if self.hand_out is not None:
+            raw = (await connection.get_raw_connection()).driver_connection
+            await self.hand_out(raw, episode_id, new=new)
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[AsyncConnection]:

@@ -72,6 +72,7 @@ class Pruned:
 class CurationOperations(StoreCore):
     async def plan_prune(self, order: PruneOrder) -> Pruned:
         """What `prune` would retire now; changes nothing. Raises UnknownNamespace."""
+        await self._count_exposures()
         async with self._database.read() as connection:
             await self._follow(connection)
             if self.namespace(order.namespace) is None:

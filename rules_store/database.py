@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
-    Column,
-    ColumnElement,
-    Connection,
-    Engine,
-    Insert,
-    Table,
-    event,
-    extract,
-    func,
-    literal_column,
     make_url,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
     IntegrityError,
     NoSuchModuleError,
-    OperationalError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -43,16 +27,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from rules_store import jsontext
 from rules_store.direct import DirectWriter
 from rules_store.errors import StoreUnavailable
+from rules_store.listening import CHANNEL, listen
+from rules_store.sqlite import POLL, set_up_sqlite
 from rules_store.types import StoreOptions
 
 T = TypeVar("T")
 
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-# Seconds that SQLite itself waits for the lock of another process before the wait is renewed. Its
-# pauses grow with the wait, up to 0.1 s, in which a busy neighbour takes the lock many times.
-_POLL = 0.02
-_MAPPED = 256 * 2**20  # bytes of the file read without copying: a scan takes half the time
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 _EVENT_LOCK = 0x7474636C  # PostgreSQL advisory lock: 'ttcl'
+_TAKE_TURN = text(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK}), pg_notify('{CHANNEL}', '')")
 
 
 class Database:
@@ -61,14 +44,15 @@ class Database:
     def __init__(self, url: str, options: StoreOptions) -> None:
         self.url = parse_url(url)
         self._options = options
-        self._reads = _engine(self.url, options, options.pool_size)
-        self._writes = self._reads
-        if self.is_sqlite:
+        self._writes = self._reads = _engine(self.url, options, options.pool_size)
+        if not self.is_sqlite:
+            self._reads = self._writes.execution_options(isolation_level="REPEATABLE READ")
+        else:
             self._writes = _engine(self.url, options, 1)
-            _set_up_sqlite(self._reads.sync_engine, "BEGIN", options.busy_timeout)
-            _set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", _POLL)
+            set_up_sqlite(self._reads.sync_engine, "BEGIN", options.busy_timeout)
+            set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", POLL)
             self._direct = DirectWriter(self.url)
-            _set_up_sqlite(self._direct.engine, "BEGIN IMMEDIATE", _POLL)
+            set_up_sqlite(self._direct.engine, "BEGIN IMMEDIATE", POLL)
         self._turn = asyncio.Lock()
         self._queue: dict[asyncio.Timeout, float] = {}
 
@@ -112,16 +96,37 @@ class Database:
 
         `work` may await SQL and nothing else. On SQLite it is one visit to a thread; through the
         async driver every statement is up to four. `hurried` gives up on an SQLite file that is
-        stuck after `begin_timeout` instead of `busy_timeout`.
+        stuck after `begin_timeout` instead of `busy_timeout`, and on a PostgreSQL server that does
+        not answer within it.
         """
-        if not self.is_sqlite:
-            async with self.write() as connection:
-                return await work(connection)
         options = self._options
         patience = options.begin_timeout if hurried else options.busy_timeout
+        if not self.is_sqlite:
+            return await self._patiently(work, patience if hurried else None)
         async with self._writers_turn(patience):
             with _translated():
                 return await self._direct.run(work, patience)
+
+    async def _patiently(
+        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], seconds: float | None
+    ) -> T:
+        async def transact() -> T:
+            async with self.write() as connection:
+                return await work(connection)
+
+        if seconds is None:
+            return await transact()
+        task = asyncio.create_task(transact())
+        try:
+            done, _ = await asyncio.wait([task], timeout=seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            # Not awaited: a server that hangs does not answer a cancellation either.
+            task.cancel()
+            raise StoreUnavailable("The database does not answer in time.")
+        return task.result()
 
     @asynccontextmanager
     async def _writers_turn(self, patience: float) -> AsyncIterator[None]:
@@ -151,44 +156,17 @@ class Database:
         """Makes event ids of concurrent transactions become visible in their order.
 
         An index that has seen event n may then forget about everything up to n. SQLite's write
-        lock does it already; on PostgreSQL writers of events queue on an advisory lock.
+        lock does it already; on PostgreSQL writers of events queue on an advisory lock, and their
+        commit wakes who listens.
         """
         if not self.is_sqlite:
-            await connection.execute(
-                text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _EVENT_LOCK}
-            )
+            await connection.execute(_TAKE_TURN)
 
-
-def insert_unless_there(connection: AsyncConnection, table: Table) -> Insert:
-    """INSERT of the values it is executed with, which does nothing (rowcount 0) where a unique
-    constraint is hit."""
-    return _insert_unless_there(connection.dialect.name, table)
-
-
-@cache
-def _insert_unless_there(dialect: str, table: Table) -> Insert:
-    # Building a statement costs more than running it, so one is built a table.
-    make = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    return make(table).on_conflict_do_nothing()
-
-
-def contains(dialect: str, column: Column[str], part: str) -> ColumnElement[bool]:
-    """Whether the column has `part` in it, in any case (on SQLite: of ASCII letters)."""
-    pattern = "%" + re.sub(r"([%_/])", r"/\1", part) + "%"
-    # SQLite's own LIKE folds as lower() does there, at a third of the time.
-    like = column.like if dialect == "sqlite" else column.ilike
-    return like(pattern, escape="/")
-
-
-def utc_parts(
-    connection: AsyncConnection, moment: Column[Any], *, hourly: bool
-) -> list[ColumnElement[Any]]:
-    """Year, month, day and, if `hourly`, hour in UTC, to group by."""
-    # SQLite stores UTC; PostgreSQL would take the session's zone.
-    sqlite = connection.dialect.name == "sqlite"
-    value = moment if sqlite else func.timezone(literal_column("'UTC'"), moment)
-    fields = ["year", "month", "day"] + (["hour"] if hourly else [])
-    return [extract(field, value) for field in fields]
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Calls `heard` when another process has written events, as far as the database tells;
+        until cancelled."""
+        if not self.is_sqlite:
+            await listen(self.url, heard)
 
 
 def parse_url(url: str) -> URL:
@@ -216,9 +194,13 @@ def parse_url(url: str) -> URL:
 
 
 def _engine(url: URL, options: StoreOptions, connections: int) -> AsyncEngine:
+    connect_args = {} if url.get_backend_name() == "sqlite" else _postgresql(options)
     try:
         return create_async_engine(
             url,
+            connect_args=connect_args,
+            # A server that was started anew leaves dead connections in the pool.
+            pool_pre_ping=bool(connect_args),
             pool_size=connections,
             pool_use_lifo=True,  # the connection whose caches are warm
             max_overflow=0,
@@ -229,73 +211,20 @@ def _engine(url: URL, options: StoreOptions, connections: int) -> AsyncEngine:
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         driver = getattr(error, "name", None) or url.drivername
         raise StoreUnavailable(
-            f"The database driver {driver!r} is not installed: pip install {driver}."
+            f"The database driver {driver!r} is not installed: pip install 'ttcl[postgres]'."
         ) from error
 
 
-def _set_up_sqlite(engine: Engine, begin: str, busy_timeout: float) -> None:
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute(f"PRAGMA mmap_size = {_MAPPED}")
-        cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        deadline = time.monotonic() + connection.info.get("patience", 0.0)
-        while True:
-            try:
-                connection.exec_driver_sql(begin)
-                return
-            except OperationalError as error:
-                if "locked" not in str(error.orig) or time.monotonic() >= deadline:
-                    raise
-
-
-def prepare_sqlite(path: Path, busy_timeout: float) -> None:
-    """Creates the file where there is none, checks that it is ours to write, switches to WAL.
-
-    Raises StoreUnavailable with what to mend.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
-    except (OSError, sqlite3.Error) as error:
-        raise StoreUnavailable(f"The database file {path} can't be opened: {error}.") from error
-    try:
-        _switch_to_wal(connection, busy_timeout)
-        connection.execute("BEGIN IMMEDIATE")
-        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-        connection.execute("ROLLBACK")
-    except sqlite3.Error as error:
-        raise StoreUnavailable(
-            f"The database file {path} can't be used ({error}); mend it, restore a copy, "
-            "or point the database URL at another file."
-        ) from error
-    finally:
-        connection.close()
-    if names and "alembic_version" not in names:
-        raise StoreUnavailable(
-            f"The database file {path} belongs to another program; "
-            "point the database URL at another file."
-        )
-
-
-def _switch_to_wal(connection: sqlite3.Connection, patience: float) -> None:
-    # The switch needs the file alone for a moment, and SQLite does not wait for that by itself.
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+def _postgresql(options: StoreOptions) -> dict[str, Any]:
+    """What psycopg is given: nothing waits for a lock, or for a server that is gone, for long."""
+    return {
+        "application_name": "ttcl",
+        "connect_timeout": max(2, round(options.busy_timeout)),  # libpq takes less for 2
+        "tcp_user_timeout": 10_000,
+        "options": f"-c lock_timeout={round(options.busy_timeout * 1000)}",
+        # Statements are prepared by the server when they come again.
+        "prepare_threshold": 2,
+    }
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rules_store.credit import CreditOperations
 from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.jsontext import clean
-from rules_store.repository import episodes, jobs, namespaces, rules, worth
+from rules_store.repository import episodes, jobs, namespaces, worth
 from rules_store.types import (
     EVERY_EPISODE,
     Begun,
@@ -127,14 +127,14 @@ class EpisodeOperations(CreditOperations):
                 if await episodes.find(connection, episode_id) is None:
                     raise UnknownEpisode(episode_id)
                 return
-            injected = [each.rule_id for each in exposures if not each.withheld]
-            await rules.add_exposures(connection, namespace, injected)
             await worth.add_exposures(connection, namespace, episode_id, exposures, now)
             await self._find_out(connection, namespace, episode_id, findings)
             if job_payload is not None:
                 await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
+                await self._hand_out(connection, episode_id, new=True)
 
         await self._database.transact(finish)
+        self._uncounted = self._uncounted or bool(exposures)
 
     async def get_episode(self, episode_id: str) -> Episode:
         """Raises UnknownEpisode."""

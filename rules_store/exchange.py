@@ -73,6 +73,7 @@ class ExchangeOperations(StoreCore):
         self, where: RuleFilter = EVERY_RULE, *, vectors: bool = False
     ) -> AsyncIterator[list[Exported]]:
         """All rules in batches, oldest first. No transaction is open between two batches."""
+        await self._count_exposures()
         after = 0
         while True:
             async with self._database.read() as connection:
@@ -176,6 +177,7 @@ class ExchangeOperations(StoreCore):
 
         Raises InvalidVector.
         """
+        await self._count_exposures()
         query = unit(vector, self._index.dimension)
         best = self._index.nearest(
             query,

@@ -54,6 +54,7 @@ class JobControl(StoreCore):
             await jobs.set_state(
                 connection, job_id, JobState.PENDING, now, attempts=0, not_before=now
             )
+            await self._hand_out(connection, job.episode_id, new=False)
             await episodes.conclude(
                 connection, job.episode_id, now, EpisodeStatus.LEARNING, None, {}
             )

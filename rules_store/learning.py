@@ -161,6 +161,16 @@ class LearningOperations(Admission):
             counts = await jobs.counts(connection)
         return {state: counts.get(state.value, 0) for state in JobState}
 
+    async def jobs_waiting(self) -> int:
+        async with self._database.read() as connection:
+            return await jobs.waiting(connection)
+
+    async def jobs_due(self, overdue: timedelta, *, limit: int) -> list[str]:
+        """Episodes whose jobs nobody has taken up for that long, though nothing holds them back;
+        the oldest first."""
+        async with self._database.read() as connection:
+            return await jobs.due(connection, self._clock() - overdue, limit)
+
     async def _held(self, connection: AsyncConnection, job: Job) -> None:
         """Raises LeaseLost unless this worker still holds the job."""
         now = await jobs.find(connection, job.id)

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from rules_store.database import Database
 from rules_store.errors import StoreUnavailable
@@ -48,6 +48,9 @@ async def _upgrade(url: str, options: StoreOptions) -> None:
             if await connection.run_sync(_is_current):
                 return
         async with database.write() as connection:
+            if not database.is_sqlite:
+                # Another process may be at it, and take its time.
+                await connection.execute(text("SET LOCAL lock_timeout = 0"))
             await database.order_events(connection)
             # Asked again under the write lock: another process may have been first.
             if not await connection.run_sync(_is_current):

@@ -25,6 +25,7 @@ class RuleQueries(StoreCore):
     ) -> Page:
         """Rules in this order. A cursor goes with the order it was given out for.
         Raises InvalidCursor."""
+        await self._count_exposures()
         kind = f"rules-{sort.value}"
         after = cursors.decode_place(kind, cursor, rules.place_length(sort))
         async with self._database.read() as connection:
@@ -33,6 +34,7 @@ class RuleQueries(StoreCore):
 
     async def get_rule(self, rule_id: str) -> Rule:
         """Raises UnknownRule."""
+        await self._count_exposures()
         async with self._database.read() as connection:
             return (await find(connection, rule_id))[1]
 

@@ -20,6 +20,7 @@ from rules_store.rollback import RollbackOperations
 from rules_store.rules import RuleOperations
 from rules_store.trials import TrialOperations
 from rules_store.usage import UsageQueries
+from rules_store.watching import Watching
 
 
 class RuleStore(
@@ -37,6 +38,7 @@ class RuleStore(
     JobControl,
     RetentionOperations,
     UsageQueries,
+    Watching,
 ):
     """SQL is the truth; the in-memory FAISS index is a cache of it, caught up by event number.
 

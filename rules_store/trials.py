@@ -164,6 +164,7 @@ class TrialOperations(CreditOperations):
     async def review(self, namespace: str, *, probation: int) -> list[Judgement]:
         """Demotes active rules whose lift is below zero with its whole interval, and those that
         have steered `probation` requests since they became active without proving themselves."""
+        await self._count_exposures()
         if self.is_frozen(namespace):
             return []
         async with self._database.read() as connection:

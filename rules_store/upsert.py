@@ -1,4 +1,4 @@
-"""INSERTs that change the row that is there; the same on either database."""
+"""INSERTs that change the row that is there, or leave it; the same on either database."""
 
 from __future__ import annotations
 
@@ -37,3 +37,18 @@ def _insert_or_replace(dialect: str, table: Table, replaced: tuple[str, ...]) ->
         index_elements=[column.name for column in table.primary_key],
         set_={name: statement.excluded[name] for name in replaced},
     )
+
+
+def insert_unless_there(connection: AsyncConnection, table: Table) -> Insert:
+    """INSERT of the values it is executed with, which does nothing (rowcount 0) where a unique
+    constraint is hit."""
+    return _insert_unless_there(connection.dialect.name, table)
+
+
+@cache
+def _insert_unless_there(dialect: str, table: Table) -> Insert:
+    # Building a statement costs more than running it, so one is built a table.
+    make = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    # Inline and with its row count kept: whether there is a new row is all that is wanted of it.
+    statement = make(table).inline().on_conflict_do_nothing()
+    return statement.execution_options(preserve_rowcount=True)

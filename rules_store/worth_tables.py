@@ -14,12 +14,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    true,
 )
 
 from rules_store.tables import UtcDateTime, metadata
 
-# What steered which request. `withheld`: the rule fitted and was left out by lot (hold-out). Few
-# indexes: rows are written in the path of requests.
+# What steered which request. `withheld`: the rule fitted and was left out by lot (hold-out).
+# `counted`: whether the rule's own count has it. Few indexes: rows are written in the path of
+# requests.
 exposures = Table(
     "exposures",
     metadata,
@@ -32,8 +34,15 @@ exposures = Table(
     Column("score", Float, nullable=False),
     Column("withheld", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("counted", Boolean, nullable=False, server_default=true()),
     UniqueConstraint("episode_id", "rule_id"),
     Index(None, "rule_id", "seq"),
+)
+Index(
+    "ix_exposures_uncounted",
+    exposures.c.seq,
+    sqlite_where=~exposures.c.counted,
+    postgresql_where=~exposures.c.counted,
 )
 
 # How well an episode went, by each signal; `value` and `weight` in [0, 1].

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from tests import postgres
 from tests.fakes import HashEmbedder, ScriptedUpstream
 
 pytest_plugins = ["tests.engine_fixture"]
@@ -65,3 +66,14 @@ def upstream() -> Iterator[ScriptedUpstream]:
 @pytest.fixture
 def embedder() -> HashEmbedder:
     return HashEmbedder()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a real PostgreSQL server, without a database."""
+    if postgres.programs() is None:
+        if os.environ.get("REQUIRE_POSTGRES"):
+            pytest.fail("PostgreSQL is not installed: make postgres")
+        pytest.skip("PostgreSQL is not installed")
+    with postgres.shared_server() as url:
+        yield url

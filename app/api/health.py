@@ -60,10 +60,6 @@ async def readiness(state: AppState) -> dict[str, Any]:
     response_class=Response,
 )
 async def metrics(state: State) -> Response:
-    state.metrics.jobs.set(state.worker.backlog)
-    for outcome, count in state.worker.outcomes.items():
-        state.metrics.outcomes.labels(outcome).set(count)
-    state.metrics.rules.set(state.store.rules_indexed)
     return Response(state.metrics.render(), media_type=EXPOSITION)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database import insert_unless_there
 from rules_store.tables import episodes, feedback, jobs
 from rules_store.types import Episode, EpisodeFilter, EpisodeStatus, JobState
+from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import precedents
 
 INTERRUPTED = "interrupted"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +22,13 @@ _PAUSED = (
     .exists()
 )
 _SHOWN = [jobs.c[name] for name in (each.name for each in fields(JobRecord))]
+
+
+class HandOut(Protocol):
+    """Whoever brings learning jobs to their workers. `connection`: the driver's own, in the midst
+    of the transaction that makes the job due; `new`: the episode has not had one before."""
+
+    async def __call__(self, connection: Any, episode_id: str, *, new: bool) -> None: ...
 
 
 async def insert_job(
@@ -49,16 +56,30 @@ async def next_due(
 ) -> Job | None:
     """The oldest job that waits or whose worker is lost, of a namespace whose learning is not
     paused; locked where the database locks rows."""
-    due = or_(
-        and_(jobs.c.state == JobState.PENDING, jobs.c.not_before <= now),
-        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now),
-    )
-    statement = select(jobs).where(due, ~_PAUSED).order_by(jobs.c.id).limit(1)
+    statement = select(jobs).where(_due(now), ~_PAUSED).order_by(jobs.c.id).limit(1)
     if episode_id is not None:
         statement = statement.where(jobs.c.episode_id == episode_id)
     statement = statement.with_for_update(skip_locked=True)
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _job(row)
+
+
+def _due(at: datetime) -> ColumnElement[bool]:
+    return or_(
+        and_(jobs.c.state == JobState.PENDING, jobs.c.not_before <= at),
+        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < at),
+    )
+
+
+async def due(connection: AsyncConnection, since: datetime, limit: int) -> list[str]:
+    """Episodes of the oldest jobs that have been due since then and are not paused."""
+    found = select(jobs.c.episode_id).where(_due(since), ~_PAUSED).order_by(jobs.c.id).limit(limit)
+    return list(await connection.scalars(found))
+
+
+async def waiting(connection: AsyncConnection) -> int:
+    pending = select(func.count()).where(jobs.c.state == JobState.PENDING)
+    return await connection.scalar(pending) or 0
 
 
 async def find(connection: AsyncConnection, job_id: int) -> Job | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import (
@@ -10,7 +10,6 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
-    bindparam,
     func,
     insert,
     or_,
@@ -21,19 +20,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.cursors import Place
-from rules_store.database import contains
+from rules_store.dialect import contains
 from rules_store.jsontext import clean
 from rules_store.tables import identity, rules
 from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState
 from rules_store.worth_tables import standings
-
-_EXPOSED = (
-    update(rules)
-    .where(
-        rules.c.namespace == bindparam("space"), rules.c.id.in_(bindparam("ids", expanding=True))
-    )
-    .values(exposures=rules.c.exposures + 1)
-)
 
 
 async def identity_of_store(connection: AsyncConnection) -> str:
@@ -90,7 +81,7 @@ async def insert_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -
 
 
 async def update_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -> None:
-    """Writes what can change of a rule; exposures are counted by `add_exposures` alone."""
+    """Writes what can change of a rule; exposures are counted by `worth.count_exposures` alone."""
     await connection.execute(
         update(rules)
         .where(rules.c.id == rule.id)
@@ -106,13 +97,6 @@ async def update_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -
             updated_at=rule.updated_at,
         )
     )
-
-
-async def add_exposures(
-    connection: AsyncConnection, namespace: str, rule_ids: Sequence[str]
-) -> None:
-    if rule_ids:
-        await connection.execute(_EXPOSED, {"space": namespace, "ids": list(rule_ids)})
 
 
 async def page(

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, and_, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database import utc_parts
+from rules_store.dialect import utc_parts
 from rules_store.records import EventFilter
 from rules_store.repository.events import event_of
 from rules_store.tables import episodes, events

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database import insert_unless_there
 from rules_store.evidence import (
     STRENGTH,
     Exposure,
@@ -18,11 +18,22 @@ from rules_store.evidence import (
     Signal,
     Trial,
 )
-from rules_store.tables import episodes
-from rules_store.upsert import insert_or_replace
+from rules_store.tables import episodes, rules
+from rules_store.upsert import insert_or_replace, insert_unless_there
 from rules_store.worth_tables import exposures, outcomes, trials
 
 _EXPOSE = insert(exposures)
+_COUNT = (
+    update(exposures)
+    .where(~exposures.c.counted)
+    .values(counted=True)
+    .returning(exposures.c.rule_id, exposures.c.withheld)
+)
+_ADD = (
+    update(rules)
+    .where(rules.c.id == bindparam("rule"))
+    .values(exposures=rules.c.exposures + bindparam("more"))
+)
 _EXPOSED = (
     select(exposures.c.rule_id, exposures.c.withheld, exposures.c.created_at)
     .where(exposures.c.episode_id == bindparam("episode"))
@@ -54,9 +65,20 @@ async def add_exposures(
                     "score": each.score,
                     "withheld": each.withheld,
                     "created_at": at,
+                    "counted": False,
                 }
                 for each in new
             ],
+        )
+
+
+async def count_exposures(connection: AsyncConnection) -> None:
+    """Adds what nobody has counted yet to the counts of the rules."""
+    fresh = Counter(row.rule_id for row in await connection.execute(_COUNT) if not row.withheld)
+    if fresh:
+        # In one order everywhere, so that two processes can't wait for each other.
+        await connection.execute(
+            _ADD, [{"rule": rule_id, "more": fresh[rule_id]} for rule_id in sorted(fresh)]
         )
 
 

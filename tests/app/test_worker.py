@@ -13,6 +13,7 @@ import pytest
 from app.effort.planner import EffortPlanner
 from app.effort.stopping import Effort
 from app.exceptions import UpstreamRejected, UpstreamUnavailable
+from app.learner import BUDGET_SKIP, Learner, LearnerOptions
 from app.loop import Distillation, Exploration
 from app.recorder import LearnPolicy, Opened, Recorder
 from app.reflect.equivalence import Equivalence
@@ -28,7 +29,7 @@ from app.trajectory import (
     Trajectory,
 )
 from app.upstream.embeddings import EmbeddingFailed
-from app.worker import BUDGET_SKIP, LearningWorker, WorkerOptions
+from app.worker import LocalWorker
 from app.worth.evidence import Judge
 from app.worth.gatekeeper import Gatekeeper, GateSettings
 from rules_store.core import utc_now
@@ -106,15 +107,14 @@ class Bench:
         self.gated = False
         self.worker = self.new_worker()
 
-    def new_worker(self, **more: Any) -> LearningWorker:
+    def new_worker(self, concurrency: int = 1, **more: Any) -> LocalWorker:
         options = {
-            "concurrency": 1,
             "calls_per_hour": 100,
             "tokens_per_hour": 10_000,
             "heartbeat": 60.0,
             **more,
         }
-        return LearningWorker(
+        learner = Learner(
             self.store,
             self.loop,  # type: ignore[arg-type]
             self.embedder,
@@ -126,8 +126,9 @@ class Bench:
                 GateSettings(floor=-1.0, probation=50),
             ),
             lambda namespace: self.gated,
-            WorkerOptions(**options),  # type: ignore[arg-type]
+            LearnerOptions(**options),  # type: ignore[arg-type]
         )
+        return LocalWorker(self.store, learner, concurrency)
 
     async def job(self, episode: str = "ep_1", *, contrast: bool = False, **more: Any) -> None:
         observation = Observation(
@@ -148,11 +149,11 @@ class Bench:
             episode, answer="7", trace={"cost": {"calls": 1}}, job_payload=payload
         )
 
-    async def run_one(self, worker: LearningWorker | None = None) -> bool:
+    async def run_one(self, worker: LocalWorker | None = None) -> bool:
         """Whether a job was due."""
         job = await self.store.claim_job("tests")
         if job is not None:
-            await (worker or self.worker).run(job)
+            await (worker or self.worker).learner.run(job)
         return job is not None
 
     async def episode(self, name: str = "ep_1") -> Episode:
@@ -166,7 +167,7 @@ class Bench:
             if await condition():
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError(f"not within 5 s: {self.loop.steps}, {self.worker.outcomes}")
+        raise AssertionError(f"not within 5 s: {self.loop.steps}, {self.worker.learner.outcomes}")
 
     async def until_status(self, status: EpisodeStatus, name: str = "ep_1") -> None:
         async def reached() -> bool:
@@ -212,7 +213,7 @@ async def test_a_steered_request_is_explored_and_distilled_in_the_background(ben
     assert trace["cost"] == {"calls": 1}  # the request's own cost stays what it was
     assert {r["outcome"] for r in trace["rules_learned"]} == {"created", "quarantined"}
     assert await bench.store.spend_last_hour("default") == Spend(6, 90)
-    assert bench.worker.outcomes == {"learned": 1}
+    assert bench.worker.learner.outcomes == {"learned": 1}
     assert not await bench.run_one()
 
 
@@ -326,7 +327,7 @@ async def test_a_server_that_is_away_is_tried_again_and_then_named(
     assert episode.status is EpisodeStatus.FAILED
     assert "2 attempts" in str(episode.reason)
     assert str(failure) in str(episode.reason)
-    assert bench.worker.outcomes == {"retried": 1, "failed": 1}
+    assert bench.worker.learner.outcomes == {"retried": 1, "failed": 1}
     bench.clock.forward(3600)
     assert not await bench.run_one()
 
@@ -357,7 +358,7 @@ async def test_while_the_embedder_is_down_the_job_waits(bench: Bench) -> None:
     bench.embedder.failure = EmbeddingFailed("the embedding model can't be loaded")
     await bench.job()
     await bench.run_one()
-    assert bench.worker.outcomes == {"retried": 1}
+    assert bench.worker.learner.outcomes == {"retried": 1}
     assert await bench.rules() == []
     bench.embedder.failure = None
     bench.clock.forward(2.1)
@@ -398,7 +399,7 @@ async def test_a_stopped_worker_gives_its_job_back_uncounted(bench: Bench) -> No
     job = await bench.store.claim_job("the next process")
     assert job is not None
     assert job.attempts == 1
-    await bench.new_worker().run(job)
+    await bench.new_worker().learner.run(job)
     assert (await bench.episode()).status is EpisodeStatus.LEARNED
 
 

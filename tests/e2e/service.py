@@ -24,28 +24,54 @@ def service(
 ) -> Iterator[tuple[Gateway, subprocess.Popen[bytes]]]:
     """The gateway once /readyz says `status`. `settings` are variables without their prefix."""
     port = free_port()
-    environment = {name: v for name, v in os.environ.items() if not name.startswith("TTCL_")}
-    given = {"data_dir": str(folder), "port": str(port), "students": "3", "policy": "paper"}
-    given |= settings
-    given = {"api_keys": CLIENT_KEY, "admin_api_key": ADMIN_KEY, **given}
-    environment |= {f"TTCL_{name.upper()}": value for name, value in given.items()}
+    given = {"port": str(port), "students": "3", "policy": "paper", **settings}
     log = folder / "serve.log"
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"],
-            cwd=ROOT,
-            env=environment,
-            stdout=sink,
-            stderr=sink,
-        )
+    process = start(folder, log, "serve", **given)
     try:
         gateway = Gateway(f"http://127.0.0.1:{port}")
         wait_until(gateway, process, log, within, status)
         yield gateway, process
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(40)
+        end(process)
+
+
+@contextmanager
+def learning_process(folder: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`ttcl worker`, once it works."""
+    folder.mkdir(exist_ok=True)
+    log = folder / "worker.log"
+    process = start(folder, log, "worker", **settings)
+    try:
+        deadline = time.monotonic() + 60
+        while "jobs at a time" not in log.read_text():
+            alive = process.poll() is None and time.monotonic() < deadline
+            assert alive, log.read_text()[-2000:]
+            time.sleep(0.05)
+        yield process
+    finally:
+        end(process)
+
+
+def start(folder: Path, log: Path, command: str, **settings: str) -> subprocess.Popen[bytes]:
+    """`settings` are variables without their prefix; nothing is taken from this process's own."""
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("TTCL_")}
+    given = {"api_keys": CLIENT_KEY, "admin_api_key": ADMIN_KEY, "data_dir": str(folder)}
+    given |= settings
+    environment |= {f"TTCL_{name.upper()}": value for name, value in given.items()}
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            [sys.executable, "-m", "app.cli", command],
+            cwd=ROOT,
+            env=environment,
+            stdout=sink,
+            stderr=sink,
+        )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        process.wait(40)
 
 
 def wait_until(

@@ -24,6 +24,7 @@ from rules_store.types import (
     Vector,
     Vectors,
 )
+from tests import postgres
 
 DIMENSION = 32
 MODEL = "test-model"
@@ -58,13 +59,18 @@ async def open_store(
 ) -> RuleStore:
     more = {} if clock is None else {"clock": clock}
     return await RuleStore.open(
-        f"sqlite:///{folder / 'store.db'}",
+        database_url(folder),
         embedding_model=model,
         dimension=dimension,
         data_dir=folder,
         options=StoreOptions(**options),
         **more,
     )
+
+
+def database_url(folder: Path) -> str:
+    """The folder's database, of the kind that the test runs on."""
+    return postgres.url_of(folder) or f"sqlite:///{folder / 'store.db'}"
 
 
 def axis(number: int) -> Vector:
@@ -134,7 +140,10 @@ async def all_rules(store: RuleStore, **where: Any) -> list[Rule]:
 
 
 def sql(folder: Path, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Straight into the file, past the store."""
+    """Straight into the database, past the store."""
+    url = postgres.url_of(folder)
+    if url is not None:
+        return postgres.query(url, statement, values)
     connection = sqlite3.connect(folder / "store.db", timeout=5)
     try:
         with connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import random
 import signal
 from collections import Counter
@@ -16,12 +17,14 @@ import pytest
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
 from rules_store.types import EpisodeStatus, JobState, RuleState
+from tests import postgres
 from tests.store.helpers import (
     POSITIVE,
     all_rules,
     axis,
     begin,
     claimed,
+    database_url,
     draft,
     learn,
     new_job,
@@ -36,9 +39,7 @@ from tests.store.worker_process import NAMESPACES, WORDINGS, namespace_of, run
 async def consistent(folder: Path, store: RuleStore) -> None:
     """The index equals SQL, and a store that is opened anew agrees."""
     await store.catch_up()
-    fresh = await RuleStore.open(
-        f"sqlite:///{folder / 'store.db'}", embedding_model=store.embedding_model
-    )
+    fresh = await RuleStore.open(database_url(folder), embedding_model=store.embedding_model)
     for each in (store, fresh):
         assert (await each.parity()).ok
     assert store._index.entries() == fresh._index.entries()
@@ -82,7 +83,8 @@ def spawn() -> Callable[..., BaseProcess]:
     context.set_forkserver_preload(["tests.store.worker_process"])
 
     def start(folder: Path, name: str, crash_at: int = 0) -> BaseProcess:
-        process = context.Process(target=run, args=(folder, name, crash_at))
+        server = os.environ.get(postgres.VARIABLE)  # the fork server knows an older environment
+        process = context.Process(target=run, args=(folder, name, crash_at, server))
         process.start()
         return process
 
@@ -173,6 +175,7 @@ async def test_calls_that_are_cancelled_anywhere(store: RuleStore, tmp_path: Pat
     await consistent(tmp_path, store)
 
 
+@pytest.mark.sqlite
 async def test_a_locked_database_leaves_the_index_alone(tmp_path: Path) -> None:
     store = await open_store(tmp_path, busy_timeout=0.2)
     await store.ensure_namespace("default")

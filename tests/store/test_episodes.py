@@ -149,6 +149,7 @@ def locked(folder: Path) -> Iterator[None]:
         other.close()
 
 
+@pytest.mark.sqlite
 async def test_begin_gives_up_quickly_and_loses_nothing(tmp_path: Path) -> None:
     store = await open_store(tmp_path, begin_timeout=0.1, busy_timeout=30.0)
     await store.ensure_namespace("default")
@@ -172,6 +173,7 @@ async def test_begin_gives_up_quickly_and_loses_nothing(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.sqlite
 async def test_begin_does_not_queue_behind_a_stuck_write(tmp_path: Path) -> None:
     store = await open_store(tmp_path, begin_timeout=0.1, busy_timeout=30.0)
     await store.ensure_namespace("default")

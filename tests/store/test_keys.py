@@ -51,7 +51,7 @@ async def test_neither_secret_nor_hash_can_be_read_again(store: RuleStore, tmp_p
     await store.patch_key(key.id, {"name": "other"}, **WHO)
     await store.revoke_key(key.id, **WHO)
     (digest,) = sql(tmp_path, "SELECT hash FROM api_keys")[0]
-    everything = json.dumps(sql(tmp_path, "SELECT * FROM events")) + repr(await store.list_keys())
+    everything = repr(sql(tmp_path, "SELECT * FROM events")) + repr(await store.list_keys())
     assert digest not in everything
     assert key.shown in everything
     assert secret[:20] not in everything

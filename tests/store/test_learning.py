@@ -182,6 +182,7 @@ async def test_a_failure_half_way_changes_nothing(
     assert store.has_rules("default")
 
 
+@pytest.mark.sqlite
 async def test_a_full_disk_loses_nothing(store: RuleStore, tmp_path: Path) -> None:
     job = await claimed(store, "ep_1")
     before = await store.stats()

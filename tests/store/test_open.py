@@ -17,6 +17,7 @@ import rules_store
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
 from rules_store.tables import metadata
+from tests import postgres
 from tests.store.helpers import open_store, sql
 
 ROOT = Path(__file__).parents[2]
@@ -27,12 +28,14 @@ async def test_migrations_build_what_tables_say(store: RuleStore, tmp_path: Path
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
 
-    engine = create_engine(f"sqlite:///{tmp_path / 'store.db'}")
+    url = store._database.url
+    engine = create_engine(url.set(drivername=url.drivername.replace("aiosqlite", "pysqlite")))
     with engine.connect() as connection:
         assert differences(connection) == []
     engine.dispose()
 
 
+@pytest.mark.sqlite
 async def test_sqlite_is_set_up_for_concurrent_use(store: RuleStore, tmp_path: Path) -> None:
     assert sql(tmp_path, "PRAGMA journal_mode") == [("wal",)]
     async with store._database.read() as connection:
@@ -40,6 +43,7 @@ async def test_sqlite_is_set_up_for_concurrent_use(store: RuleStore, tmp_path: P
         assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar() == 1
 
 
+@pytest.mark.sqlite
 async def test_folders_are_made(tmp_path: Path) -> None:
     store = await open_store(tmp_path / "a" / "b")
     await store.ping()
@@ -74,6 +78,7 @@ async def _make(folder: Path) -> None:
     await (await open_store(folder)).close()
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -91,12 +96,14 @@ def test_a_broken_file_is_named(tmp_path: Path, spoil: object, sentence: str) ->
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.sqlite
 async def test_a_path_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreUnavailable, match="can't be opened"):
         await open_store(tmp_path / "file")
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
@@ -112,12 +119,14 @@ async def test_a_bad_url(url: str, sentence: str) -> None:
         await RuleStore.open(url, embedding_model="m")
 
 
+@pytest.mark.sqlite
 async def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "asyncpg", None)
-    with pytest.raises(StoreUnavailable, match="pip install asyncpg"):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreUnavailable, match=r"pip install .ttcl\[postgres\]"):
         await RuleStore.open("postgresql://user@127.0.0.1/name", embedding_model="m")
 
 
+@pytest.mark.sqlite
 async def test_a_locked_file(tmp_path: Path) -> None:
     await _make(tmp_path)
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
@@ -139,6 +148,7 @@ def test_processes_may_start_at_once(tmp_path: Path) -> None:
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )
+    postgres.make_empty(tmp_path)
     command = [sys.executable, "-c", script, str(tmp_path)]
     started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(3)]
     for process in started:

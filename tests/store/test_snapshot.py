@@ -147,6 +147,7 @@ async def test_one_of_another_model_is_ignored(tmp_path: Path, rebuilds: list[st
     await store.close()
 
 
+@pytest.mark.sqlite
 async def test_one_that_is_ahead_of_a_restored_database_is_ignored(
     tmp_path: Path, rebuilds: list[str]
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import event
 
 from rules_store.store import RuleStore
+from tests import postgres
 from tests.store.helpers import draft, open_store, random_vector
 
 LEASE = 0.3
@@ -50,8 +51,11 @@ def _crash_after(store: RuleStore, statements: int) -> None:
     event.listen(store._database._writes.sync_engine, "before_cursor_execute", count)
 
 
-def run(folder: Path, name: str, crash_at: int = 0) -> None:
-    """Ends when no job is left, or by SIGKILL at the n-th statement inside `apply_learning`."""
+def run(folder: Path, name: str, crash_at: int = 0, server: str | None = None) -> None:
+    """Ends when no job is left, or by SIGKILL at the n-th statement inside `apply_learning`.
+    `server`: of the PostgreSQL that the test runs on."""
+    if server is not None:
+        os.environ[postgres.VARIABLE] = server
     asyncio.run(_main(folder, name, crash_at))
 
 

@@ -1,0 +1,83 @@
+"""SQLite files: how they are opened, and what their connections are told."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import OperationalError
+
+from rules_store.errors import StoreUnavailable
+
+# Seconds that SQLite itself waits for the lock of another process before the wait is renewed. Its
+# pauses grow with the wait, up to 0.1 s, in which a busy neighbour takes the lock many times.
+POLL = 0.02
+_MAPPED = 256 * 2**20  # bytes of the file read without copying: a scan takes half the time
+
+
+def set_up_sqlite(engine: Engine, begin: str, busy_timeout: float) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA mmap_size = {_MAPPED}")
+        cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        deadline = time.monotonic() + connection.info.get("patience", 0.0)
+        while True:
+            try:
+                connection.exec_driver_sql(begin)
+                return
+            except OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() >= deadline:
+                    raise
+
+
+def prepare_sqlite(path: Path, busy_timeout: float) -> None:
+    """Creates the file where there is none, checks that it is ours to write, switches to WAL.
+
+    Raises StoreUnavailable with what to mend.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"The database file {path} can't be opened: {error}.") from error
+    try:
+        _switch_to_wal(connection, busy_timeout)
+        connection.execute("BEGIN IMMEDIATE")
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise StoreUnavailable(
+            f"The database file {path} can't be used ({error}); mend it, restore a copy, "
+            "or point the database URL at another file."
+        ) from error
+    finally:
+        connection.close()
+    if names and "alembic_version" not in names:
+        raise StoreUnavailable(
+            f"The database file {path} belongs to another program; "
+            "point the database URL at another file."
+        )
+
+
+def _switch_to_wal(connection: sqlite3.Connection, patience: float) -> None:
+    # The switch needs the file alone for a moment, and SQLite does not wait for that by itself.
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
