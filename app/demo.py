@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
+from app.effort.stopping import TOO_FEW_WORDINGS
 from app.exceptions import ConfigurationError, TTCLError
-from app.explore.explorer import TOO_FEW_WORDINGS
 
 SETTLED = ("learned", "skipped", "failed")
 POLL = 0.25

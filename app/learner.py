@@ -33,7 +33,7 @@ from app.trajectory import Case, Cost, Selection
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from app.worth.evidence import agreement_outcome, precedent_of, teacher_text
-from app.worth.gatekeeper import Gatekeeper
+from app.worth.gatekeeper import Gatekeeper, worth_distilling
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
 from rules_store.evidence import Findings
 from rules_store.job_control import EVERY_NAMESPACE
@@ -52,6 +52,8 @@ BUDGET_SKIP = "budget_exhausted"
 FROZEN_SKIP = "namespace_frozen"
 SETTLED_SKIP = "neighbourhood_agrees"
 """The explored questions nearby had unanimous answers: there is little to learn here."""
+QUEUE_SKIP = "candidates_waiting"
+"""More candidates wait for replays than will be made soon; one more would only wait too."""
 MOST_DUE = 100.0
 """Replays that a namespace can have paid for in advance."""
 
@@ -191,11 +193,14 @@ class Learner:
             selection = contrast_from_json(job.payload["contrast"])
             teacher = job.payload.get("teacher")
         else:
-            effort = await self._planner.plan(observation, vector)
+            effort = await self._planner.plan(observation, vector, patient=True)
             if effort is not None and not effort.explore:
                 await self._store.skip_job(job, SETTLED_SKIP)
                 return "skipped"
             exploration = await self._loop.explore(observation, background=True, effort=effort)
+            self._planner.note(
+                job.namespace, effort, exploration.trajectories, exploration.problems
+            )
             selection = exploration.selection
             teacher = teacher_text(exploration.trajectories)
             bill.add(exploration.cost)
@@ -208,7 +213,7 @@ class Learner:
             agreement_outcome(selection),
             None if vector is None else precedent_of(observation, selection, teacher, vector),
         )
-        if reason := self._nothing_to_distil(job.namespace, selection):
+        if reason := self._nothing_to_distil(job, selection):
             trace["learning_cost"] = bill.cost.as_dict()
             await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
@@ -232,14 +237,17 @@ class Learner:
             return "skipped"
         return "already_applied" if applied.already else "learned"
 
-    def _nothing_to_distil(self, namespace: str, selection: Selection) -> str | None:
-        """Why an exploration teaches no rule; None when it may. What all agree on is no contrast:
-        the gated policy spares the call, as such rules seldom pass a gate."""
+    def _nothing_to_distil(self, job: Job, selection: Selection) -> str | None:
+        """Why an exploration teaches no rule; None when it may."""
         if selection.better is None:
             return f"no_contrast:{selection.case.value}"
-        if self._gated(namespace) and selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS):
+        if not self._gated(job.namespace):
+            return None
+        if selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS):
+            # What all agree on is no contrast; such rules seldom pass a gate.
             return f"no_contrast:{selection.case.value}"
-        return None
+        waiting = self._store.candidates(job.namespace)
+        return None if worth_distilling(waiting, seed=job.episode_id) else QUEUE_SKIP
 
     async def _budget_used_up(self, namespace: str) -> bool:
         own = self._store.settings_of(namespace)

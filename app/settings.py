@@ -177,7 +177,7 @@ class Settings(BaseSettings):
         "`paper` no",
     )
     explore_confidence: float = Field(
-        0.9,
+        0.85,
         gt=0.5,
         lt=1,
         description="How sure of the majority an exploration must be to stop early (adaptive)",

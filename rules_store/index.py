@@ -219,6 +219,12 @@ class RuleIndex:
         shelves = (self._shelves.get((namespace, each, RuleState.ACTIVE)) for each in Polarity)
         return any(shelf is not None and shelf.ntotal > 0 for shelf in shelves)
 
+    def count(self, namespace: str, state: RuleState) -> int:
+        """Rules of a namespace in one of `INDEXED_STATES`."""
+        shelves = [self._shelves.get((namespace, each, state)) for each in Polarity]
+        ids = [faiss.vector_to_array(each.id_map) for each in shelves if each is not None]
+        return sum(int(np.count_nonzero(each % 2 == 0)) for each in ids)
+
     def _hit(self, seq: int, similarity: float) -> RuleHit:
         entry = self._entries[seq]
         return RuleHit(entry.id, entry.key[1], entry.text, entry.trigger, similarity)

@@ -35,6 +35,10 @@ _WAITING = (RuleState.CANDIDATE, RuleState.ACTIVE)
 class TrialOperations(CreditOperations):
     # -- trials
 
+    def candidates(self, namespace: str) -> int:
+        """Candidates in this process's index; no I/O."""
+        return self._index.count(namespace, RuleState.CANDIDATE)
+
     async def contenders(self, namespace: str, limit: int = 200) -> list[Contender]:
         """Candidates, and active rules that have not proven themselves; the least tried first."""
         async with self._database.read() as connection:

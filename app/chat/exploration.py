@@ -108,6 +108,7 @@ class InlineExploration:
         except TTCLError:
             self._meter.charge(call.caller, spending.cost)
             raise
+        self._planner.note(call.namespace, effort, exploration.trajectories, exploration.problems)
         self._meter.charge(call.caller, exploration.cost)
         if RULES_DROPPED in exploration.problems:
             steered.drop_rules()

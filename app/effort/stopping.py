@@ -4,7 +4,8 @@ The share p of answers that agree with the leading one has a Beta prior from the
 nearby (else from the whole namespace). An exploration may stop when p > 1/2 is sure enough: the
 stopping rule of Adaptive-Consistency (Aggarwal et al., EMNLP 2023) with an informed prior. Where
 the neighbours have all agreed nothing is explored at all, but for a small share that keeps the
-picture up to date.
+picture up to date. Where nobody waits, answers are asked for one by one, until no open one could
+still win.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ SETTLED_AGREEMENT = 0.74
 """Two answers of two that agree are 0.75 (`Precedent.agreement`)."""
 STILL_EXPLORED = 0.1
 """Share of questions that are explored although all their neighbours agree."""
+TUTOR_FAILED = "tutor_failed"
+TOO_FEW_WORDINGS = "tutor_gave_too_few"
+"""The Tutor answered, but some of its wordings asked something else; Students took the original."""
 LOCAL_STRENGTH, GLOBAL_STRENGTH = 4.0, 2.0
 """Answers that the prior is worth at most."""
 
@@ -35,7 +39,11 @@ class Effort:
     explore: bool
     agreeing: float = 1.0
     dissenting: float = 1.0
-    confidence: float = 0.9
+    confidence: float = 0.85
+    patient: bool = False
+    """Nobody waits: after the first two the Students answer one by one."""
+    tutor: bool = True
+    """Whether the Tutor is worth a call: of late its wordings have mostly been of use."""
 
     def sure(self, leading: int, next_best: int) -> bool:
         """Whether the leading answer is sure enough, with so many votes against the next best."""
@@ -46,6 +54,16 @@ class Effort:
 
         below_half = betainc(self.agreeing + leading, self.dissenting + next_best, 0.5)
         return bool(1.0 - below_half >= self.confidence)
+
+    def idle(self, leading: int, next_best: int, answers: int, outstanding: int) -> bool:
+        """Whether asking on is of no use, of a patient exploration: the leading answer can't be
+        overtaken any more (a tie is still possible), or none can get more than half of the
+        votes."""
+        if not self.patient:
+            return False
+        settled = leading >= 2 and leading >= next_best + outstanding
+        hopeless = 2 * (leading + outstanding) <= answers + outstanding
+        return settled or hopeless
 
 
 def effort(

@@ -5,7 +5,7 @@ Students start when the Tutor's variants are there, and take the original wordin
 gave too few. A failed call is a trajectory with a reason. Cancelling `explore` cancels every call.
 
 With an `Effort` the Teacher and the first Student go ahead alone, and the rest is asked only where
-their answers do not settle it; or the Teacher answers alone.
+their answers do not settle it, all at once or (patient) one by one; or the Teacher answers alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from app.effort.stopping import Effort
+from app.effort.stopping import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
 from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
-from app.explore.group import Decided, Explored, ExplorerOptions
+from app.explore.group import Decided, Explored, ExplorerOptions, failed, name_of
 from app.explore.roles import (
     ANSWER_PROMPT,
     Call,
@@ -29,9 +29,6 @@ from app.steer.injector import add_to_system, inject, replace_question
 from app.templates import PromptLibrary
 from app.trajectory import Cost, Message, Observation, Role, Trajectory
 from app.upstream.types import ChatBackend
-
-TOO_FEW_WORDINGS = "tutor_gave_too_few"
-"""The Tutor answered, but some of its wordings asked something else; Students took the original."""
 
 
 class Explorer:
@@ -104,7 +101,11 @@ class _Run:
         self._tutor: asyncio.Task[list[str] | None] | None = None
         self._students = self._options.students
         self._enough: Decided | None = None
-        """Set while the first two are asked alone; those not asked yet count as being out."""
+        """Set while not all have been asked; those not asked yet count as being out."""
+        self._patient = False
+        self._with_tutor = True
+        self._variants: list[str] | None = None
+        """The Tutor's, of a patient exploration; None before it was asked."""
 
     def spare(self, effort: Effort, enough: Decided | None) -> None:
         """Ask no more than the effort says."""
@@ -112,6 +113,8 @@ class _Run:
             self._students = 0
         elif self._students > 1:
             self._enough = enough
+            self._patient = effort.patient
+        self._with_tutor = effort.tutor
 
     def _framed(self, conversation: Sequence[Message]) -> list[Message]:
         """The conversation with the form of the answer and the rules block."""
@@ -139,17 +142,28 @@ class _Run:
         await self.cancel()
         for task, call in self._sent.items():
             # What came back while the others were being judged counts all the same.
-            if _name(call) not in self._done and not task.cancelled():
-                self._done[_name(call)] = task.result()
+            if name_of(call) not in self._done and not task.cancelled():
+                self._done[name_of(call)] = task.result()
         self._raise_if_hopeless()
         return self._result()
 
     def _start_rest(self) -> None:
         """The Tutor, or the other Students where it is of no use."""
-        if self._x._tutor.useful(self._observation) and self._students > 1:
+        useful = self._with_tutor and self._x._tutor.useful(self._observation)
+        if useful and self._students > 1:
             self._tutor = asyncio.create_task(self._ask_tutor(self._students - 1))
         else:
             self._start_variants([])
+
+    def _go_on(self) -> None:
+        """After those that were asked first did not settle it."""
+        if not self._patient:
+            self._enough = None
+            self._start_rest()
+        elif self._variants is None:
+            self._start_rest()
+        else:
+            self._start_next()
 
     async def _collect(self) -> None:
         total = self._students + 1
@@ -162,21 +176,20 @@ class _Run:
                 back = list(self._done.values())
                 if self._enough is None or await self._enough(back, total - len(back)):
                     return
-                self._enough = None
-                self._start_rest()
+                self._go_on()
                 continue
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._tutor is not None and self._tutor.done():
                 variants = self._tutor.result()
                 if variants is None:
-                    self._problems.append("tutor_failed")
+                    self._problems.append(TUTOR_FAILED)
                 elif len(variants) < self._students - 1:
                     self._problems.append(TOO_FEW_WORDINGS)
                 self._start_variants(variants or [])
                 self._tutor = None
             for task in open_tasks:
                 if task.done():
-                    self._done[_name(self._sent[task])] = task.result()
+                    self._done[name_of(self._sent[task])] = task.result()
             if isinstance(self._errors.get("teacher"), UpstreamRejected):
                 return
             if self._decided is not None and self._enough is None:
@@ -185,15 +198,27 @@ class _Run:
                     return
 
     def _back(self, task: asyncio.Task[Trajectory]) -> bool:
-        return _name(self._sent[task]) in self._done
+        return name_of(self._sent[task]) in self._done
 
     def _start(self, call: Call) -> None:
         self._sent[asyncio.create_task(self.sample(call))] = call
 
     def _start_variants(self, variants: list[str]) -> None:
+        if self._patient:
+            self._variants = variants
+            self._start_next()
+            return
         for index in range(2, self._students + 1):
             at = index - 2
             self._start(self._student(index, variants[at] if at < len(variants) else None))
+
+    def _start_next(self) -> None:
+        """The next Student alone; `_enough` is asked again when it is back."""
+        index, variants = len(self._sent), self._variants or []
+        at = index - 2
+        self._start(self._student(index, variants[at] if at < len(variants) else None))
+        if index == self._students:
+            self._enough = None
 
     def _teacher(self) -> Call:
         observation = self._observation
@@ -253,8 +278,8 @@ class _Run:
                 )
         except UpstreamError as error:
             self._spending.back(Cost(calls=1))
-            self._errors[_name(call)] = error
-            return _failed(call, error.message)
+            self._errors[name_of(call)] = error
+            return failed(call, error.message)
         return Trajectory(
             role=call.role,
             index=call.index,
@@ -286,23 +311,9 @@ class _Run:
 
     def _result(self) -> Explored:
         for call in self._sent.values():
-            self._done.setdefault(_name(call), _failed(call, "cancelled"))
+            self._done.setdefault(name_of(call), failed(call, "cancelled"))
         trajectories = sorted(
             self._done.values(), key=lambda t: (t.role is not Role.TEACHER, t.index)
         )
         cost = sum((t.cost for t in trajectories), self._tutor_cost)
         return Explored(tuple(trajectories), cost, tuple(self._problems))
-
-
-def _name(call: Call) -> str:
-    return "teacher" if call.role is Role.TEACHER else f"student-{call.index}"
-
-
-def _failed(call: Call, reason: str) -> Trajectory:
-    return Trajectory(
-        role=call.role,
-        index=call.index,
-        variant=call.variant,
-        cost=Cost(calls=1),
-        failure=reason,
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from app.trajectory import Cost, Trajectory
+from app.explore.roles import Call
+from app.trajectory import Cost, Role, Trajectory
 
 Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
 """Given what is back and how many are still out: can the outcome no longer change?"""
@@ -30,3 +31,17 @@ class Explored:
     cost: Cost
     problems: tuple[str, ...]
     """Steps that failed and what was done instead, for `degraded`."""
+
+
+def name_of(call: Call) -> str:
+    return "teacher" if call.role is Role.TEACHER else f"student-{call.index}"
+
+
+def failed(call: Call, reason: str) -> Trajectory:
+    return Trajectory(
+        role=call.role,
+        index=call.index,
+        variant=call.variant,
+        cost=Cost(calls=1),
+        failure=reason,
+    )

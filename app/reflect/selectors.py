@@ -63,14 +63,17 @@ async def decided(
     if observation.task is Task.OPEN or not answers:
         return False
     groups = await equivalence.groups([a.text for a in answers.values()])
-    sizes = [groups.count(0), groups.count(1)]
-    sure = effort is not None and effort.sure(*sizes)
+    leading, next_best = groups.count(0), groups.count(1)
+    sure = effort is not None and (
+        effort.sure(leading, next_best)
+        or effort.idle(leading, next_best, len(answers), outstanding)
+    )
     if observation.task is Task.AUTO:
         definite = sum(_definite(a) for a in answers.values())
         # What is sure enough stops here: the calls that are out may not be asked any more.
         if 2 * definite < len(usable) + (0 if sure else outstanding):
             return False
-    return sure or (sizes[0] >= 2 and sizes[0] > sizes[1] + outstanding)
+    return sure or (leading >= 2 and leading > next_best + outstanding)
 
 
 async def select_closed(

@@ -31,6 +31,16 @@ LOOKED_AT = 8
 """Precedents that are looked at for one replay; the first that fits is taken."""
 
 
+QUEUE = 3
+"""Candidates that wait at the gate before new rules are written down less often."""
+
+
+def worth_distilling(waiting: int, *, seed: str) -> bool:
+    """Whether one more candidate is worth a call, where so many `waiting` ones can't all be tried
+    soon: the more there are, the fewer are added, but never none. `seed` decides."""
+    return waiting <= QUEUE or random.Random(f"{seed}/distil").random() < QUEUE / waiting
+
+
 @dataclass(frozen=True, slots=True)
 class GateSettings:
     floor: float

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.effort.stopping import Effort
@@ -18,7 +18,7 @@ from app.parts import build_gatekeeper, build_planner
 from app.settings import Policy
 from app.trajectory import Case, Observation, Selection
 from app.worth.evidence import Judge, agreement_outcome, precedent_of, teacher_text
-from app.worth.gatekeeper import Gatekeeper, Replay
+from app.worth.gatekeeper import Gatekeeper, Replay, worth_distilling
 from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting
 from benchmarks.arms.lookup import Found, Retrieved
 from benchmarks.arms.looped import Lesson, Looped, Opened, Pass
@@ -86,12 +86,16 @@ class GatedPass(Pass):
         return self._gate
 
     async def effort(self, observation: Observation) -> Effort | None:
-        return await self._planner.plan(observation)
+        return await self._planner.plan(observation, patient=True)
 
-    def teaches(self, selection: Selection) -> bool:
-        """As the worker: what all agree on teaches nothing worth a call."""
+    def teaches(self, observation: Observation, selection: Selection) -> bool:
+        """As the worker: what all agree on teaches nothing worth a call, nor what could not be
+        tried soon."""
         idle = selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS)
-        return selection.better is not None and not idle
+        if selection.better is None or idle:
+            return False
+        waiting = self.store.candidates(NAMESPACE)
+        return worth_distilling(waiting, seed=observation.episode_id)
 
     async def answer(self, asked: Asked) -> Outcome:
         outcome = await super().answer(asked)
@@ -103,7 +107,8 @@ class GatedPass(Pass):
             outcome,
             details={**outcome.details, "replays": len(replays)},
             lesson=GatedLesson(
-                lesson.observation, lesson.found, lesson.distillation, lesson.findings, replays
+                **{each.name: getattr(lesson, each.name) for each in fields(lesson)},
+                replays=replays,
             ),
         )
 
@@ -133,6 +138,7 @@ class GatedPass(Pass):
         found: Found,
         exploration: Exploration,
         distillation: Distillation | None,
+        effort: Effort | None,
     ) -> Lesson | None:
         selection = exploration.selection
         vector = await self._planner.vector(observation)
@@ -141,12 +147,13 @@ class GatedPass(Pass):
             teacher = teacher_text(exploration.trajectories)
             precedent = precedent_of(observation, selection, teacher, vector)
         findings = Findings(agreement_outcome(selection), precedent)
-        return Lesson(observation, found, distillation, findings)
+        return Lesson(observation, found, distillation, (effort, exploration), findings)
 
     async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         rows = await super().learn(outcomes)
         for outcome in outcomes:
             if isinstance(outcome.lesson, GatedLesson):
+                self._note(outcome.lesson)
                 keeper = self._keeper(outcome)
                 for replay in outcome.lesson.replays:
                     await keeper.record(replay)
@@ -154,6 +161,11 @@ class GatedPass(Pass):
                 rows += await self._moved(outcome.asked)
         await self.store.catch_up()
         return rows
+
+    def _note(self, lesson: Lesson) -> None:
+        if lesson.explored is not None:
+            effort, exploration = lesson.explored
+            self._planner.note(NAMESPACE, effort, exploration.trajectories, exploration.problems)
 
     async def _moved(self, asked: Asked) -> list[dict[str, Any]]:
         """A row for each rule that evidence has moved since the last look."""

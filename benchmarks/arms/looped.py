@@ -92,6 +92,8 @@ class Lesson:
     observation: Observation
     found: Found
     distillation: Distillation | None = None
+    explored: tuple[Effort | None, Exploration] | None = None
+    """Of an arm that lets past explorations decide on the next."""
     findings: Findings = NO_FINDINGS
 
 
@@ -108,12 +110,13 @@ class Pass:
         observation, found, backend = await self.prepared(asked)
         loop = self.loop(backend)
         try:
-            exploration = await loop.explore(observation, effort=await self.effort(observation))
+            effort = await self.effort(observation)
+            exploration = await loop.explore(observation, effort=effort)
         except UpstreamError as error:
             return Outcome(asked, "", backend, failure=error.message, hits=found.hits)
         problems = list(exploration.problems)
         distillation = None
-        if self.teaches(exploration.selection):
+        if self.teaches(observation, exploration.selection):
             try:
                 distillation = await loop.distil(observation, exploration.selection)
             except UpstreamError as error:
@@ -127,7 +130,7 @@ class Pass:
             trajectories=exploration.trajectories,
             hits=found.hits,
             details=_details(exploration, problems, found.hits),
-            lesson=await self.lesson(observation, found, exploration, distillation),
+            lesson=await self.lesson(observation, found, exploration, distillation, effort),
         )
 
     async def prepared(self, asked: Asked) -> tuple[Observation, Found, MeteredBackend]:
@@ -145,7 +148,7 @@ class Pass:
     async def effort(self, observation: Observation) -> Effort | None:
         return None
 
-    def teaches(self, selection: Selection) -> bool:
+    def teaches(self, observation: Observation, selection: Selection) -> bool:
         return self.arm.stateful and selection.better is not None
 
     async def lesson(
@@ -154,6 +157,7 @@ class Pass:
         found: Found,
         exploration: Exploration,
         distillation: Distillation | None,
+        effort: Effort | None,
     ) -> Lesson | None:
         if distillation is None or not distillation.rules:
             return None

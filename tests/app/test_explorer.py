@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.effort.stopping import Effort
 from app.exceptions import UpstreamError, UpstreamRejected, UpstreamTimeout
 from app.explore.explorer import Explorer
 from app.explore.group import Explored, ExplorerOptions
@@ -230,6 +231,46 @@ async def test_without_early_stop_every_call_is_waited_for(prompts: PromptLibrar
     result = await task
     assert {t.failure for t in result.trajectories} == {None}
     assert set(backend.outcomes().values()) == {"answered"}
+
+
+# -- effort -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tutor", [True, False])
+async def test_a_patient_exploration_asks_one_student_after_the_other(
+    prompts: PromptLibrary, tutor: bool
+) -> None:
+    backend = scripted()
+    asked: list[tuple[list[str], int]] = []
+
+    async def enough(back: Sequence[Trajectory], outstanding: int) -> bool:
+        asked.append((sorted(t.name for t in back), outstanding))
+        return len(back) == 4
+
+    explorer = Explorer(backend, prompts, options())
+    effort = Effort(True, patient=True, tutor=tutor)
+    result = await explorer.explore(SINGLE, "", background=True, effort=effort, enough=enough)
+    first = ["student-1", "teacher"]
+    assert asked == [
+        (first, 3),
+        (["student-1", "student-2", "teacher"], 2),
+        (["student-1", "student-2", "student-3", "teacher"], 1),
+    ]
+    assert [t.name for t in result.trajectories][-1] == "student-3"
+    assert ("tutor" in backend.names) is tutor
+    variant = WORDINGS[0] if tutor else QUESTION
+    assert result.trajectories[2].variant == variant
+    assert result.cost.calls == 4 + tutor
+
+
+async def test_a_patient_exploration_ends_with_the_last_student(prompts: PromptLibrary) -> None:
+    async def enough(back: Sequence[Trajectory], outstanding: int) -> bool:
+        return False
+
+    explorer = Explorer(scripted(), prompts, options())
+    effort = Effort(True, patient=True)
+    result = await explorer.explore(SINGLE, "", background=True, effort=effort, enough=enough)
+    assert len(result.trajectories) == 5
 
 
 # -- what fails ---------------------------------------------------------------------------------
