@@ -16,7 +16,7 @@ DEV_STAMP := $(VENV)/.dev-$(RECIPE)
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test browser test-vllm lint format bench-serving clean
+.PHONY: help setup run demo test browser postgres test-vllm lint format bench-serving clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,7 +31,7 @@ $(RUN_STAMP):
 	touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[local,bench,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[local,postgres,bench,dev]'
 	touch $@
 
 setup: $(DEV_STAMP) ## Install all that running, testing and measuring need
@@ -48,6 +48,11 @@ test: $(DEV_STAMP) ## Every test that needs no extra server
 browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu; as root or with sudo)
 	command -v chromium || (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends chromium)
+
+postgres: ## Install the PostgreSQL that the store's tests start (Debian, Ubuntu; as root or with sudo)
+	command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl || (APT=$$(test $$(id -u) = 0 || echo sudo); \
+		$$APT apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends postgresql)
 
 test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
 	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm

@@ -12,7 +12,7 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from app.learner import Learner
@@ -82,8 +82,8 @@ class _Outcomes(Collector):
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
             "ttcl_learning_outcomes",
             "Learning jobs ended in this process, by outcome",
             labels=["outcome"],

@@ -259,7 +259,7 @@ class Settings(BaseSettings):
             )
         if self.learn_concurrency == 0 and not self.on_postgresql:
             raise ValueError(
-                "learn_concurrency 0 leaves learning to `ttcl worker`, which needs PostgreSQL: "
+                "TTCL_LEARN_CONCURRENCY: 0 leaves learning to `ttcl worker`, which needs PostgreSQL: "
                 "set TTCL_DATABASE_URL, or TTCL_LEARN=false to learn nothing"
             )
         return self
