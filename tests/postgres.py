@@ -15,6 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,25 @@ def programs() -> Path | None:
     return there[-1].parent if there else None
 
 
+@dataclass
+class Server:
+    url: str
+    """Without a database."""
+    control: list[Any]
+    """pg_ctl with the folder of this server."""
+    start_options: list[Any]
+
+    def start(self) -> None:
+        _run([*self.control, *self.start_options, "start"])
+
+    def stop(self) -> None:
+        """At once, as a crash would."""
+        _run([*self.control, "-m", "immediate", "stop"])
+
+
 @contextmanager
-def server(folder: Path, *options: str) -> Iterator[str]:
-    """Yields the URL of a server of its own, without a database. `options`: settings, as in
-    `max_connections=200`."""
+def server(folder: Path, *options: str) -> Iterator[Server]:
+    """A server of its own. `options`: settings, as in `max_connections=200`."""
     binaries = programs()
     assert binaries is not None, "PostgreSQL is not installed: make postgres"
     data = folder / "data"
@@ -49,32 +65,42 @@ def server(folder: Path, *options: str) -> Iterator[str]:
         prefix = ["runuser", "-u", "postgres", "--"]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.chown(folder, "postgres")
-    made = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8"]
-    _run([*prefix, *made, "--locale=C.UTF-8", "--no-sync"])
+    initdb = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8"]
+    _run([*prefix, *initdb, "--locale=C.UTF-8", "--no-sync"])
     port = _free_port()
     given = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}"]
     # Nothing here needs to outlive the machine.
     given += ["fsync=off", "full_page_writes=off", *options]
     settings = " ".join(f"-c {option}" for option in given)
-    control = [*prefix, binaries / "pg_ctl", "-D", data, "-w"]
-    _run([*control, "-l", data / "log", "-o", settings, "start"])
+    made = Server(
+        f"postgresql://postgres@127.0.0.1:{port}",
+        [*prefix, binaries / "pg_ctl", "-D", data, "-w"],
+        ["-l", data / "log", "-o", settings],
+    )
+    made.start()
     try:
-        yield f"postgresql://postgres@127.0.0.1:{port}"
+        yield made
     finally:
-        _run([*control, "-m", "immediate", "stop"])
+        if (data / "postmaster.pid").exists():
+            made.stop()
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that the server's user may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="ttcl-postgres-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder / "server"
 
 
 @contextmanager
 def shared_server() -> Iterator[str]:
-    """`server` in a folder that its user may enter, with its migrated database."""
-    # pytest's own folders are closed to other users.
-    with tempfile.TemporaryDirectory(prefix="ttcl-postgres-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with server(folder / "server", "max_connections=200") as url:
-            _execute(url, f"CREATE DATABASE {_TEMPLATE}")
-            asyncio.run(_migrate(f"{url}/{_TEMPLATE}"))
-            yield url
+    """URL of a server with a migrated database to copy."""
+    with open_folder() as folder, server(folder, "max_connections=200") as made:
+        _execute(made.url, f"CREATE DATABASE {_TEMPLATE}")
+        asyncio.run(_migrate(f"{made.url}/{_TEMPLATE}"))
+        yield made.url
 
 
 async def _migrate(url: str) -> None:
