@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import re
 import signal
 import time
 from collections import Counter
@@ -198,3 +200,63 @@ async def test_what_fails_for_good_is_shown_and_can_be_tried_again(
         assert (gateway.episode(waiting) or {})["status"] == "learning"
         gateway.admin("POST", "/jobs:resume", json=WHO).raise_for_status()
         assert (await asyncio.to_thread(gateway.settled, waiting, 30))["status"] == "learned"
+
+
+async def test_random_kills_lose_nothing_and_double_nothing(
+    tmp_path: Path, where: dict[str, str], upstream: ScriptedUpstream
+) -> None:
+    """Either gateway is killed at any moment, over and over; `TEST_KILLS=200` takes its time."""
+
+    def distil(body: dict[str, Any]) -> Reply:
+        (subject,) = set(re.findall(r"many (\w+) remain", str(body["messages"])))
+        return Reply.of_json(
+            {
+                "positive": f"Write {subject} beside every {subject} figure.",
+                "negative": f"Avoid mixing {subject} with strangers.",
+                "trigger": f"counting {subject}",
+            }
+        )
+
+    upstream.when(is_distiller, distil)
+    script_learning(upstream)
+    upstream.when(lambda body: body.get("temperature") == 0.7, Reply("\\boxed{7}", delay=0.03))
+    upstream.default = Reply("\\boxed{9}")
+    kills = int(os.environ.get("TEST_KILLS", "6"))
+    chance = random.Random(11)
+    settings = {**where, "job_lease": "1", "job_attempts": "50", "learn_concurrency": "3"}
+    asked: dict[str, str] = {}
+    names = [f"{first}{second}" for first in SUBJECTS for second in ("", *SUBJECTS)]
+    with ExitStack() as stack:
+        gateways: dict[int, Gateway] = {}
+        processes: dict[int, Any] = {}
+
+        def begin(number: int) -> None:
+            folder = tmp_path / str(number)
+            folder.mkdir(exist_ok=True)
+            gateways[number], processes[number] = stack.enter_context(service(folder, **settings))
+
+        await asyncio.gather(*(asyncio.to_thread(begin, number) for number in (0, 1)))
+        for _ in range(kills):
+            for number in (0, 1, 0, 1):
+                subject = names[len(asked)]
+                body = ask("steer", question_about(subject), ttcl={"namespace": "killed"})
+                answer = await gateways[number].post(body)
+                assert answer.status_code == 200, answer.text
+                asked[answer.headers["x-ttcl-episode"]] = subject
+            await asyncio.sleep(chance.uniform(0.0, 0.4))
+            victim = chance.choice((0, 1))
+            processes[victim].kill()
+            await asyncio.to_thread(processes[victim].wait, 10)
+            await asyncio.to_thread(begin, victim)
+        learned = 0
+        for episode in asked:
+            settled = await asyncio.to_thread(gateways[0].settled, episode, 60)
+            assert settled["status"] == "learned" or settled["reason"]
+            learned += settled["status"] == "learned"
+        rules = gateways[0].rules("killed")
+        assert len({rule["text"] for rule in rules}) == len(rules)
+        assert {rule["frequency"] for rule in rules} == {1}
+        assert len(rules) == 2 * learned
+        assert learned >= kills, "most of the jobs must have been learned from"
+        for gateway in gateways.values():
+            check_index_parity(gateway, len(rules))
