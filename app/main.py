@@ -23,6 +23,7 @@ from app.chat.steering import Steering
 from app.console import site
 from app.exceptions import TTCLError
 from app.keys import KeyRing
+from app.load import Load
 from app.metering import Meter
 from app.metrics import Metrics
 from app.parts import (
@@ -119,11 +120,14 @@ async def _build(
     judge = Judge(equivalence, embedder)
     learner = build_learner(settings, store, loop, embedder, retriever.gated, judge)
     worker = await build_worker(settings, store, learner)
+    load = Load(settings.max_open_requests)
     metrics = Metrics()
     metrics.follow(worker, store)
+    metrics.open.set_function(lambda: load.open)
     recorder = Recorder(
         store,
         worker,
+        load,
         LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog),
     )
     counter, budget = TokenCounter(upstream), settings.rules_token_budget
@@ -155,6 +159,7 @@ async def _build(
         admin_key=admin_key,
         keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
         meter=meter,
+        load=load,
         store=store,
         upstream=upstream,
         embedder=embedder,

@@ -37,6 +37,7 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.open = Gauge("ttcl_requests_open", "Chat requests under way", registry=self.registry)
         self.degraded = Counter(
             "ttcl_degraded",
             "Requests for which a step was skipped",

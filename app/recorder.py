@@ -12,6 +12,7 @@ import structlog
 
 from app.ids import IdSource
 from app.learner import FROZEN_SKIP
+from app.load import Load
 from app.trajectory import Mode
 from app.worker import Worker
 from rules_store.errors import StoreError, UnknownNamespace
@@ -43,9 +44,10 @@ class LearnPolicy:
 
 
 class Recorder:
-    def __init__(self, store: RuleStore, worker: Worker, policy: LearnPolicy) -> None:
+    def __init__(self, store: RuleStore, worker: Worker, load: Load, policy: LearnPolicy) -> None:
         self._store = store
         self._worker = worker
+        self._load = load
         self._policy = policy
         self._ids = IdSource()
 
@@ -120,6 +122,8 @@ class Recorder:
             return "duplicate_request"
         if obstacle is not None:
             return obstacle
+        if self._load.busy:
+            return "overloaded"
         if self._worker.backlog >= self._policy.backlog:
             return "backlog_full"
         rate = self._policy.sample_rate if own.sample_rate is None else own.sample_rate

@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         20_000_000, ge=1024, description="Largest request body; above it 413"
     )
 
+    max_open_requests: int = Field(
+        1000,
+        ge=1,
+        description="Chat requests under way at most; above it 503 with Retry-After, and above "
+        "half of it nothing new is learned",
+    )
+
     # What a request gets
     mode: Mode = Field(Mode.STEER, description="Default mode: off, steer or explore")
     namespace: str = Field(
@@ -259,8 +266,8 @@ class Settings(BaseSettings):
             )
         if self.learn_concurrency == 0 and not self.on_postgresql:
             raise ValueError(
-                "TTCL_LEARN_CONCURRENCY: 0 leaves learning to `ttcl worker`, which needs PostgreSQL: "
-                "set TTCL_DATABASE_URL, or TTCL_LEARN=false to learn nothing"
+                "TTCL_LEARN_CONCURRENCY: 0 leaves learning to `ttcl worker`, which needs "
+                "PostgreSQL: set TTCL_DATABASE_URL, or TTCL_LEARN=false to learn nothing"
             )
         return self
 

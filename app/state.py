@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.chat.closing import Closing
 from app.chat.service import ChatService
 from app.keys import KeyRing
+from app.load import Load
 from app.metering import Meter
 from app.metrics import Metrics
 from app.settings import Settings
@@ -26,6 +27,7 @@ class AppState:
     admin_key: str
     keys: KeyRing
     meter: Meter
+    load: Load
     store: RuleStore
     upstream: Upstream
     embedder: Embedder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -59,12 +60,18 @@ async def chat_completions(request: Request, state: State, caller: Client) -> Re
     mode = "unknown"
     status = 500
     forwarded_headers.set(_forwarded(request))
+    leave: Callable[[], None] | None = None
     try:
+        state.load.enter()
+        leave = state.load.leave
         allowance = state.meter.admit(caller)
         call = await _call(request, raw, state, caller)
         mode = call.mode.value
         response = await _respond(request, call, state)
         status = response.status_code
+        if isinstance(response, EventStream):
+            # Under way until its end.
+            response.on_end, leave = leave, None
         if allowance is not None:
             response.headers.update(allowance.headers())
         return response
@@ -72,6 +79,8 @@ async def chat_completions(request: Request, state: State, caller: Client) -> Re
         status = error.status
         raise
     finally:
+        if leave is not None:
+            leave()
         state.metrics.requests.labels(mode, str(status)).inc()
         state.metrics.seconds.labels(mode).observe(time.perf_counter() - started)
 

@@ -65,6 +65,7 @@ class EventStream(Response):
         self.background = None
         self._stream = stream
         self._on_gone = on_gone
+        self.on_end: Callable[[], None] | None = None
         self.init_headers({**STREAM_HEADERS, **stream.headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +76,11 @@ class EventStream(Response):
             left = not writing.done()
         finally:
             await _cancel(writing, gone)
-            await self._stream.close()
+            try:
+                await self._stream.close()
+            finally:
+                if self.on_end is not None:
+                    self.on_end()
         if left:
             await self._on_gone()
         elif not writing.cancelled() and writing.exception() is not None:

@@ -40,7 +40,8 @@ ARROWS: dict[str, set[str]] = {
     "learner": {"drafting", "effort", "loop", "trace", "upstream", "worth"},
     "worker": {"learner"},
     "learning_queue": {"learner"},
-    "recorder": {"learner", "worker"},
+    "load": set(),
+    "recorder": {"learner", "load", "worker"},
     "chat": {
         "effort",
         "explore",
@@ -56,7 +57,17 @@ ARROWS: dict[str, set[str]] = {
         "upstream",
         "worth",
     },
-    "state": {"chat", "keys", "metering", "metrics", "steer", "upstream", "worker", "worth"},
+    "state": {
+        "chat",
+        "keys",
+        "load",
+        "metering",
+        "metrics",
+        "steer",
+        "upstream",
+        "worker",
+        "worth",
+    },
     "api": {"chat", "keys", "protocol", "reembed", "reflect", "state", "steer", "upstream"},
     "console": {"api", "keys", "protocol", "state"},
 }

@@ -14,6 +14,7 @@ from app.effort.planner import EffortPlanner
 from app.effort.stopping import Effort
 from app.exceptions import UpstreamRejected, UpstreamUnavailable
 from app.learner import BUDGET_SKIP, Learner, LearnerOptions
+from app.load import Load
 from app.loop import Distillation, Exploration
 from app.recorder import LearnPolicy, Opened, Recorder
 from app.reflect.equivalence import Equivalence
@@ -471,7 +472,7 @@ def recorder(backlog: int = 0, own: dict[str, Any] | None = None, **more: Any) -
     known = KnownNamespaces(StoreOptions())
     frozen = own.pop("frozen", False)
     known._namespaces["ns"] = Namespace("ns", utc_now(), frozen, NamespaceSettings(**own))
-    return Recorder(known, Waiting(backlog), policy)  # type: ignore[arg-type]
+    return Recorder(known, Waiting(backlog), Load(100), policy)  # type: ignore[arg-type]
 
 
 def why_not(recorder: Recorder, opened: Opened | None = None, **more: Any) -> str | None:
