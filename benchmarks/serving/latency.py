@@ -57,18 +57,22 @@ def main(
     learn: Annotated[bool, typer.Option(help="Learn in the background meanwhile")] = False,
     load: Annotated[float, typer.Option(min=0, help="Seconds of each throughput test")] = 5.0,
     clients: Annotated[int, typer.Option(min=1, help="Clients of the throughput tests")] = 8,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql:// URL of an empty database; unset: SQLite")
+    ] = None,
     result: Annotated[Path | None, typer.Option("--out", help="Write JSON here")] = None,
 ) -> None:
     """Measure a gateway against an instant upstream."""
     counts = [int(part) for part in rules.split(",")]
+    more = {} if database is None else {"DATABASE_URL": database}
     with (
         tempfile.TemporaryDirectory() as folder,
         instant_upstream() as upstream_port,
-        gateway(upstream_port, Path(folder), LEARN=str(learn).lower()) as (port, pid),
+        gateway(upstream_port, Path(folder), LEARN=str(learn).lower(), **more) as (port, pid),
     ):
         idle = memory(pid)
         for count in counts:
-            _load_rules(port, count)
+            load_rules(port, count)
         kinds = [
             Kind("bare", Client(upstream_port), {}),
             Kind("off", Client(port), {"X-TTCL-Mode": "off"}),
@@ -95,7 +99,7 @@ def main(
         result.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def _load_rules(port: int, count: int) -> None:
+def load_rules(port: int, count: int) -> None:
     client = Client(port)
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     for number in range(count):
