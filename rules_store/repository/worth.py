@@ -27,11 +27,11 @@ _COUNT = (
     update(exposures)
     .where(~exposures.c.counted)
     .values(counted=True)
-    .returning(exposures.c.rule_id, exposures.c.withheld)
+    .returning(exposures.c.namespace, exposures.c.rule_id, exposures.c.withheld)
 )
 _ADD = (
     update(rules)
-    .where(rules.c.id == bindparam("rule"))
+    .where(rules.c.id == bindparam("rule"), rules.c.namespace == bindparam("space"))
     .values(exposures=rules.c.exposures + bindparam("more"))
 )
 _EXPOSED = (
@@ -74,11 +74,17 @@ async def add_exposures(
 
 async def count_exposures(connection: AsyncConnection) -> None:
     """Adds what nobody has counted yet to the counts of the rules."""
-    fresh = Counter(row.rule_id for row in await connection.execute(_COUNT) if not row.withheld)
+    fresh = Counter(
+        (row.rule_id, row.namespace) for row in await connection.execute(_COUNT) if not row.withheld
+    )
     if fresh:
         # In one order everywhere, so that two processes can't wait for each other.
         await connection.execute(
-            _ADD, [{"rule": rule_id, "more": fresh[rule_id]} for rule_id in sorted(fresh)]
+            _ADD,
+            [
+                {"rule": rule_id, "space": namespace, "more": fresh[rule_id, namespace]}
+                for rule_id, namespace in sorted(fresh)
+            ],
         )
 
 
