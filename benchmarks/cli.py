@@ -40,7 +40,7 @@ def run(
         str | None, typer.Option(help="JSON, JSONL, CSV or Parquet; or hub:NAME[:CONFIG[:SPLIT]]")
     ] = None,
     arms: Annotated[str, typer.Option(help="Comma-separated; see `ttcl bench tasks`")] = (
-        "zero-shot,empty-bank,sc@5,random-rules,paper"
+        "zero-shot,empty-bank,sc@5,random-rules,paper,gated"
     ),
     folder: Annotated[
         Path, typer.Option("--out", help="Folder of the run; an unfinished one goes on")
