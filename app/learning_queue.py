@@ -17,6 +17,7 @@ import structlog
 from procrastinate import exceptions
 from procrastinate.jobs import Job as Entry
 
+from app.exceptions import ConfigurationError
 from app.learner import Learner
 from rules_store.errors import LeaseLost, StoreError
 from rules_store.store import RuleStore
@@ -80,14 +81,17 @@ class LearningQueue:
         )
 
     async def prepare(self) -> None:
-        """Makes procrastinate's tables where there are none. Raises psycopg.Error."""
-        async with await psycopg.AsyncConnection.connect(self._address) as connection:
-            # Several processes may start at once.
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SCHEMA_LOCK])
-            found = await connection.execute("SELECT to_regclass('procrastinate_jobs')")
-            if (await found.fetchone() or (None,))[0] is None:
-                schema = self.app.schema_manager.get_schema()
-                await connection.execute(schema)
+        """Makes procrastinate's tables where there are none. Raises `ConfigurationError`."""
+        try:
+            async with await psycopg.AsyncConnection.connect(self._address) as connection:
+                # Several processes may start at once.
+                await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SCHEMA_LOCK])
+                found = await connection.execute("SELECT to_regclass('procrastinate_jobs')")
+                if (await found.fetchone() or (None,))[0] is None:
+                    schema = self.app.schema_manager.get_schema()
+                    await connection.execute(schema)
+        except psycopg.Error as error:
+            raise ConfigurationError(f"The learning queue can't be made: {error}.") from error
 
     async def put(self, connection: psycopg.AsyncConnection, episode_id: str, *, new: bool) -> None:
         """An entry for the job of this episode, in the connection's transaction. `new`: it never
@@ -202,6 +206,9 @@ class QueueWorker:
                     )
             except _BROKEN as error:
                 log.warning("learning waits for the database", error=str(error))
+            except Exception as error:
+                # A worker that ended would stop learning silently.
+                log.error("learning failed unexpectedly", error=repr(error), exc_info=error)
             finally:
                 self._open = False
             await asyncio.sleep(LOOK)
