@@ -27,6 +27,7 @@ from app.load import Load
 from app.metering import Meter
 from app.metrics import Metrics
 from app.parts import (
+    WATCH_INTERVAL,
     build_embedder,
     build_learner,
     build_loop,
@@ -52,8 +53,6 @@ from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
 
-WATCH_INTERVAL = 0.5
-"""Seconds between looks for what other processes wrote to the store."""
 INTERRUPTED_AFTER = timedelta(hours=1)
 """No request takes this long: an older one without an end was cut by a crash."""
 SWEEP_INTERVAL = 60.0
@@ -118,7 +117,7 @@ async def _build(
     retriever = build_retriever(settings, store, embedder)
     planner = build_planner(settings, store, embedder)
     judge = Judge(equivalence, embedder)
-    learner = build_learner(settings, store, loop, embedder, retriever.gated, judge)
+    learner = build_learner(settings, store, loop, embedder, planner, retriever.gated, judge)
     worker = await build_worker(settings, store, learner)
     load = Load(settings.max_open_requests)
     metrics = Metrics()

@@ -32,6 +32,9 @@ from rules_store.listening import libpq_address
 from rules_store.store import RuleStore
 from rules_store.types import StoreOptions
 
+WATCH_INTERVAL = 0.5
+"""Seconds between looks for what other processes wrote to the store."""
+
 
 def load_prompts(settings: Settings) -> PromptLibrary:
     if settings.prompts_dir is None:
@@ -100,6 +103,7 @@ def build_learner(
     store: RuleStore,
     loop: Loop,
     embedder: Embedder,
+    planner: EffortPlanner,
     gated: Callable[[str], bool],
     judge: Judge,
 ) -> Learner:
@@ -107,7 +111,7 @@ def build_learner(
         store,
         loop,
         embedder,
-        build_planner(settings, store, embedder),
+        planner,
         build_gatekeeper(settings, store, loop, judge),
         gated,
         LearnerOptions(

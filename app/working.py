@@ -13,9 +13,11 @@ from app.background import keep_running
 from app.exceptions import ConfigurationError
 from app.metrics import Metrics
 from app.parts import (
+    WATCH_INTERVAL,
     build_embedder,
     build_learner,
     build_loop,
+    build_planner,
     build_retriever,
     build_upstream,
     build_worker,
@@ -27,9 +29,6 @@ from app.settings import Settings
 from app.worth.evidence import Judge
 
 log = structlog.get_logger(__name__)
-
-WATCH_INTERVAL = 0.5
-"""Seconds between looks for what other processes wrote to the store."""
 
 
 def check(settings: Settings) -> str:
@@ -75,6 +74,7 @@ async def work(
             store,
             build_loop(settings, upstream, embedder, equivalence, load_prompts(settings)),
             embedder,
+            build_planner(settings, store, embedder),
             retriever.gated,
             Judge(equivalence, embedder),
         )

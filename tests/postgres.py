@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -21,6 +20,8 @@ from typing import Any
 
 import psycopg
 from psycopg.types.string import TextLoader
+
+from app.engine.address import free_port
 
 VARIABLE = "STORE_TEST_SERVER"
 """URL of the server, without a database; while it is set, `url_of` names databases there."""
@@ -67,7 +68,7 @@ def server(folder: Path, *options: str) -> Iterator[Server]:
         shutil.chown(folder, "postgres")
     initdb = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8"]
     _run([*prefix, *initdb, "--locale=C.UTF-8", "--no-sync"])
-    port = _free_port()
+    port = free_port()
     given = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}"]
     # Nothing here needs to outlive the machine.
     given += ["fsync=off", "full_page_writes=off", *options]
@@ -175,9 +176,3 @@ def _run(command: Sequence[Any]) -> None:
         [str(part) for part in command], capture_output=True, text=True, timeout=60, cwd="/"
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

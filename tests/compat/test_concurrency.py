@@ -61,6 +61,20 @@ def check_index_parity(gateway: Gateway, rules: int) -> None:
     assert gateway.admin("GET", "/rules", params={"limit": "1"}).json()["total"] == rules
 
 
+def check_each_learned_its_own(gateway: Gateway) -> None:
+    """Of forty subjects in four namespaces and one common rule: none lost, doubled or astray."""
+    for number, namespace in enumerate(SPACES):
+        subjects = SUBJECTS[number::4]
+        expected = {f"Write {s} beside every {s} figure." for s in subjects}
+        expected |= {f"Avoid mixing {s} with strangers." for s in subjects}
+        rules = gateway.rules(namespace)
+        assert Counter(r["text"] for r in rules) == Counter(expected)
+        assert {r["frequency"] for r in rules} == {1}
+    common = gateway.rules(COMMON)
+    assert [(r["text"], r["frequency"]) for r in common] == [(COMMON_RULE, 10)]
+    check_index_parity(gateway, 2 * len(SUBJECTS) + 1)
+
+
 async def test_25_fifty_clients_lose_nothing_and_cross_nothing() -> None:
     with (
         ScriptedUpstream() as upstream,
@@ -83,16 +97,7 @@ async def test_25_fifty_clients_lose_nothing_and_cross_nothing() -> None:
         for episode in episodes:
             settled = await asyncio.to_thread(gateway.settled, episode, 30)
             assert settled["status"] == "learned", settled["reason"]
-        for number, namespace in enumerate(SPACES):
-            subjects = SUBJECTS[number::4]
-            expected = {f"Write {s} beside every {s} figure." for s in subjects}
-            expected |= {f"Avoid mixing {s} with strangers." for s in subjects}
-            rules = gateway.rules(namespace)
-            assert Counter(r["text"] for r in rules) == Counter(expected)
-            assert {r["frequency"] for r in rules} == {1}
-        common = gateway.rules(COMMON)
-        assert [(r["text"], r["frequency"]) for r in common] == [(COMMON_RULE, 10)]
-        check_index_parity(gateway, 2 * len(SUBJECTS) + 1)
+        check_each_learned_its_own(gateway)
 
 
 async def test_25_kill_9_while_learning_applies_each_job_once(tmp_path) -> None:

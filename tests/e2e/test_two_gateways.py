@@ -8,7 +8,6 @@ import random
 import re
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,9 +20,9 @@ from tests import postgres
 from tests.compat.helpers import ask, script_majority
 from tests.compat.test_concurrency import (
     COMMON,
-    COMMON_RULE,
     SPACES,
     SUBJECTS,
+    check_each_learned_its_own,
     check_index_parity,
     question_about,
     script_learning,
@@ -128,15 +127,7 @@ async def test_25_fifty_clients_of_two_gateways_of_which_one_is_killed(
     for episode in episodes:
         settled = await asyncio.to_thread(one.settled, episode, 60)
         assert settled["status"] == "learned", settled["reason"]
-    for number, namespace in enumerate(SPACES):
-        subjects = SUBJECTS[number::4]
-        expected = {f"Write {s} beside every {s} figure." for s in subjects}
-        expected |= {f"Avoid mixing {s} with strangers." for s in subjects}
-        rules = one.rules(namespace)
-        assert Counter(r["text"] for r in rules) == Counter(expected)
-        assert {r["frequency"] for r in rules} == {1}
-    assert [(r["text"], r["frequency"]) for r in one.rules(COMMON)] == [(COMMON_RULE, 10)]
-    check_index_parity(one, 2 * len(SUBJECTS) + 1)
+    check_each_learned_its_own(one)
 
 
 async def test_workers_take_over_from_each_other(
