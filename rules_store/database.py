@@ -52,7 +52,6 @@ class Database:
             set_up_sqlite(self._reads.sync_engine, "BEGIN", options.busy_timeout)
             set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", POLL)
             self._direct = DirectWriter(self.url)
-            set_up_sqlite(self._direct.engine, "BEGIN IMMEDIATE", POLL)
         self._turn = asyncio.Lock()
         self._queue: dict[asyncio.Timeout, float] = {}
 

@@ -9,6 +9,7 @@ suspended.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
@@ -17,6 +18,7 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import jsontext
+from rules_store.sqlite import POLL, begin_immediate, set_up_sqlite
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ class DirectWriter:
             json_serializer=jsontext.dumps,
             json_deserializer=jsontext.loads,
         )
+        set_up_sqlite(self.engine, None, POLL)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._connection: Connection | None = None
 
@@ -54,10 +57,17 @@ class DirectWriter:
     ) -> T:
         # Kept from one transaction to the next: taking it out of the pool costs as much as a write.
         connection = self._connection = self._connection or self.engine.connect()
-        connection.info["patience"] = patience
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
         try:
-            with connection.begin():
-                return _run(work(cast(AsyncConnection, _Plain(connection))))
+            # By the driver itself, as `rules_store.hot` works. SQLAlchemy's own transaction is only
+            # its way to keep count.
+            begin_immediate(driver, patience)
+            result = _run(work(cast(AsyncConnection, _Plain(connection, driver))))
+            driver.commit()
+            if connection.in_transaction():
+                connection.commit()
+            return result
         except BaseException:
             # Whatever state the error has left it in, the next write gets a new one.
             self._connection = None
@@ -78,8 +88,9 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 class _Plain:
     """The part of an AsyncConnection that the repository uses, over a plain connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, driver: sqlite3.Connection) -> None:
         self._connection = connection
+        self.driver = driver
         self.dialect = connection.dialect
 
     async def execute(self, *arguments: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ POLL = 0.02
 _MAPPED = 256 * 2**20  # bytes of the file read without copying: a scan takes half the time
 
 
-def set_up_sqlite(engine: Engine, begin: str, busy_timeout: float) -> None:
+def set_up_sqlite(engine: Engine, begin: str | None, busy_timeout: float) -> None:
+    """`begin`: how a transaction of SQLAlchemy's is begun; None: whoever uses it has begun one."""
+
     @event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
@@ -29,16 +32,29 @@ def set_up_sqlite(engine: Engine, begin: str, busy_timeout: float) -> None:
         cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
         cursor.close()
 
+    if begin is None:
+        return
+
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
-        deadline = time.monotonic() + connection.info.get("patience", 0.0)
-        while True:
-            try:
-                connection.exec_driver_sql(begin)
-                return
-            except OperationalError as error:
-                if "locked" not in str(error.orig) or time.monotonic() >= deadline:
-                    raise
+        patience = connection.info.get("patience", 0.0)
+        _patiently(lambda: connection.exec_driver_sql(begin), patience)
+
+
+def begin_immediate(driver: sqlite3.Connection, patience: float) -> None:
+    """Takes the write lock. Raises sqlite3.OperationalError after `patience` seconds."""
+    _patiently(lambda: driver.execute("BEGIN IMMEDIATE"), patience)
+
+
+def _patiently(begin: Callable[[], object], patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            begin()
+            return
+        except (OperationalError, sqlite3.OperationalError) as error:
+            if "locked" not in str(error) or time.monotonic() >= deadline:
+                raise
 
 
 def prepare_sqlite(path: Path, busy_timeout: float) -> None:

@@ -181,14 +181,14 @@ class Retriever:
         unlikely: frozenset[str] = frozenset()
         unproven: frozenset[str] = frozenset()
         if self.gated(namespace):
-            gains = {id: self._gain(id, dice) for id in relevance}
+            known = {id: self._store.standing_of(id) for id in relevance}
+            lifts = {id: UNKNOWN_LIFT if it is None else it.lift for id, it in known.items()}
+            gains = {id: _gain(lift, dice) for id, lift in lifts.items()}
             if self._worth.abstention:
-                unlikely = frozenset(
-                    id for id, gain in gains.items() if gain <= 0 > self.lift(id).mean
-                )
+                unlikely = frozenset(id for id, gain in gains.items() if gain <= 0 > lifts[id].mean)
             weight = self._worth.utility_weight
             relevance = {id: value + weight * gains[id] for id, value in relevance.items()}
-            unproven = frozenset(id for id in relevance if not self._proven(id))
+            unproven = frozenset(id for id, it in known.items() if it is None or not it.proven)
             waiting = [each for each in passed if each.hit.id in unproven - unlikely]
             best = max(waiting, key=lambda each: relevance[each.hit.id], default=None)
             out = unlikely | unproven - ({best.hit.id} if best and on_trial else set())
@@ -207,14 +207,6 @@ class Retriever:
         scores = {hit.id: relevance[hit.id] for hit in kept}
         return Sifted(floor, near, ordered, unlikely, unproven, scores)
 
-    def lift(self, rule_id: str) -> Lift:
-        standing = self._store.standing_of(rule_id)
-        return UNKNOWN_LIFT if standing is None else standing.lift
 
-    def _proven(self, rule_id: str) -> bool:
-        standing = self._store.standing_of(rule_id)
-        return standing is not None and standing.proven
-
-    def _gain(self, rule_id: str, dice: random.Random | None) -> float:
-        lift = self.lift(rule_id)
-        return lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
+def _gain(lift: Lift, dice: random.Random | None) -> float:
+    return lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)

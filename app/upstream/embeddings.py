@@ -11,8 +11,9 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,14 +55,24 @@ def unit(vectors: Any) -> Vectors:
     return scaled
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """A text that is still to be embedded."""
+
+    vector: asyncio.Future[Vectors]
+    waiters: int = 0
+
+
 class CachedEmbedder:
     """Cache, batching and the deadline around a source of vectors.
 
     While one batch is computed, later calls gather; they form the next batch. So a lone request
     waits for nobody and a crowd shares a forward pass.
-    """
 
-    max_batch = 64
+    Where more comes than can be embedded, the newest texts go first, with the oldest one among
+    them: in their order, every text would be reached just when its request has given it up, while
+    a text that nobody waits for any more is not embedded at all.
+    """
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class CachedEmbedder:
         load: Callable[[], Callable[[list[str]], Any]],
         *,
         cache_size: int = 20_000,
+        max_batch: int = 64,
     ) -> None:
         self.name = name
         self.dimension: int | None = None
@@ -78,7 +90,8 @@ class CachedEmbedder:
         self._encode: Callable[[list[str]], Any] | None = None
         self._cache: OrderedDict[bytes, Vectors] = OrderedDict()
         self._cache_size = cache_size
-        self._waiting: dict[str, asyncio.Future[Vectors]] = {}
+        self._max_batch = max_batch
+        self._waiting: dict[str, _Wanted] = {}
         self._busy = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._task: asyncio.Task[None] | None = None
@@ -102,23 +115,34 @@ class CachedEmbedder:
         if not texts:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
         rows = [self._row(text) for text in texts]
+        wanted = [row for row in rows if isinstance(row, _Wanted)]
+        for row in wanted:
+            row.waiters += 1
         self._next_batch()
-        # Shielded: a client that hangs up must not cancel a vector that another one waits for.
-        return np.stack(
-            [row if isinstance(row, np.ndarray) else await asyncio.shield(row) for row in rows]
-        )
+        try:
+            # Shielded: a client that hangs up must not cancel a vector that another waits for.
+            return np.stack(
+                [
+                    await asyncio.shield(row.vector) if isinstance(row, _Wanted) else row
+                    for row in rows
+                ]
+            )
+        finally:
+            for row in wanted:
+                row.waiters -= 1
 
-    def _row(self, text: str) -> Vectors | asyncio.Future[Vectors]:
-        """The vector of a text where it is known, else what brings it with the next batch."""
+    def _row(self, text: str) -> Vectors | _Wanted:
+        """The vector of a text where it is known, else what brings it with a later batch."""
         key = _key(text)
         cached = self._cache.get(key)
         if cached is not None:
             self._cache.move_to_end(key)
             return cached
-        future = self._waiting.get(text)
-        if future is None:
-            future = self._waiting[text] = asyncio.get_running_loop().create_future()
-        return future
+        wanted = self._waiting.get(text)
+        if wanted is None:
+            future = asyncio.get_running_loop().create_future()
+            wanted = self._waiting[text] = _Wanted(future)
+        return wanted
 
     async def _load_model(self) -> None:
         loop = asyncio.get_running_loop()
@@ -138,16 +162,18 @@ class CachedEmbedder:
         self._next_batch()
 
     def _fail_waiting(self, reason: str) -> None:
-        for future in self._waiting.values():
-            _fail(future, reason)
+        for wanted in self._waiting.values():
+            _fail(wanted.vector, reason)
         self._waiting.clear()
 
     def _next_batch(self) -> None:
         """Hands what waits to the thread, unless that is at work."""
-        if self._busy or not self._waiting or self._encode is None or not self.ready:
+        if self._busy or self._encode is None or not self.ready:
+            return
+        taken = self._take()
+        if not taken:
             return
         self._busy = True
-        taken = dict(islice(self._waiting.items(), self.max_batch))
         # Handed over at once, not by a task: the thread then works before the event loop's next
         # callbacks compete with it for the interpreter.
         work = asyncio.get_running_loop().run_in_executor(
@@ -155,17 +181,26 @@ class CachedEmbedder:
         )
         work.add_done_callback(partial(self._done, taken))
 
-    def _done(self, taken: dict[str, asyncio.Future[Vectors]], work: asyncio.Future[Any]) -> None:
+    def _take(self) -> dict[str, _Wanted]:
+        """The next batch, which stays among what waits until it is done."""
+        given_up = [text for text, wanted in self._waiting.items() if not wanted.waiters]
+        for text in given_up:
+            del self._waiting[text]
+        texts = list(self._waiting)
+        newest = max(1, len(texts) - self._max_batch + 1)
+        return {text: self._waiting[text] for text in texts[:1] + texts[newest:]}
+
+    def _done(self, taken: dict[str, _Wanted], work: asyncio.Future[Any]) -> None:
         self._busy = False
         made = [CLOSED] * len(taken) if work.cancelled() else work.result()
-        for (text, future), row in zip(taken.items(), made, strict=True):
+        for (text, wanted), row in zip(taken.items(), made, strict=True):
             self._waiting.pop(text, None)
             if isinstance(row, str):
-                _fail(future, row)
+                _fail(wanted.vector, row)
                 continue
             self._cache[_key(text)] = row
-            if not future.done():
-                future.set_result(row)
+            if not wanted.vector.done():
+                wanted.vector.set_result(row)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         self._next_batch()
@@ -241,7 +276,9 @@ def local_embedder(model: str | None) -> CachedEmbedder:
             texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False
         )
 
-    return CachedEmbedder(name, load)
+    # One thread takes as long for each text of a large batch as for each of four, and a text that
+    # comes meanwhile waits for all of them.
+    return CachedEmbedder(name, load, max_batch=8)
 
 
 def remote_embedder(base_url: str, model: str | None, api_key: str | None) -> CachedEmbedder:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store import hot
 from rules_store.tables import episodes, feedback, jobs
 from rules_store.types import Episode, EpisodeFilter, EpisodeStatus, JobState
 from rules_store.upsert import insert_unless_there
@@ -60,7 +61,7 @@ async def insert_episode(
         "updated_at": episode.updated_at,
     }
     statement = insert_unless_there(connection, episodes)
-    return (await connection.execute(statement, values)).rowcount == 1
+    return await hot.changed(connection, statement, values) == 1
 
 
 async def id_of_request(connection: AsyncConnection, namespace: str, request_id: str) -> str | None:
@@ -113,7 +114,7 @@ async def finish(
         "at": at,
     }
     statement = _FINISH_UNANSWERED if answer is None else _FINISH
-    namespace: str | None = await connection.scalar(statement, values)
+    namespace: str | None = await hot.returned(connection, statement, values)
     return namespace
 
 

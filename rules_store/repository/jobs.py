@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store import hot
 from rules_store.records import JobFilter, JobRecord
 from rules_store.repository.namespaces import EVERY
 from rules_store.tables import jobs, learn_spend, learning_pauses
@@ -48,7 +49,7 @@ async def insert_job(
         "created_at": at,
         "updated_at": at,
     }
-    await connection.execute(_INSERT, values)
+    await hot.changed(connection, _INSERT, values)
 
 
 async def next_due(

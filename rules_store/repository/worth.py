@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store import hot
 from rules_store.evidence import (
     STRENGTH,
     Exposure,
@@ -53,7 +54,8 @@ async def add_exposures(
     at: datetime,
 ) -> None:
     if new:
-        await connection.execute(
+        await hot.changed(
+            connection,
             _EXPOSE,
             [
                 {

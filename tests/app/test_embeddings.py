@@ -189,6 +189,39 @@ async def test_calls_that_come_during_a_batch_form_the_next_ones(
     np.testing.assert_allclose(rows[10], unit([[len("text 9"), 1, 0]]))
 
 
+async def test_in_a_crowd_the_newest_go_first_and_the_oldest_one_with_them(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+    model.open.clear()
+    first = asyncio.create_task(embedder.embed(["first"]))
+    await until(lambda: len(model.asked) == 1)
+    crowd = [asyncio.create_task(embedder.embed([f"text {n}"])) for n in range(100)]
+    await asyncio.sleep(0)
+    model.open.set()
+    await asyncio.gather(first, *crowd)
+    assert set(model.asked[1]) == {"text 0", *(f"text {n}" for n in range(37, 100))}
+
+
+async def test_a_text_that_nobody_waits_for_any_more_is_not_encoded(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+    model.open.clear()
+    first = asyncio.create_task(embedder.embed(["first"]))
+    await until(lambda: len(model.asked) == 1)
+    leaving = asyncio.create_task(embedder.embed(["given up", "shared"]))
+    staying = asyncio.create_task(embedder.embed(["shared", "mine"]))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    model.open.set()
+    await asyncio.gather(first, staying)
+    assert sorted(model.asked[1]) == ["mine", "shared"]
+    # It is no worse off when it is asked for again.
+    assert (await embedder.embed(["given up"])).shape == (1, 3)
+
+
 async def test_a_text_that_two_wait_for_is_encoded_once(
     embedder: CachedEmbedder, model: Model
 ) -> None:
