@@ -1,7 +1,7 @@
 """The FAISS side: which rules are near a vector. A cache of SQL that holds no truth of its own.
 
-One `IndexIDMap2(IndexFlatIP)` per (namespace, polarity, state) for active and candidate rules. A
-rule with sequence number s is there as id 2s (its text) and, where it has a trigger, as 2s + 1.
+One `Shelf` per (namespace, polarity, state) for active and candidate rules. A rule with sequence
+number s is there as id 2s (its text) and, where it has a trigger, as 2s + 1.
 
 FAISS is not thread-safe: one index object belongs to one thread at a time. The store builds a new
 one in a worker thread, and from then on reads and changes it on the event loop only.
@@ -12,14 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from rules_store.errors import InvalidVector
-from rules_store.shelves import nearest, nearest_texts, within
+from rules_store.shelves import Arrays, Shelf, nearest, nearest_texts, within
 from rules_store.types import Candidate, Polarity, RuleHit, RuleState, Vector
 
 logger = logging.getLogger(__name__)
@@ -58,14 +55,6 @@ class Entry:
     trigger: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Shelf:
-    """Vectors of one shelf as arrays: `ids` (n,) int64 and `vectors` (n, dimension) float32."""
-
-    ids: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-
-
 def unit(vector: Vector, dimension: int | None) -> Vector:
     """`vector` as float32 of length 1. Raises InvalidVector."""
     try:
@@ -90,10 +79,8 @@ class RuleIndex:
     def __init__(self, dimension: int | None = None) -> None:
         self.dimension = dimension
         self.last_event = 0
-        # One query is searched faster by one thread than a team of threads is woken.
-        faiss.omp_set_num_threads(1)
         self._entries: dict[int, Entry] = {}
-        self._shelves: dict[ShelfKey, Any] = {}
+        self._shelves: dict[ShelfKey, Shelf] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -157,21 +144,16 @@ class RuleIndex:
         entry = self._entries.get(row.seq)
         if entry is None or entry.key != row.key:
             return False
-        there = {id: self._vector(row.key, id) for id in (2 * row.seq, 2 * row.seq + 1)}
-        return all(_equal(there[id], vectors.get(id)) for id in there)
-
-    def _vector(self, key: ShelfKey, id: int) -> Vector | None:
-        try:
-            vector: Vector = self._shelves[key].reconstruct(id)
-        except RuntimeError:  # FAISS's way to say that it has no such id
-            return None
-        return vector
+        shelf = self._shelves[row.key]
+        return all(
+            _equal(shelf.vector(id), vectors.get(id)) for id in (2 * row.seq, 2 * row.seq + 1)
+        )
 
     def _add(self, key: ShelfKey, vectors: dict[int, Vector]) -> None:
         rows = np.ascontiguousarray(np.stack(list(vectors.values())), dtype=np.float32)
         if key not in self._shelves:
-            self._shelves[key] = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
-        self._shelves[key].add_with_ids(rows, np.fromiter(vectors, dtype=np.int64))
+            self._shelves[key] = Shelf(rows.shape[1])
+        self._shelves[key].add(np.fromiter(vectors, dtype=np.int64), rows)
 
     def _drop(self, seqs: Iterable[int]) -> None:
         ids: dict[ShelfKey, list[int]] = {}
@@ -180,7 +162,7 @@ class RuleIndex:
             if entry is not None:
                 ids.setdefault(entry.key, []).extend((2 * seq, 2 * seq + 1))
         for key, some in ids.items():
-            self._shelves[key].remove_ids(np.array(some, dtype=np.int64))
+            self._shelves[key].remove(some)
 
     # -- asking
 
@@ -190,10 +172,10 @@ class RuleIndex:
         """See `RuleStore.search`; `query` has length 1. Equally similar rules: older first."""
         key = (namespace, polarity, RuleState.ACTIVE)
         shelf = self._shelves.get(key)
-        if shelf is None or k < 1 or shelf.ntotal == 0:
+        if not shelf or k < 1:
             return []
         found = nearest(shelf, query, k) if triggers else nearest_texts(shelf, query, k)
-        vectors = shelf.reconstruct_batch(np.array([2 * seq for seq, _ in found], dtype=np.int64))
+        vectors = shelf.vectors([2 * seq for seq, _ in found])
         return [
             Candidate(self._hit(seq, similarity), vector)
             for (seq, similarity), vector in zip(found, vectors, strict=True)
@@ -211,19 +193,18 @@ class RuleIndex:
         found: list[tuple[int, float]] = []
         for key, shelf in self._shelves.items():
             fits = namespace in (None, key[0]) and key[1] in polarities and key[2] in states
-            if fits and shelf.ntotal:
+            if fits and shelf:
                 found += nearest(shelf, query, k)
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:k]
 
     def has_active(self, namespace: str) -> bool:
         shelves = (self._shelves.get((namespace, each, RuleState.ACTIVE)) for each in Polarity)
-        return any(shelf is not None and shelf.ntotal > 0 for shelf in shelves)
+        return any(shelves)
 
     def count(self, namespace: str, state: RuleState) -> int:
         """Rules of a namespace in one of `INDEXED_STATES`."""
         shelves = [self._shelves.get((namespace, each, state)) for each in Polarity]
-        ids = [faiss.vector_to_array(each.id_map) for each in shelves if each is not None]
-        return sum(int(np.count_nonzero(each % 2 == 0)) for each in ids)
+        return sum(int(np.count_nonzero(each.ids() % 2 == 0)) for each in shelves if each)
 
     def _hit(self, seq: int, similarity: float) -> RuleHit:
         entry = self._entries[seq]
@@ -236,7 +217,7 @@ class RuleIndex:
         found: list[tuple[float, int]] = []
         for state in INDEXED_STATES:
             shelf = self._shelves.get((namespace, polarity, state))
-            if shelf is None or shelf.ntotal == 0:
+            if not shelf:
                 continue
             found += [
                 (cosine, id // 2)
@@ -257,18 +238,11 @@ class RuleIndex:
         return dict(self._entries)
 
     def shelf_keys(self) -> list[ShelfKey]:
-        return [key for key, shelf in self._shelves.items() if shelf.ntotal]
+        return [key for key, shelf in self._shelves.items() if shelf]
 
-    def shelf(self, key: ShelfKey) -> Shelf:
+    def shelf(self, key: ShelfKey) -> Arrays:
         """A copy of one shelf; empty where there is none."""
-        index = self._shelves.get(key)
-        if index is None or index.ntotal == 0:
-            empty = np.zeros((0, self.dimension or 0), dtype=np.float32)
-            return Shelf(np.zeros(0, dtype=np.int64), empty)
-        ids = faiss.vector_to_array(index.id_map)
-        flat: Any = faiss.downcast_index(index.index)
-        vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
-        return Shelf(ids, vectors.reshape(flat.ntotal, flat.d).copy())
+        return self._shelves.get(key, Shelf(self.dimension or 1)).arrays()
 
     @classmethod
     def restore(
@@ -276,15 +250,15 @@ class RuleIndex:
         dimension: int | None,
         last_event: int,
         entries: dict[int, Entry],
-        shelves: dict[ShelfKey, Shelf],
+        shelves: dict[ShelfKey, Arrays],
     ) -> RuleIndex:
         """The index that `entries` and `shelf` described."""
         index = cls(dimension)
         index.last_event = last_event
         index._entries = entries
         for key, shelf in shelves.items():
-            index._shelves[key] = faiss.IndexIDMap2(faiss.IndexFlatIP(shelf.vectors.shape[1]))
-            index._shelves[key].add_with_ids(shelf.vectors, shelf.ids)
+            index._shelves[key] = Shelf(shelf.vectors.shape[1])
+            index._shelves[key].add(shelf.ids, shelf.vectors)
         return index
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from rules_store.index import Entry, RuleIndex, Shelf, ShelfKey
+from rules_store.index import Entry, RuleIndex, ShelfKey
+from rules_store.shelves import Arrays
 from rules_store.types import Polarity, RuleState
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Copy:
     dimension: int | None
     last_event: int
     entries: dict[int, Entry]
-    shelves: dict[ShelfKey, Shelf]
+    shelves: dict[ShelfKey, Arrays]
 
 
 def copy(index: RuleIndex) -> Copy:
@@ -123,8 +124,8 @@ def _parse(content: bytes, origin: Origin) -> tuple[RuleIndex, str]:
     return index, header["mark"]
 
 
-def _shelves(blob: memoryview, header: dict[str, Any]) -> dict[ShelfKey, Shelf]:
-    shelves: dict[ShelfKey, Shelf] = {}
+def _shelves(blob: memoryview, header: dict[str, Any]) -> dict[ShelfKey, Arrays]:
+    shelves: dict[ShelfKey, Arrays] = {}
     dimension, offset = header["dimension"], 0
     for namespace, polarity, state, count in header["shelves"]:
         ids = np.frombuffer(blob, dtype="<i8", count=count, offset=offset)
@@ -132,7 +133,7 @@ def _shelves(blob: memoryview, header: dict[str, Any]) -> dict[ShelfKey, Shelf]:
         vectors = np.frombuffer(blob, dtype="<f4", count=count * dimension, offset=offset)
         offset += vectors.nbytes
         key = (namespace, Polarity(polarity), RuleState(state))
-        shelves[key] = Shelf(
+        shelves[key] = Arrays(
             np.require(ids, requirements="A"),
             np.require(vectors, requirements="A").reshape(count, dimension),
         )

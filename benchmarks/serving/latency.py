@@ -33,7 +33,7 @@ from scipy import stats
 from app.exceptions import ConfigurationError
 from app.upstream.embeddings import CachedEmbedder, local_embedder
 from benchmarks.serving.material import question, rule
-from benchmarks.serving.processes import ADMIN_KEY, Client, gateway, instant_upstream, memory
+from benchmarks.serving.processes import ADMIN_KEY, Client, gateway, memory, scripted_upstream
 from benchmarks.serving.upstream import MODEL
 
 WARM_UP = 20
@@ -67,7 +67,7 @@ def main(
     more = {} if database is None else {"DATABASE_URL": database}
     with (
         tempfile.TemporaryDirectory() as folder,
-        instant_upstream() as upstream_port,
+        scripted_upstream() as upstream_port,
         gateway(upstream_port, Path(folder), LEARN=str(learn).lower(), **more) as (port, pid),
     ):
         idle = memory(pid)

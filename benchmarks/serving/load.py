@@ -30,7 +30,7 @@ from rich.table import Table
 
 from benchmarks.serving.latency import load_rules
 from benchmarks.serving.material import question
-from benchmarks.serving.processes import Client, gateway, instant_upstream, memory
+from benchmarks.serving.processes import Client, gateway, memory, scripted_upstream
 from benchmarks.serving.upstream import MODEL, PIECES
 
 LOOK = 10.0
@@ -64,7 +64,7 @@ def main(
     more = {} if database is None else {"DATABASE_URL": database}
     with (
         tempfile.TemporaryDirectory() as folder,
-        instant_upstream() as upstream_port,
+        scripted_upstream() as upstream_port,
         gateway(upstream_port, Path(folder), LEARN=str(learn).lower(), **more) as (port, pid),
     ):
         load_rules(port, RULES)

@@ -54,10 +54,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def instant_upstream() -> Iterator[int]:
-    """Yields its port."""
+def scripted_upstream(*options: str) -> Iterator[int]:
+    """Yields its port; see `benchmarks.serving.upstream` for the options."""
     port = free_port()
-    with _process(["-m", "benchmarks.serving.upstream", "--port", str(port)], {}) as process:
+    command = ["-m", "benchmarks.serving.upstream", "--port", str(port), *options]
+    with _process(command, {}) as process:
         _wait(process, port, "/health", b"")
         yield port
 

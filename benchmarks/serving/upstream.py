@@ -1,5 +1,6 @@
 """A model server that answers at once, so that what is left is the gateway's own time. A stream
-it sends in pieces, over about two seconds.
+it sends in pieces. With `--delay` an answer takes that long: any number side by side, as on a
+server that batches, or with `--serial` one after the other.
 
 python -m benchmarks.serving.upstream --port 9000
 """
@@ -15,9 +16,8 @@ import typer
 import uvicorn
 
 MODEL = "instant"
+ANSWER = "The answer is \\boxed{4}."
 PIECES = tuple(f"word{number} " for number in range(20))
-PAUSE = 0.1
-"""Seconds between two pieces of a stream."""
 
 Event = MutableMapping[str, Any]
 
@@ -30,7 +30,7 @@ _ANSWER = orjson.dumps(
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "The answer is \\boxed{4}."},
+                "message": {"role": "assistant", "content": ANSWER},
                 "finish_reason": "stop",
                 "logprobs": None,
             }
@@ -71,6 +71,10 @@ _FRAMES = [
     *(_frame({"content": piece}, None) for piece in PIECES),
     _frame({}, "stop") + b"data: [DONE]\n\n",
 ]
+_WHOLE = [
+    _frame({"role": "assistant", "content": ANSWER}, None),
+    _frame({}, "stop") + b"data: [DONE]\n\n",
+]
 _COUNT = orjson.dumps({"count": 30, "max_model_len": 32768, "tokens": []})
 _REPLIES = {
     "/v1/chat/completions": _ANSWER,
@@ -80,44 +84,68 @@ _REPLIES = {
 }
 
 
-async def instant(
-    scope: Event,
-    receive: Callable[[], Awaitable[Event]],
-    send: Callable[[Event], Awaitable[None]],
-) -> None:
+class Scripted:
     """Plain ASGI: a framework here would be measured too."""
-    if scope["type"] != "http":
-        return
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    if scope["path"] == "/v1/chat/completions" and b'"stream":true' in body.replace(b" ", b""):
-        await _stream(send)
-        return
-    reply = _REPLIES.get(scope["path"])
-    headers = [(b"content-type", b"application/json")]
-    if reply is not None:
-        headers.append((b"content-length", str(len(reply)).encode()))
-    status = 404 if reply is None else 200
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply or b""})
+
+    def __init__(self, pause: float, delay: float, serial: bool) -> None:
+        self._pause = pause
+        self._delay = delay
+        self._turns = asyncio.Semaphore(1 if serial else 1_000_000)
+
+    async def __call__(
+        self,
+        scope: Event,
+        receive: Callable[[], Awaitable[Event]],
+        send: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        if scope["type"] != "http":
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        if scope["path"] == "/v1/chat/completions":
+            if self._delay:
+                await self._work(receive)
+            if b'"stream":true' in body.replace(b" ", b""):
+                await self._stream(send)
+                return
+        reply = _REPLIES.get(scope["path"])
+        headers = [(b"content-type", b"application/json")]
+        if reply is not None:
+            headers.append((b"content-length", str(len(reply)).encode()))
+        status = 404 if reply is None else 200
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply or b""})
+
+    async def _work(self, receive: Callable[[], Awaitable[Event]]) -> None:
+        """Takes its time, unless the client leaves."""
+        gone = asyncio.ensure_future(receive())
+        try:
+            async with self._turns:
+                await asyncio.wait([gone], timeout=self._delay)
+        finally:
+            gone.cancel()
+
+    async def _stream(self, send: Callable[[Event], Awaitable[None]]) -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        # A delay has said already how long an answer takes.
+        frames = _WHOLE if self._delay else _FRAMES
+        for frame in frames:
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+            if not self._delay:
+                await asyncio.sleep(self._pause)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _stream(send: Callable[[Event], Awaitable[None]]) -> None:
-    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for frame in _FRAMES:
-        await send({"type": "http.response.body", "body": frame, "more_body": True})
-        await asyncio.sleep(PAUSE)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def main(port: int = 9000) -> None:
+def main(port: int = 9000, pause: float = 0.1, delay: float = 0.0, serial: bool = False) -> None:
+    """`pause`: seconds between two pieces of a stream."""
+    app = Scripted(pause, delay, serial)
     uvicorn.run(
-        instant, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off"
+        app, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off"
     )
 
 

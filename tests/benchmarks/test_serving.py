@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.serving.latency import summarise
 from benchmarks.serving.material import question, rule
-from benchmarks.serving.processes import Client, instant_upstream
+from benchmarks.serving.processes import Client, scripted_upstream
 from benchmarks.serving.retrieval import _measure
 
 
@@ -39,8 +39,8 @@ def test_differences_are_taken_within_a_round() -> None:
     assert high == pytest.approx(2)
 
 
-def test_the_instant_upstream_speaks_the_api() -> None:
-    with instant_upstream() as port:
+def test_the_scripted_upstream_speaks_the_api() -> None:
+    with scripted_upstream() as port:
         client = Client(port)
         status, _, content = client.send("POST", "/v1/chat/completions", {"model": "instant"})
         body = orjson.loads(content)
