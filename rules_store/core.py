@@ -169,7 +169,7 @@ class StoreCore(KnownNamespaces):
         """Applies to the index what any process has committed since it last looked."""
         async with self._database.read() as connection:
             await self._follow(connection)
-            await self._worth.follow(connection)
+            await self._worth.follow(connection, self._clock())
 
     async def _count_exposures(self) -> None:
         """Brings the rules' counts up to what this process has written; whoever shows or uses a
@@ -178,7 +178,8 @@ class StoreCore(KnownNamespaces):
         if self._uncounted:
             self._uncounted = False
             try:
-                await self._database.transact(worth.count_exposures, hurried=True)
+                while await self._database.transact(worth.count_exposures, hurried=True):
+                    pass
             except BaseException as error:
                 self._uncounted = True
                 if not isinstance(error, StoreUnavailable):

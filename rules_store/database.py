@@ -28,7 +28,7 @@ from rules_store import jsontext
 from rules_store.direct import DirectWriter
 from rules_store.errors import StoreUnavailable
 from rules_store.listening import CHANNEL, listen
-from rules_store.sqlite import POLL, set_up_sqlite
+from rules_store.sqlite import POLL, checkpoint, set_up_sqlite
 from rules_store.types import StoreOptions
 
 T = TypeVar("T")
@@ -89,19 +89,24 @@ class Database:
                         yield connection
 
     async def transact(
-        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], *, hurried: bool = False
+        self,
+        work: Callable[[AsyncConnection], Coroutine[Any, Any, T]],
+        *,
+        hurried: bool = False,
+        awaited: bool = False,
     ) -> T:
         """`work` in one transaction. Raises StoreUnavailable.
 
         `work` may await SQL and nothing else. On SQLite it is one visit to a thread; through the
         async driver every statement is up to four. `hurried` gives up on an SQLite file that is
         stuck after `begin_timeout` instead of `busy_timeout`, and on a PostgreSQL server that does
-        not answer within it.
+        not answer within it; `awaited`, where an answer waits for its end, on one that does not
+        within `busy_timeout`.
         """
         options = self._options
         patience = options.begin_timeout if hurried else options.busy_timeout
         if not self.is_sqlite:
-            return await self._patiently(work, patience if hurried else None)
+            return await self._patiently(work, patience if hurried or awaited else None)
         async with self._writers_turn(patience):
             with _translated():
                 return await self._direct.run(work, patience)
@@ -150,6 +155,13 @@ class Database:
                     limit.reschedule(now + each)
         finally:
             self._turn.release()
+
+    async def tidy(self) -> None:
+        """What a database wants done now and then, apart from the requests. Raises
+        StoreUnavailable."""
+        if self.is_sqlite:
+            with _translated():
+                await asyncio.to_thread(checkpoint, str(self.url.database))
 
     async def order_events(self, connection: AsyncConnection) -> None:
         """Makes event ids of concurrent transactions become visible in their order.

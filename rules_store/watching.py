@@ -34,6 +34,7 @@ class Watching(StoreCore):
                     # Now and then for those of a process that has died.
                     self._uncounted = self._uncounted or looks % _LOOKS == 0
                     await self._count_exposures()
+                    await self._database.tidy()
                     failing = False
                 except StoreUnavailable as error:
                     if not failing:

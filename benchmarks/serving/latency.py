@@ -140,7 +140,7 @@ async def _rounds(
             if kind is None:
                 took = await _embed(embedder, text)
             else:
-                took, hits = _ask(kind, text)
+                took, hits = ask(kind, text)
                 injected[kind.name].append(hits)
             if number >= WARM_UP:
                 samples["embedding" if kind is None else kind.name].append(took)
@@ -154,7 +154,7 @@ async def _embed(embedder: CachedEmbedder, text: str) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def _ask(kind: Kind, text: str) -> tuple[float, int]:
+def ask(kind: Kind, text: str) -> tuple[float, int]:
     body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
     started = time.perf_counter()
     status, headers, content = kind.client.send("POST", "/v1/chat/completions", body, kind.headers)
@@ -198,28 +198,28 @@ def _median(values: np.ndarray[Any, Any]) -> dict[str, float]:
 def _throughput(kinds: list[Kind], clients: int, seconds: float) -> dict[str, float]:
     """Requests per second of each kind, `clients` asking one after the other."""
     return {
-        kind.name: _pressure(kind, clients, seconds, start=10_000_000 * (index + 1))
+        kind.name: pressure(kind, clients, seconds, start=10_000_000 * (index + 1))
         for index, kind in enumerate(kinds)
     }
 
 
-def _pressure(kind: Kind, clients: int, seconds: float, *, start: int) -> float:
+def pressure(kind: Kind, clients: int, seconds: float, *, start: int) -> float:
     answered = [0] * clients
     failures: list[BaseException] = []
     deadline = time.monotonic() + seconds
 
-    def ask(index: int) -> None:
+    def run(index: int) -> None:
         own = Kind(kind.name, kind.client.sibling(), kind.headers)
         try:
             while time.monotonic() < deadline:
-                _ask(own, question(start + index + clients * answered[index]))
+                ask(own, question(start + index + clients * answered[index]))
                 answered[index] += 1
         except Exception as error:
             failures.append(error)
         finally:
             own.client.close()
 
-    threads = [threading.Thread(target=ask, args=(index,)) for index in range(clients)]
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

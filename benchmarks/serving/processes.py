@@ -57,9 +57,9 @@ def free_port() -> int:
 def scripted_upstream(*options: str) -> Iterator[int]:
     """Yields its port; see `benchmarks.serving.upstream` for the options."""
     port = free_port()
-    command = ["-m", "benchmarks.serving.upstream", "--port", str(port), *options]
-    with _process(command, {}) as process:
-        _wait(process, port, "/health", b"")
+    module = [sys.executable, "-m", "benchmarks.serving.upstream"]
+    with running([*module, "--port", str(port), *options], {}) as process:
+        wait_for(process, port, "/health", b"")
         yield port
 
 
@@ -76,18 +76,19 @@ def gateway(upstream_port: int, folder: Path, **settings: str) -> Iterator[tuple
         **settings,
     }
     variables = {f"TTCL_{name}": value for name, value in environment.items()}
-    with _process(["-m", "app.cli", "serve"], variables) as process:
-        _wait(process, port, "/readyz", b'"status":"ready"')
+    with running([sys.executable, "-m", "app.cli", "serve"], variables) as process:
+        wait_for(process, port, "/readyz", b'"status":"ready"')
         yield port, process.pid
 
 
 @contextmanager
-def _process(arguments: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process until the block is left; what it prints is not shown."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TTCL_")}
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [inherited.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, *arguments],
+        command,
         env={**inherited, **variables, "PYTHONPATH": os.pathsep.join(paths)},
         cwd=variables.get("TTCL_DATA_DIR"),
         stdout=subprocess.DEVNULL,
@@ -103,7 +104,8 @@ def _process(arguments: list[str], variables: dict[str, str]) -> Iterator[subpro
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, path: str, needle: bytes) -> None:
+def wait_for(process: subprocess.Popen[bytes], port: int, path: str, needle: bytes) -> None:
+    """Until GET `path` is answered with 200 and `needle`. Raises `ConfigurationError`."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:

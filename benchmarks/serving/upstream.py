@@ -1,6 +1,7 @@
 """A model server that answers at once, so that what is left is the gateway's own time. A stream
 it sends in pieces. With `--delay` an answer takes that long: any number side by side, as on a
-server that batches, or with `--serial` one after the other.
+server that batches, or with `--serial` one after the other; with `--scatter` hardly two answers
+are the same.
 
 python -m benchmarks.serving.upstream --port 9000
 """
@@ -8,6 +9,7 @@ python -m benchmarks.serving.upstream --port 9000
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -66,13 +68,16 @@ def _frame(delta: dict[str, str], finish: str | None) -> bytes:
     return b"data: " + orjson.dumps(frame) + b"\n\n"
 
 
+def _whole(said: str) -> list[bytes]:
+    return [
+        _frame({"role": "assistant", "content": said}, None),
+        _frame({}, "stop") + b"data: [DONE]\n\n",
+    ]
+
+
 _FRAMES = [
     _frame({"role": "assistant", "content": ""}, None),
     *(_frame({"content": piece}, None) for piece in PIECES),
-    _frame({}, "stop") + b"data: [DONE]\n\n",
-]
-_WHOLE = [
-    _frame({"role": "assistant", "content": ANSWER}, None),
     _frame({}, "stop") + b"data: [DONE]\n\n",
 ]
 _COUNT = orjson.dumps({"count": 30, "max_model_len": 32768, "tokens": []})
@@ -87,7 +92,8 @@ _REPLIES = {
 class Scripted:
     """Plain ASGI: a framework here would be measured too."""
 
-    def __init__(self, pause: float, delay: float, serial: bool) -> None:
+    def __init__(self, pause: float, delay: float, serial: bool, scatter: bool) -> None:
+        self._scatter = scatter
         self._pause = pause
         self._delay = delay
         self._turns = asyncio.Semaphore(1 if serial else 1_000_000)
@@ -110,7 +116,7 @@ class Scripted:
             if self._delay:
                 await self._work(receive)
             if b'"stream":true' in body.replace(b" ", b""):
-                await self._stream(send)
+                await self._stream(send, self._said(body))
                 return
         reply = _REPLIES.get(scope["path"])
         headers = [(b"content-type", b"application/json")]
@@ -129,11 +135,14 @@ class Scripted:
         finally:
             gone.cancel()
 
-    async def _stream(self, send: Callable[[Event], Awaitable[None]]) -> None:
+    def _said(self, body: bytes) -> str:
+        return f"The answer is \\boxed{{{zlib.crc32(body)}}}." if self._scatter else ANSWER
+
+    async def _stream(self, send: Callable[[Event], Awaitable[None]], said: str) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         # A delay has said already how long an answer takes.
-        frames = _WHOLE if self._delay else _FRAMES
+        frames = _whole(said) if self._delay else _FRAMES
         for frame in frames:
             await send({"type": "http.response.body", "body": frame, "more_body": True})
             if not self._delay:
@@ -141,9 +150,15 @@ class Scripted:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def main(port: int = 9000, pause: float = 0.1, delay: float = 0.0, serial: bool = False) -> None:
+def main(
+    port: int = 9000,
+    pause: float = 0.1,
+    delay: float = 0.0,
+    serial: bool = False,
+    scatter: bool = False,
+) -> None:
     """`pause`: seconds between two pieces of a stream."""
-    app = Scripted(pause, delay, serial)
+    app = Scripted(pause, delay, serial, scatter)
     uvicorn.run(
         app, host="127.0.0.1", port=port, log_level="warning", access_log=False, lifespan="off"
     )

@@ -24,9 +24,17 @@ from rules_store.upsert import insert_or_replace, insert_unless_there
 from rules_store.worth_tables import exposures, outcomes, trials
 
 _EXPOSE = insert(exposures)
+COUNTED_AT_ONCE = 200
+"""Exposures; requests that write wait for so many at most."""
+_UNCOUNTED = (
+    select(exposures.c.seq)
+    .where(~exposures.c.counted)
+    .order_by(exposures.c.seq)
+    .limit(COUNTED_AT_ONCE)
+)
 _COUNT = (
     update(exposures)
-    .where(~exposures.c.counted)
+    .where(exposures.c.seq.in_(_UNCOUNTED), ~exposures.c.counted)
     .values(counted=True)
     .returning(exposures.c.namespace, exposures.c.rule_id, exposures.c.withheld)
 )
@@ -74,11 +82,11 @@ async def add_exposures(
         )
 
 
-async def count_exposures(connection: AsyncConnection) -> None:
-    """Adds what nobody has counted yet to the counts of the rules."""
-    fresh = Counter(
-        (row.rule_id, row.namespace) for row in await connection.execute(_COUNT) if not row.withheld
-    )
+async def count_exposures(connection: AsyncConnection) -> bool:
+    """Adds some of what nobody has counted yet to the counts of the rules. Whether there may be
+    more."""
+    found = (await connection.execute(_COUNT)).all()
+    fresh = Counter((row.rule_id, row.namespace) for row in found if not row.withheld)
     if fresh:
         # In one order everywhere, so that two processes can't wait for each other.
         await connection.execute(
@@ -88,6 +96,7 @@ async def count_exposures(connection: AsyncConnection) -> None:
                 for rule_id, namespace in sorted(fresh)
             ],
         )
+    return len(found) == COUNTED_AT_ONCE
 
 
 async def exposed(connection: AsyncConnection, episode_id: str) -> list[tuple[str, bool, datetime]]:
