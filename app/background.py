@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+
+def _passed() -> float:
+    """Seconds that no setting of the clock changes; with the time asleep, where that is told."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+class SteadyTime:
+    """The time, but for jumps ahead: a clock that is set wrong must not make anything old at once.
+    Behind a clock that was put right it stays until the process ends."""
+
+    def __init__(
+        self,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        passed: Callable[[], float] = _passed,
+    ) -> None:
+        self._clock = clock
+        self._passed = passed
+        self._begun = clock() - timedelta(seconds=passed())
+
+    def __call__(self) -> datetime:
+        return min(self._clock(), self._begun + timedelta(seconds=self._passed()))
 
 
 def keep_running(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:

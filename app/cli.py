@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def serve(
         application,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=settings.stop_grace,
         server_header=False,
     )
     server = uvicorn.Server(config)
@@ -91,6 +92,9 @@ def serve(
         # The sentence is printed below; what nobody foresaw keeps its traceback.
         lambda record: not hasattr(application.state, "startup_error")
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises what stopped it once more when all is done; to stop when told is no error.
+        signal.signal(number, lambda *_: None)
     try:
         server.run(sockets=[listener])
     except SystemExit as error:

@@ -4,8 +4,12 @@ stored. A running gateway takes changes up within a second."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -203,6 +207,26 @@ def namespaces_delete(
         raise InvalidRequest("--confirm: must be the namespace's name", param="confirm")
     gone = _run(lambda store: store.delete_namespace(name, actor=actor, reason=reason))
     err.print(f"{gone.rules} rules, {gone.episodes} episodes and {gone.jobs} jobs deleted")
+
+
+@app.command("export")
+def namespaces_export(
+    name: str, file: Annotated[Path | None, typer.Argument(help="Unset: standard output")] = None
+) -> None:
+    """Write all that is stored about a namespace as JSON lines: `table` and `row`."""
+
+    async def write(store: RuleStore) -> int:
+        rows = 0
+        with contextlib.nullcontext(sys.stdout) if file is None else file.open("w") as target:
+            async for line in store.export_namespace(name):
+                target.write(json.dumps(line, ensure_ascii=False) + "\n")
+                rows += 1
+        return rows
+
+    try:
+        err.print(f"{_run(write)} rows")
+    except OSError as error:
+        raise InvalidRequest(f"{file}: {error.strerror}") from error
 
 
 def _run(work: Callable[[RuleStore], Coroutine[Any, Any, T]]) -> T:

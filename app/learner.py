@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from app.drafting import drafts_of
 from app.effort.planner import EffortPlanner
-from app.exceptions import TTCLError, UpstreamRejected
+from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
 from app.loop import Loop
 from app.trace import (
     contrast_from_json,
@@ -29,6 +30,7 @@ from app.trace import (
     selection_to_json,
     trajectories_to_json,
 )
+from app.tracing import NO_TRACES, Tracer, span
 from app.trajectory import Case, Cost, Selection
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
@@ -94,6 +96,7 @@ class Learner:
         gatekeeper: Gatekeeper,
         gated: Callable[[str], bool],
         options: LearnerOptions,
+        tracer: Tracer = NO_TRACES,
     ) -> None:
         """`gated`: whether rules of a namespace must prove themselves before they steer."""
         self._store = store
@@ -103,6 +106,7 @@ class Learner:
         self._gatekeeper = gatekeeper
         self._gated = gated
         self._options = options
+        self._tracer = tracer
         self._due: dict[str, float] = {}
         """Replays that the jobs of a namespace have paid for and that were not made yet."""
         self._dice = random.Random()
@@ -114,6 +118,16 @@ class Learner:
         """A claimed job to its end; what became of it: learned, already_applied, skipped, failed,
         or retried (it is to be tried again). Raises LeaseLost, StoreError."""
         forwarded_headers.set({"X-Request-ID": job.episode_id})
+        origin: dict[str, str] = job.payload.get("origin", {})
+        ids = {"episode": job.episode_id, "namespace": job.namespace}
+        # Not unbound at the end: who runs the job may have a failure to tell.
+        bind_contextvars(request_id=origin.get("request_id", job.episode_id), **ids)
+        with self._tracer.work("learn", origin, attempt=job.attempts, **ids) as step:
+            outcome = await self._run(job)
+            step.set(outcome=outcome)
+        return outcome
+
+    async def _run(self, job: Job) -> str:
         beat = asyncio.create_task(self._beat(job))
         bill = _Bill()
         try:
@@ -128,7 +142,7 @@ class Learner:
         except (LeaseLost, StoreError):
             raise
         except Exception as error:
-            log.error("job failed", episode=job.episode_id, error=repr(error), exc_info=error)
+            log.error("job failed", episode=job.episode_id, error=error, exc_info=error)
             await self._store.fail_job(
                 job, f"internal: {type(error).__name__}: {error}", spend=bill.spend
             )
@@ -150,10 +164,11 @@ class Learner:
             if await self._budget_used_up(namespace) or await self._paused(namespace):
                 continue
             forwarded_headers.set({})
-            cost = await self._gatekeeper.step(namespace, self._dice)
-            if cost is not None:
-                await self._store.record_spend(namespace, Spend(cost.calls, cost.tokens))
-            await self._gatekeeper.review(namespace)
+            with bound_contextvars(namespace=namespace):
+                cost = await self._gatekeeper.step(namespace, self._dice, self._tracer)
+                if cost is not None:
+                    await self._store.record_spend(namespace, Spend(cost.calls, cost.tokens))
+                await self._gatekeeper.review(namespace)
             return True
         return False
 
@@ -204,6 +219,8 @@ class Learner:
             selection = exploration.selection
             teacher = teacher_text(exploration.trajectories)
             bill.add(exploration.cost)
+            if selection.chosen is None:
+                raise UpstreamTimeout("no answer came back in the time of an exploration")
             trace = {
                 "trajectories": trajectories_to_json(exploration.trajectories, selection),
                 "selection": selection_to_json(selection),
@@ -226,11 +243,15 @@ class Learner:
             await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
         gated = self._gated(job.namespace)
-        drafts = await drafts_of(observation, distillation.rules, self._embedder, gated=gated)
         try:
-            applied: Applied = await self._store.apply_learning(
-                job, drafts, trace=trace, spend=bill.spend, findings=found
-            )
+            with span("merge", rules=len(distillation.rules)) as step:
+                drafts = await drafts_of(
+                    observation, distillation.rules, self._embedder, gated=gated
+                )
+                applied: Applied = await self._store.apply_learning(
+                    job, drafts, trace=trace, spend=bill.spend, findings=found
+                )
+                step.set(evicted=len(applied.evicted))
         except NamespaceFrozen:
             # Since the job began.
             await self._store.skip_job(job, FROZEN_SKIP, trace=trace, spend=bill.spend)

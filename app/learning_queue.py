@@ -121,6 +121,12 @@ class LearningQueue:
         ):
             await self.app.job_manager.retry_job(entry)
             mended += 1
+        # No pause is as long: the clock has been put back since it was set.
+        await self.app.connector.execute_query_async(
+            "UPDATE procrastinate_jobs SET scheduled_at = NULL WHERE status = 'todo' "
+            "AND queue_name = %(queue)s AND scheduled_at > now() + interval '10 minutes'",
+            queue=QUEUE,
+        )
         waiting = await self.app.connector.execute_query_all_async(
             "SELECT queueing_lock FROM procrastinate_jobs "
             "WHERE status = 'todo' AND queueing_lock = ANY(%(locks)s)",
@@ -154,6 +160,8 @@ class QueueWorker:
         self._working = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
+        self._stopped = False
+        """A cancellation can get lost: where the database is away, another error replaces it."""
         queue.app.task(name=TASK, queue=QUEUE, retry=_Again())(self._learn)
 
     def start(self) -> None:
@@ -165,6 +173,7 @@ class QueueWorker:
         self.backlog += 1  # the database wakes whoever works on it
 
     async def stop(self) -> None:
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         # A database that is gone takes no jobs back; their leases end by themselves.
@@ -188,8 +197,8 @@ class QueueWorker:
             raise GivenUp(episode)
 
     async def _serve(self) -> None:
-        """Until cancelled, however often the database goes away."""
-        while True:
+        """Until stopped, however often the database goes away."""
+        while not self._stopped:
             try:
                 async with self._queue.app.open_async():
                     self._open = True
@@ -208,7 +217,7 @@ class QueueWorker:
                 log.warning("learning waits for the database", error=str(error))
             except Exception as error:
                 # A worker that ended would stop learning silently.
-                log.error("learning failed unexpectedly", error=repr(error), exc_info=error)
+                log.error("learning failed unexpectedly", error=error, exc_info=error)
             finally:
                 self._open = False
             await asyncio.sleep(LOOK)
@@ -216,7 +225,7 @@ class QueueWorker:
     async def _watch(self) -> None:
         """How much waits; and, in a process that learns, what was lost and what is to be tried."""
         looks = 0
-        while True:
+        while not self._stopped:
             try:
                 self.backlog = await self._store.jobs_waiting()
                 if self._concurrency and self._open:
@@ -230,7 +239,7 @@ class QueueWorker:
             except _BROKEN as error:
                 log.warning("learning waits for the database", error=str(error))
             except Exception as error:
-                log.error("learning failed unexpectedly", error=repr(error), exc_info=error)
+                log.error("learning failed unexpectedly", error=error, exc_info=error)
             await asyncio.sleep(LOOK)
 
     async def _mend(self) -> None:

@@ -1,23 +1,36 @@
-"""Structured logs; neither prompts nor keys go into them."""
+"""Structured logs; neither prompts nor keys go into them.
+
+Every line of a request, or of a learning job, has its `request_id`, `namespace` and `episode`:
+context variables, which each task inherits from the one that began it. Errors nobody foresaw may
+quote what they stumbled over, so of those only type and place are told, but for level DEBUG.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
+from functools import partial
 
 import structlog
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
+from app.exceptions import TTCLError, UpstreamError
 from app.settings import LogFormat
+from rules_store.errors import StoreError
 
 NOISY = ("httpx", "httpcore", "sentence_transformers", "aiosqlite", "alembic", "psycopg")
 
 
 def configure(log_format: LogFormat, level: str) -> None:
     """One line an event, on standard error, for our own logs and for the libraries'."""
+    verbose = level == "DEBUG"
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        partial(_worded, verbose=verbose),
     ]
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
@@ -35,7 +48,7 @@ def configure(log_format: LogFormat, level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(partial(_traceback, verbose=verbose)),
                 renderer,
             ],
         )
@@ -45,6 +58,47 @@ def configure(log_format: LogFormat, level: str) -> None:
     root.setLevel(level)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # Of a collector that is away, one line a batch is enough.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     # A job that has failed is our own line; procrastinate adds a traceback of the exception that
     # tells it so.
     logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+
+
+def said(error: BaseException, *, verbose: bool = False) -> str:
+    """Type and message, as far as the message is ours (or the operating system's)."""
+    name = type(error).__name__
+    if verbose:
+        return f"{name}: {error}"
+    if isinstance(error, UpstreamError):
+        return f"{name}: {error.status}"
+    return f"{name}: {error}" if isinstance(error, TTCLError | StoreError | OSError) else name
+
+
+def _worded(_: WrappedLogger, __: str, event: EventDict, *, verbose: bool) -> EventDict:
+    error = event.get("error")
+    if isinstance(error, BaseException):
+        event["error"] = said(error, verbose=verbose)
+    return event
+
+
+def _traceback(exc_info: ExcInfo, *, verbose: bool) -> str:
+    """From the first cause to the error itself, as Python prints it."""
+    return "".join(_lines(exc_info[1], verbose, set())).rstrip()
+
+
+def _lines(error: BaseException, verbose: bool, seen: set[int]) -> Iterator[str]:
+    """`seen`: errors may name each other as their causes."""
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+    cause = error.__cause__
+    if cause is None and not error.__suppress_context__:
+        cause = error.__context__
+    if cause is not None:
+        yield from _lines(cause, verbose, seen)
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _lines(each, verbose, seen)
+    yield from traceback.format_tb(error.__traceback__)
+    yield f"{said(error, verbose=verbose)}\n"

@@ -20,6 +20,7 @@ from app.reflect.distiller import Distiller
 from app.reflect.equivalence import Equivalence
 from app.steer.block import render_block
 from app.templates import PromptLibrary
+from app.tracing import span
 from app.trajectory import (
     Case,
     Cost,
@@ -123,18 +124,23 @@ class Loop:
             equivalence = self._equivalence
             return await selectors.decided(observation, back, outstanding, equivalence, effort)
 
-        explored = await self._explorer.explore(
-            observation,
-            block,
-            background=background,
-            decided=decided if self._options.stops_early else None,
-            effort=effort,
-            enough=enough,
-            spending=spending,
-        )
+        with span("explore", model=observation.model, rules=len(observation.hits)) as step:
+            explored = await self._explorer.explore(
+                observation,
+                block,
+                background=background,
+                decided=decided if self._options.stops_early else None,
+                effort=effort,
+                enough=enough,
+                spending=spending,
+            )
+            step.spent(explored.cost)
+            step.set(degraded=explored.problems or None)
         problems = [*explored.problems, *_silent_students(explored.trajectories)]
         try:
-            selection, found = await self._select(observation, explored.trajectories)
+            with span("select") as step:
+                selection, found = await self._select(observation, explored.trajectories)
+                step.set(case=selection.case.value, agreement=selection.agreement)
             problems += found
         except UpstreamError:
             raise
@@ -154,7 +160,7 @@ class Loop:
             try:
                 vectors = await self._vectors(trajectories)
             except Exception as error:
-                log.warning("trajectories not embedded", error=repr(error))
+                log.warning("trajectories not embedded", error=error)
                 problems.append("embedder_failed")
         if task is Task.CLOSED:
             selection = await selectors.select_closed(
@@ -189,17 +195,22 @@ class Loop:
         """The difference between better and worse, in rules; refused ones are marked, not
         dropped. Raises `UpstreamError`."""
         prompt = self._distiller.render(observation, selection)
-        answer, completion = await self._backend.structured(
-            observation.model,
-            list(prompt.messages),
-            self._distiller.schema(selection.case, question=observation.question),
-            {"temperature": 0, "seed": observation.seed, "max_tokens": DISTILLER_TOKENS},
-            background=background,
-        )
-        written = self._distiller.parse(
-            selection.case, answer if answer is not None else completion.text
-        )
-        rules = admission.judge(written, observation, selection, prompt=prompt)
+        with span("distil", model=observation.model) as step:
+            answer, completion = await self._backend.structured(
+                observation.model,
+                list(prompt.messages),
+                self._distiller.schema(selection.case, question=observation.question),
+                {"temperature": 0, "seed": observation.seed, "max_tokens": DISTILLER_TOKENS},
+                background=background,
+            )
+            step.spent(completion.cost)
+        with span("admit") as step:
+            written = self._distiller.parse(
+                selection.case, answer if answer is not None else completion.text
+            )
+            rules = admission.judge(written, observation, selection, prompt=prompt)
+            refused = sum(rule.refusal is not None for rule in rules)
+            step.set(rules=len(rules), refused=refused)
         return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text)
 
 

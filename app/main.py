@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from app import __version__
 from app.admin_key import load_admin_key
 from app.api import admin, chat, errors, feedback, health, models, openapi
-from app.api.middleware import BodyLimit, RequestId
-from app.background import keep_running
+from app.api.middleware import BodyLimit, RequestId, Traces
+from app.background import SteadyTime, keep_running
 from app.chat.closing import Closing
 from app.chat.exploration import InlineExploration
 from app.chat.relay import Relay
@@ -46,6 +46,7 @@ from app.state import AppState
 from app.steer.budget import TokenCounter
 from app.steer.explain import Explainer
 from app.templates import PromptLibrary
+from app.tracing import NO_TRACES, Tracer, open_tracer
 from app.upstream.embeddings import Embedder
 from app.worth.evidence import Judge
 from rules_store.errors import StoreUnavailable
@@ -65,12 +66,14 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     `embedder` replaces the one that the settings name (for tests)."""
     prompts = load_prompts(settings)
     key = load_admin_key(settings)
+    tracer = open_tracer()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(tracer.close)
             try:
-                app.state.ttcl = await _build(settings, prompts, key, embedder, stack)
+                app.state.ttcl = await _build(settings, prompts, key, embedder, tracer, stack)
             except TTCLError as error:
                 app.state.startup_error = error
                 raise
@@ -81,11 +84,15 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         version=__version__,
         summary="A frozen language model that gets better at its work, at test time",
         lifespan=lifespan,
+        # FastAPI's own spans would double ours, and its logs carry what exceptions say.
+        telemetry={"tracing": False, "logs": False},
         generate_unique_id_function=openapi.operation_id,
     )
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    if tracer is not NO_TRACES:
+        app.add_middleware(Traces, tracer=tracer, path=chat.PATH)
     app.add_middleware(RequestId)
     for module in (chat, models, feedback, health, admin):
         app.include_router(module.router)
@@ -98,6 +105,7 @@ async def _build(
     prompts: PromptLibrary,
     admin_key: str,
     embedder: Embedder | None,
+    tracer: Tracer,
     stack: AsyncExitStack,
 ) -> AppState:
     """Every object in its order; `stack` takes them down again in the reverse one."""
@@ -117,7 +125,8 @@ async def _build(
     retriever = build_retriever(settings, store, embedder)
     planner = build_planner(settings, store, embedder)
     judge = Judge(equivalence, embedder)
-    learner = build_learner(settings, store, loop, embedder, planner, retriever.gated, judge)
+    gated = retriever.gated
+    learner = build_learner(settings, store, loop, embedder, planner, gated, judge, tracer)
     worker = await build_worker(settings, store, learner)
     load = Load(settings.max_open_requests)
     metrics = Metrics()
@@ -194,11 +203,12 @@ async def _model_server(
 
 async def _sweep(store: RuleStore) -> None:
     """Goes on whatever happens: without it neither interruptions nor retention are seen to."""
+    steady = SteadyTime()
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
             await store.sweep_interrupted(INTERRUPTED_AFTER)
-            if gone := await store.expire_episodes():
+            if gone := await store.expire_episodes(steady()):
                 log.info("episodes deleted by retention", count=gone)
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))

@@ -13,6 +13,7 @@ from app.reflect.equivalence import Equivalence
 from app.settings import Settings
 from app.steer.retriever import Retriever, WorthOptions
 from app.templates import PromptLibrary
+from app.tracing import NO_TRACES, Tracer
 from app.upstream.client import Upstream
 from app.upstream.embeddings import (
     CachedEmbedder,
@@ -106,6 +107,7 @@ def build_learner(
     planner: EffortPlanner,
     gated: Callable[[str], bool],
     judge: Judge,
+    tracer: Tracer = NO_TRACES,
 ) -> Learner:
     return Learner(
         store,
@@ -120,6 +122,7 @@ def build_learner(
             heartbeat=settings.job_lease / 3,
             replays_per_job=settings.gate_calls_per_answer,
         ),
+        tracer,
     )
 
 

@@ -13,6 +13,7 @@ import structlog
 from app.ids import IdSource
 from app.learner import FROZEN_SKIP
 from app.load import Load
+from app.tracing import span
 from app.trajectory import Mode
 from app.worker import Worker
 from rules_store.errors import StoreError, UnknownNamespace
@@ -82,11 +83,12 @@ class Recorder:
             )
 
         try:
-            try:
-                begun = await begin()
-            except UnknownNamespace:
-                # Another process has just deleted it: this request is its first one again.
-                begun = await begin()
+            with span("begin episode"):
+                try:
+                    begun = await begin()
+                except UnknownNamespace:
+                    # Another process has just deleted it: this request is its first one again.
+                    begun = await begin()
         except StoreError as error:
             log.warning("episode not recorded", error=str(error))
             return Opened(episode_id, recorded=False)
@@ -147,16 +149,17 @@ class Recorder:
         if not opened.recorded:
             return False
         try:
-            await self._store.finish_episode(
-                opened.id,
-                answer=answer,
-                trace=trace,
-                status=EpisodeStatus.SKIPPED,
-                reason=skipped,
-                job_payload=None if skipped else job,
-                exposures=exposures,
-                findings=findings,
-            )
+            with span("finish episode"):
+                await self._store.finish_episode(
+                    opened.id,
+                    answer=answer,
+                    trace=trace,
+                    status=EpisodeStatus.SKIPPED,
+                    reason=skipped,
+                    job_payload=None if skipped else job,
+                    exposures=exposures,
+                    findings=findings,
+                )
         except StoreError as error:
             log.warning("episode not finished", episode=opened.id, error=str(error))
             return False

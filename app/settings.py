@@ -82,13 +82,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         20_000_000, ge=1024, description="Largest request body; above it 413"
     )
-
     max_open_requests: int = Field(
         1000,
         ge=1,
         description="Chat requests under way at most; above it 503 with Retry-After, and above "
         "half of it nothing new is learned",
     )
+    stop_grace: int = Field(30, ge=1, description="Seconds for answers to end after SIGTERM")
 
     # What a request gets
     mode: Mode = Field(Mode.STEER, description="Default mode: off, steer or explore")

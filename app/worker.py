@@ -7,6 +7,7 @@ import asyncio
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import clear_contextvars
 
 from app.learner import Learner
 from rules_store.errors import LeaseLost, StoreError
@@ -65,6 +66,7 @@ class LocalWorker:
 
     async def _serve(self) -> None:
         while True:
+            clear_contextvars()  # of the job before; its failure was to be told with its ids
             try:
                 self.backlog = await self._store.jobs_waiting()
                 job = await self._store.claim_job(self.learner.owner)
@@ -80,7 +82,7 @@ class LocalWorker:
                 log.warning("learning waits for the store", error=str(error))
             except Exception as error:
                 # A worker that died would stop learning silently.
-                log.error("learning failed unexpectedly", error=repr(error), exc_info=error)
+                log.error("learning failed unexpectedly", error=error, exc_info=error)
             try:
                 async with asyncio.timeout(IDLE_WAIT):
                     await self._wake.wait()

@@ -26,6 +26,7 @@ from app.parts import (
 )
 from app.reflect.equivalence import Equivalence
 from app.settings import Settings
+from app.tracing import open_tracer
 from app.worth.evidence import Judge
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,9 @@ async def work(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    tracer = open_tracer()
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(tracer.close)
         embedder = build_embedder(settings)
         embedder.start()
         stack.push_async_callback(embedder.close)
@@ -77,6 +80,7 @@ async def work(
             build_planner(settings, store, embedder),
             retriever.gated,
             Judge(equivalence, embedder),
+            tracer,
         )
         worker = await build_worker(settings, store, learner)
         keep_running(stack, store.watch(WATCH_INTERVAL))

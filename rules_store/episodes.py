@@ -133,7 +133,7 @@ class EpisodeOperations(CreditOperations):
                 await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
                 await self._hand_out(connection, episode_id, new=True)
 
-        await self._database.transact(finish)
+        await self._database.transact(finish, awaited=True)
         self._uncounted = self._uncounted or bool(exposures)
 
     async def get_episode(self, episode_id: str) -> Episode:

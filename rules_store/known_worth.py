@@ -20,9 +20,13 @@ class KnownWorth:
         self.standings: dict[str, Standing] = {}
         self.precedents = Neighbourhood(keep)
 
-    async def follow(self, connection: AsyncConnection) -> None:
+    async def follow(self, connection: AsyncConnection, now: datetime) -> None:
         """Takes up what is new. It has no events: evidence is no change of a rule."""
-        for standing in await standings.since(connection, self._since):
+        since = self._since
+        if since is not None:
+            # A clock that was put back would hide what is new until it has caught up.
+            since = min(since, now - _COMMITS_WITHIN)
+        for standing in await standings.since(connection, since):
             self.standings[standing.rule_id] = standing
             # A transaction may commit some seconds after the moment that it wrote down.
             latest = standing.at - _COMMITS_WITHIN

@@ -28,6 +28,7 @@ from rules_store.types import (
 )
 
 _LONGEST_DELAY = 300.0  # seconds between two attempts
+_CLOCKS_APART = 60.0  # seconds that the clocks of two machines may differ by
 
 
 class LearningOperations(Admission):
@@ -43,7 +44,7 @@ class LearningOperations(Admission):
 
         async def claim(connection: AsyncConnection) -> Job | None:
             while True:
-                job = await jobs.next_due(connection, now, episode_id)
+                job = await jobs.next_due(connection, now, self._farthest, episode_id)
                 if job is None:
                     return None
                 if job.attempts < self.options.max_attempts:
@@ -169,7 +170,11 @@ class LearningOperations(Admission):
         """Episodes whose jobs nobody has taken up for that long, though nothing holds them back;
         the oldest first."""
         async with self._database.read() as connection:
-            return await jobs.due(connection, self._clock() - overdue, limit)
+            return await jobs.due(connection, self._clock() - overdue, self._farthest, limit)
+
+    @property
+    def _farthest(self) -> timedelta:
+        return timedelta(seconds=max(_LONGEST_DELAY, self.options.lease) + _CLOCKS_APART)
 
     async def _held(self, connection: AsyncConnection, job: Job) -> None:
         """Raises LeaseLost unless this worker still holds the job."""

@@ -6,6 +6,7 @@ hits = store.search("default", vector, Polarity.POSITIVE, k=10)
 
 from __future__ import annotations
 
+from rules_store.archive import ArchiveOperations
 from rules_store.curation import CurationOperations
 from rules_store.episodes import EpisodeOperations
 from rules_store.exchange import ExchangeOperations
@@ -37,6 +38,7 @@ class RuleStore(
     HistoryOperations,
     JobControl,
     RetentionOperations,
+    ArchiveOperations,
     UsageQueries,
     Watching,
 ):
@@ -46,5 +48,6 @@ class RuleStore(
     (prune, merge), exchange (export, import, nearest), episodes, learning (jobs, applying, spend),
     credit (outcomes, what rules are worth), trials, keys, feedback, namespaces, rollback, history
     (events, snapshots, curve), job_control,
-    retention. Every method that touches SQL may raise `StoreUnavailable`; nothing was changed then.
+    retention, archive (all of a namespace). Every method that touches SQL may raise
+    `StoreUnavailable`; nothing was changed then.
     """

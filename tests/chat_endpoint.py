@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -56,10 +57,19 @@ class ChatEndpoint:
         elif reply.fault is Fault.WRONG_JSON:
             wrong = b'{"unexpected": true}'
             await sender.all(b"data: " + wrong + b"\n\n" if streamed else wrong)
+        elif reply.fault is Fault.ENDLESS:
+            await self._endless(wire, sender, streamed)
         elif streamed:
             await self._stream(wire, reply, sender, scope)
         else:
             await sender.all(_encoded(wire.whole()))
+
+    async def _endless(self, wire: Wire, sender: _Sender, streamed: bool) -> None:
+        _, frame = itertools.islice(wire.frames(), 2)
+        piece = b"data: " + _encoded(frame) + b"\n\n" if streamed else b" " * 65536
+        while True:
+            await sender.write(piece)
+            await asyncio.sleep(0)  # a server that only fills a buffer would never wait
 
     async def _stream(self, wire: Wire, reply: Reply, sender: _Sender, scope: Any) -> None:
         for number, frame in enumerate(wire.frames()):

@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"
     # A developer's own settings must not steer the tests.
-    for name in [name for name in os.environ if name.startswith("TTCL_")]:
+    for name in [name for name in os.environ if name.startswith(("TTCL_", "OTEL_"))]:
         if name not in ("TTCL_TEST_VLLM", "TTCL_VLLM_PYTHON"):
             del os.environ[name]
     # The default prints every local of a traceback, which takes seconds.

@@ -23,6 +23,7 @@ class Fault(StrEnum):
     GARBAGE = "garbage"  # 200 with bytes that are no text
     WRONG_JSON = "wrong_json"  # 200 with JSON of another shape
     EMPTY_CHOICES = "empty_choices"  # 200 with `choices: []`
+    ENDLESS = "endless"  # 200 with an answer that goes on until the client goes away
 
 
 @dataclass(frozen=True)

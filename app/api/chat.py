@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from structlog.contextvars import bind_contextvars
 
 from app.api.answers import STREAMED, TOLD_HEADERS, ChatCompletion, gives
 from app.api.dependencies import Client, State, namespace_forbidden, unknown_namespace
@@ -19,6 +20,7 @@ from app.keys import Caller
 from app.protocol import TTCLOptions, parse_chat, parse_json, split_model
 from app.settings import NAMESPACE
 from app.state import AppState
+from app.tracing import current, traced
 from app.trajectory import Mode
 from app.upstream.transport import forwarded_headers
 from rules_store.clients import Permission
@@ -26,9 +28,12 @@ from rules_store.clients import Permission
 router = APIRouter(tags=["chat"])
 log = structlog.get_logger(__name__)
 
+PATH = "/v1/chat/completions"
 MODE_HEADER = "x-ttcl-mode"
 NAMESPACE_HEADER = "x-ttcl-namespace"
-FORWARDED = ("x-session-id", "traceparent", "tracestate")
+FORWARDED = ("x-session-id",)
+TRACE_CONTEXT = ("traceparent", "tracestate")
+"""Forwarded too, unless there are spans of our own between the client's and the upstream's."""
 CLIENT_CLOSED_REQUEST = 499
 
 _JSON = "application/json"
@@ -48,7 +53,7 @@ ANSWER["4XX"] = {}
 
 
 @router.post(
-    "/v1/chat/completions",
+    PATH,
     summary="Answer a chat request, steered by the rules that fit it",
     openapi_extra=BODY_SCHEMA,
     responses=ANSWER,
@@ -67,6 +72,7 @@ async def chat_completions(request: Request, state: State, caller: Client) -> Re
         allowance = state.meter.admit(caller)
         call = await _call(request, raw, state, caller)
         mode = call.mode.value
+        _name(call)
         response = await _respond(request, call, state)
         status = response.status_code
         if isinstance(response, EventStream):
@@ -90,10 +96,10 @@ async def _respond(request: Request, call: ChatCall, state: AppState) -> Respons
         if not call.request.stream:
             answer = await until_disconnect(request, state.service.answer(call))
             return Response(answer.content, headers=answer.headers, media_type="application/json")
-        stream, gone = await until_disconnect(request, state.service.stream(call))
-        return EventStream(stream, gone)
+        stream, cut = await until_disconnect(request, state.service.stream(call))
+        return EventStream(stream, cut)
     except ClientGone:
-        log.info("client gone", request_id=request.state.request_id)
+        log.info("client gone")
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
@@ -132,9 +138,21 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         domain=domain,
         max_positive=_first(options.max_positive, here.max_positive, settings.max_positive),
         max_negative=_first(options.max_negative, here.max_negative, settings.max_negative),
+        episode=None if mode is Mode.OFF else state.service.new_episode(),
+        request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
+
+
+def _name(call: ChatCall) -> None:
+    """From now on all logs of this request, and its span, say what it is about."""
+    ids = {"namespace": call.namespace}
+    if call.episode is not None:
+        ids["episode"] = call.episode
+    bind_contextvars(**ids)
+    stream = bool(call.request.stream)
+    current().set(mode=call.mode.value, model=call.model.id, stream=stream, **ids)
 
 
 async def _known(state: AppState, caller: Caller, namespace: str) -> None:
@@ -147,7 +165,8 @@ async def _known(state: AppState, caller: Caller, namespace: str) -> None:
 
 
 def _forwarded(request: Request) -> dict[str, str]:
-    kept = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+    names = FORWARDED if traced() else FORWARDED + TRACE_CONTEXT
+    kept = {name: request.headers[name] for name in names if name in request.headers}
     return {"X-Request-ID": request.state.request_id, **kept}
 
 

@@ -102,5 +102,5 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("unexpected error", path=request.url.path, error=repr(error), exc_info=error)
+        log.error("unexpected error", path=request.url.path, error=error, exc_info=error)
         return render(TTCLError("The server had an error while processing your request"))

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware (BaseHTTPMiddleware hides disconnects): request ids and body size."""
+"""Pure ASGI middleware (BaseHTTPMiddleware hides disconnects): request ids, traces, body size."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.api.errors import render
 from app.exceptions import PayloadTooLarge
 from app.ids import IdSource
+from app.tracing import Tracer
 
 REQUEST_ID = "x-request-id"
 _ACCEPTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 
 class RequestId:
-    """Echoes the client's `X-Request-ID`, or makes one; both are in `scope["state"]`."""
+    """Echoes the client's `X-Request-ID`, or makes one; both are in `scope["state"]`, and the id in
+    every log line of the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -32,6 +35,10 @@ class RequestId:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["client_request_id"] = accepted
+        # Cleared at the beginning, not the end: a request that was sent behind another one inherits
+        # that one's context, and what fails outside of this still has its id.
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -39,6 +46,34 @@ class RequestId:
             await send(message)
 
         await self.app(scope, receive, send_with_id)
+
+
+class Traces:
+    """A span around a chat request, to the end of its stream. Only where there are traces."""
+
+    def __init__(self, app: ASGIApp, tracer: Tracer, path: str) -> None:
+        self.app = app
+        self._tracer = tracer
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != self._path:
+            await self.app(scope, receive, send)
+            return
+        method, headers = scope["method"], Headers(scope=scope)
+        name = f"{method} {self._path}"
+        with self._tracer.request(name, headers, method=method, route=self._path) as span:
+            span.set(request_id=scope["state"]["request_id"])
+            bind_contextvars(trace_id=span.trace_id)
+
+            async def send_and_tell(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set(status=message["status"])
+                    if message["status"] >= 500:
+                        span.failed(str(message["status"]))
+                await send(message)
+
+            await self.app(scope, receive, send_and_tell)
 
 
 class BodyLimit:

@@ -16,6 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.chat.call import Stream
+from app.chat.service import CLIENT_GONE
+from app.exceptions import Overloaded
+from app.upstream.sse import DONE, frame
 
 T = TypeVar("T")
 
@@ -26,12 +29,17 @@ STREAM_HEADERS = {
 }
 
 
+STOPPED = "gateway_stopped"
+"""Why a stream has ended early, beside `CLIENT_GONE`."""
+
+
 class ClientGone(Exception):
     """The client closed its connection; whatever worked for it has been cancelled."""
 
 
 async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client goes. Raises `ClientGone`.
+    """The result of `work`, which is cancelled when the client goes. Raises `ClientGone`;
+    `Overloaded` when the server stops and its grace is over.
 
     The request's body must have been read before.
     """
@@ -42,8 +50,15 @@ async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
         if not task.done():
             raise ClientGone
         return task.result()
+    except asyncio.CancelledError:
+        # Nobody but a stopping server cancels a request.
+        raise _stopping() from None
     finally:
         await _cancel(task, gone)
+
+
+def _stopping() -> Overloaded:
+    return Overloaded("The gateway is stopping", code="stopping", retry_after=1)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -60,31 +75,43 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
 class EventStream(Response):
     """Server-sent events from a generator of bytes, closed at once when the client goes."""
 
-    def __init__(self, stream: Stream, on_gone: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, stream: Stream, on_cut: Callable[[str], None]) -> None:
+        """`on_cut` is told why it ended before its end."""
         self.status_code = 200
         self.background = None
         self._stream = stream
-        self._on_gone = on_gone
+        self._on_cut = on_cut
         self.on_end: Callable[[], None] | None = None
         self.init_headers({**STREAM_HEADERS, **stream.headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writing = asyncio.ensure_future(self._write(send))
         gone = asyncio.create_task(_disconnected(receive))
+        cut: str | None = None
         try:
             await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
-            left = not writing.done()
+            cut = None if writing.done() else CLIENT_GONE
+        except asyncio.CancelledError:
+            # The grace of a stopping server is over.
+            cut = None if writing.done() else STOPPED
         finally:
             await _cancel(writing, gone)
+            if cut is not None:
+                self._on_cut(cut)
+            if cut == STOPPED:
+                await self._say_goodbye(send)
             try:
                 await self._stream.close()
             finally:
                 if self.on_end is not None:
                     self.on_end()
-        if left:
-            await self._on_gone()
-        elif not writing.cancelled() and writing.exception() is not None:
+        if cut is None and not writing.cancelled() and writing.exception() is not None:
             raise writing.exception()  # type: ignore[misc]
+
+    async def _say_goodbye(self, send: Send) -> None:
+        for event in (frame(_stopping().envelope()), DONE):
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

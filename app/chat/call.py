@@ -36,7 +36,11 @@ class ChatCall:
     domain: str
     max_positive: int
     max_negative: int
+    episode: str | None
+    """Id of the episode to be; None in mode off, which leaves none."""
+    request_id: str
     client_request_id: str | None
+    """The same, where it was the client that gave it."""
     is_retry: bool
 
     @property

@@ -18,6 +18,7 @@ from app.trace import (
     selection_to_json,
     trajectories_to_json,
 )
+from app.tracing import current
 from app.trajectory import Cost
 from app.worth.evidence import agreement_outcome, teacher_text
 from rules_store.clients import Permission
@@ -40,7 +41,10 @@ class Closing:
         skipped = self._why_not(call, steered, obstacle, sampled=True)
         job = None
         if skipped is None:
-            job = {"observation": observation_to_json(observe(call, steered))}
+            job = {
+                "observation": observation_to_json(observe(call, steered)),
+                "origin": _origin(call),
+            }
         kept = answer if complete else None
         await self._finish(call, steered, kept, self._trace(call, steered, cost), skipped, job)
 
@@ -63,6 +67,7 @@ class Closing:
                 "observation": observation_to_json(observation),
                 "contrast": contrast_to_json(selection),
                 "teacher": teacher_text(exploration.trajectories),
+                "origin": _origin(call),
             }
         answer = selection.chosen.text if selection.chosen is not None else None
         await self._finish(call, steered, answer, trace, skipped, job, findings)
@@ -73,6 +78,8 @@ class Closing:
 
     def abandon(self, call: ChatCall, steered: Steered, reason: str) -> None:
         """As `failed`, for a caller that is being cancelled and can't wait."""
+        # Now: by the time that it is written down, the request's span has ended.
+        current().set(skipped=reason)
         task = asyncio.create_task(self.failed(call, steered, reason))
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
@@ -119,6 +126,12 @@ class Closing:
         findings: Findings = NO_FINDINGS,
     ) -> None:
         assert steered.episode is not None
+        current().set(
+            mode=steered.mode.value,
+            rules=len(steered.hits),
+            degraded=steered.degraded or None,
+            skipped=skipped,
+        )
         self._metrics.injected.inc(len(steered.hits))
         if skipped is not None:
             self._metrics.skipped.labels(skipped).inc()
@@ -133,6 +146,11 @@ class Closing:
         )
         if not kept and steered.recorded:
             self._steering.degrade(steered, NOT_RECORDED)
+
+
+def _origin(call: ChatCall) -> dict[str, str]:
+    """What the logs and the trace of a job name as the request that it is about."""
+    return {"request_id": call.request_id, **current().headers()}
 
 
 def _withheld(steered: Steered) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
 from app.loop import RULES_DROPPED
 from app.metering import Bill, Meter, estimate
 from app.steer.injector import prompt_of
+from app.tracing import Span
 from app.trajectory import Cost, Mode
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
@@ -40,12 +41,13 @@ class Relay:
             async with AsyncExitStack() as stack:
                 response = await self._open(call, steered, stack)
                 content = await response.read()
+                body = _completion(content)
+                cost = parse_usage(body.get("usage"))
+                response.span.spent(cost)
         except asyncio.CancelledError:
             # The model was at work, and how much it made nobody will tell.
             _pay(bill, call, Cost(), 0)
             raise
-        body = _completion(content)
-        cost = parse_usage(body.get("usage"))
         choice = body["choices"][0]
         _pay(bill, call, cost, _made(body))
         if steered.episode is not None:
@@ -73,7 +75,7 @@ class Relay:
                 _pay(bill, call, Cost(), 0)
             await stack.aclose()
             raise
-        relayed = self._relayed(call, steered, first, events, bill)
+        relayed = self._relayed(call, steered, first, events, bill, response.span)
 
         async def close() -> None:
             await relayed.aclose()
@@ -91,6 +93,7 @@ class Relay:
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
+            response.span.set(model=call.model.id)
             if response.status == 200:
                 return response
             content = await response.read()
@@ -112,6 +115,7 @@ class Relay:
         first: bytes,
         events: AsyncIterator[bytes],
         bill: Bill,
+        asked: Span,
     ) -> AsyncGenerator[bytes]:
         """The upstream's events; the episode is durable before `[DONE]` goes out."""
         answer = StreamedAnswer()
@@ -127,9 +131,11 @@ class Relay:
             answer.ended = True
         except TTCLError as error:
             answer.error = error.message
+            asked.failed(type(error).__name__)
             yield frame(error.envelope())
         finally:
             # Also of a stream that its client left early.
+            asked.spent(answer.cost)
             _pay(bill, call, answer.cost, answer.characters, whole=answer.ended)
         if steered.episode is not None:
             await self._closing.answered(

@@ -17,6 +17,7 @@ from app.trajectory import Mode
 T = TypeVar("T", Answer, Stream)
 
 CLIENT_GONE = "client_gone"
+"""Why an answer was not finished."""
 
 
 class ChatService:
@@ -32,21 +33,25 @@ class ChatService:
         self._exploration = exploration
         self._closing = closing
 
+    def new_episode(self) -> str:
+        """Its id; a request has it before anything is done for it, so that all logs name it."""
+        return self._steering.new_episode()
+
     async def answer(self, call: ChatCall) -> Answer:
         """A whole answer. Raises `TTCLError`; cancelling it cancels every upstream call."""
         return await self._serve(call, self._relay.whole, self._exploration.whole)
 
-    async def stream(self, call: ChatCall) -> tuple[Stream, Callable[[], Awaitable[None]]]:
-        """An open stream, and what to await when the client leaves it early. Raises `TTCLError`
+    async def stream(self, call: ChatCall) -> tuple[Stream, Callable[[str], None]]:
+        """An open stream, and what is to be told why it ended before its end. Raises `TTCLError`
         for what fails before the first byte."""
         steered: list[Steered] = []
         stream = await self._serve(call, self._relay.stream, self._exploration.stream, steered)
 
-        async def gone() -> None:
+        def cut(reason: str) -> None:
             if steered and steered[0].episode is not None:
-                await self._closing.failed(call, steered[0], CLIENT_GONE)
+                self._closing.abandon(call, steered[0], reason)
 
-        return stream, gone
+        return stream, cut
 
     async def _serve(
         self,

@@ -12,6 +12,7 @@ from app.steer.budget import TokenCounter, fit
 from app.steer.injector import inject
 from app.steer.retriever import Retriever
 from app.templates import PromptLibrary
+from app.tracing import span
 from app.trajectory import Message, Mode
 
 
@@ -32,17 +33,30 @@ class Steering:
         self._metrics = metrics
         self._budget = token_budget
 
+    def new_episode(self) -> str:
+        return self._recorder.new_id()
+
     async def steer(self, call: ChatCall) -> Steered:
         """Never fails for a broken store or embedder: the answer then goes out unsteered."""
+        with span("steer") as step:
+            steered = await self._steer(call)
+            step.set(rules=len(steered.hits), degraded=steered.degraded or None)
+            return steered
+
+    async def _steer(self, call: ChatCall) -> Steered:
+        assert call.episode is not None
         mode = Mode.STEER if call.obstacle is not None else call.mode
-        episode = self._recorder.new_id()
         # The embedding first: it takes longest, and the episode is begun meanwhile.
         retrieval, opened = await asyncio.gather(
             self._retriever.retrieve(
-                call.namespace, call.question, call.max_positive, call.max_negative, seed=episode
+                call.namespace,
+                call.question,
+                call.max_positive,
+                call.max_negative,
+                seed=call.episode,
             ),
             self._recorder.open(
-                episode,
+                call.episode,
                 namespace=call.namespace,
                 mode=mode,
                 question=call.question,

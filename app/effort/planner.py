@@ -89,6 +89,6 @@ class EffortPlanner:
         try:
             row: Vector = (await self._embedder.embed([observation.question]))[0]
         except Exception as error:
-            log.warning("question not embedded", error=repr(error))
+            log.warning("question not embedded", error=error)
             return None
         return row

@@ -176,11 +176,14 @@ class Supervisor:
 
 
 class EngineSupervisor(Supervisor):
-    """`python -m app.engine serve` as the child: `backend` llama or vllm, `model` as there."""
+    """`python -m app.engine serve` as the child; `backend`, `model` and `threads` as there."""
 
-    def __init__(self, *, backend: str, model: str | None, data_dir: Path) -> None:
+    def __init__(
+        self, *, backend: str, model: str | None, data_dir: Path, threads: int | None = None
+    ) -> None:
         self._backend = backend
         self._model = model
+        self._threads = threads
         self._data_dir = data_dir.resolve()
         # A first start of vLLM converts the model, loads torch and may compile kernels.
         policy = RestartPolicy(ready_within=900.0 if backend == "vllm" else 180.0)
@@ -198,4 +201,6 @@ class EngineSupervisor(Supervisor):
         command = [sys.executable, "-m", "app.engine", "serve", "--exit-with-parent"]
         command += ["--backend", self._backend, "--host", HOST, "--port", str(port)]
         command += ["--data-dir", str(self._data_dir)]
+        if self._threads is not None:
+            command += ["--threads", str(self._threads)]
         return [*command, "--model", self._model] if self._model is not None else command

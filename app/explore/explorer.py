@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from app.effort.stopping import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
 from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
-from app.explore.group import Decided, Explored, ExplorerOptions, failed, name_of
+from app.explore.group import Decided, Explored, ExplorerOptions, failed, name_of, spanned
 from app.explore.roles import (
     ANSWER_PROMPT,
     Call,
@@ -27,6 +27,7 @@ from app.explore.spending import Spending
 from app.explore.tutor import Tutor
 from app.steer.injector import add_to_system, inject, replace_question
 from app.templates import PromptLibrary
+from app.tracing import span
 from app.trajectory import Cost, Message, Observation, Role, Trajectory
 from app.upstream.types import ChatBackend
 
@@ -131,7 +132,7 @@ class _Run:
     async def finish(self) -> Explored:
         self._start(self._teacher())
         if self._students > 0:
-            self._start(self._student(1, None))
+            self._start(self._student(1, []))
         if self._enough is None:
             self._start_rest()
         try:
@@ -201,7 +202,7 @@ class _Run:
         return name_of(self._sent[task]) in self._done
 
     def _start(self, call: Call) -> None:
-        self._sent[asyncio.create_task(self.sample(call))] = call
+        self._sent[asyncio.create_task(spanned(call, self.sample))] = call
 
     def _start_variants(self, variants: list[str]) -> None:
         if self._patient:
@@ -209,14 +210,12 @@ class _Run:
             self._start_next()
             return
         for index in range(2, self._students + 1):
-            at = index - 2
-            self._start(self._student(index, variants[at] if at < len(variants) else None))
+            self._start(self._student(index, variants))
 
     def _start_next(self) -> None:
         """The next Student alone; `_enough` is asked again when it is back."""
         index, variants = len(self._sent), self._variants or []
-        at = index - 2
-        self._start(self._student(index, variants[at] if at < len(variants) else None))
+        self._start(self._student(index, variants))
         if index == self._students:
             self._enough = None
 
@@ -226,7 +225,8 @@ class _Run:
         params = teacher_params(observation, cap)
         return Call(Role.TEACHER, 0, observation.question, self._frame, params)
 
-    def _student(self, index: int, variant: str | None) -> Call:
+    def _student(self, index: int, variants: list[str]) -> Call:
+        variant = dict(enumerate(variants, start=2)).get(index)
         observation, options = self._observation, self._options
         params = student_params(
             observation, index, options.temperature, options.top_p, options.max_tokens
@@ -247,15 +247,16 @@ class _Run:
             "max_tokens": min(self._options.max_tokens, tutor.room(observation, count)),
         }
         try:
-            async with self._room:
-                self._spending.open += 1
-                answer, completion = await self._x._backend.structured(
-                    observation.model,
-                    list(prompt.messages),
-                    tutor.schema(count),
-                    params,
-                    background=self._background,
-                )
+            with span("tutor"):
+                async with self._room:
+                    self._spending.open += 1
+                    answer, completion = await self._x._backend.structured(
+                        observation.model,
+                        list(prompt.messages),
+                        tutor.schema(count),
+                        params,
+                        background=self._background,
+                    )
         except UpstreamError:
             self._tutor_cost = self._spending.back(Cost(calls=1))
             return None

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from app.explore.roles import Call
+from app.tracing import span
 from app.trajectory import Cost, Role, Trajectory
 
 Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
@@ -31,6 +32,15 @@ class Explored:
     cost: Cost
     problems: tuple[str, ...]
     """Steps that failed and what was done instead, for `degraded`."""
+
+
+async def spanned(call: Call, sample: Callable[[Call], Awaitable[Trajectory]]) -> Trajectory:
+    with span(call.role.value, index=call.index) as step:
+        trajectory = await sample(call)
+        step.spent(trajectory.cost)
+        if trajectory.failure is not None:
+            step.failed("no_answer")
+        return trajectory
 
 
 def name_of(call: Call) -> str:

@@ -20,6 +20,7 @@ import structlog
 
 from app.settings import Policy
 from app.steer.mmr import mmr
+from app.tracing import span
 from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
 from rules_store.evidence import Exposure
@@ -131,24 +132,26 @@ class Retriever:
             return Retrieval(degraded="embedder_not_ready")
         try:
             async with asyncio.timeout(self._timeout):
-                vector = (await self._embedder.embed([question]))[0]
+                with span("embed"):
+                    vector = (await self._embedder.embed([question]))[0]
         except TimeoutError:
             return Retrieval(degraded="embedder_timeout")
         except Exception as error:
             # Whatever is wrong with an embedder is no reason to refuse an answer.
-            log.warning("question not embedded", error=repr(error))
+            log.warning("question not embedded", error=error)
             return Retrieval(degraded="embedder_failed")
         dice = random.Random(seed) if self.gated(namespace) else None
         on_trial = dice is not None and dice.random() < self._worth.unproven_share
         try:
             sifted = []
-            for polarity, most in wanted.items():
-                found = self.sift(namespace, vector, polarity, most, dice, on_trial=on_trial)
-                # One unproven rule in a request: what comes of it is then its own doing.
-                on_trial &= not any(hit.id in found.unproven for hit in found.chosen)
-                sifted.append(found)
+            with span("retrieve"):
+                for polarity, most in wanted.items():
+                    found = self.sift(namespace, vector, polarity, most, dice, on_trial=on_trial)
+                    # One unproven rule in a request: what comes of it is then its own doing.
+                    on_trial &= not any(hit.id in found.unproven for hit in found.chosen)
+                    sifted.append(found)
         except StoreError as error:
-            log.warning("rules not searched", error=repr(error))
+            log.warning("rules not searched", error=error)
             return Retrieval(degraded="index_failed")
         hits = [hit for each in sifted for hit in each.chosen]
         scores = {id: score for each in sifted for id, score in each.scores.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -39,6 +40,8 @@ from app.upstream.wire import (
 
 MODELS_TTL = 30.0
 MODELS_TIMEOUT = 10.0
+OVER_LIMIT = 64
+"""Events beyond an answer's limit, of a token at least each, after which it is cut here."""
 BACKGROUND_PRIORITY = 10
 """vLLM serves lower values first; a client's request has 0."""
 
@@ -275,22 +278,31 @@ class Upstream:
                 if response.status != 200:
                     content = await response.read()
                     raise error_from(response.status, content, response.retry_after)
-                if not response.is_stream:
-                    return parse_completion(await response.read())
-                return await self._assembled(response)
+                if response.is_stream:
+                    completion = await self._assembled(response, body)
+                else:
+                    completion = parse_completion(await response.read())
+                response.span.set(model=body["model"])
+                response.span.spent(completion.cost)
+                return completion
             finally:
                 response.close()
 
-    async def _assembled(self, response: UpstreamResponse) -> Completion:
+    async def _assembled(self, response: UpstreamResponse, body: dict[str, Any]) -> Completion:
         answer = StreamedAnswer()
+        allowed = body.get("max_completion_tokens") or body.get("max_tokens") or math.inf
         async for event in split_events(response.chunks()):
             data = data_of(event)
             if data == b"[DONE]":
                 break
             if data is not None:
                 answer.read_event(data)
+                allowed -= 1
             if answer.error is not None:
                 raise UpstreamError(answer.error)
+            if allowed < -OVER_LIMIT:
+                answer.finish_reason = "length"  # as the server should have said itself
+                break
         if answer.finish_reason is None:
             raise UpstreamUnavailable("the model server cut its answer")
         raw = {"content": answer.logprobs} if answer.logprobs else None

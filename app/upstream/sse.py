@@ -16,6 +16,8 @@ from app.upstream.wire import made_characters, parse_usage
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 MAX_EVENT = 16 * 1024 * 1024
+MAX_CHARACTERS = 16 * 1024 * 1024
+"""Of one answer, all its choices together."""
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
@@ -80,13 +82,15 @@ class StreamedAnswer:
 
     def read_event(self, data: bytes) -> dict[str, Any]:
         """Take in one event's data; returns the chunk, in which a choice begins with its role.
-        Raises `UpstreamError` for what is no chunk."""
+        Raises `UpstreamError` for what is no chunk, and where there is no end to them."""
         self.mended = False
         try:
             chunk: dict[str, Any] = orjson.loads(data)
             self._read(chunk)
         except (ValueError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server sent an event that can't be read") from error
+        if self.characters > MAX_CHARACTERS:
+            raise UpstreamError("the model server's answer has no end")
         return chunk
 
     def _read(self, chunk: dict[str, Any]) -> None:

@@ -18,12 +18,14 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from app.exceptions import UpstreamTimeout, UpstreamUnavailable
+from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.settings import is_loopback
+from app.tracing import UNTRACED, Span, outgoing
 from app.upstream.wire import seconds_of
 
 RETRY_STATUS = {502, 503, 504}
 RETRY_PAUSE = 0.2
+MAX_BODY = 64 * 1024 * 1024
 forwarded_headers: ContextVar[Mapping[str, str]] = ContextVar(
     "forwarded", default=MappingProxyType({})
 )
@@ -31,10 +33,11 @@ forwarded_headers: ContextVar[Mapping[str, str]] = ContextVar(
 
 
 class UpstreamResponse:
-    """An answer whose body may be unread. Whoever has it closes it."""
+    """An answer whose body may be unread. Whoever has it closes it, and with it the call's span."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, span: Span = UNTRACED) -> None:
         self._response = response
+        self.span = span
         self.status = response.status
         self.retry_after = seconds_of(response.headers.get("Retry-After"))
 
@@ -43,19 +46,29 @@ class UpstreamResponse:
         return self._response.content_type == "text/event-stream"
 
     async def read(self) -> bytes:
-        """The whole body. Raises `UpstreamTimeout`, `UpstreamUnavailable`."""
-        with _worded("did not finish its answer in time", "cut its answer"):
-            return await self._response.read()
+        """The whole body. Raises `UpstreamTimeout`, `UpstreamUnavailable`; `UpstreamError` for one
+        without end."""
+        parts, size = [], 0
+        with _worded("did not finish its answer in time", "cut its answer", self.span):
+            if self._response.content.at_eof():
+                return await self._response.read()
+            async for part in self._response.content.iter_any():
+                parts.append(part)
+                size += len(part)
+                if size > MAX_BODY:
+                    raise UpstreamError("the model server's answer has no end")
+        return b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises `UpstreamTimeout`, `UpstreamUnavailable`."""
-        with _worded("stopped in the middle of its answer", "cut the stream"):
+        with _worded("stopped in the middle of its answer", "cut the stream", self.span):
             async for chunk in self._response.content.iter_any():
                 yield chunk
 
     def close(self) -> None:
         """Closes the connection unless the body was read to its end."""
         self._response.release()
+        self.span.end()
 
 
 def proxy_of(url: URL) -> URL | None:
@@ -70,12 +83,14 @@ def proxy_of(url: URL) -> URL | None:
 
 
 @contextmanager
-def _worded(late: str, cut: str) -> Iterator[None]:
+def _worded(late: str, cut: str, span: Span = UNTRACED) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
+        span.failed("UpstreamTimeout")
         raise UpstreamTimeout(f"the model server {late}") from error
     except aiohttp.ClientError as error:
+        span.failed("UpstreamUnavailable")
         raise UpstreamUnavailable(f"the model server {cut}") from error
 
 
@@ -134,7 +149,21 @@ class Transport:
     ) -> UpstreamResponse:
         """The answer, whatever its status, its body unread; the caller closes it. Retried once,
         while nothing has been answered. Raises `UpstreamUnavailable`, `UpstreamTimeout`."""
-        sent = dict(forwarded_headers.get())
+        span = outgoing(f"upstream {path}", method=method, path=path)
+        try:
+            answer = await self._send(method, path, body, stream, span.headers())
+        except BaseException as error:
+            span.end(error)
+            raise
+        span.set(status=answer.status)
+        if answer.status >= 400:
+            span.failed(str(answer.status))
+        return UpstreamResponse(answer, span)
+
+    async def _send(
+        self, method: str, path: str, body: bytes | None, stream: bool, trace: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        sent = {**forwarded_headers.get(), **trace}
         if body is not None:
             sent["Content-Type"] = "application/json"
         if stream and self.drops_connections:
@@ -161,12 +190,11 @@ class Transport:
                 if isinstance(error, aiohttp.ServerDisconnectedError):
                     continue  # a kept-alive connection that the server had closed: at once
             else:
-                response = UpstreamResponse(answer)
-                if last or response.status not in RETRY_STATUS:
-                    return response
-                if response.retry_after not in (None, 0.0):
-                    return response  # it said when to come back: the client's decision
-                response.close()
+                if last or answer.status not in RETRY_STATUS:
+                    return answer
+                if seconds_of(answer.headers.get("Retry-After")) not in (None, 0.0):
+                    return answer  # it said when to come back: the client's decision
+                answer.release()
             await asyncio.sleep(RETRY_PAUSE)
         raise AssertionError("unreachable")
 

@@ -18,6 +18,7 @@ import structlog
 from app.exceptions import TTCLError
 from app.loop import Loop
 from app.trace import observation_from_json
+from app.tracing import NO_TRACES, Tracer, span
 from app.trajectory import Cost, Observation
 from app.worth.evidence import Judge
 from rules_store.evidence import Contender, Judgement, Precedent, Trial
@@ -75,14 +76,22 @@ class Gatekeeper:
         self._barren: set[tuple[str, str]] = set()
         """Rule and episode pairs whose replay could not be compared, in this process."""
 
-    async def step(self, namespace: str, dice: random.Random) -> Cost | None:
+    async def step(
+        self, namespace: str, dice: random.Random, tracer: Tracer = NO_TRACES
+    ) -> Cost | None:
         """One replay of one contender and what follows from it; None where there is nothing to
         try. Raises `StoreError`."""
         choice = await self.choose(namespace, dice)
         if choice is None:
             return None
-        replay = await self.replay(choice)
-        await self.record(replay)
+        rule, episode = choice.rule.id, choice.precedent.episode_id
+        with tracer.work("trial", {}, namespace=namespace, rule=rule, episode=episode) as trial:
+            with span("replay") as step:
+                replay = await self.replay(choice)
+                step.spent(replay.cost)
+            judgement = await self.record(replay)
+            verdict = None if judgement is None else judgement.kind
+            trial.set(compared=replay.trial is not None, verdict=verdict)
         return replay.cost
 
     async def choose(self, namespace: str, dice: random.Random) -> Choice | None:
@@ -106,7 +115,7 @@ class Gatekeeper:
         try:
             trial = await self._judge.trial(observation, choice.precedent, answer)
         except TTCLError as error:
-            log.warning("replay not judged", rule=rule.id, error=repr(error))
+            log.warning("replay not judged", rule=rule.id, error=error)
             trial = None
         if trial is None:
             self._barren.add((rule.id, choice.precedent.episode_id))

@@ -34,12 +34,17 @@ from app.exceptions import ConfigurationError
 from app.upstream.embeddings import CachedEmbedder, local_embedder
 from benchmarks.serving.material import question, rule
 from benchmarks.serving.processes import ADMIN_KEY, Client, gateway, memory, scripted_upstream
+from benchmarks.serving.retrieval import DIMENSION, TOPICS, fill, unit
 from benchmarks.serving.upstream import MODEL
 
 WARM_UP = 20
 """Rounds that are not counted."""
-OFF_LIMIT, STEER_LIMIT = 3.0, 5.0
+OFF_LIMIT, STEER_LIMIT = 2.0, 5.0
 """Milliseconds that off may add, and steer beyond the embedding."""
+STEER_RATIO = 1.3
+"""Times one embedding that steer may add."""
+WRITTEN = 1000
+"""Rules of a namespace that are written as they come, embeddings and all."""
 
 out = Console(highlight=False, width=max(100, Console().width))
 
@@ -64,48 +69,90 @@ def main(
 ) -> None:
     """Measure a gateway against an instant upstream."""
     counts = [int(part) for part in rules.split(",")]
+    if database is not None and max(counts) > WRITTEN:
+        raise typer.BadParameter(f"--rules: at most {WRITTEN} with --database")
     more = {} if database is None else {"DATABASE_URL": database}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        scripted_upstream() as upstream_port,
-        gateway(upstream_port, Path(folder), LEARN=str(learn).lower(), **more) as (port, pid),
-    ):
-        idle = memory(pid)
-        for count in counts:
-            load_rules(port, count)
-        kinds = [
-            Kind("bare", Client(upstream_port), {}),
-            Kind("off", Client(port), {"X-TTCL-Mode": "off"}),
-            *(
-                Kind(
-                    f"steer, {count} rules",
-                    Client(port),
-                    {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{count}"},
-                )
-                for count in counts
-            ),
-        ]
-        samples, injected = asyncio.run(_rounds(kinds, requests))
-        report: dict[str, Any] = {
-            "requests": requests,
-            "learn": learn,
-            "rules_injected": injected,
-            "times_ms": summarise(samples, injected),
-            "throughput_per_second": _throughput(kinds, clients, load) if load else {},
-            "memory_mib": {"started": idle, "after": memory(pid)},
-        }
+    with tempfile.TemporaryDirectory() as folder, scripted_upstream() as upstream_port:
+        if max(counts) > WRITTEN:
+            _crowd(upstream_port, Path(folder), [each for each in counts if each > WRITTEN])
+        settings = {"LEARN": str(learn).lower(), "CAPACITY": str(max(1000, *counts)), **more}
+        with gateway(upstream_port, Path(folder), **settings) as (port, pid):
+            report = _measure(port, pid, upstream_port, counts, requests, clients, load)
+    report["learn"] = learn
     _show(report)
     if result is not None:
         result.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 
+def _crowd(upstream_port: int, folder: Path, counts: list[int]) -> None:
+    """Some rules as they come, and so many more with vectors that no question is near to."""
+    with gateway(upstream_port, folder) as (port, _):
+        for count in counts:
+            _write_rules(port, WRITTEN, f"rules-{count}")
+    (folder / "index" / "rules.index").unlink()
+    dice = np.random.default_rng(1)
+    centres = unit(dice.normal(size=(TOPICS, DIMENSION)))
+    first = WRITTEN * len(counts)
+    for count in counts:
+        fill(
+            folder / "ttcl.db",
+            count - WRITTEN,
+            centres,
+            dice,
+            namespace=f"rules-{count}",
+            model=local_embedder(None).name,
+            first=first,
+        )
+        first += count
+
+
+def _measure(
+    port: int,
+    pid: int,
+    upstream_port: int,
+    counts: list[int],
+    requests: int,
+    clients: int,
+    load: float,
+) -> dict[str, Any]:
+    idle = memory(pid)
+    for count in counts:
+        if count <= WRITTEN:
+            load_rules(port, count)
+    kinds = [
+        Kind("bare", Client(upstream_port), {}),
+        Kind("off", Client(port), {"X-TTCL-Mode": "off"}),
+        *(
+            Kind(
+                f"steer, {count} rules",
+                Client(port),
+                {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{count}"},
+            )
+            for count in counts
+        ),
+    ]
+    samples, injected = asyncio.run(_rounds(kinds, requests))
+    return {
+        "requests": requests,
+        "rules_injected": injected,
+        "times_ms": summarise(samples, injected),
+        "throughput_per_second": _throughput(kinds, clients, load) if load else {},
+        "memory_mib": {"started": idle, "after": memory(pid)},
+    }
+
+
 def load_rules(port: int, count: int) -> None:
+    """That many in a namespace that is named after their number."""
+    _write_rules(port, count, f"rules-{count}")
+
+
+def _write_rules(port: int, count: int, namespace: str) -> None:
     client = Client(port)
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     for number in range(count):
         text, trigger = rule(number)
         body = {
-            "namespace": f"rules-{count}",
+            "namespace": namespace,
             "polarity": ("positive", "negative")[number % 2],
             "text": text,
             "trigger": trigger,
@@ -183,6 +230,7 @@ def summarise(
             row["ratio"] = float(np.median(times) / np.median(bare))
         if injected.get(name):
             row["added_beyond_embedding"] = _median(times - bare - embedding)
+            row["embeddings"] = float(np.median(times - bare) / np.median(embedding))
         rows[name] = row
     return rows
 
@@ -263,6 +311,9 @@ def _verdict(name: str, row: dict[str, Any]) -> None:
         return
     word = "within" if added <= limit else "[red]over[/red]"
     out.print(f"{name}: {added:.2f} ms, {word} the limit of {limit:.0f} ms")
+    if (times := row.get("embeddings")) is not None:
+        word = "within" if times <= STEER_RATIO else "[red]over[/red]"
+        out.print(f"{name}: {times:.2f} embeddings, {word} the limit of {STEER_RATIO}")
 
 
 def _interval(value: dict[str, float] | None) -> str:

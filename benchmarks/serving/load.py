@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving.load --streams 500 --seconds 300 --out load.json
 
-A scripted model server sends an answer of 20 pieces over about two seconds; `streams` clients, in a
+A scripted model server sends an answer of 20 pieces over some ten seconds; `streams` clients, in a
 process of their own, ask one question after the other in steer mode. Every answer is read to its
 end and checked: all its pieces in their order, one `[DONE]`. The gateway's memory, its requests
 under way and what it skipped are looked at every ten seconds.
@@ -54,6 +54,7 @@ class Seen:
 def main(
     streams: Annotated[int, typer.Option(min=1, help="Clients at once")] = 500,
     seconds: Annotated[float, typer.Option(min=1, help="How long")] = 300.0,
+    answer: Annotated[float, typer.Option(min=0.1, help="Seconds of an answer")] = 10.0,
     learn: Annotated[bool, typer.Option(help="Learn in the background meanwhile")] = True,
     database: Annotated[
         str | None, typer.Option(help="postgresql:// URL of an empty database; unset: SQLite")
@@ -64,12 +65,12 @@ def main(
     more = {} if database is None else {"DATABASE_URL": database}
     with (
         tempfile.TemporaryDirectory() as folder,
-        scripted_upstream() as upstream_port,
+        scripted_upstream("--pause", f"{answer / len(PIECES):.4f}") as upstream_port,
         gateway(upstream_port, Path(folder), LEARN=str(learn).lower(), **more) as (port, pid),
     ):
         load_rules(port, RULES)
         seen = Seen()
-        looks = asyncio.run(_run(port, pid, streams, seconds, seen))
+        looks = asyncio.run(_run(port, pid, streams, seconds, answer, seen))
         report = _report(streams, seconds, seen, looks, port)
     _show(report)
     if result is not None:
@@ -77,14 +78,16 @@ def main(
 
 
 async def _run(
-    port: int, pid: int, streams: int, seconds: float, seen: Seen
+    port: int, pid: int, streams: int, seconds: float, answer: float, seen: Seen
 ) -> list[dict[str, float]]:
     deadline = time.monotonic() + seconds
     looks: list[dict[str, float]] = []
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         clients = [
-            asyncio.create_task(_client(session, port, number, streams, deadline, seen))
+            asyncio.create_task(
+                _client(session, port, number, streams, answer * number / streams, deadline, seen)
+            )
             for number in range(streams)
         ]
         with Progress(console=out, transient=True) as progress:
@@ -102,13 +105,14 @@ async def _client(
     port: int,
     number: int,
     streams: int,
+    begin: float,
     deadline: float,
     seen: Seen,
 ) -> None:
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     headers = {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{RULES}"}
     # Not all in the same instant.
-    await asyncio.sleep(2.0 * number / streams)
+    await asyncio.sleep(begin)
     asked = 0
     while time.monotonic() < deadline:
         text = question(number + streams * asked)

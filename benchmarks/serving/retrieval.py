@@ -105,7 +105,7 @@ async def _measure(size: int, queries: int) -> dict[str, Any]:
         store = await _open(path, options)
         await store.ensure_namespace(NAMESPACE)
         await store.close()
-        vectors = _fill(path, size, centres, dice)
+        vectors = fill(path, size, centres, dice)
         built, store = await _timed(_open(path, options, path.parent))
         await store.close()
         before = memory(os.getpid())["resident"]
@@ -153,24 +153,35 @@ def near(centres: Array, dice: np.random.Generator, count: int) -> Array:
     return unit(0.6 * chosen + 0.8 * noise)
 
 
-def _fill(path: Path, size: int, centres: Array, dice: np.random.Generator) -> Array:
-    """Straight into the tables: through the store it would take minutes at 100,000. Returns the
-    vectors of texts and triggers, shape (2, size, DIMENSION)."""
+def fill(
+    path: Path,
+    size: int,
+    centres: Array,
+    dice: np.random.Generator,
+    *,
+    namespace: str = NAMESPACE,
+    model: str = MODEL,
+    first: int = 0,
+) -> Array:
+    """Active rules, numbered from `first` on, straight into the tables: through the store it would
+    take minutes at 100,000. Returns the vectors of texts and triggers, shape
+    (2, size, DIMENSION)."""
     made = np.zeros((2, size, DIMENSION), dtype=np.float32)
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         assert connection.execute(namespaces.select()).first() is not None
         for start in range(0, size, BATCH):
-            numbers = range(start, min(start + BATCH, size))
-            connection.execute(insert(rules), list(_rule_rows(numbers)))
+            stop = min(start + BATCH, size)
+            numbers = range(first + start, first + stop)
+            connection.execute(insert(rules), list(_rule_rows(numbers, namespace)))
             for place, kind in enumerate(("text", "trigger")):
-                vectors = made[place, start : numbers.stop] = near(centres, dice, len(numbers))
+                vectors = made[place, start:stop] = near(centres, dice, len(numbers))
                 connection.execute(
                     insert(embeddings),
                     [
                         {
                             "rule_seq": number + 1,
-                            "model": MODEL,
+                            "model": model,
                             "kind": kind,
                             "vector": vector.astype("<f4").tobytes(),
                         }
@@ -199,14 +210,14 @@ def _id(number: int) -> str:
     return f"rule_{number:024x}"
 
 
-def _rule_rows(numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _rule_rows(numbers: Sequence[int], namespace: str) -> Iterator[dict[str, Any]]:
     now = datetime.now(UTC)
     for number in numbers:
         text, trigger = rule(number)
         yield {
             "seq": number + 1,
             "id": _id(number),
-            "namespace": NAMESPACE,
+            "namespace": namespace,
             "polarity": _polarity(number).value,
             "state": "active",
             "text": text,

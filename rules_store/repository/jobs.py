@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
@@ -53,11 +53,11 @@ async def insert_job(
 
 
 async def next_due(
-    connection: AsyncConnection, now: datetime, episode_id: str | None
+    connection: AsyncConnection, now: datetime, farthest: timedelta, episode_id: str | None
 ) -> Job | None:
     """The oldest job that waits or whose worker is lost, of a namespace whose learning is not
-    paused; locked where the database locks rows."""
-    statement = select(jobs).where(_due(now), ~_PAUSED).order_by(jobs.c.id).limit(1)
+    paused; locked where the database locks rows. `farthest`: see `_due`."""
+    statement = select(jobs).where(_due(now, farthest), ~_PAUSED).order_by(jobs.c.id).limit(1)
     if episode_id is not None:
         statement = statement.where(jobs.c.episode_id == episode_id)
     statement = statement.with_for_update(skip_locked=True)
@@ -65,16 +65,27 @@ async def next_due(
     return None if row is None else _job(row)
 
 
-def _due(at: datetime) -> ColumnElement[bool]:
+def _due(at: datetime, farthest: timedelta) -> ColumnElement[bool]:
+    """No delay and no lease ends later than `farthest` from now: where one does, the clock has been
+    put back since, and nobody waits for it to catch up."""
+    end = at + farthest
+    starts, ends = jobs.c.not_before, jobs.c.lease_until
     return or_(
-        and_(jobs.c.state == JobState.PENDING, jobs.c.not_before <= at),
-        and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < at),
+        and_(jobs.c.state == JobState.PENDING, or_(starts <= at, starts > end)),
+        and_(jobs.c.state == JobState.RUNNING, or_(ends < at, ends > end)),
     )
 
 
-async def due(connection: AsyncConnection, since: datetime, limit: int) -> list[str]:
+async def due(
+    connection: AsyncConnection, since: datetime, farthest: timedelta, limit: int
+) -> list[str]:
     """Episodes of the oldest jobs that have been due since then and are not paused."""
-    found = select(jobs.c.episode_id).where(_due(since), ~_PAUSED).order_by(jobs.c.id).limit(limit)
+    found = (
+        select(jobs.c.episode_id)
+        .where(_due(since, farthest), ~_PAUSED)
+        .order_by(jobs.c.id)
+        .limit(limit)
+    )
     return list(await connection.scalars(found))
 
 
@@ -194,9 +205,14 @@ async def add_spend(
 
 
 async def spend_since(connection: AsyncConnection, namespace: str, minute: int) -> Spend:
+    """Of an hour and of the next one, which a clock that was put back may have begun already; what
+    lies farther ahead must not stop learning until it has caught up."""
     statement = select(
         func.coalesce(func.sum(learn_spend.c.calls), 0),
         func.coalesce(func.sum(learn_spend.c.tokens), 0),
-    ).where(learn_spend.c.namespace == namespace, learn_spend.c.minute >= minute)
+    ).where(
+        learn_spend.c.namespace == namespace,
+        learn_spend.c.minute.between(minute, minute + 2 * 60 - 1),
+    )
     row = (await connection.execute(statement)).one()
     return Spend(calls=int(row[0]), tokens=int(row[1]))

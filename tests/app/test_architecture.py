@@ -15,7 +15,16 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("app", "rules_store", "benchmarks")
 LONGEST = 320
 
-LEAVES = {"framing", "exceptions", "ids", "settings", "trajectory", "templates", "tolerant"}
+LEAVES = {
+    "framing",
+    "exceptions",
+    "ids",
+    "settings",
+    "trajectory",
+    "templates",
+    "tolerant",
+    "tracing",
+}
 """They know no one above; every part of the application may use them."""
 
 ARROWS: dict[str, set[str]] = {
@@ -103,6 +112,7 @@ LEAF_ARROWS = {
     "env_file": {"exceptions"},
     "settings": {"env_file", "exceptions", "trajectory"},
     "templates": {"exceptions", "trajectory"},
+    "tracing": {"exceptions", "trajectory"},
 }
 
 NARROW = {
@@ -235,6 +245,7 @@ LIBRARIES = {
         "cli_worker",
     },
     "sqlalchemy": set(),
+    "opentelemetry": {"tracing"},
     "procrastinate": {"learning_queue"},
     "psycopg": {"learning_queue"},
     "aiosqlite": set(),

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def service(
     process = start(folder, log, "serve", **given)
     try:
         gateway = Gateway(f"http://127.0.0.1:{port}")
-        wait_until(gateway, process, log, within, status)
+        wait_until(gateway, lambda: process.poll() is None, log, within, status)
         yield gateway, process
     finally:
         end(process)
@@ -53,19 +53,23 @@ def learning_process(folder: Path, **settings: str) -> Iterator[subprocess.Popen
 
 
 def start(folder: Path, log: Path, command: str, **settings: str) -> subprocess.Popen[bytes]:
-    """`settings` are variables without their prefix; nothing is taken from this process's own."""
-    environment = {name: v for name, v in os.environ.items() if not name.startswith("TTCL_")}
-    given = {"api_keys": CLIENT_KEY, "admin_api_key": ADMIN_KEY, "data_dir": str(folder)}
-    given |= settings
-    environment |= {f"TTCL_{name.upper()}": value for name, value in given.items()}
+    """`settings` are variables without their prefix."""
     with log.open("ab") as sink:
         return subprocess.Popen(
             [sys.executable, "-m", "app.cli", command],
             cwd=ROOT,
-            env=environment,
+            env=environment(folder, **settings),
             stdout=sink,
             stderr=sink,
         )
+
+
+def environment(folder: Path, **settings: str) -> dict[str, str]:
+    """Of a process with its data in `folder`; of our own variables it gets none from here."""
+    given = {"api_keys": CLIENT_KEY, "admin_api_key": ADMIN_KEY, "data_dir": str(folder)}
+    given |= settings
+    others = {name: v for name, v in os.environ.items() if not name.startswith("TTCL_")}
+    return others | {f"TTCL_{name.upper()}": value for name, value in given.items()}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -75,12 +79,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(
-    gateway: Gateway, process: subprocess.Popen[bytes], log: Path, within: float, status: str
+    gateway: Gateway, alive: Callable[[], bool], log: Path, within: float, status: str
 ) -> None:
     deadline = time.monotonic() + within
     last = ""
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-2000:]
+        assert alive(), log.read_text()[-2000:]
         try:
             answer = httpx.get(f"{gateway.url}/readyz", timeout=5, verify=NO_TLS).json()
             if answer["status"] == status:

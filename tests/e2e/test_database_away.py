@@ -16,7 +16,7 @@ import pytest
 from tests import postgres
 from tests.compat.helpers import ask, script_majority
 from tests.compat.test_concurrency import SUBJECTS, question_about, script_learning
-from tests.e2e.service import service
+from tests.e2e.service import learning_process, service
 from tests.fakes import ScriptedUpstream
 from tests.gateway import Gateway
 
@@ -96,10 +96,13 @@ async def test_answers_go_on_and_learning_is_taken_up_again(
         assert settled["status"] == "learned", settled["reason"]
         ready = httpx.get(f"{gateway.url}/readyz", timeout=20).json()
         assert ready["status"] == "ready"
-        # One that ends while the database is away ends all the same.
-        await asyncio.to_thread(server.stop)
-        process.terminate()
-        assert await asyncio.to_thread(process.wait, 30) in (0, -signal.SIGTERM)
+        # Whoever is told to end while the database is away ends all the same.
+        with learning_process(tmp_path / "worker", **settings, database_url=url) as worker:
+            await asyncio.to_thread(server.stop)
+            for each in (process, worker):
+                each.terminate()
+            for each in (process, worker):
+                assert await asyncio.to_thread(each.wait, 30) == 0
         await asyncio.to_thread(server.start)
 
 
