@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.serving.latency import Kind, ask
+from benchmarks.serving.asking import Kind, ask
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import Client, gateway, scripted_upstream
 

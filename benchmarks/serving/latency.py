@@ -16,9 +16,7 @@ import asyncio
 import random
 import statistics
 import tempfile
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,10 +30,10 @@ from scipy import stats
 
 from app.exceptions import ConfigurationError
 from app.upstream.embeddings import CachedEmbedder, local_embedder
+from benchmarks.serving.asking import Kind, ask, pressure
 from benchmarks.serving.material import question, rule
 from benchmarks.serving.processes import ADMIN_KEY, Client, gateway, memory, scripted_upstream
 from benchmarks.serving.retrieval import DIMENSION, TOPICS, fill, unit
-from benchmarks.serving.upstream import MODEL
 
 WARM_UP = 20
 """Rounds that are not counted."""
@@ -47,13 +45,6 @@ WRITTEN = 1000
 """Rules of a namespace that are written as they come, embeddings and all."""
 
 out = Console(highlight=False, width=max(100, Console().width))
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    name: str
-    client: Client
-    headers: dict[str, str]
 
 
 def main(
@@ -201,16 +192,6 @@ async def _embed(embedder: CachedEmbedder, text: str) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def ask(kind: Kind, text: str) -> tuple[float, int]:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
-    started = time.perf_counter()
-    status, headers, content = kind.client.send("POST", "/v1/chat/completions", body, kind.headers)
-    took = (time.perf_counter() - started) * 1000
-    if status != 200:
-        raise ConfigurationError(f"{kind.name} was answered with {status}: {content[:200]!r}")
-    return took, len([name for name in headers.get("x-ttcl-rules", "").split(",") if name.strip()])
-
-
 def summarise(
     samples: dict[str, list[float]], injected: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
@@ -249,32 +230,6 @@ def _throughput(kinds: list[Kind], clients: int, seconds: float) -> dict[str, fl
         kind.name: pressure(kind, clients, seconds, start=10_000_000 * (index + 1))
         for index, kind in enumerate(kinds)
     }
-
-
-def pressure(kind: Kind, clients: int, seconds: float, *, start: int) -> float:
-    answered = [0] * clients
-    failures: list[BaseException] = []
-    deadline = time.monotonic() + seconds
-
-    def run(index: int) -> None:
-        own = Kind(kind.name, kind.client.sibling(), kind.headers)
-        try:
-            while time.monotonic() < deadline:
-                ask(own, question(start + index + clients * answered[index]))
-                answered[index] += 1
-        except Exception as error:
-            failures.append(error)
-        finally:
-            own.client.close()
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return sum(answered) / seconds
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from app.exceptions import ConfigurationError
-from benchmarks.serving.latency import Kind, ask, pressure
+from benchmarks.serving.asking import Kind, ask, pressure
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import (
     Client,
