@@ -171,12 +171,15 @@ async def _upstream(settings: Settings, wanted: str | None) -> AsyncIterator[Ser
     async with AsyncExitStack() as stack:
         url, address = settings.upstream_base_url, settings.upstream_base_url
         if url is None:
+            from app.engine.llama import usable_cores
             from app.engine.supervisor import EngineSupervisor
 
             engine = EngineSupervisor(
                 backend=settings.engine.value,
                 model=settings.engine_model,
                 data_dir=settings.data_dir,
+                # Beside a gateway it leaves one core free; here all that counts is the whole time.
+                threads=usable_cores(),
             )
             await engine.start()
             stack.push_async_callback(engine.stop)

@@ -100,10 +100,13 @@ def _start(
         raise ConfigurationError(f"llama.cpp can't serve {gguf.path}: {error}") from error
 
 
+def usable_cores() -> int:
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
 def _spare_cores() -> int:
     """All but one: llama.cpp's threads spin while they wait for each other, so that a single core
     shared with the gateway costs them most of their speed (measured: 117 tokens a second fall
     to 3 with two threads a core, to 23 with one)."""
-    known = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, usable_cores() - 1)
