@@ -15,6 +15,7 @@ from app.chat.relay import Relay
 from app.exceptions import TooManyRequests
 from app.keys import ANYONE, Caller, caller_of
 from app.metering import Bill, Meter, estimate
+from app.tracing import UNTRACED
 from app.trajectory import Cost, Mode
 from rules_store.clients import KeySpend, NewKey, Permission
 from rules_store.errors import StoreUnavailable
@@ -173,6 +174,7 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
 
     class Opened:
         status = 200
+        span = UNTRACED
 
         async def chunks(self) -> AsyncIterator[bytes]:
             yield b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -184,7 +186,11 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
     meter, caller = Metered(store), await key_of(store)
     assert caller.key is not None
     call: Any = SimpleNamespace(
-        caller=caller, raw=b"{}", verbatim=True, messages=[{"role": "user", "content": "x" * 400}]
+        caller=caller,
+        raw=b"{}",
+        verbatim=True,
+        messages=[{"role": "user", "content": "x" * 400}],
+        model=SimpleNamespace(id="m"),
     )
     upstream, unused = cast(Any, SimpleNamespace(open_chat=open_chat)), cast(Any, None)
     relay = Relay(upstream, unused, unused, meter)
