@@ -14,7 +14,7 @@ from app import __version__
 from app.admin_key import load_admin_key
 from app.api import admin, chat, errors, feedback, health, models, openapi
 from app.api.middleware import BodyLimit, RequestId, Traces
-from app.background import SteadyTime, keep_running
+from app.background import SteadyTime, freeze_when, keep_running
 from app.chat.closing import Closing
 from app.chat.exploration import InlineExploration
 from app.chat.relay import Relay
@@ -157,6 +157,7 @@ async def _build(
         store.watch(WATCH_INTERVAL),
         meter.run(METER_INTERVAL),
         reembed(store, embedder),
+        freeze_when(lambda: embedder.ready),
         _sweep(store),
     )
     stack.push_async_callback(closing.drain)
