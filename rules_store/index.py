@@ -242,7 +242,8 @@ class RuleIndex:
 
     def shelf(self, key: ShelfKey) -> Arrays:
         """A copy of one shelf; empty where there is none."""
-        return self._shelves.get(key, Shelf(self.dimension or 1)).arrays()
+        shelf = self._shelves.get(key)
+        return (Shelf(self.dimension or 1) if shelf is None else shelf).arrays()
 
     @classmethod
     def restore(

@@ -174,17 +174,28 @@ def _raise(error: Exception) -> Any:
 # -- batches ------------------------------------------------------------------------------------
 
 
-async def test_calls_that_come_during_a_batch_form_the_next_ones(
-    embedder: CachedEmbedder, model: Model
-) -> None:
+async def held(embedder: CachedEmbedder, model: Model) -> asyncio.Task[Any]:
+    """A text that is at the model until `model.open` is set."""
     await until(lambda: embedder.ready)
     model.open.clear()
     first = asyncio.create_task(embedder.embed(["first"]))
     await until(lambda: len(model.asked) == 1)
-    crowd = [asyncio.create_task(embedder.embed([f"text {n}"])) for n in range(100)]
+    return first
+
+
+async def crowd(embedder: CachedEmbedder, model: Model) -> list[Any]:
+    """What comes of a text that is at the model and of a hundred that come meanwhile."""
+    first = await held(embedder, model)
+    others = [asyncio.create_task(embedder.embed([f"text {n}"])) for n in range(100)]
     await asyncio.sleep(0)
     model.open.set()
-    rows = await asyncio.gather(first, *crowd)
+    return await asyncio.gather(first, *others)
+
+
+async def test_calls_that_come_during_a_batch_form_the_next_ones(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    rows = await crowd(embedder, model)
     assert [len(batch) for batch in model.asked] == [1, 64, 36]
     np.testing.assert_allclose(rows[10], unit([[len("text 9"), 1, 0]]))
 
@@ -192,24 +203,14 @@ async def test_calls_that_come_during_a_batch_form_the_next_ones(
 async def test_in_a_crowd_the_newest_go_first_and_the_oldest_one_with_them(
     embedder: CachedEmbedder, model: Model
 ) -> None:
-    await until(lambda: embedder.ready)
-    model.open.clear()
-    first = asyncio.create_task(embedder.embed(["first"]))
-    await until(lambda: len(model.asked) == 1)
-    crowd = [asyncio.create_task(embedder.embed([f"text {n}"])) for n in range(100)]
-    await asyncio.sleep(0)
-    model.open.set()
-    await asyncio.gather(first, *crowd)
+    await crowd(embedder, model)
     assert set(model.asked[1]) == {"text 0", *(f"text {n}" for n in range(37, 100))}
 
 
 async def test_a_text_that_nobody_waits_for_any_more_is_not_encoded(
     embedder: CachedEmbedder, model: Model
 ) -> None:
-    await until(lambda: embedder.ready)
-    model.open.clear()
-    first = asyncio.create_task(embedder.embed(["first"]))
-    await until(lambda: len(model.asked) == 1)
+    first = await held(embedder, model)
     leaving = asyncio.create_task(embedder.embed(["given up", "shared"]))
     staying = asyncio.create_task(embedder.embed(["shared", "mine"]))
     await asyncio.sleep(0)
