@@ -69,14 +69,10 @@ class Database:
         }
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+@pytest.fixture
+def database(database_url: str | None, tmp_path: Path) -> Database:
     (tmp_path / "data").mkdir()
-    if request.param == "sqlite":
-        yield Database(tmp_path / "data", None)
-        return
-    with postgres.database(request.getfixturevalue("postgres_server")) as url:
-        yield Database(tmp_path / "data", url)
+    return Database(tmp_path / "data", database_url)
 
 
 @pytest.fixture
@@ -302,9 +298,9 @@ def program(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("database", "copy_to"),
+    ("database_url", "copy_to"),
     [("sqlite", by_shell), ("sqlite", by_vacuum), ("postgresql", by_dump)],
-    indirect=["database"],
+    indirect=["database_url"],
 )
 async def test_a_copy_made_in_use_serves_the_same_and_goes_on(
     database: Database,

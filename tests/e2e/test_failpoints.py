@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -23,11 +22,10 @@ from tests.e2e.service import service
 from tests.fakes import ScriptedUpstream
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def settings(
-    request: pytest.FixtureRequest, upstream: ScriptedUpstream
-) -> Iterator[dict[str, str]]:
-    given = {
+@pytest.fixture
+def settings(stored: dict[str, str], upstream: ScriptedUpstream) -> dict[str, str]:
+    return {
+        **stored,
         "upstream_base_url": upstream.base_url,
         "embedding_base_url": upstream.base_url,
         "embedding_model": "hash-384",
@@ -35,11 +33,6 @@ def settings(
         "job_lease": "1",
         "job_attempts": "20",
     }
-    if request.param == "sqlite":
-        yield given
-        return
-    with postgres.database(request.getfixturevalue("postgres_server")) as url:
-        yield {**given, "database_url": url}
 
 
 async def test_every_episode_ends_once_wherever_the_process_dies(

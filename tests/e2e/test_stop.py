@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import postgres
 from tests.compat.helpers import ask, check_error
 from tests.compat.test_concurrency import SUBJECTS, question_about, script_learning
 from tests.e2e.service import service
@@ -22,11 +20,10 @@ ENDLESS = SUBJECTS[:2]
 QUICK = SUBJECTS[2:7]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def settings(
-    request: pytest.FixtureRequest, upstream: ScriptedUpstream
-) -> Iterator[dict[str, str]]:
-    given = {
+@pytest.fixture
+def settings(stored: dict[str, str], upstream: ScriptedUpstream) -> dict[str, str]:
+    return {
+        **stored,
         "upstream_base_url": upstream.base_url,
         "embedding_base_url": upstream.base_url,
         "embedding_model": "hash-384",
@@ -36,11 +33,6 @@ def settings(
         "learn_concurrency": "4",
         "learn_call_concurrency": "8",
     }
-    if request.param == "sqlite":
-        yield given
-        return
-    with postgres.database(request.getfixturevalue("postgres_server")) as url:
-        yield {**given, "database_url": url}
 
 
 def body(subject: str, mode: str = "steer") -> dict[str, Any]:
