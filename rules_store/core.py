@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -14,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import migrate, snapshot
 from rules_store.clients import ApiKey
-from rules_store.database import Database, parse_url
+from rules_store.database import Database, Look, looks_through, parse_url
 from rules_store.errors import StoreUnavailable
+from rules_store.following import News, news
 from rules_store.index import RuleIndex, unit
 from rules_store.known import KnownNamespaces
 from rules_store.known_worth import KnownWorth
@@ -41,7 +43,6 @@ from rules_store.types import (
 
 logger = logging.getLogger(__name__)
 
-_EVENTS_AT_ONCE = 1000
 _RULES_AT_ONCE = 5000
 
 
@@ -167,9 +168,10 @@ class StoreCore(KnownNamespaces):
 
     async def catch_up(self) -> None:
         """Applies to the index what any process has committed since it last looked."""
-        async with self._database.read() as connection:
-            await self._follow(connection)
-            await self._worth.follow(connection, self._clock())
+        # The connection first: a writer holds its own while it waits to follow.
+        async with self._database.looking() as look, self._following:
+            await self._apply_events(self._index, look)
+            await self._worth.follow(look, self._clock())
 
     async def _count_exposures(self) -> None:
         """Brings the rules' counts up to what this process has written; whoever shows or uses a
@@ -203,7 +205,7 @@ class StoreCore(KnownNamespaces):
             seq = rows[-1].seq
             await asyncio.to_thread(fresh.extend, rows)
         async with self._database.read() as connection, self._following:
-            await self._apply_events(connection, fresh)
+            await self._apply_events(fresh, looks_through(connection))
             self._index = fresh
 
     async def parity(self) -> Parity:
@@ -219,35 +221,35 @@ class StoreCore(KnownNamespaces):
 
     async def _follow(self, connection: AsyncConnection) -> None:
         async with self._following:
-            await self._apply_events(connection, self._index)
+            await self._apply_events(self._index, looks_through(connection))
 
-    async def _apply_events(self, connection: AsyncConnection, index: RuleIndex) -> None:
+    async def _apply_events(self, index: RuleIndex, look: Look) -> None:
         while True:
-            found = await events.after(connection, index.last_event, _EVENTS_AT_ONCE)
-            if not found:
+            found = await look(
+                partial(
+                    news,
+                    after=index.last_event,
+                    embedding_model=self.embedding_model,
+                    known=self._namespaces,
+                )
+            )
+            if found is None:
                 return
-            touched = events.touched(found)
-            rows = await embeddings.rows_of(connection, self.embedding_model, touched)
-            if any(event.kind.startswith(events.OF_KEYS) for event in found):
-                self._keys = await keys.by_hash(connection)
-            # Of a namespace that this process has not met yet, too.
-            changed = {
-                event.namespace
-                for event in found
-                if event.kind.startswith(events.OF_NAMESPACES)
-                or event.namespace not in self._namespaces
-            }
-            records = await namespaces.some(connection, changed) if changed else {}
-            # From here on no await: a search sees all of these changes or none.
-            for event in found:
-                if event.kind == events.NAMESPACE_DELETED:
-                    index.forget(event.namespace)
-                    self._worth.forget(event.namespace)
-            index.put_all(rows)
-            index.last_event = found[-1].id
-            for name in changed - records.keys():
-                self._namespaces.pop(name, None)
-            self._namespaces.update(records)
+            self._take(index, found)
+
+    def _take(self, index: RuleIndex, found: News) -> None:
+        """No await here: a search sees all of these changes or none."""
+        if found.keys is not None:
+            self._keys = found.keys
+        for event in found.events:
+            if event.kind == events.NAMESPACE_DELETED:
+                index.forget(event.namespace)
+                self._worth.forget(event.namespace)
+        index.put_all(found.rows)
+        index.last_event = found.events[-1].id
+        for name in found.changed - found.records.keys():
+            self._namespaces.pop(name, None)
+        self._namespaces.update(found.records)
 
     async def _hand_out(self, connection: AsyncConnection, episode_id: str, *, new: bool) -> None:
         if self.hand_out is not None:

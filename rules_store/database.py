@@ -6,7 +6,8 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -25,13 +26,27 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from rules_store import jsontext
-from rules_store.direct import DirectWriter
+from rules_store.direct import DirectConnection
 from rules_store.errors import StoreUnavailable
 from rules_store.listening import CHANNEL, listen
-from rules_store.sqlite import POLL, checkpoint, set_up_sqlite
+from rules_store.postgresql import connect_arguments, notice_ended_connections
+from rules_store.sqlite import (
+    POLL,
+    begin_deferred,
+    begin_immediate,
+    checkpoint,
+    set_up_sqlite,
+)
 from rules_store.types import StoreOptions
 
 T = TypeVar("T")
+
+
+class Look(Protocol):
+    """Runs `work`, which may await SQL that reads and nothing else, in one consistent view."""
+
+    async def __call__(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T: ...
+
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 _EVENT_LOCK = 0x7474636C  # PostgreSQL advisory lock: 'ttcl'
@@ -51,7 +66,8 @@ class Database:
             self._writes = _engine(self.url, options, 1)
             set_up_sqlite(self._reads.sync_engine, "BEGIN", options.busy_timeout)
             set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", POLL)
-            self._direct = DirectWriter(self.url)
+            self._direct = DirectConnection(self.url, begin_immediate)
+            self._looks = DirectConnection(self.url, begin_deferred)
         self._turn = asyncio.Lock()
         self._queue: dict[asyncio.Timeout, float] = {}
 
@@ -64,6 +80,7 @@ class Database:
         await self._writes.dispose()
         if self.is_sqlite:
             await self._direct.close()
+            await self._looks.close()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -71,6 +88,17 @@ class Database:
         with _translated():
             async with self._reads.connect() as connection, connection.begin():
                 yield connection
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Look]:
+        """For what is read all the time, beside the requests: on SQLite each look is one visit to a
+        thread. Raises StoreUnavailable."""
+        if not self.is_sqlite:
+            async with self.read() as connection:
+                yield looks_through(connection)
+            return
+        with _translated():
+            yield partial(self._looks.run, patience=self._options.busy_timeout)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -180,6 +208,13 @@ class Database:
             await listen(self.url, heard)
 
 
+def looks_through(connection: AsyncConnection) -> Look:
+    async def look(work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+        return await work(connection)
+
+    return look
+
+
 def parse_url(url: str) -> URL:
     """The URL with an async driver. Raises StoreUnavailable."""
     try:
@@ -205,13 +240,11 @@ def parse_url(url: str) -> URL:
 
 
 def _engine(url: URL, options: StoreOptions, connections: int) -> AsyncEngine:
-    connect_args = {} if url.get_backend_name() == "sqlite" else _postgresql(options)
+    is_sqlite = url.get_backend_name() == "sqlite"
     try:
-        return create_async_engine(
+        engine = create_async_engine(
             url,
-            connect_args=connect_args,
-            # A server that was started anew leaves dead connections in the pool.
-            pool_pre_ping=bool(connect_args),
+            connect_args={} if is_sqlite else connect_arguments(options),
             pool_size=connections,
             pool_use_lifo=True,  # the connection whose caches are warm
             max_overflow=0,
@@ -224,18 +257,9 @@ def _engine(url: URL, options: StoreOptions, connections: int) -> AsyncEngine:
         raise StoreUnavailable(
             f"The database driver {driver!r} is not installed: pip install 'ttcl[postgres]'."
         ) from error
-
-
-def _postgresql(options: StoreOptions) -> dict[str, Any]:
-    """What psycopg is given: nothing waits for a lock, or for a server that is gone, for long."""
-    return {
-        "application_name": "ttcl",
-        "connect_timeout": max(2, round(options.busy_timeout)),  # libpq takes less for 2
-        "tcp_user_timeout": 10_000,
-        "options": f"-c lock_timeout={round(options.busy_timeout * 1000)}",
-        # Statements are prepared by the server when they come again.
-        "prepare_threshold": 2,
-    }
+    if not is_sqlite:
+        notice_ended_connections(engine.sync_engine)
+    return engine
 
 
 @contextmanager

@@ -18,22 +18,24 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import jsontext
-from rules_store.sqlite import POLL, begin_immediate, set_up_sqlite
+from rules_store.sqlite import POLL, Begin, set_up_sqlite
 
 T = TypeVar("T")
 
 
-class DirectWriter:
-    """One connection in one thread; the caller sees to it that writers take turns."""
+class DirectConnection:
+    """One connection in one thread; the caller sees to it that writers take turns. `begin` begins
+    each of its transactions."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, begin: Begin) -> None:
+        self._begin = begin
         self.engine = create_engine(
             url.set(drivername="sqlite+pysqlite"),
             json_serializer=jsontext.dumps,
             json_deserializer=jsontext.loads,
         )
         set_up_sqlite(self.engine, None, POLL)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{begin.__name__}")
         self._connection: Connection | None = None
 
     async def run(
@@ -62,7 +64,7 @@ class DirectWriter:
         try:
             # By the driver itself, as `rules_store.hot` works. SQLAlchemy's own transaction is only
             # its way to keep count.
-            begin_immediate(driver, patience)
+            self._begin(driver, patience)
             result = _run(work(cast(AsyncConnection, _Plain(connection, driver))))
             driver.commit()
             if connection.in_transaction():

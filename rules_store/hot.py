@@ -1,5 +1,5 @@
 """Statements of every request. SQLAlchemy takes several times as long over one as SQLite itself, so
-inside a `DirectWriter`'s transaction they are compiled once and handed to the driver.
+inside a `DirectConnection`'s transaction they are compiled once and handed to the driver.
 """
 
 from __future__ import annotations

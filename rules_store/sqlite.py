@@ -45,6 +45,15 @@ def set_up_sqlite(engine: Engine, begin: str | None, busy_timeout: float) -> Non
         _patiently(lambda: connection.exec_driver_sql(begin), patience)
 
 
+Begin = Callable[[sqlite3.Connection, float], None]
+"""How a transaction over the driver is begun, with the seconds to wait for others."""
+
+
+def begin_deferred(driver: sqlite3.Connection, patience: float) -> None:
+    """For reading alone, which in WAL mode waits for nobody."""
+    _patiently(lambda: driver.execute("BEGIN"), patience)
+
+
 def begin_immediate(driver: sqlite3.Connection, patience: float) -> None:
     """Takes the write lock. Raises sqlite3.OperationalError after `patience` seconds."""
     _patiently(lambda: driver.execute("BEGIN IMMEDIATE"), patience)
