@@ -46,6 +46,7 @@ for command in entry_points(group="ttcl.commands"):
     app.add_typer(command.load(), name=command.name)
 
 EXAMPLE = "What is the capital of France?"
+_SWITCH_INTERVAL = 0.001  # seconds
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
@@ -72,6 +73,9 @@ def serve(
     given: dict[str, Any] = {"engine_model": model, "engine": engine, "host": host, "port": port}
     settings = load_settings(**{key: value for key, value in given.items() if value is not None})
     configure(settings.log_format, settings.log_level)
+    # Database and embedder work in threads, each step of which waits this long for an interpreter
+    # that answers requests (Python's own 5 ms: a third longer at the 99th percentile).
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     listener = _listen(settings)
     application = create_app(settings)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
