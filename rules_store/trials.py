@@ -41,6 +41,8 @@ class TrialOperations(CreditOperations):
 
     async def contenders(self, namespace: str, limit: int = 200) -> list[Contender]:
         """Candidates, and active rules that have not proven themselves; the least tried first."""
+        # What was explored a moment ago may be what they can be tried on.
+        await self.catch_up()
         async with self._database.read() as connection:
             return await standings.contenders(connection, namespace, _WAITING, limit)
 
