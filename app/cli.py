@@ -74,7 +74,7 @@ def serve(
     settings = load_settings(**{key: value for key, value in given.items() if value is not None})
     configure(settings.log_format, settings.log_level)
     # Database and embedder work in threads, each step of which waits this long for an interpreter
-    # that answers requests (Python's own 5 ms: a third longer at the 99th percentile).
+    # that answers requests (Python's own 5 ms: a quarter longer at the 99th percentile).
     sys.setswitchinterval(_SWITCH_INTERVAL)
     listener = _listen(settings)
     application = create_app(settings)
