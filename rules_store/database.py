@@ -66,8 +66,8 @@ class Database:
             self._writes = _engine(self.url, options, 1)
             set_up_sqlite(self._reads.sync_engine, "BEGIN", options.busy_timeout)
             set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", POLL)
-            self._direct = DirectConnection(self.url, begin_immediate)
-            self._looks = DirectConnection(self.url, begin_deferred)
+            self._direct = DirectConnection(self.url, begin_immediate, POLL)
+            self._looks = DirectConnection(self.url, begin_deferred, options.busy_timeout)
         self._turn = asyncio.Lock()
         self._queue: dict[asyncio.Timeout, float] = {}
 

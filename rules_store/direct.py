@@ -18,23 +18,23 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import jsontext
-from rules_store.sqlite import POLL, Begin, set_up_sqlite
+from rules_store.sqlite import Begin, set_up_sqlite
 
 T = TypeVar("T")
 
 
 class DirectConnection:
     """One connection in one thread; the caller sees to it that writers take turns. `begin` begins
-    each of its transactions."""
+    each of its transactions, whose statements wait `busy_timeout` seconds for other processes."""
 
-    def __init__(self, url: URL, begin: Begin) -> None:
+    def __init__(self, url: URL, begin: Begin, busy_timeout: float) -> None:
         self._begin = begin
         self.engine = create_engine(
             url.set(drivername="sqlite+pysqlite"),
             json_serializer=jsontext.dumps,
             json_deserializer=jsontext.loads,
         )
-        set_up_sqlite(self.engine, None, POLL)
+        set_up_sqlite(self.engine, None, busy_timeout)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{begin.__name__}")
         self._connection: Connection | None = None
 

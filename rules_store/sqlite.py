@@ -50,8 +50,8 @@ Begin = Callable[[sqlite3.Connection, float], None]
 
 
 def begin_deferred(driver: sqlite3.Connection, patience: float) -> None:
-    """For reading alone, which in WAL mode waits for nobody."""
-    _patiently(lambda: driver.execute("BEGIN"), patience)
+    """For reading alone: it takes no lock, so there is nothing to be patient about."""
+    driver.execute("BEGIN")
 
 
 def begin_immediate(driver: sqlite3.Connection, patience: float) -> None:
