@@ -19,6 +19,10 @@ LITELLM_STAMP := $(LITELLM_VENV)/.recipe-$(firstword $(shell echo '$(LITELLM)' |
 LM_EVAL_VENV := .venv-lm-eval
 LM_EVAL_STAMP := $(LM_EVAL_VENV)/.recipe-$(firstword $(shell cksum requirements-lm-eval.txt))
 
+# Install a package of Debian's or Ubuntu's, as root or with sudo.
+apt = (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends $(1))
+
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
@@ -52,18 +56,13 @@ test: $(DEV_STAMP) ## Every test that needs no extra server
 	$(BIN)/python -m pytest -m 'not vllm'
 
 browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu; as root or with sudo)
-	command -v chromium || (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends chromium)
+	command -v chromium || $(call apt,chromium)
 
 postgres: ## Install the PostgreSQL that the store's tests start (Debian, Ubuntu; as root or with sudo)
-	command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl || (APT=$$(test $$(id -u) = 0 || echo sudo); \
-		$$APT apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends postgresql)
+	command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl || $(call apt,postgresql)
 
 compose: ## Install the client that checks docker-compose.yml (Debian, Ubuntu; as root or with sudo)
-	docker compose version || command -v docker-compose || (APT=$$(test $$(id -u) = 0 || echo sudo); \
-		$$APT apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive $$APT apt-get install -qq -y --no-install-recommends docker-compose)
+	docker compose version || command -v docker-compose || $(call apt,docker-compose)
 
 $(LM_EVAL_STAMP): requirements-lm-eval.txt
 	$(PYTHON) -m venv --clear $(LM_EVAL_VENV)
