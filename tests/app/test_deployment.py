@@ -19,6 +19,7 @@ import yaml
 
 from app.metrics import Metrics
 from app.settings import PREFIX, Settings
+from tests.required import lacking
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENT = ROOT / "docs" / "deployment"
@@ -78,9 +79,7 @@ def compose_client() -> list[str]:
             return plugin
     if shutil.which("docker-compose") is not None:
         return ["docker-compose"]
-    if os.environ.get("REQUIRE_COMPOSE") == "1":
-        pytest.fail("REQUIRE_COMPOSE=1, but there is no Compose client (make compose)")
-    pytest.skip("there is no Compose client on this machine")
+    lacking("REQUIRE_COMPOSE", "there is no Compose client (make compose)")
 
 
 def composed(folder: Path, profile: str, **secrets: str) -> subprocess.CompletedProcess[str]:

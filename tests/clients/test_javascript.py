@@ -6,7 +6,6 @@ Skipped without Node.js or where npm can't install; with REQUIRE_NODE=1 that is 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -31,16 +30,11 @@ from tests.compat.helpers import (
 )
 from tests.fakes import Fault, Reply, is_distiller, is_structured_step
 from tests.gateway import CLIENT_KEY, MODEL, Gateway
+from tests.required import lacking
 
 FOLDER = Path(__file__).with_name("js")
 README = Path(__file__).parents[2] / "README.md"
 INSTALL_SECONDS, SCENARIO_SECONDS = 180, 60
-
-
-def _missing(what: str) -> NoReturn:
-    if os.environ.get("REQUIRE_NODE") == "1":
-        pytest.fail(f"REQUIRE_NODE=1, but {what}")
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +42,7 @@ def node() -> str:
     """Path of Node.js, with the locked packages beside the script."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        _missing("there is no Node.js with npm on this machine")
+        lacking("REQUIRE_NODE", "there is no Node.js with npm on this machine")
     # Written last, and removed by the next `npm ci` with all else in that folder.
     recipe = zlib.crc32((FOLDER / "package-lock.json").read_bytes())
     stamp = FOLDER / "node_modules" / f".recipe-{recipe}"
@@ -61,7 +55,7 @@ def node() -> str:
             timeout=INSTALL_SECONDS,
         )
         if done.returncode:
-            _missing(f"npm ci failed:\n{done.stderr[-2000:]}")
+            lacking("REQUIRE_NODE", f"npm ci failed:\n{done.stderr[-2000:]}")
         stamp.touch()
     return node
 

@@ -20,6 +20,7 @@ import pytest
 
 from tests.fakes import Call, Reply, ScriptedUpstream, is_distiller, is_student, is_tutor, text_of
 from tests.gateway import CLIENT_KEY, MODEL, Gateway, running_gateway
+from tests.required import lacking
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / ".venv-lm-eval" / "bin" / "lm_eval"
@@ -132,9 +133,7 @@ def finished(process: subprocess.Popen[bytes], folder: Path) -> Run:
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]:
     """The three runs side by side: most of their time goes into reading lm-eval's own tasks."""
     if not PROGRAM.exists():
-        if os.environ.get("REQUIRE_LM_EVAL") == "1":
-            pytest.fail("REQUIRE_LM_EVAL=1, but there is no lm-eval (make lm-eval)")
-        pytest.skip("lm-eval is not installed (make lm-eval)")
+        lacking("REQUIRE_LM_EVAL", "there is no lm-eval (make lm-eval)")
     folders = {mode: tmp_path_factory.mktemp(f"lm-eval-{mode}") for mode in MODES}
     with ScriptedUpstream() as upstream, running_gateway(upstream) as gateway:
         upstream.when(is_tutor, wordings)

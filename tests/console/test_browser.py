@@ -5,7 +5,6 @@ Skipped where no Chromium is found; with REQUIRE_BROWSER=1 that is a failure.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 
@@ -15,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 
 from tests.console.world import EVIL, SHOP, World
 from tests.gateway import ADMIN_KEY, Gateway
+from tests.required import lacking
 
 pytestmark = pytest.mark.browser
 
@@ -36,9 +36,7 @@ RULE = "Count the days of both ends when a span of dates is given."
 def browser() -> Iterator[Browser]:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        if os.environ.get("REQUIRE_BROWSER") == "1":
-            pytest.fail("REQUIRE_BROWSER=1, but there is no Chromium (make browser)")
-        pytest.skip("no Chromium on this machine (make browser installs it)")
+        lacking("REQUIRE_BROWSER", "there is no Chromium (make browser)")
     expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=FLAGS)
