@@ -244,13 +244,14 @@ async def test_the_watcher_survives_an_outage(
 ) -> None:
     calls = 0
 
-    async def failing(self: RuleStore) -> None:
+    async def failing() -> None:
         nonlocal calls
         calls += 1
         if calls < 4:
             raise StoreUnavailable("away")
 
-    monkeypatch.setattr(RuleStore, "catch_up", failing)
+    # This store's alone: gateways of other tests watch theirs in this process.
+    monkeypatch.setattr(store, "catch_up", failing)
     watching = asyncio.create_task(store.watch(0.001))
     async with asyncio.timeout(5):
         while calls < 6:
