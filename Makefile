@@ -16,6 +16,8 @@ DEV_STAMP := $(VENV)/.dev-$(RECIPE)
 LITELLM := litellm[proxy]==1.108.7
 LITELLM_VENV := .venv-litellm
 LITELLM_STAMP := $(LITELLM_VENV)/.recipe-$(firstword $(shell echo '$(LITELLM)' | cksum))
+# Processes that share the tests; each may load an embedder and a model server, a gigabyte or two.
+WORKERS ?= 2
 LM_EVAL_VENV := .venv-lm-eval
 LM_EVAL_STAMP := $(LM_EVAL_VENV)/.recipe-$(firstword $(shell cksum requirements-lm-eval.txt))
 
@@ -52,8 +54,8 @@ run: $(RUN_STAMP) ## Start the embedded model and the gateway, ask a first quest
 demo: $(RUN_STAMP) ## A dozen questions in explore mode, as a table (DATA=file.jsonl for your own)
 	$(BIN)/ttcl demo $(if $(DATA),--data $(DATA))
 
-test: $(DEV_STAMP) ## Every test that needs no extra server
-	$(BIN)/python -m pytest -m 'not vllm'
+test: $(DEV_STAMP) ## Every test that needs no extra server (WORKERS=1: one after another)
+	$(BIN)/python -m pytest -m 'not vllm' -n $(WORKERS) --dist loadfile
 
 browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu; as root or with sudo)
 	command -v chromium || $(call apt,chromium)
