@@ -68,8 +68,6 @@ class Database:
             set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", POLL)
             self._direct = DirectConnection(self.url, begin_immediate, POLL)
             self._looks = DirectConnection(self.url, begin_deferred, options.busy_timeout)
-        self._turn = asyncio.Lock()
-        self._queue: dict[asyncio.Timeout, float] = {}
 
     @property
     def is_sqlite(self) -> bool:
@@ -109,7 +107,7 @@ class Database:
                     yield connection
             return
         patience = self._options.busy_timeout
-        async with self._writers_turn(patience):
+        async with self._direct.turn(patience):
             with _translated():
                 async with self._writes.connect() as connection:
                     (await connection.get_raw_connection()).info["patience"] = patience
@@ -129,15 +127,14 @@ class Database:
         async driver every statement is up to four. `hurried` gives up on an SQLite file that is
         stuck after `begin_timeout` instead of `busy_timeout`, and on a PostgreSQL server that does
         not answer within it; `awaited`, where an answer waits for its end, on one that does not
-        within `busy_timeout`.
+        within `busy_timeout`. Either is short, and shares SQLite's transaction with its like.
         """
         options = self._options
         patience = options.begin_timeout if hurried else options.busy_timeout
         if not self.is_sqlite:
             return await self._patiently(work, patience if hurried or awaited else None)
-        async with self._writers_turn(patience):
-            with _translated():
-                return await self._direct.run(work, patience)
+        with _translated():
+            return await self._direct.run(work, patience, together=hurried or awaited)
 
     async def _patiently(
         self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], seconds: float | None
@@ -159,30 +156,6 @@ class Database:
             task.cancel()
             raise StoreUnavailable("The database does not answer in time.")
         return task.result()
-
-    @asynccontextmanager
-    async def _writers_turn(self, patience: float) -> AsyncIterator[None]:
-        """Writers of this process queue here: that is fair, and costs no polling of the file.
-
-        `patience` bounds how long the queue may stand still, not how long it may be.
-        """
-        try:
-            async with asyncio.timeout(patience) as limit:
-                self._queue[limit] = patience
-                try:
-                    await self._turn.acquire()
-                finally:
-                    del self._queue[limit]
-        except TimeoutError:
-            raise StoreUnavailable("The database is busy: a write is stuck.") from None
-        try:
-            yield
-            now = asyncio.get_running_loop().time()
-            for limit, each in self._queue.items():
-                if not limit.expired():
-                    limit.reschedule(now + each)
-        finally:
-            self._turn.release()
 
     async def tidy(self) -> None:
         """What a database wants done now and then, apart from the requests. Raises

@@ -9,23 +9,54 @@ suspended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store import jsontext
+from rules_store.errors import StoreUnavailable
 from rules_store.sqlite import Begin, set_up_sqlite
 
 T = TypeVar("T")
+Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
+
+_TOGETHER = 64
+"""Works that one transaction holds at most."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    work: Work[Any] | None
+    """None: a turn for somebody who uses another connection."""
+    patience: float
+    together: bool
+    since: float
+    """When it came, by the event loop's clock."""
+    future: asyncio.Future[Any]
+    over: threading.Event = field(default_factory=threading.Event)
+    """The end of a turn."""
+    result: Any = None
+    error: BaseException | None = None
 
 
 class DirectConnection:
-    """One connection in one thread; the caller sees to it that writers take turns. `begin` begins
-    each of its transactions, whose statements wait `busy_timeout` seconds for other processes."""
+    """One connection in a thread that runs transactions in the order of their arrival.
+
+    Works that are marked for it and wait when a transaction begins share it, each behind a
+    savepoint of its own (group commit: DeWitt et al., "Implementation techniques for main memory
+    database systems", SIGMOD 1984). None is told of its success before all are committed.
+
+    `begin` begins each transaction, whose statements wait `busy_timeout` seconds for other
+    processes. The patience of who waits is the seconds to wait for other processes at its
+    beginning, and those for which the queue may stand still, however long it is.
+    """
 
     def __init__(self, url: URL, begin: Begin, busy_timeout: float) -> None:
         self._begin = begin
@@ -35,54 +66,205 @@ class DirectConnection:
             json_deserializer=jsontext.loads,
         )
         set_up_sqlite(self.engine, None, busy_timeout)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{begin.__name__}")
         self._connection: Connection | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        """For what follows, down to `_wake`; never held for longer than a look at it."""
+        self._waiting: deque[_Waiting] = deque()
+        self._idle = False
+        self._closed = False
+        self._wake = threading.Semaphore(0)
+        self._moved = 0.0
+        """When a transaction last succeeded, by the event loop's clock."""
+        self._alarm: asyncio.TimerHandle | None = None
 
-    async def run(
-        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], patience: float
-    ) -> T:
-        """`patience`: seconds to wait for another process's write."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._transact, work, patience)
+    async def run(self, work: Work[T], patience: float, *, together: bool = False) -> T:
+        """`work` in a transaction, which it may share. Raises StoreUnavailable."""
+        return cast(T, await self._enqueue(work, patience, together).future)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, patience: float) -> AsyncIterator[None]:
+        """Nothing else runs until the end of the block. Raises StoreUnavailable."""
+        mine = self._enqueue(None, patience, together=False)
+        try:
+            await mine.future
+            yield
+            self._moved = asyncio.get_running_loop().time()
+        finally:
+            mine.over.set()
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        """Ends with what waits."""
+        self._closed = True
+        if self._thread is not None:
+            self._wake.release()
+            await asyncio.to_thread(self._thread.join)
+        if self._alarm is not None:
+            self._alarm.cancel()
         self.engine.dispose()
 
-    def _transact(
-        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], patience: float
-    ) -> T:
-        # Kept from one transaction to the next: taking it out of the pool costs as much as a write.
-        connection = self._connection = self._connection or self.engine.connect()
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
+    # -- on the event loop
+
+    def _enqueue(self, work: Work[Any] | None, patience: float, together: bool) -> _Waiting:
+        loop = asyncio.get_running_loop()
+        mine = _Waiting(work, patience, together, loop.time(), loop.create_future())
+        with self._lock:
+            self._waiting.append(mine)
+            wake, self._idle = self._idle, False
+        if wake:
+            self._wake.release()
+        elif self._thread is None:
+            name = f"sqlite-{self._begin.__name__}"
+            self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._thread.start()
+        self._watch(mine.since + patience, loop)
+        return mine
+
+    def _watch(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """One alarm for all who wait: one for each costs more than most of their work."""
+        if self._alarm is not None:
+            if self._alarm.when() <= deadline:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(deadline, self._lose_patience, loop)
+
+    def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._alarm = None
+        now = loop.time()
+        with self._lock:
+            deadlines = {
+                each: max(each.since, self._moved) + each.patience for each in self._waiting
+            }
+            self._waiting = deque(each for each in self._waiting if deadlines[each] > now)
+        for each, deadline in deadlines.items():
+            if deadline > now:
+                self._watch(deadline, loop)
+            elif not each.future.done():
+                each.future.set_exception(
+                    StoreUnavailable("The database is busy: a write is stuck.")
+                )
+
+    def _deliver(self, ended: list[_Waiting]) -> None:
+        for each in ended:
+            if each.work is not None and each.error is None:
+                self._moved = each.future.get_loop().time()
+            if each.future.done():
+                continue  # whoever waited has been cancelled
+            if each.error is None:
+                each.future.set_result(each.result)
+            else:
+                each.future.set_exception(each.error)
+
+    # -- in the thread
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                group = self._group()
+                self._idle = not group
+            if group:
+                if group[0].work is None:
+                    self._tell(group)
+                    group[0].over.wait()
+                else:
+                    self._transact(group)
+            elif self._closed:
+                break
+            else:
+                self._wake.acquire()
+        self._forget_connection()
+
+    def _group(self) -> list[_Waiting]:
+        """What is next, taken out of the queue."""
+        group: list[_Waiting] = []
+        while self._waiting and len(group) < _TOGETHER:
+            if group and not (group[0].together and self._waiting[0].together):
+                break
+            following = self._waiting.popleft()
+            if not following.future.done():
+                group.append(following)
+        return group
+
+    def _transact(self, group: list[_Waiting]) -> None:
         try:
+            # Kept from one transaction to the next: taking it out of the pool costs as much as a
+            # write.
+            connection = self._connection = self._connection or self.engine.connect()
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
             # By the driver itself, as `rules_store.hot` works. SQLAlchemy's own transaction is only
             # its way to keep count.
-            self._begin(driver, patience)
-            result = _run(work(cast(AsyncConnection, _Plain(connection, driver))))
-            driver.commit()
+            group = self._begin_for(group, driver)
+            plain = cast(AsyncConnection, _Plain(connection, driver))
+            if len(group) == 1:
+                group[0].result = _run(group[0], plain)
+            else:
+                for each in group:
+                    _behind_savepoint(each, plain, driver)
+            if group:
+                driver.commit()
             if connection.in_transaction():
                 connection.commit()
-            return result
-        except BaseException:
-            # Whatever state the error has left it in, the next write gets a new one.
-            self._connection = None
-            connection.close()
+        except BaseException as error:
+            # Nothing is committed.
+            for each in group:
+                each.error = error
+        if any(each.error is not None for each in group):
+            # Whatever state the error has left it in, the next transaction gets a new one.
+            self._forget_connection()
+        self._tell(group)
+
+    def _begin_for(self, group: list[_Waiting], driver: sqlite3.Connection) -> list[_Waiting]:
+        """Begins a transaction for those who have the patience, and returns them; the others are
+        told of their error at once."""
+        waited = 0.0
+        while group:
+            least = min(each.patience for each in group)
+            try:
+                self._begin(driver, least - waited)
+                break
+            except sqlite3.OperationalError as error:
+                waited = least
+                lost = [each for each in group if each.patience <= waited]
+                for each in lost:
+                    each.error = error
+                self._tell(lost)
+                group = [each for each in group if each.patience > waited]
+        return group
+
+    def _tell(self, group: list[_Waiting]) -> None:
+        if group:
+            with contextlib.suppress(RuntimeError):  # a loop that was closed before
+                group[0].future.get_loop().call_soon_threadsafe(self._deliver, group)
+
+    def _forget_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # this thread goes on whatever happens
+                connection.close()
+
+
+def _behind_savepoint(each: _Waiting, plain: AsyncConnection, driver: sqlite3.Connection) -> None:
+    """Raises what has ended the whole transaction, as a full disk does."""
+    driver.execute("SAVEPOINT work")
+    try:
+        each.result = _run(each, plain)
+    except Exception as error:
+        if not driver.in_transaction:
             raise
+        driver.execute("ROLLBACK TO work")
+        each.error = error
+    driver.execute("RELEASE work")
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(waiting: _Waiting, connection: AsyncConnection) -> Any:
     """The result of a coroutine that is never suspended. Raises RuntimeError where it is."""
+    assert waiting.work is not None
+    work = waiting.work(connection)
     try:
         work.send(None)
     except StopIteration as done:
-        return cast(T, done.value)
+        return done.value
     work.close()
     raise RuntimeError("a transaction may wait for SQL only")
 
