@@ -92,6 +92,7 @@ class PromptLibrary:
 
     def __init__(self, prompts: Mapping[tuple[str, str], Prompt]) -> None:
         self._prompts = dict(prompts)
+        self.domains = tuple(sorted({domain for domain, _ in self._prompts}))
 
     @classmethod
     def bundled(cls) -> PromptLibrary:
@@ -123,10 +124,6 @@ class PromptLibrary:
             prompts[prompt.domain, prompt.name] = prompt
         _check_packs(root, prompts)
         return cls(prompts)
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return tuple(sorted({domain for domain, _ in self._prompts}))
 
     @property
     def names(self) -> tuple[str, ...]:

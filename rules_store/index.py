@@ -57,6 +57,8 @@ class Entry:
 
 def unit(vector: Vector, dimension: int | None) -> Vector:
     """`vector` as float32 of length 1. Raises InvalidVector."""
+    if _is_unit(vector, dimension):
+        return vector
     try:
         # In float64, where the squares of large float32 values do not overflow.
         values = np.asarray(vector, dtype=np.float64)
@@ -71,6 +73,15 @@ def unit(vector: Vector, dimension: int | None) -> Vector:
     if length == 0.0:
         raise InvalidVector("An embedding is zero, so it has no direction.")
     return (values / length).astype(np.float32)
+
+
+def _is_unit(vector: object, dimension: int | None) -> bool:
+    """As an embedder gives them; nothing of such a length is infinite or no number."""
+    if not (isinstance(vector, np.ndarray) and vector.dtype == np.float32 and vector.ndim == 1):
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(vector @ vector)
+    return len(vector) == (dimension or len(vector)) and abs(square - 1.0) < _ROUNDING
 
 
 class RuleIndex:

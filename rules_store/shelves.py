@@ -86,11 +86,9 @@ class Shelf:
         if not len(self):
             return []
         cosines, ids = self._index.search(query[None, :], min(k, len(self)))
-        return [
-            (id, cosine)
-            for id, cosine in zip(ids[0].tolist(), cosines[0].tolist(), strict=True)
-            if id >= 0
-        ]
+        found = list(zip(ids[0].tolist(), cosines[0].tolist(), strict=True))
+        # FAISS fills up with ids below 0, at the end.
+        return found if found[-1][0] >= 0 else [pair for pair in found if pair[0] >= 0]
 
     def ids(self) -> NDArray[np.int64]:
         """A copy, in the order of `arrays`."""

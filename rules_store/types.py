@@ -1,10 +1,10 @@
-"""Values that cross the border of the store. Plain frozen dataclasses, no SQL, no FAISS."""
+"""Values that cross the border of the store, immutable and plain: no SQL, no FAISS."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,8 +175,7 @@ class Vectors:
     trigger: Vector | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class Candidate(NamedTuple):
     """One retrieved rule with the unit vector of its text, for diversification (MMR)."""
 
     hit: RuleHit

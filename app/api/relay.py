@@ -54,7 +54,10 @@ async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
         # Nobody but a stopping server cancels a request.
         raise _stopping() from None
     finally:
-        await _cancel(task, gone)
+        if task.done():
+            gone.cancel()  # and not waited for, which would cost every answer a turn of the loop
+        else:
+            await _cancel(task, gone)
 
 
 def _stopping() -> Overloaded:

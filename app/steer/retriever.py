@@ -200,7 +200,7 @@ class Retriever:
                 return Sifted(floor, near, unlikely=unlikely, unproven=unproven)
         chosen = mmr(
             [relevance[candidate.hit.id] for candidate in passed],
-            np.stack([candidate.vector for candidate in passed]),
+            np.array([candidate.vector for candidate in passed]),
             most,
             self._lambda,
         )
