@@ -180,7 +180,7 @@ class StoreCore(KnownNamespaces):
         if self._uncounted:
             self._uncounted = False
             try:
-                while await self._database.transact(worth.count_exposures, hurried=True):
+                while await self._database.transact(worth.count_exposures):
                     pass
             except BaseException as error:
                 self._uncounted = True

@@ -48,6 +48,16 @@ async def returned(
     return rows[0][0] if rows else None
 
 
+async def all_returned(
+    connection: AsyncConnection | Direct, statement: UpdateBase, values: Values
+) -> Sequence[Sequence[Any]]:
+    """The rows that the statement returns, of columns that any driver gives as they are: texts,
+    numbers, and truth values as what counts as one. Raises IntegrityError."""
+    if isinstance(connection, AsyncConnection):
+        return (await connection.execute(statement, values)).all()
+    return _run(connection, statement, values).fetchall()
+
+
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     sql: str

@@ -6,13 +6,23 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.evidence import Precedent, Reference
 from rules_store.types import Vector
 from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import precedents, trials
+
+_FIT = precedents.c.reference.is_not(None) & precedents.c.answer.is_not(None)
+_PLACES = (
+    select(
+        *(precedents.c[each] for each in ("seq", "episode_id", "namespace", "vector", "agreement")),
+        _FIT.label("fit"),
+    )
+    .where(precedents.c.seq > bindparam("last"), precedents.c.embedding_model == bindparam("model"))
+    .order_by(precedents.c.seq)
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,15 +74,6 @@ async def add(
 
 async def places_after(connection: AsyncConnection, model: str, seq: int) -> list[Place]:
     """Those of this embedding model with a later number, oldest first."""
-    columns = [
-        precedents.c[name] for name in ("seq", "episode_id", "namespace", "vector", "agreement")
-    ]
-    fit = precedents.c.reference.is_not(None) & precedents.c.answer.is_not(None)
-    statement = (
-        select(*columns, fit.label("fit"))
-        .where(precedents.c.seq > seq, precedents.c.embedding_model == model)
-        .order_by(precedents.c.seq)
-    )
     return [
         Place(
             row.seq,
@@ -82,7 +83,7 @@ async def places_after(connection: AsyncConnection, model: str, seq: int) -> lis
             row.agreement,
             bool(row.fit),
         )
-        for row in await connection.execute(statement)
+        for row in await connection.execute(_PLACES, {"last": seq, "model": model})
     ]
 
 

@@ -85,11 +85,12 @@ async def add_exposures(
 async def count_exposures(connection: AsyncConnection) -> bool:
     """Adds some of what nobody has counted yet to the counts of the rules. Whether there may be
     more."""
-    found = (await connection.execute(_COUNT)).all()
-    fresh = Counter((row.rule_id, row.namespace) for row in found if not row.withheld)
+    found = await hot.all_returned(connection, _COUNT, {})
+    fresh = Counter((rule_id, namespace) for namespace, rule_id, withheld in found if not withheld)
     if fresh:
         # In one order everywhere, so that two processes can't wait for each other.
-        await connection.execute(
+        await hot.changed(
+            connection,
             _ADD,
             [
                 {"rule": rule_id, "space": namespace, "more": fresh[rule_id, namespace]}
