@@ -46,15 +46,8 @@ class Steering:
     async def _steer(self, call: ChatCall) -> Steered:
         assert call.episode is not None
         mode = Mode.STEER if call.obstacle is not None else call.mode
-        # The embedding first: it takes longest, and the episode is begun meanwhile.
-        retrieval, opened = await asyncio.gather(
-            self._retriever.retrieve(
-                call.namespace,
-                call.question,
-                call.max_positive,
-                call.max_negative,
-                seed=call.episode,
-            ),
+        # The episode first: while it is written, a question that is known is looked up.
+        opened, retrieval = await asyncio.gather(
             self._recorder.open(
                 call.episode,
                 namespace=call.namespace,
@@ -64,6 +57,13 @@ class Steering:
                 request_id=call.client_request_id,
                 raw=call.raw,
                 is_retry=call.is_retry,
+            ),
+            self._retriever.retrieve(
+                call.namespace,
+                call.question,
+                call.max_positive,
+                call.max_negative,
+                seed=call.episode,
             ),
         )
         steered = Steered(mode, opened.id, opened.recorded, opened.duplicate)
