@@ -43,21 +43,29 @@ async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
 
     The request's body must have been read before.
     """
-    task = asyncio.ensure_future(work)
+    mine = asyncio.current_task()
+    assert mine is not None
+    left = False
+
+    def leave(listening: asyncio.Task[None]) -> None:
+        nonlocal left
+        if not listening.cancelled():
+            left = True
+            mine.cancel()
+
     gone = asyncio.create_task(_disconnected(request.receive))
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        return await work
     except asyncio.CancelledError:
-        # Nobody but a stopping server cancels a request.
+        if left:
+            mine.uncancel()
+            raise ClientGone from None
+        # Nobody else but a stopping server cancels a request.
         raise _stopping() from None
     finally:
-        if task.done():
-            gone.cancel()  # and not waited for, which would cost every answer a turn of the loop
-        else:
-            await _cancel(task, gone)
+        gone.remove_done_callback(leave)
+        gone.cancel()
 
 
 def _stopping() -> Overloaded:
