@@ -55,7 +55,7 @@ demo: $(RUN_STAMP) ## A dozen questions in explore mode, as a table (DATA=file.j
 	$(BIN)/ttcl demo $(if $(DATA),--data $(DATA))
 
 test: $(DEV_STAMP) ## Every test that needs no extra server (WORKERS=1: one after another)
-	$(BIN)/python -m pytest -m 'not vllm' -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m 'not vllm' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu; as root or with sudo)
 	command -v chromium || $(call apt,chromium)

@@ -26,8 +26,6 @@ CONNECTIONS = 9
 LOOKS = 50.0
 """Times a second at most that a process looks for new events: a look is taken to last 20 ms with
 what it brings, and all that is told meanwhile makes one more."""
-LOOK = 2
-"""Transactions of a look: the pool's test of the connection, and the look itself."""
 _ENOUGH = 60_000
 """Arrivals that a queue is simulated with at most."""
 
@@ -176,7 +174,7 @@ def database(load: Load, costs: UnitCosts, followers: float) -> tuple[float, flo
     """Transactions a second, those of them in which `followers` look for events that they were
     told of, and seconds of CPU a second."""
     events = load.jobs * load.job(costs).event_writes
-    looks = followers * min(events, LOOKS) * LOOK
+    looks = followers * min(events, LOOKS)
     look_ms = costs.idle.cpu_ms / max(costs.idle.transactions, 1e-9)
     transactions = (
         per_second(load, costs, "transactions") + followers * costs.idle.transactions + looks
