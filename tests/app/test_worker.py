@@ -543,6 +543,7 @@ async def test_learning_waits_for_the_answers_of_clients(
         await answer
     episode = await asyncio.to_thread(gw.settled, quick.headers["x-ttcl-episode"])
     assert episode["status"] == "learned"
+    await up.settled()
     first, second, *learning = up.chats
     assert learning
     assert first.finished is not None
