@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -26,7 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from rules_store import jsontext
-from rules_store.direct import DirectConnection
+from rules_store.direct import DirectConnection, Work
 from rules_store.errors import StoreUnavailable
 from rules_store.listening import CHANNEL, listen
 from rules_store.postgresql import connect_arguments, notice_ended_connections
@@ -45,7 +45,7 @@ T = TypeVar("T")
 class Look(Protocol):
     """Runs `work`, which may await SQL that reads and nothing else, in one consistent view."""
 
-    async def __call__(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T: ...
+    async def __call__(self, work: Work[T]) -> T: ...
 
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
@@ -116,7 +116,7 @@ class Database:
 
     async def transact(
         self,
-        work: Callable[[AsyncConnection], Coroutine[Any, Any, T]],
+        work: Work[T],
         *,
         hurried: bool = False,
         awaited: bool = False,
@@ -136,9 +136,7 @@ class Database:
         with _translated():
             return await self._direct.run(work, patience, together=hurried or awaited)
 
-    async def _patiently(
-        self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], seconds: float | None
-    ) -> T:
+    async def _patiently(self, work: Work[T], seconds: float | None) -> T:
         async def transact() -> T:
             async with self.write() as connection:
                 return await work(connection)
@@ -182,7 +180,7 @@ class Database:
 
 
 def looks_through(connection: AsyncConnection) -> Look:
-    async def look(work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+    async def look(work: Work[T]) -> T:
         return await work(connection)
 
     return look

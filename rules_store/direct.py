@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, create_engine
@@ -40,8 +40,8 @@ class _Waiting:
     since: float
     """When it came, by the event loop's clock."""
     future: asyncio.Future[Any]
-    over: threading.Event = field(default_factory=threading.Event)
-    """The end of a turn."""
+    over: threading.Event | None = None
+    """The end of a turn; None: of a work."""
     result: Any = None
     error: BaseException | None = None
 
@@ -85,13 +85,14 @@ class DirectConnection:
     @contextlib.asynccontextmanager
     async def turn(self, patience: float) -> AsyncIterator[None]:
         """Nothing else runs until the end of the block. Raises StoreUnavailable."""
-        mine = self._enqueue(None, patience, together=False)
+        over = threading.Event()
+        mine = self._enqueue(None, patience, together=False, over=over)
         try:
             await mine.future
             yield
             self._moved = asyncio.get_running_loop().time()
         finally:
-            mine.over.set()
+            over.set()
 
     async def close(self) -> None:
         """Ends with what waits."""
@@ -105,9 +106,15 @@ class DirectConnection:
 
     # -- on the event loop
 
-    def _enqueue(self, work: Work[Any] | None, patience: float, together: bool) -> _Waiting:
+    def _enqueue(
+        self,
+        work: Work[Any] | None,
+        patience: float,
+        together: bool,
+        over: threading.Event | None = None,
+    ) -> _Waiting:
         loop = asyncio.get_running_loop()
-        mine = _Waiting(work, patience, together, loop.time(), loop.create_future())
+        mine = _Waiting(work, patience, together, loop.time(), loop.create_future(), over)
         with self._lock:
             self._waiting.append(mine)
             wake, self._idle = self._idle, False
@@ -146,7 +153,7 @@ class DirectConnection:
 
     def _deliver(self, ended: list[_Waiting]) -> None:
         for each in ended:
-            if each.work is not None and each.error is None:
+            if each.over is None and each.error is None:
                 self._moved = each.future.get_loop().time()
             if each.future.done():
                 continue  # whoever waited has been cancelled
@@ -163,7 +170,7 @@ class DirectConnection:
                 group = self._group()
                 self._idle = not group
             if group:
-                if group[0].work is None:
+                if group[0].over is not None:
                     self._tell(group)
                     group[0].over.wait()
                 else:
