@@ -33,7 +33,7 @@ from rules_store.repository import (
 from rules_store.sqlite import prepare_sqlite
 from rules_store.types import (
     DEFAULT_OPTIONS,
-    Candidate,
+    Near,
     Parity,
     Polarity,
     StoreOptions,
@@ -148,7 +148,7 @@ class StoreCore(KnownNamespaces):
         k: int,
         *,
         triggers: bool = True,
-    ) -> list[Candidate]:
+    ) -> Near:
         """The k active rules nearest to `vector`, most similar first; no I/O.
 
         Similarity is the larger cosine of text and trigger, or of the text alone. An unknown

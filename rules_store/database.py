@@ -26,9 +26,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from rules_store import jsontext
-from rules_store.direct import DirectConnection, Work
+from rules_store.direct import DirectConnection
 from rules_store.errors import StoreUnavailable
 from rules_store.listening import CHANNEL, listen
+from rules_store.plain import Work
 from rules_store.postgresql import connect_arguments, notice_ended_connections
 from rules_store.sqlite import (
     POLL,
@@ -134,7 +135,7 @@ class Database:
         if not self.is_sqlite:
             return await self._patiently(work, patience if hurried or awaited else None)
         with _translated():
-            return await self._direct.run(work, patience, together=hurried or awaited)
+            return await self._direct.run(work, patience, short=hurried or awaited)
 
     async def _patiently(self, work: Work[T], seconds: float | None) -> T:
         async def transact() -> T:
@@ -159,7 +160,7 @@ class Database:
         """What a database wants done now and then, apart from the requests. Raises
         StoreUnavailable."""
         if self.is_sqlite:
-            with _translated():
+            with _translated(), self._direct.checkpointing():
                 await asyncio.to_thread(checkpoint, str(self.url.database))
 
     async def order_events(self, connection: AsyncConnection) -> None:

@@ -2,30 +2,30 @@
 
 Through the async driver every statement is up to four visits, each of which waits for the
 interpreter, and on a busy event loop the file stays locked all that time. The same repository code
-runs here: its coroutines wait for SQL only, so over a plain connection they end without ever being
-suspended.
+runs here (`rules_store.plain`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import URL, Connection, create_engine
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import URL, create_engine
 
 from rules_store import jsontext
+from rules_store.at_once import AtOnce
 from rules_store.errors import StoreUnavailable
+from rules_store.plain import PlainConnection, Work
 from rules_store.sqlite import Begin, set_up_sqlite
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
 
 _TOGETHER = 64
 """Works that one transaction holds at most."""
@@ -36,7 +36,7 @@ class _Waiting:
     work: Work[Any] | None
     """None: a turn for somebody who uses another connection."""
     patience: float
-    together: bool
+    short: bool
     since: float
     """When it came, by the event loop's clock."""
     future: asyncio.Future[Any]
@@ -49,9 +49,10 @@ class _Waiting:
 class DirectConnection:
     """One connection in a thread that runs transactions in the order of their arrival.
 
-    Works that are marked for it and wait when a transaction begins share it, each behind a
-    savepoint of its own (group commit: DeWitt et al., "Implementation techniques for main memory
-    database systems", SIGMOD 1984). None is told of its success before all are committed.
+    A short work that finds nobody before it is done at once, in the event loop's thread. Short ones
+    that wait when a transaction begins share it, each behind a savepoint of its own (group commit:
+    DeWitt et al., "Implementation techniques for main memory database systems", SIGMOD 1984). None
+    is told of its success before all are committed.
 
     `begin` begins each transaction, whose statements wait `busy_timeout` seconds for other
     processes. The patience of who waits is the seconds to wait for other processes at its
@@ -66,7 +67,8 @@ class DirectConnection:
             json_deserializer=jsontext.loads,
         )
         set_up_sqlite(self.engine, None, busy_timeout)
-        self._connection: Connection | None = None
+        self._plain = PlainConnection(self.engine)
+        self._at_once = AtOnce(self.engine, begin)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         """For what follows, down to `_wake`; never held for longer than a look at it."""
@@ -77,16 +79,22 @@ class DirectConnection:
         self._moved = 0.0
         """When a transaction last succeeded, by the event loop's clock."""
         self._alarm: asyncio.TimerHandle | None = None
+        self._apart = -math.inf
+        """Until a transaction succeeds after this moment, none is done at once."""
 
-    async def run(self, work: Work[T], patience: float, *, together: bool = False) -> T:
-        """`work` in a transaction, which it may share. Raises StoreUnavailable."""
-        return cast(T, await self._enqueue(work, patience, together).future)
+    async def run(self, work: Work[T], patience: float, *, short: bool = False) -> T:
+        """`work` in a transaction, which a `short` one may share. Raises StoreUnavailable."""
+        if short and self._idle and self._moved > self._apart:
+            done = self._at_once.run(work)
+            if done is not None:
+                return cast(T, done.result)
+        return cast(T, await self._enqueue(work, patience, short).future)
 
     @contextlib.asynccontextmanager
     async def turn(self, patience: float) -> AsyncIterator[None]:
         """Nothing else runs until the end of the block. Raises StoreUnavailable."""
         over = threading.Event()
-        mine = self._enqueue(None, patience, together=False, over=over)
+        mine = self._enqueue(None, patience, short=False, over=over)
         try:
             await mine.future
             yield
@@ -94,14 +102,26 @@ class DirectConnection:
         finally:
             over.set()
 
+    @contextlib.contextmanager
+    def checkpointing(self) -> Iterator[None]:
+        """While the block moves the log into the file, and for the first transaction after it,
+        which waits for the disk, all go to the thread."""
+        self._apart = math.inf
+        try:
+            yield
+        finally:
+            self._apart = asyncio.get_running_loop().time()
+
     async def close(self) -> None:
         """Ends with what waits."""
         self._closed = True
         if self._thread is not None:
             self._wake.release()
             await asyncio.to_thread(self._thread.join)
+            self._idle = False
         if self._alarm is not None:
             self._alarm.cancel()
+        self._at_once.close()
         self.engine.dispose()
 
     # -- on the event loop
@@ -110,11 +130,11 @@ class DirectConnection:
         self,
         work: Work[Any] | None,
         patience: float,
-        together: bool,
+        short: bool,
         over: threading.Event | None = None,
     ) -> _Waiting:
         loop = asyncio.get_running_loop()
-        mine = _Waiting(work, patience, together, loop.time(), loop.create_future(), over)
+        mine = _Waiting(work, patience, short, loop.time(), loop.create_future(), over)
         with self._lock:
             self._waiting.append(mine)
             wake, self._idle = self._idle, False
@@ -179,13 +199,13 @@ class DirectConnection:
                 break
             else:
                 self._wake.acquire()
-        self._forget_connection()
+        self._plain.forget()
 
     def _group(self) -> list[_Waiting]:
         """What is next, taken out of the queue."""
         group: list[_Waiting] = []
         while self._waiting and len(group) < _TOGETHER:
-            if group and not (group[0].together and self._waiting[0].together):
+            if group and not (group[0].short and self._waiting[0].short):
                 break
             following = self._waiting.popleft()
             if not following.future.done():
@@ -194,31 +214,21 @@ class DirectConnection:
 
     def _transact(self, group: list[_Waiting]) -> None:
         try:
-            # Kept from one transaction to the next: taking it out of the pool costs as much as a
-            # write.
-            connection = self._connection = self._connection or self.engine.connect()
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, sqlite3.Connection)
-            # By the driver itself, as `rules_store.hot` works. SQLAlchemy's own transaction is only
-            # its way to keep count.
-            group = self._begin_for(group, driver)
-            plain = cast(AsyncConnection, _Plain(connection, driver))
-            if len(group) == 1:
-                group[0].result = _run(group[0], plain)
-            else:
-                for each in group:
-                    _behind_savepoint(each, plain, driver)
+            group = self._begin_for(group, self._plain.driver)
+            for each in group:
+                assert each.work is not None
+                if len(group) == 1:
+                    each.result = self._plain.run(each.work)
+                else:
+                    each.result, each.error = self._plain.run_apart(each.work)
             if group:
-                driver.commit()
-            if connection.in_transaction():
-                connection.commit()
+                self._plain.commit()
         except BaseException as error:
             # Nothing is committed.
             for each in group:
                 each.error = error
         if any(each.error is not None for each in group):
-            # Whatever state the error has left it in, the next transaction gets a new one.
-            self._forget_connection()
+            self._plain.forget()
         self._tell(group)
 
     def _begin_for(self, group: list[_Waiting], driver: sqlite3.Connection) -> list[_Waiting]:
@@ -243,52 +253,3 @@ class DirectConnection:
         if group:
             with contextlib.suppress(RuntimeError):  # a loop that was closed before
                 group[0].future.get_loop().call_soon_threadsafe(self._deliver, group)
-
-    def _forget_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):  # this thread goes on whatever happens
-                connection.close()
-
-
-def _behind_savepoint(each: _Waiting, plain: AsyncConnection, driver: sqlite3.Connection) -> None:
-    """Raises what has ended the whole transaction, as a full disk does."""
-    driver.execute("SAVEPOINT work")
-    try:
-        each.result = _run(each, plain)
-    except Exception as error:
-        if not driver.in_transaction:
-            raise
-        driver.execute("ROLLBACK TO work")
-        each.error = error
-    driver.execute("RELEASE work")
-
-
-def _run(waiting: _Waiting, connection: AsyncConnection) -> Any:
-    """The result of a coroutine that is never suspended. Raises RuntimeError where it is."""
-    assert waiting.work is not None
-    work = waiting.work(connection)
-    try:
-        work.send(None)
-    except StopIteration as done:
-        return done.value
-    work.close()
-    raise RuntimeError("a transaction may wait for SQL only")
-
-
-class _Plain:
-    """The part of an AsyncConnection that the repository uses, over a plain connection."""
-
-    def __init__(self, connection: Connection, driver: sqlite3.Connection) -> None:
-        self._connection = connection
-        self.driver = driver
-        self.dialect = connection.dialect
-
-    async def execute(self, *arguments: Any) -> Any:
-        return self._connection.execute(*arguments)
-
-    async def scalar(self, *arguments: Any) -> Any:
-        return self._connection.scalar(*arguments)
-
-    async def scalars(self, *arguments: Any) -> Any:
-        return self._connection.scalars(*arguments)

@@ -10,6 +10,7 @@ one in a worker thread, and from then on reads and changes it on the event loop 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +18,15 @@ import numpy as np
 
 from rules_store.errors import InvalidVector
 from rules_store.shelves import Arrays, Shelf, nearest, nearest_texts, within
-from rules_store.types import Candidate, Polarity, RuleHit, RuleState, Vector
+from rules_store.types import NOTHING_NEAR, Near, Polarity, RuleHit, RuleState, Vector
 
 logger = logging.getLogger(__name__)
 
+_Search = tuple[str, Polarity, int, bool, bytes]
 ShelfKey = tuple[str, Polarity, RuleState]
 INDEXED_STATES = (RuleState.ACTIVE, RuleState.CANDIDATE)
+_REMEMBERED = 1024
+"""Searches; some 5 KB each."""
 _ROUNDING = 1e-6  # of a float32 inner product of unit vectors
 
 
@@ -92,6 +96,8 @@ class RuleIndex:
         self.last_event = 0
         self._entries: dict[int, Entry] = {}
         self._shelves: dict[ShelfKey, Shelf] = {}
+        self._searched: OrderedDict[_Search, Near] = OrderedDict()
+        """What the last searches found; of an index that has not changed since."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -105,6 +111,7 @@ class RuleIndex:
     def put_all(self, rows: Iterable[IndexRow]) -> None:
         """`put` for many rules, each once. FAISS moves a whole shelf for one removal, so a shelf
         is removed from once and added to once."""
+        self._searched.clear()
         gone: list[int] = []
         new: list[IndexRow] = []
         for row in rows:
@@ -120,6 +127,7 @@ class RuleIndex:
 
     def forget(self, namespace: str) -> None:
         """Drops every rule of a namespace."""
+        self._searched.clear()
         for key in [key for key in self._shelves if key[0] == namespace]:
             del self._shelves[key]
         for seq in [seq for seq, entry in self._entries.items() if entry.key[0] == namespace]:
@@ -127,6 +135,7 @@ class RuleIndex:
 
     def extend(self, rows: Iterable[IndexRow]) -> None:
         """`put` for many rules that are not in the index, in one FAISS call per shelf."""
+        self._searched.clear()
         waiting: dict[ShelfKey, dict[int, Vector]] = {}
         for row in rows:
             if row.state in INDEXED_STATES and self._fits(row.text_vector):
@@ -179,18 +188,23 @@ class RuleIndex:
 
     def search(
         self, namespace: str, query: Vector, polarity: Polarity, k: int, *, triggers: bool = True
-    ) -> list[Candidate]:
+    ) -> Near:
         """See `RuleStore.search`; `query` has length 1. Equally similar rules: older first."""
-        key = (namespace, polarity, RuleState.ACTIVE)
-        shelf = self._shelves.get(key)
+        shelf = self._shelves.get((namespace, polarity, RuleState.ACTIVE))
         if not shelf or k < 1:
-            return []
+            return NOTHING_NEAR
+        asked = (namespace, polarity, k, triggers, query.tobytes())
+        known = self._searched.get(asked)
+        if known is not None:
+            self._searched.move_to_end(asked)
+            return known
         found = nearest(shelf, query, k) if triggers else nearest_texts(shelf, query, k)
-        vectors = shelf.vectors([2 * seq for seq, _ in found])
-        return [
-            Candidate(self._hit(seq, similarity), vector)
-            for (seq, similarity), vector in zip(found, vectors, strict=True)
-        ]
+        texts = shelf.vectors([2 * seq for seq, _ in found])
+        near = Near(tuple(self._hit(*each) for each in found), texts @ texts.T)
+        self._searched[asked] = near
+        if len(self._searched) > _REMEMBERED:
+            self._searched.popitem(last=False)
+        return near
 
     def nearest(
         self,

@@ -16,9 +16,11 @@ from rules_store.errors import StoreUnavailable
 # Seconds that SQLite itself waits for the lock of another process before the wait is renewed. Its
 # pauses grow with the wait, up to 0.1 s, in which a busy neighbour takes the lock many times.
 POLL = 0.02
-_LOG_PAGES = 20_000
-"""Of the write-ahead log, after which whoever commits moves it into the file (80 MiB). `checkpoint`
-does that before, so that no request waits for the disk."""
+_LOG_PAGES = 40_000
+"""Of the write-ahead log, after which whoever commits moves it into the file (160 MiB).
+`checkpoint` does that before, so that no request waits for the disk."""
+_LONG_LOG = 10_000
+"""Pages after which the log is begun anew, for which writers must wait a moment."""
 _MAPPED = 256 * 2**20  # bytes of the file read without copying: a scan takes half the time
 
 
@@ -31,6 +33,8 @@ def set_up_sqlite(engine: Engine, begin: str | None, busy_timeout: float) -> Non
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        # What a savepoint or a statement of many rows would undo is kept in memory, not in files.
+        cursor.execute("PRAGMA temp_store = MEMORY")
         cursor.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         cursor.execute(f"PRAGMA mmap_size = {_MAPPED}")
         cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
@@ -71,11 +75,14 @@ def _patiently(begin: Callable[[], object], patience: float) -> None:
 
 
 def checkpoint(path: str) -> None:
-    """Moves the write-ahead log into the file as far as that disturbs nobody. Raises
+    """Moves the write-ahead log into the file as far as that disturbs nobody, and the rest of a
+    long one too: where there is always somebody who writes, it would only grow. Raises
     sqlite3.Error."""
     connection = sqlite3.connect(path, timeout=POLL, isolation_level=None)
     try:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if pages >= _LONG_LOG:
+            connection.execute("PRAGMA wal_checkpoint(RESTART)")
     finally:
         connection.close()
 

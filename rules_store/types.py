@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,11 +175,16 @@ class Vectors:
     trigger: Vector | None = None
 
 
-class Candidate(NamedTuple):
-    """One retrieved rule with the unit vector of its text, for diversification (MMR)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Near:
+    """The n rules that a search found, most similar first, and the cosines between their texts,
+    shape (n, n), for diversification (MMR)."""
 
-    hit: RuleHit
-    vector: Vector
+    hits: tuple[RuleHit, ...]
+    cosines: NDArray[np.float32]
+
+
+NOTHING_NEAR = Near((), np.zeros((0, 0), dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

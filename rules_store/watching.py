@@ -11,7 +11,10 @@ from rules_store.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_LOOKS = 100
+_RECOUNT = 100
+"""Looks until exposures are counted that another process may have left behind when it died."""
+_TIDY = 10
+"""Looks until the database is tidied up: the disk is slow for everybody meanwhile."""
 
 
 class Watching(StoreCore):
@@ -31,10 +34,10 @@ class Watching(StoreCore):
                 try:
                     await self.catch_up()
                     looks += 1
-                    # Now and then for those of a process that has died.
-                    self._uncounted = self._uncounted or looks % _LOOKS == 0
+                    self._uncounted = self._uncounted or looks % _RECOUNT == 0
                     await self._count_exposures()
-                    await self._database.tidy()
+                    if looks % _TIDY == 0:
+                        await self._database.tidy()
                     failing = False
                 except StoreUnavailable as error:
                     if not failing:

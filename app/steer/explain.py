@@ -111,11 +111,7 @@ class Explainer:
         )
         block = render_block(self._prompts, question.domain, kept)
         judged = _Judge(sifted, {hit.id for hit in kept}, self._budget)
-        found = {
-            candidate.hit.id: judged.active(candidate.hit)
-            for each in sifted.values()
-            for candidate in each.near
-        }
+        found = {hit.id: judged.active(hit) for each in sifted.values() for hit in each.near.hits}
         for near in await self._store.nearest(
             question.vector, namespace=question.namespace, states=list(RuleState), limit=limit
         ):

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 
 def mmr(
-    relevance: Sequence[float], vectors: npt.NDArray[np.float32], k: int, weight: float
+    relevance: Mapping[int, float], cosines: npt.NDArray[np.float32], k: int, weight: float
 ) -> list[int]:
     """Positions of at most `k` items, the most relevant first, later ones unlike those chosen.
 
-    `relevance`: n cosines to the query. `vectors`: unit vectors of the items, shape (n, d).
-    `weight`: lambda in [0, 1] of lambda * relevance - (1 - lambda) * max cosine to the chosen.
-    Source: Carbonell and Goldstein, "The use of MMR", SIGIR 1998. Ties go to the earlier item.
+    `relevance`: cosines to the query, by the positions of the items that may be chosen. `cosines`:
+    those between all items, shape (n, n). `weight`: lambda in [0, 1] of lambda * relevance -
+    (1 - lambda) * max cosine to the chosen. Source: Carbonell and Goldstein, "The use of MMR",
+    SIGIR 1998. Ties go to the earlier item.
+
+    In plain Python: of a dozen items, a call of NumPy costs more than the arithmetic.
     """
-    count = len(relevance)
-    if count == 0 or k <= 0:
-        return []
-    left = weight * np.asarray(relevance, dtype=np.float64)
-    chosen = [int(np.argmax(left))]
-    redundancy = np.full(count, -np.inf)
-    while len(chosen) < min(k, count):
-        left[chosen[-1]] = -np.inf
-        np.maximum(redundancy, vectors @ vectors[chosen[-1]], out=redundancy)
-        chosen.append(int(np.argmax(left - (1 - weight) * redundancy)))
+    left = {item: weight * value for item, value in relevance.items()}
+    redundancy: dict[int, float] = {}
+    chosen: list[int] = []
+    while left and len(chosen) < k:
+        best = max(left, key=lambda item: left[item] - (1 - weight) * redundancy.get(item, 0.0))
+        chosen.append(best)
+        del left[best]
+        row = cosines[best].tolist()
+        for item in left:
+            redundancy[item] = max(redundancy.get(item, row[item]), row[item])
     return chosen

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import structlog
 
 from app.settings import Policy
@@ -25,8 +24,8 @@ from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
 from rules_store.evidence import Exposure
 from rules_store.store import RuleStore
-from rules_store.types import Candidate, Polarity, RuleHit, Vector
-from rules_store.worth import UNKNOWN_LIFT, Lift
+from rules_store.types import Near, Polarity, RuleHit, Vector
+from rules_store.worth import UNKNOWN_LIFT
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +81,7 @@ class Sifted:
     of the rest, in stable order."""
 
     floor: float
-    near: list[Candidate]
+    near: Near
     chosen: tuple[RuleHit, ...] = ()
     unlikely: frozenset[str] = frozenset()
     unproven: frozenset[str] = frozenset()
@@ -177,39 +176,30 @@ class Retriever:
         floor = self._floor if own is None else own
         triggers = self._worth.triggers
         near = self._store.search(namespace, vector, polarity, most * POOL, triggers=triggers)
-        passed = [candidate for candidate in near if candidate.hit.similarity >= floor]
-        if not passed:
-            return Sifted(floor, near)
-        relevance = {each.hit.id: each.hit.similarity for each in passed}
-        unlikely: frozenset[str] = frozenset()
-        unproven: frozenset[str] = frozenset()
+        similar = {at: hit.similarity for at, hit in enumerate(near.hits)}
+        relevance = {at: value for at, value in similar.items() if value >= floor}
+        unlikely: set[int] = set()
+        unproven: set[int] = set()
         if self.gated(namespace):
-            known = {id: self._store.standing_of(id) for id in relevance}
-            lifts = {id: UNKNOWN_LIFT if it is None else it.lift for id, it in known.items()}
-            gains = {id: _gain(lift, dice) for id, lift in lifts.items()}
-            if self._worth.abstention:
-                unlikely = frozenset(id for id, gain in gains.items() if gain <= 0 > lifts[id].mean)
-            weight = self._worth.utility_weight
-            relevance = {id: value + weight * gains[id] for id, value in relevance.items()}
-            unproven = frozenset(id for id, it in known.items() if it is None or not it.proven)
-            waiting = [each for each in passed if each.hit.id in unproven - unlikely]
-            best = max(waiting, key=lambda each: relevance[each.hit.id], default=None)
-            out = unlikely | unproven - ({best.hit.id} if best and on_trial else set())
-            passed = [each for each in passed if each.hit.id not in out]
-            if not passed:
-                return Sifted(floor, near, unlikely=unlikely, unproven=unproven)
-        chosen = mmr(
-            [relevance[candidate.hit.id] for candidate in passed],
-            np.array([candidate.vector for candidate in passed]),
-            most,
-            self._lambda,
-        )
-        kept = [passed[position].hit for position in chosen]
+            for at in relevance:
+                known = self._store.standing_of(near.hits[at].id)
+                lift = UNKNOWN_LIFT if known is None else known.lift
+                gain = lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
+                relevance[at] += self._worth.utility_weight * gain
+                if self._worth.abstention and gain <= 0 > lift.mean:
+                    unlikely.add(at)
+                if known is None or not known.proven:
+                    unproven.add(at)
+            out = unlikely | unproven
+            if on_trial and (waiting := unproven - unlikely):
+                out.remove(max(sorted(waiting), key=relevance.__getitem__))
+            relevance = {at: value for at, value in relevance.items() if at not in out}
+        chosen = mmr(relevance, near.cosines, most, self._lambda)
         # By text before id: ids are random, and a benchmark's replay must build the same prompt.
-        ordered = tuple(sorted(kept, key=lambda hit: (hit.text, hit.id)))
-        scores = {hit.id: relevance[hit.id] for hit in kept}
-        return Sifted(floor, near, ordered, unlikely, unproven, scores)
+        kept = sorted((near.hits[at] for at in chosen), key=lambda hit: (hit.text, hit.id))
 
+        def ids(places: Iterable[int]) -> frozenset[str]:
+            return frozenset(near.hits[at].id for at in places)
 
-def _gain(lift: Lift, dice: random.Random | None) -> float:
-    return lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
+        scores = {near.hits[at].id: relevance[at] for at in chosen}
+        return Sifted(floor, near, tuple(kept), ids(unlikely), ids(unproven), scores)

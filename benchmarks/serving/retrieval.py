@@ -201,8 +201,8 @@ def _recall(store: RuleStore, vectors: Array, queries: Array) -> float:
         for polarity in Polarity:
             own = np.array([_polarity(number) is polarity for number in range(len(similarity))])
             best = np.argsort(-np.where(own, similarity, -2.0))[:wanted]
-            found = store.search(NAMESPACE, query, polarity, wanted)
-            shared += len({_id(int(n)) for n in best} & {each.hit.id for each in found})
+            found = store.search(NAMESPACE, query, polarity, wanted).hits
+            shared += len({_id(int(n)) for n in best} & {each.id for each in found})
     return shared / (len(queries) * len(Polarity) * wanted)
 
 

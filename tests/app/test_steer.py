@@ -301,26 +301,36 @@ def test_the_frame_of_the_block_is_within_its_allowance(prompts: PromptLibrary) 
 # -- maximal marginal relevance -----------------------------------------------------------------
 
 
-def vectors(*rows: Sequence[float]) -> np.ndarray:
+def cosines(*rows: Sequence[float]) -> np.ndarray:
     array = np.asarray(rows, dtype=np.float32)
-    return array / np.linalg.norm(array, axis=1, keepdims=True)
+    array /= np.linalg.norm(array, axis=1, keepdims=True)
+    return array @ array.T
+
+
+def numbered(*relevance: float) -> dict[int, float]:
+    return dict(enumerate(relevance))
 
 
 def test_mmr_takes_the_most_relevant_first_and_then_the_unlike() -> None:
-    rows = vectors([1, 0, 0], [1, 0.01, 0], [0, 1, 0])
-    assert mmr([0.9, 0.89, 0.5], rows, 2, 0.5) == [0, 2]
-    assert mmr([0.9, 0.89, 0.5], rows, 2, 1.0) == [0, 1]
+    between = cosines([1, 0, 0], [1, 0.01, 0], [0, 1, 0])
+    assert mmr(numbered(0.9, 0.89, 0.5), between, 2, 0.5) == [0, 2]
+    assert mmr(numbered(0.9, 0.89, 0.5), between, 2, 1.0) == [0, 1]
+
+
+def test_mmr_takes_none_but_those_it_may() -> None:
+    between = cosines([1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 1, 0.01])
+    assert mmr({1: 0.5, 2: 0.4, 3: 0.41}, between, 2, 0.5) == [1, 3]
 
 
 def test_mmr_by_hand() -> None:
     # second pick: 0.7 * 0.8 - 0.3 * 0.6 = 0.38 against 0.7 * 0.6 - 0.3 * 0 = 0.42
-    rows = vectors([1, 0], [0.6, 0.8], [0, 1])
-    assert mmr([1.0, 0.8, 0.6], rows, 3, 0.7) == [0, 2, 1]
+    between = cosines([1, 0], [0.6, 0.8], [0, 1])
+    assert mmr(numbered(1.0, 0.8, 0.6), between, 3, 0.7) == [0, 2, 1]
 
 
 @pytest.mark.parametrize(("count", "k"), [(0, 3), (3, 0), (3, -1)])
 def test_mmr_of_nothing(count: int, k: int) -> None:
-    assert mmr([0.5] * count, np.eye(3, dtype=np.float32)[:count], k, 0.7) == []
+    assert mmr(numbered(*[0.5] * count), np.eye(3, dtype=np.float32), k, 0.7) == []
 
 
 @given(
@@ -333,15 +343,15 @@ def test_mmr_of_nothing(count: int, k: int) -> None:
     weight=st.floats(0, 1),
 )
 def test_mmr_chooses_without_repeating(data: Any, k: int, weight: float) -> None:
-    relevance = [row[0] for row in data]
-    rows = vectors(*([x + 2, y, z] for _, (x, y, z) in data))
-    chosen = mmr(relevance, rows, k, weight)
+    relevance = numbered(*(row[0] for row in data))
+    between = cosines(*([x + 2, y, z] for _, (x, y, z) in data))
+    chosen = mmr(relevance, between, k, weight)
     assert len(chosen) == len(set(chosen)) == min(k, len(data))
     assert set(chosen) <= set(range(len(data)))
     if weight > 0:
-        assert relevance[chosen[0]] == pytest.approx(max(relevance), abs=1e-9)
+        assert relevance[chosen[0]] == pytest.approx(max(relevance.values()), abs=1e-9)
     # Asking for fewer asks for a prefix.
-    assert mmr(relevance, rows, k - 1, weight) == chosen[: k - 1]
+    assert mmr(relevance, between, k - 1, weight) == chosen[: k - 1]
 
 
 # -- retriever ----------------------------------------------------------------------------------

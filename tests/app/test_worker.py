@@ -236,9 +236,9 @@ async def test_a_learned_rule_is_found_at_once(bench: Bench) -> None:
 
 
 async def found_exactly(bench: Bench, row: Any) -> None:
-    (found,) = bench.store.search("default", row, Polarity.POSITIVE, 5)
-    assert found.hit.text == POSITIVE.text
-    assert found.hit.similarity == pytest.approx(1.0, abs=1e-5)
+    (found,) = bench.store.search("default", row, Polarity.POSITIVE, 5).hits
+    assert found.text == POSITIVE.text
+    assert found.similarity == pytest.approx(1.0, abs=1e-5)
 
 
 async def test_a_refused_rule_is_in_quarantine_with_its_reason(bench: Bench) -> None:
@@ -248,7 +248,7 @@ async def test_a_refused_rule_is_in_quarantine_with_its_reason(bench: Bench) -> 
     assert (rule.text, rule.reason) == (NEGATIVE.text, NEGATIVE.refusal)
     assert (rule.source_episode, rule.domain, rule.namespace) == ("ep_1", "default", "default")
     (row,) = await bench.embedder.embed([NEGATIVE.text])
-    assert bench.store.search("default", row, Polarity.NEGATIVE, 5) == []
+    assert bench.store.search("default", row, Polarity.NEGATIVE, 5).hits == ()
 
 
 @pytest.mark.parametrize("case", [Case.SCATTERED, Case.UNUSABLE])

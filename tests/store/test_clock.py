@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.background import SteadyTime
 from app.learning_queue import LearningQueue
-from rules_store.evidence import Findings, Outcome, Signal
+from rules_store import known_worth
+from rules_store.evidence import Findings, Outcome, Signal, Standing
+from rules_store.repository import standings
 from rules_store.store import RuleStore
 from rules_store.types import Spend
 from tests import postgres
@@ -97,9 +102,16 @@ async def used(store: RuleStore, episode: str, rule_id: str) -> None:
     )
 
 
+@pytest.mark.parametrize("pause", [0.0, 60.0])
 async def test_standings_are_followed_behind_a_clock_that_was_put_back(
-    store: RuleStore, tmp_path: Path, clock: Clock
+    store: RuleStore,
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    pause: float,
 ) -> None:
+    steady = itertools.count(0.0, pause)
+    monkeypatch.setattr(known_worth, "monotonic", lambda: next(steady))
     other = await open_store(tmp_path, clock=clock)
     rule = await write(store, "one", axis(0))
     hits = []
@@ -114,6 +126,33 @@ async def test_standings_are_followed_behind_a_clock_that_was_put_back(
         hits.append(round(known[0].with_rule.hits, 6))
     assert hits == sorted(set(hits)), "each of them was seen by both"
     await other.close()
+
+
+async def test_standings_that_have_been_followed_are_not_read_again(
+    store: RuleStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = [await write(store, f"rule {number}", axis(number)) for number in range(3)]
+    for number, rule in enumerate(rules):
+        await used(store, f"ep_{number}", rule.id)
+    read: list[int] = []
+    since = standings.since
+
+    async def counted(*arguments: Any) -> list[Standing]:
+        found = await since(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(standings, "since", counted)
+    await store.catch_up()
+    clock.forward(60)
+    # One may have been committed late.
+    await store.catch_up()
+    soon = time.monotonic()
+    monkeypatch.setattr(known_worth, "monotonic", lambda: soon + 60)
+    await store.catch_up()
+    await used(store, "ep", rules[0].id)
+    await store.catch_up()
+    assert read == [3, 3, 0, 1]
 
 
 async def test_a_clock_that_jumps_ahead_deletes_nothing(store: RuleStore, clock: Clock) -> None:

@@ -45,8 +45,10 @@ async def consistent(folder: Path, store: RuleStore) -> None:
     assert store._index.entries() == fresh._index.entries()
     for namespace in await store.list_namespaces():
         query = random_vector(99_999)
-        ours, theirs = (each.search(namespace, query, POSITIVE, 1000) for each in (store, fresh))
-        assert [c.hit for c in ours] == [c.hit for c in theirs]
+        ours, theirs = (
+            each.search(namespace, query, POSITIVE, 1000).hits for each in (store, fresh)
+        )
+        assert ours == theirs
     await fresh.close()
 
 
@@ -193,7 +195,7 @@ async def test_a_locked_database_leaves_the_index_alone(tmp_path: Path) -> None:
             with pytest.raises(StoreUnavailable, match=r"locked|busy"):
                 await call
         assert not store.has_rules("default")
-        assert store.search("default", axis(0), POSITIVE, 3) == []
+        assert store.search("default", axis(0), POSITIVE, 3).hits == ()
     await store.apply_learning(job, [draft("x", axis(0))])
     await consistent(tmp_path, store)
     await blocker.close()
@@ -206,7 +208,7 @@ async def test_searches_during_a_rebuild_and_writes(store: RuleStore, tmp_path: 
 
     async def search() -> None:
         for _ in range(200):
-            assert len(store.search("default", axis(0), POSITIVE, 10)) == 10
+            assert len(store.search("default", axis(0), POSITIVE, 10).hits) == 10
             await asyncio.sleep(0)
 
     async def change() -> None:

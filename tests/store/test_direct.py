@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import make_url, text
 
-from rules_store.direct import DirectConnection, Work
+from rules_store.direct import DirectConnection
 from rules_store.errors import StoreUnavailable
+from rules_store.plain import Work
 from rules_store.sqlite import begin_immediate
 
 pytestmark = pytest.mark.sqlite
@@ -42,8 +43,8 @@ class Bench:
         with closing(sqlite3.connect(self.path)) as connection:
             return [name for (name,) in connection.execute("SELECT name FROM things ORDER BY 1")]
 
-    def put(self, name: str, patience: float = PATIENT, *, together: bool = True) -> Any:
-        return asyncio.create_task(self.direct.run(putting(name), patience, together=together))
+    def put(self, name: str, patience: float = PATIENT, *, short: bool = True) -> Any:
+        return asyncio.create_task(self.direct.run(putting(name), patience, short=short))
 
 
 def putting(name: str) -> Work[str]:
@@ -84,7 +85,7 @@ async def test_those_that_wait_share_a_transaction(bench: Bench) -> None:
 
 async def test_only_those_that_are_marked_share_one(bench: Bench) -> None:
     async with bench.direct.turn(PATIENT):
-        waiting = [bench.put(name, together=name not in "bc") for name in "abcde"]
+        waiting = [bench.put(name, short=name not in "bc") for name in "abcde"]
         await queued()
     assert await asyncio.gather(*waiting) == ["a", "b", "c", "d", "e"]
     assert len(bench.begun) == 4  # d and e share
@@ -106,7 +107,7 @@ async def test_what_ends_the_transaction_fails_all_of_it(bench: Bench) -> None:
     async with bench.direct.turn(PATIENT):
         waiting = [
             bench.put("a"),
-            asyncio.create_task(bench.direct.run(giving_up, PATIENT, together=True)),
+            asyncio.create_task(bench.direct.run(giving_up, PATIENT, short=True)),
             bench.put("b"),
         ]
         await queued()
@@ -176,7 +177,7 @@ async def test_a_cancelled_turn_holds_nobody_up(bench: Bench) -> None:
 
 async def test_what_waits_at_the_end_is_done(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "ending.db")
-    waiting = [bench.put(name, together=False) for name in "abc"]
+    waiting = [bench.put(name, short=False) for name in "abc"]
     await queued()
     await bench.direct.close()
     assert await asyncio.gather(*waiting) == ["a", "b", "c"]

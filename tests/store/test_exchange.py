@@ -52,9 +52,10 @@ async def filled(store: RuleStore) -> None:
 
 def hits(store: RuleStore) -> list[Any]:
     return [
-        [(c.hit, c.vector.tobytes()) for c in store.search("default", query, polarity, 7)]
+        (near.hits, near.cosines.tobytes())
         for query in (random_vector(seed) for seed in range(5000, 5020))
         for polarity in Polarity
+        for near in [store.search("default", query, polarity, 7)]
     ]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +14,7 @@ from rules_store.errors import InvalidVector
 from rules_store.index import IndexRow, RuleIndex, unit
 from rules_store.store import RuleStore
 from rules_store.types import Polarity, RuleState, Vector
-from tests.store.helpers import DIMENSION, NEGATIVE, POSITIVE, axis, between, write
+from tests.store.helpers import DIMENSION, NEGATIVE, POSITIVE, axis, between, random_vector, write
 
 SMALL = 3
 
@@ -63,15 +66,13 @@ async def test_similarity_is_the_larger_of_text_and_trigger(store: RuleStore) ->
     rule = await write(
         store, "be exact", axis(0), trigger="sums", trigger_vector=between(1, 2, 0.8)
     )
-    (by_text,) = store.search("default", 5 * axis(0), POSITIVE, 3)
-    assert by_text.hit.id == rule.id
-    assert by_text.hit.text == "be exact"
-    assert by_text.hit.trigger == "sums"
-    assert by_text.hit.similarity == pytest.approx(1.0)
-    (by_trigger,) = store.search("default", axis(1), POSITIVE, 3)
-    assert by_trigger.hit.similarity == pytest.approx(0.8, abs=1e-5)
-    # The vector that comes along is the text's, whichever was nearer.
-    np.testing.assert_allclose(by_trigger.vector, axis(0))
+    (by_text,) = store.search("default", 5 * axis(0), POSITIVE, 3).hits
+    assert by_text.id == rule.id
+    assert by_text.text == "be exact"
+    assert by_text.trigger == "sums"
+    assert by_text.similarity == pytest.approx(1.0)
+    (by_trigger,) = store.search("default", axis(1), POSITIVE, 3).hits
+    assert by_trigger.similarity == pytest.approx(0.8, abs=1e-5)
 
 
 async def test_only_what_was_asked_for(store: RuleStore) -> None:
@@ -81,20 +82,55 @@ async def test_only_what_was_asked_for(store: RuleStore) -> None:
     await write(store, "theirs", axis(0), namespace="other")
     await write(store, "candidate", axis(0), state=RuleState.CANDIDATE)
     await write(store, "quarantined", axis(0), state=RuleState.QUARANTINED)
-    found = store.search("default", axis(0), POSITIVE, 10)
-    assert [candidate.hit.text for candidate in found] == ["mine"]
-    assert store.search("nowhere", axis(0), POSITIVE, 10) == []
-    assert store.search("default", axis(0), POSITIVE, 0) == []
+    found = store.search("default", axis(0), POSITIVE, 10).hits
+    assert [candidate.text for candidate in found] == ["mine"]
+    assert store.search("nowhere", axis(0), POSITIVE, 10).hits == ()
+    assert store.search("default", axis(0), POSITIVE, 0).hits == ()
     assert store.has_rules("other")
     assert not store.has_rules("nowhere")
+
+
+def test_what_a_search_found_is_forgotten_when_the_index_changes() -> None:
+    index = RuleIndex(DIMENSION)
+    changes: list[tuple[Callable[[], None], list[str]]] = [
+        (lambda: index.put(row(1, axis(0))), ["rule_1"]),
+        (lambda: index.extend([row(2, axis(0))]), ["rule_1", "rule_2"]),
+        (lambda: index.put(row(1, axis(0), state=RuleState.RETIRED)), ["rule_2"]),
+        (lambda: index.put(row(2, axis(0), polarity=NEGATIVE)), []),
+        (lambda: index.put(row(2, axis(0))), ["rule_2"]),
+        (lambda: index.forget("default"), []),
+    ]
+    for change, expected in changes:
+        change()
+        for _ in range(2):
+            hits = index.search("default", axis(0), POSITIVE, 5).hits
+            assert [hit.id for hit in hits] == expected
+    index.put(row(1, axis(0)))
+    assert index.search("default", axis(0), POSITIVE, 5).hits[0].text == "text 1"
+    index.put(replace(row(1, axis(0)), text="new words"))
+    assert index.search("default", axis(0), POSITIVE, 5).hits[0].text == "new words"
+
+
+def test_few_searches_are_remembered() -> None:
+    index = RuleIndex(DIMENSION)
+    index.put(row(1, axis(0)))
+    first = index.search("default", axis(0), POSITIVE, 5)
+    for number in range(1100):
+        index.search("default", random_vector(number), POSITIVE, 5)
+        if number < 1000:
+            assert index.search("default", axis(0), POSITIVE, 5) is first
+    for number in range(1100):
+        index.search("default", random_vector(2000 + number), POSITIVE, 5)
+    assert index.search("default", axis(0), POSITIVE, 5) is not first
+    assert index.search("default", axis(0), POSITIVE, 5).hits == first.hits
 
 
 def test_equal_rules_come_oldest_first_however_many() -> None:
     index = RuleIndex(DIMENSION)
     for seq in np.random.default_rng(0).permutation(np.arange(1, 101)).tolist():
         index.put(row(seq, axis(0), axis(0)))
-    hits = index.search("default", axis(0), POSITIVE, 7)
-    assert [candidate.hit.id for candidate in hits] == [f"rule_{seq}" for seq in range(1, 8)]
+    hits = index.search("default", axis(0), POSITIVE, 7).hits
+    assert [candidate.id for candidate in hits] == [f"rule_{seq}" for seq in range(1, 8)]
 
 
 def test_duplicates_look_at_texts_of_active_and_candidate_rules() -> None:
@@ -157,13 +193,16 @@ def test_the_index_equals_its_model(changes: list[IndexRow], query: Vector, k: i
             alike = {r.seq: round(round(_similarity(r, query), 6), 4) for r in active}
             expected = sorted((-value, seq) for seq, value in alike.items())[:k]
             for each in (index, at_once):
-                hits = each.search(namespace, query, polarity, k)
-                got = [(-round(c.hit.similarity, 4), int(c.hit.id[5:])) for c in hits]
+                near = each.search(namespace, query, polarity, k)
+                got = [(-round(c.similarity, 4), int(c.id[5:])) for c in near.hits]
                 assert got == expected
-                for candidate in hits:
-                    np.testing.assert_array_equal(
-                        candidate.vector, model[int(candidate.hit.id[5:])].text_vector
-                    )
+                texts = [model[seq].text_vector for _, seq in got]
+                if texts:
+                    # Of the texts, also where a trigger was nearer.
+                    between_them = np.array(texts) @ np.array(texts).T
+                    np.testing.assert_allclose(near.cosines, between_them, atol=1e-6)
+                again = each.search(namespace, query, polarity, k)
+                assert again is near or not texts, "what it found is remembered"
 
 
 def _similarity(row: IndexRow, query: Vector) -> float:

@@ -50,7 +50,7 @@ async def test_both_polarities_in_one_job(store: RuleStore) -> None:
     assert [each["text"] for each in episode.trace["rules_learned"]] == ["do", "don't"]
     assert (await store.job_counts())[JobState.DONE] == 1
     assert await store.spend_last_hour("default") == Spend(6, 900)
-    assert [c.hit.text for c in store.search("default", axis(1), POSITIVE, 3)] == ["do"]
+    assert [c.text for c in store.search("default", axis(1), POSITIVE, 3).hits] == ["do"]
 
 
 async def test_a_second_time_changes_nothing(store: RuleStore) -> None:
@@ -135,7 +135,7 @@ async def test_a_refused_draft_is_quarantined_and_merges_with_its_like_only(
     assert (await store.get_rule(active.id)).frequency == 1
     again = (await learn(store, "ep_2", bad)).learned[0]
     assert (again.rule_id, again.outcome) == (learned.rule_id, "merged")
-    assert len(store.search("default", axis(0), POSITIVE, 9)) == 1
+    assert len(store.search("default", axis(0), POSITIVE, 9).hits) == 1
     assert (await store.parity()).ok
 
 

@@ -212,7 +212,7 @@ async def test_nobody_changes_the_rules_of_a_frozen_namespace(store: RuleStore) 
     assert (await all_rules(store), await kinds(store)) == before
     await store.freeze_namespace("default", **WHO)
     assert await kinds(store) == before[1]
-    assert [c.hit.id for c in store.search("default", axis(0), POSITIVE, 5)] == [active.id]
+    assert [c.id for c in store.search("default", axis(0), POSITIVE, 5).hits] == [active.id]
     await store.unfreeze_namespace("default", **WHO)
     assert (await store.apply_learning(job, [draft("learned", axis(3))])).learned
     assert (await kinds(store)).count("namespace.frozen") == 1
@@ -270,7 +270,7 @@ async def test_a_deleted_namespace_leaves_one_event(
 ) -> None:
     kept, gone = await filled(store, "kept"), await filled(store, "gone")
     other = await open_store(tmp_path, clock=clock)
-    assert len(other.search("gone", axis(0), POSITIVE, 5)) == 1
+    assert len(other.search("gone", axis(0), POSITIVE, 5).hits) == 1
     deleted = await store.delete_namespace("gone", **WHO)
     assert (deleted.rules, deleted.episodes, deleted.jobs) == (1, 2, 2)
     (event,) = await events_of(store, namespace="gone")
@@ -286,9 +286,9 @@ async def test_a_deleted_namespace_leaves_one_event(
         await store.delete_namespace("gone", **WHO)
     await other.catch_up()
     for each in (store, other):
-        assert each.search("gone", axis(0), POSITIVE, 5) == []
+        assert each.search("gone", axis(0), POSITIVE, 5).hits == ()
         assert each.namespace("gone") is None
-        assert [c.hit.id for c in each.search("kept", axis(0), POSITIVE, 5)] == [kept.id]
+        assert [c.id for c in each.search("kept", axis(0), POSITIVE, 5).hits] == [kept.id]
         assert (await each.parity()).ok
     await other.close()
 
@@ -300,7 +300,7 @@ async def test_a_start_after_a_deletion_does_not_bring_it_back(
     await store.save_snapshot()
     await store.delete_namespace("gone", **WHO)
     again = await open_store(tmp_path, clock=clock)  # from the index snapshot of before
-    assert again.search("gone", axis(0), POSITIVE, 5) == []
+    assert again.search("gone", axis(0), POSITIVE, 5).hits == ()
     assert (await again.parity()).ok
     await again.close()
 
@@ -321,7 +321,7 @@ async def test_the_default_namespace_comes_back_with_its_first_use(
     await write(other, "new", axis(1))
     await store.catch_up()
     for each in (store, other):
-        assert [c.hit.text for c in each.search("default", axis(0), POSITIVE, 5)] == ["new"]
+        assert [c.text for c in each.search("default", axis(0), POSITIVE, 5).hits] == ["new"]
         assert (await each.parity()).ok
     await other.close()
 

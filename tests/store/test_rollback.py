@@ -78,8 +78,8 @@ async def back(
 
 
 def texts(store: RuleStore, number: int, polarity: Polarity = POSITIVE) -> list[str]:
-    found = store.search("default", axis(number), polarity, 10)
-    return [each.hit.text for each in found if each.hit.similarity > 0.9]
+    found = store.search("default", axis(number), polarity, 10).hits
+    return [each.text for each in found if each.similarity > 0.9]
 
 
 async def test_every_rule_is_as_it_was(store: RuleStore) -> None:
@@ -230,7 +230,7 @@ async def test_a_text_without_vectors_waits_outside_of_retrieval(store: RuleStor
     plan = await store.plan_rollback("default", at(then))
     assert [each.text for each in plan.unembedded] == ["old"]
     await store.roll_back("default", at(then), **WHO)
-    assert store.search("default", axis(1), POSITIVE, 5) == []
+    assert store.search("default", axis(1), POSITIVE, 5).hits == ()
     assert [each.id for each in await store.rules_without_embedding()] == [rule.id]
 
 
@@ -239,7 +239,7 @@ async def test_a_frozen_namespace_can_be_rolled_back_and_stays_frozen(store: Rul
     await store.freeze_namespace("default", **WHO)
     await back(store, at(1))
     assert store.is_frozen("default")
-    assert store.search("default", axis(0), POSITIVE, 5) == []
+    assert store.search("default", axis(0), POSITIVE, 5).hits == ()
 
 
 async def test_a_text_that_a_later_rule_has_taken_up(store: RuleStore) -> None:
@@ -284,7 +284,7 @@ async def test_other_processes_and_a_restart_see_it(
     await other.catch_up()
     again = await open_store(tmp_path, clock=clock)
     for each in (store, other, again):
-        assert [c.hit.text for c in each.search("default", axis(0), POSITIVE, 5)] == ["one"]
+        assert [c.text for c in each.search("default", axis(0), POSITIVE, 5).hits] == ["one"]
         assert (await each.parity()).ok
     await other.close()
     await again.close()
@@ -367,7 +367,7 @@ async def test_a_thousand_events_are_rolled_back(tmp_path: Path) -> None:
     undone = await store.roll_back("default", at(done.before_event), **WHO)
     assert len(undone.changes) == 1000
     assert await state_of(store) == full
-    (nearest,) = store.search("default", random_vector(7), POSITIVE, 1)
-    assert nearest.hit.text == "rule 7"
+    (nearest,) = store.search("default", random_vector(7), POSITIVE, 1).hits
+    assert nearest.text == "rule 7"
     assert (await store.parity()).ok
     await store.close()

@@ -46,8 +46,8 @@ from tests.store.helpers import (
 
 def texts(store: RuleStore, number: int, namespace: str = "default") -> list[str]:
     """Texts of the active rules that are near an axis at all."""
-    hits = store.search(namespace, axis(number), POSITIVE, 50)
-    return [candidate.hit.text for candidate in hits if candidate.hit.similarity > 0.5]
+    hits = store.search(namespace, axis(number), POSITIVE, 50).hits
+    return [candidate.text for candidate in hits if candidate.similarity > 0.5]
 
 
 async def event_count(store: RuleStore) -> int:
@@ -287,7 +287,7 @@ async def test_rules_of_another_model_are_embedded_again(store: RuleStore, tmp_p
     assert await fresh.rules_without_embedding() == []
     for each in (fresh, other):
         await each.catch_up()
-        assert len(each.search("default", wide, POSITIVE, 3)) == 1
+        assert len(each.search("default", wide, POSITIVE, 3).hits) == 1
         assert (await each.parity()).ok
         await each.close()
     # The old model's vectors are still there.
@@ -308,7 +308,7 @@ async def test_vectors_of_a_wrong_length_count_as_missing(store: RuleStore, tmp_
 async def test_the_dimension_may_be_unknown_at_first(tmp_path: Path) -> None:
     store = await open_store(tmp_path, dimension=None)
     await store.ensure_namespace("default")
-    assert store.search("default", axis(0), POSITIVE, 3) == []
+    assert store.search("default", axis(0), POSITIVE, 3).hits == ()
     await write(store, "x", axis(0))
     with pytest.raises(ValueError, match="shape"):
         store.search("default", random_vector(0)[:5], POSITIVE, 3)

@@ -42,12 +42,12 @@ def rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def check(folder: Path) -> None:
     store = await open_store(folder)
-    hits = store.search("default", axis(1), POSITIVE, 5)
-    assert [candidate.hit.text for candidate in hits] == ["first"]
+    hits = store.search("default", axis(1), POSITIVE, 5).hits
+    assert [candidate.text for candidate in hits] == ["first"]
     assert (await store.parity()).ok
     # The index that was loaded can be changed.
     await write(store, "later", axis(3))
-    assert len(store.search("default", axis(3), POSITIVE, 5)) == 2
+    assert len(store.search("default", axis(3), POSITIVE, 5).hits) == 2
     assert (await store.parity()).ok
     await store.close()
 
@@ -79,8 +79,8 @@ async def test_events_after_the_snapshot_are_caught_up(tmp_path: Path, rebuilds:
     rebuilds.clear()
     store = await open_store(tmp_path)
     assert rebuilds == []
-    hits = store.search("default", axis(4), POSITIVE, 5)
-    assert [candidate.hit.text for candidate in hits] == ["newer"]
+    hits = store.search("default", axis(4), POSITIVE, 5).hits
+    assert [candidate.text for candidate in hits] == ["newer"]
     assert (await store.parity()).ok
     await store.close()
 
@@ -134,7 +134,7 @@ async def test_one_of_another_database_is_ignored(tmp_path: Path, rebuilds: list
     rebuilds.clear()
     store = await open_store(tmp_path / "one")
     assert rebuilds == ["rebuilt"]
-    assert len(store.search("default", axis(7), POSITIVE, 5)) == 1
+    assert len(store.search("default", axis(7), POSITIVE, 5).hits) == 1
     await store.close()
 
 
@@ -143,7 +143,7 @@ async def test_one_of_another_model_is_ignored(tmp_path: Path, rebuilds: list[st
     rebuilds.clear()
     store = await open_store(tmp_path, model="another")
     assert rebuilds == ["rebuilt"]
-    assert store.search("default", axis(0), POSITIVE, 5) == []
+    assert store.search("default", axis(0), POSITIVE, 5).hits == ()
     await store.close()
 
 
@@ -169,7 +169,7 @@ async def test_one_that_is_ahead_of_a_restored_database_is_ignored(
     rebuilds.clear()
     store = await open_store(tmp_path)
     assert rebuilds == ["rebuilt"]
-    texts = {c.hit.text for c in store.search("default", axis(8), POSITIVE, 9)}
+    texts = {c.text for c in store.search("default", axis(8), POSITIVE, 9).hits}
     assert texts == {"first", "another life", "and more"}
     await store.close()
 
@@ -187,5 +187,5 @@ async def test_a_folder_that_can_not_be_written_is_no_error(
     assert sql(tmp_path, "SELECT count(*) FROM rules") == [(1,)]
     with caplog.at_level(logging.WARNING):
         store = await open_store(tmp_path)
-    assert len(store.search("default", axis(0), POSITIVE, 5)) == 1
+    assert len(store.search("default", axis(0), POSITIVE, 5).hits) == 1
     await store.close()
