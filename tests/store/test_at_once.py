@@ -15,10 +15,10 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import make_url, text
 
-from rules_store import at_once
+from rules_store import at_once, sqlite
 from rules_store.direct import DirectConnection
 from rules_store.plain import Work
-from rules_store.sqlite import begin_immediate, checkpoint
+from rules_store.sqlite import begin_immediate
 
 pytestmark = pytest.mark.sqlite
 PATIENT = 10.0
@@ -126,11 +126,45 @@ async def test_a_slow_disk_is_left_to_the_thread(
 
 async def test_the_first_one_after_a_checkpoint_goes_to_the_thread(bench: Bench) -> None:
     with bench.direct.checkpointing():
-        await asyncio.to_thread(checkpoint, str(bench.path))
+        await asyncio.to_thread(sqlite.checkpoint, str(bench.path))
         assert await bench.put("meanwhile") != LOOP
     assert await bench.put("first after it") != LOOP
     await bench.idle()
     assert await bench.put("second") == LOOP
+
+
+def test_the_log_of_a_busy_file_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has always written more while what there was is moved into the file."""
+    monkeypatch.setattr(sqlite, "_LONG_LOG", 200)
+    path = tmp_path / "busy.db"
+    written, over = 0, threading.Event()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE things (name TEXT)")
+
+    def write() -> None:
+        nonlocal written
+        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            while not over.is_set():
+                connection.execute("INSERT INTO things VALUES ('one page of the log at least')")
+                written += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    shares = []
+    for _ in range(20):
+        time.sleep(0.02)
+        sqlite.checkpoint(str(path))
+        with closing(sqlite3.connect(path)) as connection:
+            pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+        shares.append(pages / written)
+    over.set()
+    writer.join()
+    assert min(shares[10:]) < 0.5
 
 
 async def test_a_closed_one_writes_nothing_any_more(tmp_path: Path) -> None:
