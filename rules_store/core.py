@@ -173,15 +173,16 @@ class StoreCore(KnownNamespaces):
             await self._apply_events(self._index, look)
             await self._worth.follow(look, self._clock())
 
-    async def _count_exposures(self) -> None:
-        """Brings the rules' counts up to what this process has written; whoever shows or uses a
-        count asks for it first. Apart from the requests themselves: they would queue for the rows
-        of the rules that are used most."""
+    async def _count_exposures(self, pause: float = 0.0) -> None:
+        """Brings the rules' counts up to what was written; whoever shows or uses a count asks for
+        it first. Apart from the requests: they would queue for the rows of the most used rules."""
         if self._uncounted:
             self._uncounted = False
             try:
-                while await self._database.transact(worth.count_exposures):
-                    pass
+                while True:
+                    if not await self._database.transact(worth.count_exposures):
+                        break
+                    await asyncio.sleep(pause)
             except BaseException as error:
                 self._uncounted = True
                 if not isinstance(error, StoreUnavailable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
@@ -35,7 +36,9 @@ from rules_store.sqlite import (
     POLL,
     begin_deferred,
     begin_immediate,
+    begin_log_anew,
     checkpoint,
+    give_way,
     set_up_sqlite,
 )
 from rules_store.types import StoreOptions
@@ -69,6 +72,7 @@ class Database:
             set_up_sqlite(self._writes.sync_engine, "BEGIN IMMEDIATE", POLL)
             self._direct = DirectConnection(self.url, begin_immediate, POLL)
             self._looks = DirectConnection(self.url, begin_deferred, options.busy_timeout)
+            self._tidier = ThreadPoolExecutor(1, "sqlite-checkpoint", initializer=give_way)
 
     @property
     def is_sqlite(self) -> bool:
@@ -80,6 +84,7 @@ class Database:
         if self.is_sqlite:
             await self._direct.close()
             await self._looks.close()
+            self._tidier.shutdown(wait=False)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -161,7 +166,11 @@ class Database:
         StoreUnavailable."""
         if self.is_sqlite:
             with _translated(), self._direct.checkpointing():
-                await asyncio.to_thread(checkpoint, str(self.url.database))
+                path = str(self.url.database)
+                loop = asyncio.get_running_loop()
+                if await loop.run_in_executor(self._tidier, checkpoint, path):
+                    # Not by a thread that gives way: writers wait for it.
+                    await asyncio.to_thread(begin_log_anew, path)
 
     async def order_events(self, connection: AsyncConnection) -> None:
         """Makes event ids of concurrent transactions become visible in their order.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.types import TypeEngine
+
+from rules_store.tables import UtcDateTime, to_utc
 
 Values = Mapping[str, Any]
 
@@ -81,9 +85,22 @@ def _compiled(statement: UpdateBase, dialect: Dialect, names: tuple[str, ...]) -
     types = {name: bind.type for name, bind in compiled.binds.items()}
     return _Compiled(
         str(compiled),
-        tuple((name, types[name].dialect_impl(dialect).bind_processor(dialect)) for name in places),
+        tuple((name, _converter(types[name], dialect)) for name in places),
         {name: value for name, value in compiled.params.items() if name not in names},
     )
+
+
+def _converter(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    if isinstance(kind, UtcDateTime):
+        return moment_to_text
+    return kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+def moment_to_text(value: datetime | None) -> str | None:
+    """As SQLAlchemy stores a moment in SQLite, in a third of its time. Raises ValueError."""
+    if value is None:
+        return None
+    return to_utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def _run(

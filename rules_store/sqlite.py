@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ POLL = 0.02
 _LOG_PAGES = 40_000
 """Of the write-ahead log, after which whoever commits moves it into the file (160 MiB).
 `checkpoint` does that before, so that no request waits for the disk."""
-_LONG_LOG = 10_000
+_LONG_LOG = 20_000
 """Pages after which the log is begun anew, for which writers must wait a moment."""
 _MAPPED = 256 * 2**20  # bytes of the file read without copying: a scan takes half the time
 
@@ -74,17 +78,29 @@ def _patiently(begin: Callable[[], object], patience: float) -> None:
                 raise
 
 
-def checkpoint(path: str) -> None:
-    """Moves the write-ahead log into the file as far as that disturbs nobody, and the rest of a
-    long one too: where there is always somebody who writes, it would only grow. Raises
-    sqlite3.Error."""
-    connection = sqlite3.connect(path, timeout=POLL, isolation_level=None)
-    try:
-        _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if pages >= _LONG_LOG:
-            connection.execute("PRAGMA wal_checkpoint(RESTART)")
-    finally:
-        connection.close()
+def give_way() -> None:
+    """This thread leaves the processor to all others, where the system has that for threads."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+def checkpoint(path: str) -> bool:
+    """Moves the write-ahead log into the file, as far as that holds nobody up. Whether it is a long
+    one that should be begun anew. Raises sqlite3.Error."""
+    return _moved(path, "PASSIVE") >= _LONG_LOG
+
+
+def begin_log_anew(path: str) -> None:
+    """Where there is always somebody who writes, the log would only grow: writers wait while the
+    rest of it is moved. Raises sqlite3.Error."""
+    _moved(path, "RESTART")
+
+
+def _moved(path: str, how: str) -> int:
+    """Pages of the log."""
+    with closing(sqlite3.connect(path, timeout=POLL, isolation_level=None)) as connection:
+        pages: int = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()[1]
+    return pages
 
 
 def prepare_sqlite(path: Path, busy_timeout: float) -> None:

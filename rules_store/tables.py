@@ -30,6 +30,13 @@ from sqlalchemy import (
 )
 
 
+def to_utc(value: datetime) -> datetime:
+    """Raises ValueError for one without a time zone."""
+    if value.tzinfo is None:
+        raise ValueError("a datetime without a time zone can't be stored")
+    return value.astimezone(UTC)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC outside; SQLite keeps no zone, so it gets naive UTC."""
 
@@ -39,9 +46,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise ValueError("a datetime without a time zone can't be stored")
-        value = value.astimezone(UTC)
+        value = to_utc(value)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:

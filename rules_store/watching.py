@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 _RECOUNT = 100
 """Looks until exposures are counted that another process may have left behind when it died."""
+_PAUSE = 0.02
+"""Seconds between two portions of exposures that are counted: requests that write wait for each."""
 _TIDY = 10
 """Looks until the database is tidied up: the disk is slow for everybody meanwhile."""
 
@@ -35,7 +37,7 @@ class Watching(StoreCore):
                     await self.catch_up()
                     looks += 1
                     self._uncounted = self._uncounted or looks % _RECOUNT == 0
-                    await self._count_exposures()
+                    await self._count_exposures(_PAUSE)
                     if looks % _TIDY == 0:
                         await self._database.tidy()
                     failing = False

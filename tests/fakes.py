@@ -340,6 +340,9 @@ class HashEmbedder:
         self.hang = False
         self.history: list[list[str]] = []
 
+    def knows(self, text: str) -> bool:
+        return False
+
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Shape (len(texts), dimension), float32, each row of length one."""
         self.history.append(list(texts))

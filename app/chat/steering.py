@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from app.chat.call import ChatCall, Steered
 from app.metrics import Metrics
@@ -46,26 +47,30 @@ class Steering:
     async def _steer(self, call: ChatCall) -> Steered:
         assert call.episode is not None
         mode = Mode.STEER if call.obstacle is not None else call.mode
-        # The episode first: while it is written, a question that is known is looked up.
-        opened, retrieval = await asyncio.gather(
-            self._recorder.open(
-                call.episode,
-                namespace=call.namespace,
-                mode=mode,
-                question=call.question,
-                model=call.model.id,
-                request_id=call.client_request_id,
-                raw=call.raw,
-                is_retry=call.is_retry,
-            ),
-            self._retriever.retrieve(
-                call.namespace,
-                call.question,
-                call.max_positive,
-                call.max_negative,
-                seed=call.episode,
-            ),
+        open_episode = partial(
+            self._recorder.open,
+            call.episode,
+            namespace=call.namespace,
+            mode=mode,
+            question=call.question,
+            model=call.model.id,
+            request_id=call.client_request_id,
+            raw=call.raw,
+            is_retry=call.is_retry,
         )
+        look_up = partial(
+            self._retriever.retrieve,
+            call.namespace,
+            call.question,
+            call.max_positive,
+            call.max_negative,
+            seed=call.episode,
+        )
+        if self._retriever.knows(call.question):
+            # Waits for nothing: a task for it would only let other requests go before.
+            opened, retrieval = await open_episode(), await look_up()
+        else:
+            opened, retrieval = await asyncio.gather(open_episode(), look_up())
         steered = Steered(mode, opened.id, opened.recorded, opened.duplicate)
         if not opened.recorded:
             # Rules that leave no trace could be neither explained nor undone.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from app.framing import defused
-from app.templates import PromptLibrary
+from app.templates import Prompt, PromptLibrary
 from rules_store.types import Polarity, RuleHit
 
 
@@ -22,7 +22,12 @@ def render_block(prompts: PromptLibrary, domain: str, hits: Sequence[RuleHit]) -
     if not any(texts.values()):
         return ""
     prompt = prompts.get(domain, "steer/block")
-    return prompt.render(positive=texts[Polarity.POSITIVE], negative=texts[Polarity.NEGATIVE]).text
+    return _rendered(prompt, tuple(texts[Polarity.POSITIVE]), tuple(texts[Polarity.NEGATIVE]))
+
+
+@lru_cache(maxsize=1000)
+def _rendered(prompt: Prompt, positive: tuple[str, ...], negative: tuple[str, ...]) -> str:
+    return prompt.render(positive=positive, negative=negative).text
 
 
 # The same rules come again and again, and their patterns are slow ones.

@@ -116,6 +116,10 @@ class Retriever:
     def hold_out_rate(self, namespace: str) -> float:
         return self._worth.hold_out_rate if self.gated(namespace) else 0.0
 
+    def knows(self, question: str) -> bool:
+        """Whether `retrieve` has nothing to wait for."""
+        return self._embedder.knows(question)
+
     async def retrieve(
         self, namespace: str, question: str, max_positive: int, max_negative: int, *, seed: str = ""
     ) -> Retrieval:

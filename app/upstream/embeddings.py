@@ -44,6 +44,10 @@ class Embedder(Protocol):
         """Unit vectors, shape (len(texts), dimension), float32. Raises `EmbeddingFailed`."""
         ...
 
+    def knows(self, text: str) -> bool:
+        """Whether `embed` has its vector at hand."""
+        ...
+
 
 def unit(vectors: Any) -> Vectors:
     """Rows scaled to length 1, shape (n, d). Raises `EmbeddingFailed` on zero, NaN or infinity."""
@@ -130,6 +134,9 @@ class CachedEmbedder:
         finally:
             for row in wanted:
                 row.waiters -= 1
+
+    def knows(self, text: str) -> bool:
+        return _key(text) in self._cache
 
     def _row(self, text: str) -> Vectors | _Wanted:
         """The vector of a text where it is known, else what brings it with a later batch."""

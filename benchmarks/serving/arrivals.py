@@ -7,6 +7,9 @@ it. Kinds: the bare model server; off; steer, with questions that come again (th
 cached, as those of a busy service's are in part); and steer with new questions only, each of which
 must be embedded, at a rate of its own: one core embeds some eighty a second. Arrivals are random
 (Poisson).
+
+Client and model server keep to one core and the gateway to the others, as it has its own where it
+serves; with `--together` all share all cores, and the gateway also waits for those two.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import asyncio
 import random
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +34,7 @@ from rich.table import Table
 from app.exceptions import ConfigurationError
 from benchmarks.serving.latency import load_rules
 from benchmarks.serving.material import question
-from benchmarks.serving.processes import gateway, scripted_upstream
+from benchmarks.serving.processes import divided_cores, gateway, on_cores, scripted_upstream
 from benchmarks.serving.upstream import MODEL
 
 RULES = 100
@@ -54,14 +58,17 @@ def main(
     rate: Annotated[float, typer.Option(min=1, help="Requests a second")] = 100.0,
     new_rate: Annotated[float, typer.Option(min=1, help="The same, of new questions")] = 20.0,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each kind")] = 30.0,
+    together: Annotated[bool, typer.Option("--together", help="Share all cores")] = False,
     result: Annotated[Path | None, typer.Option("--out", help="Write JSON here")] = None,
 ) -> None:
     """Measure percentiles at a fixed rate of requests."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        scripted_upstream() as upstream_port,
-        gateway(upstream_port, Path(folder), LEARN="false") as (port, _),
-    ):
+    ends, middle = (set(), set()) if together else divided_cores()
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(on_cores(ends))
+        upstream_port = stack.enter_context(scripted_upstream())
+        with on_cores(middle):
+            port, _ = stack.enter_context(gateway(upstream_port, Path(folder), LEARN="false"))
         load_rules(port, RULES)
         steer = {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{RULES}"}
         kinds = [

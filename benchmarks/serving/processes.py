@@ -104,6 +104,30 @@ def running(command: list[str], variables: dict[str, str]) -> Iterator[subproces
             process.wait()
 
 
+@contextmanager
+def on_cores(cores: set[int]) -> Iterator[None]:
+    """This thread, and processes that are started in the block, keep to these cores; with none, to
+    any."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def divided_cores() -> tuple[set[int], set[int]]:
+    """One core for whoever asks and answers, the others for what is measured between them; two
+    empty sets where there is but one."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set(), set()
+    first, *others = sorted(os.sched_getaffinity(0))
+    return ({first}, set(others)) if others else (set(), set())
+
+
 def wait_for(process: subprocess.Popen[bytes], port: int, path: str, needle: bytes) -> None:
     """Until GET `path` is answered with 200 and `needle`. Raises `ConfigurationError`."""
     deadline = time.monotonic() + START_SECONDS

@@ -55,6 +55,9 @@ class Given:
     def __init__(self) -> None:
         self.vector: Array = np.zeros(DIMENSION, dtype=np.float32)
 
+    def knows(self, text: str) -> bool:
+        return True
+
     async def embed(self, texts: Sequence[str]) -> Array:
         return np.stack([self.vector for _ in texts])
 
