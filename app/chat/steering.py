@@ -66,11 +66,11 @@ class Steering:
             call.max_negative,
             seed=call.episode,
         )
-        if self._retriever.knows(call.question):
-            # Waits for nothing: a task for it would only let other requests go before.
-            opened, retrieval = await open_episode(), await look_up()
-        else:
+        if self._retriever.waits(call.namespace, call.question):
             opened, retrieval = await asyncio.gather(open_episode(), look_up())
+        else:
+            # Tasks would cost more than they save, and let other requests go before.
+            opened, retrieval = await open_episode(), await look_up()
         steered = Steered(mode, opened.id, opened.recorded, opened.duplicate)
         if not opened.recorded:
             # Rules that leave no trace could be neither explained nor undone.

@@ -116,9 +116,9 @@ class Retriever:
     def hold_out_rate(self, namespace: str) -> float:
         return self._worth.hold_out_rate if self.gated(namespace) else 0.0
 
-    def knows(self, question: str) -> bool:
-        """Whether `retrieve` has nothing to wait for."""
-        return self._embedder.knows(question)
+    def waits(self, namespace: str, question: str) -> bool:
+        """Whether `retrieve` must wait for an embedding."""
+        return self._store.has_rules(namespace) and not self._embedder.knows(question)
 
     async def retrieve(
         self, namespace: str, question: str, max_positive: int, max_negative: int, *, seed: str = ""
