@@ -44,8 +44,7 @@ class AtOnce:
         if started < self._wary_until:
             return None
         try:
-            driver = self._free()
-            if driver is None:
+            if not self._begun():
                 return None
             result = self._plain.run(work)
             self._plain.commit()
@@ -62,8 +61,8 @@ class AtOnce:
     def close(self) -> None:
         self._plain.forget()
 
-    def _free(self) -> sqlite3.Connection | None:
-        """The driver, in a transaction that has begun."""
+    def _begun(self) -> bool:
+        """Whether a transaction could be begun."""
         driver = self._plain.driver
         if driver is not self._prepared:
             driver.execute("PRAGMA busy_timeout = 0")
@@ -73,5 +72,5 @@ class AtOnce:
         try:
             self._begin(driver, 0.0)
         except sqlite3.OperationalError:
-            return None
-        return driver
+            return False
+        return True

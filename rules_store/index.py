@@ -111,7 +111,6 @@ class RuleIndex:
     def put_all(self, rows: Iterable[IndexRow]) -> None:
         """`put` for many rules, each once. FAISS moves a whole shelf for one removal, so a shelf
         is removed from once and added to once."""
-        self._searched.clear()
         gone: list[int] = []
         new: list[IndexRow] = []
         for row in rows:

@@ -180,8 +180,8 @@ class Retriever:
         floor = self._floor if own is None else own
         triggers = self._worth.triggers
         near = self._store.search(namespace, vector, polarity, most * POOL, triggers=triggers)
-        similar = {at: hit.similarity for at, hit in enumerate(near.hits)}
-        relevance = {at: value for at, value in similar.items() if value >= floor}
+        near_enough = ((at, hit) for at, hit in enumerate(near.hits) if hit.similarity >= floor)
+        relevance = {at: hit.similarity for at, hit in near_enough}
         unlikely: set[int] = set()
         unproven: set[int] = set()
         if self.gated(namespace):
