@@ -45,6 +45,7 @@ def load_task_data(
         rows = _kept(rows, task.where, label)
     if isinstance(task.labels, FromData):
         task = task.model_copy(update={"labels": _labels(task, rows, label)})
+    task.messages("")  # instructions that can't be rendered are refused here
     if limit is not None:
         rows = rows[:limit]
     if not rows:

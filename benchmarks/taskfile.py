@@ -110,6 +110,15 @@ class TaskFile(_Strict):
     max_tokens: int = Field(1024, ge=1)
     """Limit of every answer, in every arm."""
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        # YAML reads yes, no and 1 as something else than a text.
+        listed = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+        if value is None or listed or value == {"from": "data"}:
+            return value
+        raise ValueError("must be a list of texts (in quotes, if need be) or {from: data}")
+
     @field_validator("answer_pattern")
     @classmethod
     def _one_group(cls, value: str | None) -> str | None:
