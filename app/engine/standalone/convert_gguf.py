@@ -1,12 +1,14 @@
-"""A script for vLLM's interpreter: GGUF file in, folder that vLLM loads out (float32).
+"""A script for vLLM's interpreter: GGUF file in, folder that vLLM loads out.
 
-    python convert_gguf.py FILE.gguf FOLDER
+    python convert_gguf.py FILE.gguf FOLDER [--dtype float32|bfloat16] [--without-weights]
 
-The folder appears whole or not at all. Nothing of this project is imported here.
+The folder appears whole or not at all. Without weights it has the configuration and the tokenizer,
+which is what `--load-format dummy` needs. Nothing of this project is imported here.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
@@ -17,14 +19,14 @@ from pathlib import Path
 _STALE = 3600.0
 
 
-def main(source: Path, target: Path) -> None:
+def main(source: Path, target: Path, dtype: str, *, weights: bool) -> None:
     if target.is_dir():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         partial = Path(folder) / "model"
-        _convert(source, partial)
+        _convert(source, partial, dtype, weights=weights)
         try:
             os.rename(partial, target)
         except OSError:
@@ -39,21 +41,32 @@ def _remove_abandoned(target: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _convert(source: Path, folder: Path) -> None:
+def _convert(source: Path, folder: Path, dtype: str, *, weights: bool) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        **place, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-    )
-    # The weights are plain now; a trace of their former format would mislead the loader.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.save_pretrained(folder)
+    if weights:
+        model = AutoModelForCausalLM.from_pretrained(
+            **place, dtype=getattr(torch, dtype), quantization_config=GgufConfig(dequantize=True)
+        )
+        # The weights are plain now; a trace of their former format would mislead the loader.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(folder)
+    else:
+        config = AutoConfig.from_pretrained(**place)
+        config.dtype = getattr(torch, dtype)
+        config.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**place).save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--without-weights", action="store_true")
+    options = parser.parse_args()
+    main(options.source, options.target, options.dtype, weights=not options.without_weights)
