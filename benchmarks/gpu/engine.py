@@ -20,6 +20,8 @@ from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.steps import Sitting
 
 PORT = 8011
+START_SECONDS = 150.0
+"""For one attempt: compiling and capturing graphs takes a minute the first time."""
 CONTEXT = 8192
 """Tokens of prompt and answer."""
 FLAGS: tuple[tuple[str, ...], ...] = (
@@ -137,7 +139,8 @@ def _spawn(
 
 
 def _answers(url: str, process: subprocess.Popen[bytes], sitting: Sitting) -> bool:
-    while sitting.left() > 0 and process.poll() is None:
+    end = time.monotonic() + min(START_SECONDS, sitting.left())
+    while time.monotonic() < end and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/v1/models", timeout=2) as response:
                 if response.status == 200:
