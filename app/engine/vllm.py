@@ -18,7 +18,10 @@ from app.exceptions import ConfigurationError
 
 PYTHON_VARIABLE = "TTCL_VLLM_PYTHON"
 _OWN_VENV = Path(".venv-vllm") / "bin" / "python"
-_SERVER = "vllm.entrypoints.openai.api_server"
+_SERVER = "vllm.entrypoints.cli.main"
+"""The command `vllm`, whose `serve` has all options, `--api-server-count` among them."""
+_CPU_SERVER = "vllm.entrypoints.openai.api_server"
+"""The command asks for a distribution of the name vllm, and the build for a CPU has another."""
 _STANDALONE = Path(__file__).parent / "standalone"
 _KV_CACHE_GIB = "1"
 
@@ -126,8 +129,10 @@ def vllm_arguments(
     ctx: int | None = None,
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """Command line of vLLM's server. `extra` comes last, so it overrides what we choose."""
-    arguments = ["--model", model.source, "--served-model-name", alias or model.name]
+    """Module of vLLM's server and its command line. `extra` comes last, so it overrides what we
+    choose."""
+    arguments = [_CPU_SERVER, "--model"] if cpu else [_SERVER, "serve"]
+    arguments += [model.source, "--served-model-name", alias or model.name]
     arguments += ["--host", host, "--port", str(port)]
     if context := ctx or model.context:
         arguments += ["--max-model-len", str(context)]
@@ -183,13 +188,13 @@ def run_vllm(
     refuse_taken_port(host, port)
     found = check_vllm(model, python)
     loaded = prepare_model(model, data_dir=data_dir, python=found)
-    module = [str(_STANDALONE / "lifetime.py"), _SERVER] if exit_with_parent else ["-m", _SERVER]
+    runner = str(_STANDALONE / "lifetime.py") if exit_with_parent else "-m"
     arguments = vllm_arguments(
         loaded, host=host, port=port, cpu=found.cpu, alias=alias, ctx=ctx, extra=extra
     )
     environment = vllm_environment(loaded, cpu=found.cpu, given=os.environ, threads=threads)
     say(f"starting vLLM on http://{host}:{port}")
-    os.execve(found.path, [str(found.path), *module, *arguments], environment)
+    os.execve(found.path, [str(found.path), runner, *arguments], environment)
 
 
 def say(text: str) -> None:

@@ -70,7 +70,8 @@ def _run(options: argparse.Namespace) -> int:
         arms = options.arms or (DRY_ARMS if options.dry else ARMS)
         for arm in arms.split(","):
             data = machine.data(options.data or f"{options.task}-test.jsonl")
-            name = f"{options.task}-{arm}"
+            # Also the name of a file that comes back, where only plain characters may stand.
+            name = f"{options.task}-{arm.replace('@', '_')}"
             jobs.append(Job(name, options.task, data, arm, options.step, "none", *bounds))
     for task in filter(None, options.streams.split(",")):
         arms = options.stream_arms or STREAM_ARMS

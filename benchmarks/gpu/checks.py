@@ -26,8 +26,8 @@ from benchmarks.serving.latency import load_rules
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import gateway
 
-RULES = 20
-"""Rules of the namespace that steered requests are sent to."""
+RULES, FEW_RULES = 20, 4
+"""Rules of the namespace that steered requests are sent to; the latter without a GPU."""
 AGENT_STEPS = 7
 """A real agent's; two on a machine without a GPU."""
 _SCHEMA: dict[str, Any] = {
@@ -58,6 +58,7 @@ class Checks:
         limits = httpx.Limits(max_connections=None)
         self._http = httpx.AsyncClient(base_url=url, timeout=300, limits=limits)
         self._gateway: httpx.AsyncClient | None = None
+        self._rules = FEW_RULES if small else RULES
 
     async def run(self, out: Path) -> None:
         """All checks, each written as it ends."""
@@ -78,7 +79,7 @@ class Checks:
         with tempfile.TemporaryDirectory() as folder:
             settings = {"LEARN": "false", "STOP_GRACE": "1"}
             with gateway(port, Path(folder), **settings) as (own, _):
-                await asyncio.to_thread(load_rules, own, RULES)
+                await asyncio.to_thread(load_rules, own, self._rules)
                 limits = httpx.Limits(max_connections=None)
                 base = f"http://127.0.0.1:{own}"
                 self._gateway = httpx.AsyncClient(base_url=base, timeout=300, limits=limits)
@@ -126,7 +127,7 @@ class Checks:
 
     def _rate(self, calls: int) -> Check:
         async def measured() -> dict[str, Any]:
-            limit = 16 if self._small else 256
+            limit = 8 if self._small else 256
             started = time.monotonic()
             bodies = [
                 self._body(question(n), limit=limit, ignore_eos=True, logprobs=True)
@@ -151,7 +152,7 @@ class Checks:
 
     async def _priority(self) -> dict[str, Any]:
         """More calls of low priority than are served at once, then one of high priority."""
-        flood, limit = (4, 4) if self._small else (2048, 64)
+        flood, limit = (2, 4) if self._small else (2048, 64)
         low = [
             asyncio.create_task(
                 self._chat(
@@ -275,7 +276,7 @@ class Checks:
     async def _added(self) -> dict[str, Any]:
         """Medians of what a mode adds to an answer of one token, taken within a round."""
         assert self._gateway is not None
-        rounds, warm_up = (2, 0) if self._small else (100, 5)
+        rounds, warm_up = (1, 0) if self._small else (100, 5)
         kinds: dict[str, tuple[httpx.AsyncClient, str | None]] = {
             "bare": (self._http, None),
             "off": (self._gateway, "off"),
@@ -334,7 +335,7 @@ class Checks:
         started = time.perf_counter()
         first, end = 0.0, b""
         path = "/v1/chat/completions"
-        async with client.stream("POST", path, json=body, headers=_headers(mode)) as response:
+        async with client.stream("POST", path, json=body, headers=self._headers(mode)) as response:
             assert response.status_code == 200, f"status {response.status_code}"
             async for block in response.aiter_bytes():
                 first = first or time.perf_counter() - started
@@ -348,20 +349,18 @@ class Checks:
         message = {"role": "user", "content": text}
         return {"model": self._model, "messages": [message], "max_tokens": limit, **fields}
 
-    @staticmethod
+    def _headers(self, mode: str | None) -> dict[str, str]:
+        if mode is None:
+            return {}
+        return {"X-TTCL-Mode": mode, "X-TTCL-Namespace": f"rules-{self._rules}"}
+
     async def _chat(
-        client: httpx.AsyncClient, body: dict[str, Any], mode: str | None = None
+        self, client: httpx.AsyncClient, body: dict[str, Any], mode: str | None = None
     ) -> dict[str, Any]:
-        response = await client.post("/v1/chat/completions", json=body, headers=_headers(mode))
+        response = await client.post("/v1/chat/completions", json=body, headers=self._headers(mode))
         assert response.status_code == 200, f"status {response.status_code}: {response.text[:200]}"
         answer: dict[str, Any] = response.json()
         return answer
-
-
-def _headers(mode: str | None) -> dict[str, str]:
-    if mode is None:
-        return {}
-    return {"X-TTCL-Mode": mode, "X-TTCL-Namespace": f"rules-{RULES}"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -125,7 +125,9 @@ def _spawn(
     command += ["--data-dir", str(machine.work / "engine"), "--ctx", str(CONTEXT)]
     environment = machine.environment("vllm", os.environ)
     if backend == "vllm":
-        environment["TTCL_VLLM_PYTHON"] = environment.get("TTCL_VLLM_PYTHON", sys.executable)
+        environment.setdefault("TTCL_VLLM_PYTHON", sys.executable)
+        # Sampling by FlashInfer is the default on Hopper, and the pack leaves FlashInfer out.
+        environment.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         command += ["--", *flags]
     with log.open("ab") as out:
         return subprocess.Popen(

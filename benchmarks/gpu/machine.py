@@ -96,7 +96,11 @@ def convert(machine: Machine, sitting: Sitting, *, dummy: bool) -> Path:
     folder = machine.weights(dummy=dummy)
     if not folder.is_dir():
         with sitting.step("configure" if dummy else "convert"):
-            more = ["--without-weights"] if dummy else ["--dtype", "bfloat16"]
+            more = ["--dtype", "bfloat16"]
+            if dummy:
+                more.append("--without-weights")
+            elif machine.weights(dummy=True).is_dir():
+                more += ["--tokenizer", str(machine.weights(dummy=True))]
             command = [sys.executable, str(_CONVERTER), str(machine.model_file), str(folder), *more]
             environment = {**machine.environment("vllm", os.environ), "TQDM_DISABLE": "1"}
             subprocess.run(command, check=True, env=environment, stdout=sys.stderr)

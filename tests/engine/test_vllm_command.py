@@ -26,7 +26,7 @@ def value(of: str, given: list[str]) -> str:
 
 def test_what_every_vllm_is_started_with() -> None:
     given = arguments(cpu=False)
-    assert value("--model", given) == "/models/smol"
+    assert given[:3] == ["vllm.entrypoints.cli.main", "serve", "/models/smol"]
     assert value("--served-model-name", given) == "Smol"
     assert value("--host", given) == "127.0.0.1"
     assert value("--port", given) == "9000"
@@ -34,6 +34,10 @@ def test_what_every_vllm_is_started_with() -> None:
     assert value("--scheduling-policy", given) == "priority"
     assert value("--tool-call-parser", given) == "hermes"
     assert {"--enable-prefix-caching", "--enable-prompt-tokens-details"} <= set(given)
+
+
+def test_a_build_for_a_cpu_has_no_command() -> None:
+    assert arguments()[:3] == ["vllm.entrypoints.openai.api_server", "--model", "/models/smol"]
 
 
 def test_only_a_cpu_gets_float32_and_eager() -> None:

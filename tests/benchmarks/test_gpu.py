@@ -1,0 +1,145 @@
+"""The run on a GPU machine, played through on this one: pack, unpack, run, merge."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.pack import trim
+from benchmarks.gpu.pieces import BrokenPack, Joiner, cut, read_manifest, write_manifest
+from benchmarks.rundir import load_results
+
+SUMS = "".join(
+    json.dumps(
+        {"id": f"sum-{n}", "question": f"What is {n} plus {n + 1}?", "answer": str(2 * n + 1)}
+    )
+    + "\n"
+    for n in range(8)
+)
+TICKETS = "".join(
+    json.dumps({"id": f"ticket-{n}", "question": text, "answer": label}) + "\n"
+    for n, (text, label) in enumerate(
+        [
+            ("When will my new card be here?", "card_arrival"),
+            ("The card that I ordered has not come.", "card_arrival"),
+            ("How do I cancel a transfer?", "cancel_transfer"),
+            ("Please stop the transfer that I just made.", "cancel_transfer"),
+        ]
+    )
+)
+
+
+def run(*arguments: str | Path) -> None:
+    """In a process of its own, as on that machine."""
+    command = [sys.executable, "-m", "benchmarks.gpu", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.engine
+def test_a_sitting_from_pack_to_report(tmp_path: Path) -> None:
+    data = [tmp_path / "gsm8k-test.jsonl", tmp_path / "banking77-dev.jsonl"]
+    for file, text in zip(data, (SUMS, TICKETS), strict=True):
+        file.write_text(text)
+    pack, work, out = (tmp_path / name for name in ("pack", "work", "out"))
+    sizes = ["--model", "smollm2", "--piece-mib", "30"]
+    run("pack", "--dry", "--out", pack, "--data", *data, *sizes)
+    run("unpack", "--pack", pack, "--work", work)
+    arms = ["--task", "gsm8k", "--arms", "zero-shot,sc@2", "--streams", "banking77"]
+    few = ["--stream-arms", "zero-shot,knn@2", "--stream-step", "2", "--max-tokens", "8"]
+    run("run", "--dry", "--work", work, "--out", out, "--checks", "--seconds", "360", *arms, *few)
+
+    checks = [json.loads(line) for line in (out / "checks.jsonl").read_text().splitlines()]
+    assert [row for row in checks if not row["ok"]] == []
+    assert len(checks) == 12
+    steps = {row["step"]: row for row in map(json.loads, (out / "steps.jsonl").open())}
+    assert steps["arms gsm8k-sc_2"]["exit"] == 0
+    assert steps["arms stream-banking77"]["exit"] == 0
+
+    merged = tmp_path / "merged"
+    # The same sitting twice: nothing counts double.
+    results = out / "results.tar.xz"
+    run("merge", results, results, "--out", merged)
+    rows = list(load_results(merged / "gsm8k"))
+    assert {row["arm"] for row in rows} == {"zero-shot", "sc@2"}
+    assert len(rows) == 16
+    assert len(list(load_results(merged / "banking77-label"))) == 8
+    assert "sc@2" in (merged / "gsm8k" / "report.md").read_text()
+
+
+def test_pieces_arrive_in_any_order_and_are_taken_once(tmp_path: Path) -> None:
+    pack, work, copied = (tmp_path / name for name in ("pack", "work", "copied"))
+    for folder in (pack, copied):
+        folder.mkdir()
+    whole = bytes(range(256)) * 10
+    (tmp_path / "source").write_bytes(whole)
+    file = cut(tmp_path / "source", "model/weights.gguf", pack, 1000)
+    write_manifest(pack, [file], {})
+    files, _ = read_manifest(pack)
+    assert files == [file]
+    assert [piece.size for piece in file.pieces] == [1000, 1000, 560]
+    for piece in reversed(file.pieces):
+        joiner = Joiner(work, files)
+        assert not joiner.complete(file)
+        (pack / piece.name).rename(copied / piece.name)
+        assert joiner.take(copied) == 1
+        assert joiner.take(copied) == 0
+        assert (work / file.name).stat().st_size == len(whole), "its whole size from the start"
+        (copied / piece.name).unlink()
+    joiner = Joiner(work, files)
+    assert joiner.complete(file)
+    assert joiner.missing() == []
+    assert (work / file.name).read_bytes() == whole
+
+
+def test_a_damaged_piece_is_named_and_can_be_copied_again(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x" * 100)
+    file = cut(tmp_path / "source", "data/x", tmp_path, 60)
+    damaged = tmp_path / file.pieces[1].name
+    content = damaged.read_bytes()
+    damaged.write_bytes(b"y" + content[1:])
+    joiner = Joiner(tmp_path / "work", [file])
+    with pytest.raises(BrokenPack, match=file.pieces[1].name):
+        joiner.take(tmp_path)
+    damaged.write_bytes(content)
+    joiner.take(tmp_path)
+    assert joiner.path(file).read_bytes() == b"x" * 100
+
+
+def test_a_trimmed_wheel_lists_what_it_holds(tmp_path: Path) -> None:
+    wheel = tmp_path / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("thing/__init__.py", "")
+        archive.writestr("thing/_moe_C.abi3.so", "binary")
+        archive.writestr(
+            "thing-1.0.dist-info/RECORD", "thing/__init__.py,,\nthing/_moe_C.abi3.so,,\n"
+        )
+    trim(wheel, ["thing/_moe_C*"])
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist() == ["thing/__init__.py", "thing-1.0.dist-info/RECORD"]
+        assert archive.read("thing-1.0.dist-info/RECORD") == b"thing/__init__.py,,\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pack", "--out", "{}", "--dry", "--model", "no.gguf"], "no.gguf does not exist"),
+        (["pack", "--out", "{}", "--dry", "--data", "no.jsonl"], "no.jsonl does not exist"),
+        (["unpack", "--pack", "{}", "--work", "{}"], "manifest.json is missing or damaged"),
+        (["run", "--work", "{}", "--out", "{}/out"], "holds 0 of *.gguf: unpack"),
+        (["merge", "{}", "--out", "{}/merged"], "none of the sources holds a run"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(tmp_path) for word in arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
