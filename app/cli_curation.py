@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_common import (
+from app.cli.common import (
     Actor,
     AsJson,
     Namespace,
@@ -22,11 +22,11 @@ from app.cli_common import (
     table,
 )
 from app.exceptions import InvalidRequest
+from app.loop.steer.explain import Explainer, Explanation, Question
 from app.settings import NAMESPACE, Settings, load_settings
-from app.steer.explain import Explainer, Explanation, Question
-from rules_store.curation import Pruned, PruneOrder, PrunePolicy
 from rules_store.errors import UnknownNamespace
-from rules_store.types import Polarity, RuleFilter, RuleState
+from rules_store.models.rules import Polarity, RuleFilter, RuleState
+from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
 
 SHOWN = 30
 """Rows of a preview for people; JSON has them all."""
@@ -91,7 +91,7 @@ def export(
     vectors: Annotated[bool, typer.Option(help="An import then embeds nothing")] = True,
 ) -> None:
     """Write rules as JSON lines."""
-    from app.api.exchange import export_lines
+    from app.api.rules_jsonl import export_lines
 
     where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
 
@@ -124,8 +124,8 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Take rules in from JSON lines. Exit code 1 when a line was refused."""
-    from app.api.exchange import Order, import_lines
-    from app.parts import build_embedder
+    from app.api.rules_jsonl import Order, import_lines
+    from app.wiring.factories import build_embedder
 
     if namespace is not None and not NAMESPACE.match(namespace):
         raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
@@ -166,7 +166,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """What happened to a rule, newest first."""
-    from app.api.schemas import event_shape
+    from app.api.schemas.rules import event_shape
 
     async def run() -> Any:
         async with opened_store() as store:
@@ -208,7 +208,7 @@ def explain(
 ) -> None:
     """Which rules a question would get, which not and why. Loads the embedding model; tokens are
     estimated, since no model server is asked."""
-    from app.api.admin.rule_schemas import explanation_shape
+    from app.api.schemas.curation import explanation_shape
 
     settings = load_settings()
     space = namespace or settings.namespace
@@ -254,8 +254,8 @@ async def _explained(
     max_negative: int | None,
     limit: int,
 ) -> Explanation:
-    from app.parts import build_embedder, build_retriever, load_prompts
-    from app.steer.budget import TokenCounter
+    from app.loop.steer.budget import TokenCounter
+    from app.wiring.factories import build_embedder, build_retriever, load_prompts
 
     prompts = load_prompts(settings)
     embedder = build_embedder(settings)

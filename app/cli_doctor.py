@@ -16,7 +16,7 @@ from app.exceptions import ConfigurationError
 from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from app.doctor import Check
+    from app.cli.doctor import Check
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -32,7 +32,7 @@ def doctor(
 
 
 async def _examine(as_json: bool) -> bool:
-    from app.doctor import Verdict, examine, fail, ok
+    from app.cli.doctor import Verdict, examine, fail, ok
 
     try:
         settings = load_settings()

@@ -15,10 +15,10 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.trajectory import Mode
 from app.env_file import refuse_unknown
 from app.exceptions import ConfigurationError
-from app.trajectory import Mode
-from rules_store.types import Pruning
+from rules_store.models.rules import Pruning
 
 PREFIX = "TTCL_"
 NAMESPACE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"

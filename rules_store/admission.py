@@ -6,19 +6,12 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store import capacity, changes
-from rules_store.credit import CreditOperations
-from rules_store.evidence import LinkKind
-from rules_store.opposites import OPPOSITE_COSINE, OPPOSITES, contradict
+from rules_store.models.evidence import LinkKind
+from rules_store.models.rules import Draft, Job, Learned, Polarity, Rule, RuleState
+from rules_store.operations import capacity, rule_writes
+from rules_store.operations.credit import CreditOperations
+from rules_store.policy.contradiction import OPPOSITE_COSINE, OPPOSITES, contradict
 from rules_store.repository import events, links, rules
-from rules_store.types import (
-    Draft,
-    Job,
-    Learned,
-    Polarity,
-    Rule,
-    RuleState,
-)
 
 
 class Admission(CreditOperations):
@@ -28,13 +21,13 @@ class Admission(CreditOperations):
         same = await self._same(connection, draft)
         key = f"{job.episode_id}:{new.polarity.value}"
         if same is not None:
-            frequency = changes.together(same.frequency, 1)
+            frequency = rule_writes.together(same.frequency, 1)
             after = replace(same, frequency=frequency, updated_at=self._clock())
-            await changes.change(
+            await rule_writes.change(
                 connection,
                 same,
                 after,
-                changes.MERGED,
+                rule_writes.MERGED,
                 actor=events.LEARNER,
                 reason=f"learned again in {job.episode_id}",
                 key=key,
@@ -44,7 +37,7 @@ class Admission(CreditOperations):
             )
             note = None if same.state is RuleState.ACTIVE else f"the same rule is {same.state}"
             return Learned(same.id, same.polarity, same.text, "merged", note)
-        _, rule = await changes.create(
+        _, rule = await rule_writes.create(
             connection,
             replace(new, source_episode=job.episode_id),
             draft.vectors,
@@ -96,7 +89,7 @@ class Admission(CreditOperations):
         the nearest active or candidate one within the merge threshold."""
         new, vector = draft.rule, draft.vectors.text
         exact = await rules.find_by_text(
-            connection, new.namespace, new.polarity, changes.text_hash(new.text)
+            connection, new.namespace, new.polarity, rule_writes.text_hash(new.text)
         )
         if exact is not None:
             return exact[1]

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, inspect, select
 
-from rules_store.core import StoreCore
+from rules_store.database.schema import embeddings, metadata, namespaces, rules
 from rules_store.errors import UnknownNamespace
+from rules_store.operations.base import StoreCore
 from rules_store.repository import namespaces as repository
-from rules_store.tables import embeddings, metadata, namespaces, rules
 
 
 class ArchiveOperations(StoreCore):

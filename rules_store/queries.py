@@ -7,11 +7,20 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store import cursors
-from rules_store.core import StoreCore
 from rules_store.errors import UnknownRule, VersionConflict
+from rules_store.models import paging
+from rules_store.models.rules import (
+    EVERY_RULE,
+    Event,
+    Page,
+    Rule,
+    RuleFilter,
+    RuleSort,
+    RuleState,
+    Stats,
+)
+from rules_store.operations.base import StoreCore
 from rules_store.repository import episodes, events, jobs, namespaces, rules
-from rules_store.types import EVERY_RULE, Event, Page, Rule, RuleFilter, RuleSort, RuleState, Stats
 
 
 class RuleQueries(StoreCore):
@@ -27,10 +36,10 @@ class RuleQueries(StoreCore):
         Raises InvalidCursor."""
         await self._count_exposures()
         kind = f"rules-{sort.value}"
-        after = cursors.decode_place(kind, cursor, rules.place_length(sort))
+        after = paging.decode_place(kind, cursor, rules.place_length(sort))
         async with self._database.read() as connection:
             found, total = await rules.page(connection, where, limit + 1, after, sort)
-        return cursors.page_of_places(kind, found, total, limit)
+        return paging.page_of_places(kind, found, total, limit)
 
     async def get_rule(self, rule_id: str) -> Rule:
         """Raises UnknownRule."""
@@ -48,11 +57,11 @@ class RuleQueries(StoreCore):
         self, rule_id: str, *, limit: int = 50, cursor: str | None = None
     ) -> Page:
         """Events of the rule, newest first. Raises UnknownRule, InvalidCursor."""
-        before = cursors.decode("history", cursor)
+        before = paging.decode("history", cursor)
         async with self._database.read() as connection:
             await find(connection, rule_id)
             found, total = await events.page_of_rule(connection, rule_id, limit + 1, before)
-        return cursors.page("history", found, total, limit)
+        return paging.page("history", found, total, limit)
 
     async def rule_at_version(self, rule_id: str, version: int) -> Rule:
         """The rule with the text, trigger and domain it had at `version`. Raises UnknownRule."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.core import StoreCore
+from rules_store.operations.base import StoreCore
 from rules_store.repository import episodes, events
 
 _AT_ONCE = 500  # so that no write waits long for one of these

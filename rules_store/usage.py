@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from rules_store.core import StoreCore
+from rules_store.operations.base import StoreCore
 from rules_store.queries import find
 from rules_store.repository import usage
 

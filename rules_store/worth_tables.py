@@ -17,7 +17,7 @@ from sqlalchemy import (
     true,
 )
 
-from rules_store.tables import UtcDateTime, metadata
+from rules_store.database.schema import UtcDateTime, metadata
 
 # What steered which request. `withheld`: the rule fitted and was left out by lot (hold-out).
 # `counted`: whether the rule's own count has it. Few indexes: rows are written in the path of

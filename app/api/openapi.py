@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.answers import Shape
+from app.api.schemas.common import Shape
+from app.chat.request import ChatRequest
 from app.exceptions import (
     AuthenticationFailed,
     Conflict,
@@ -28,7 +29,6 @@ from app.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.protocol import ChatRequest
 
 DESCRIPTION = """\
 An OpenAI-compatible gateway whose answers are steered by learned rules, and the rule base itself.

@@ -12,14 +12,14 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.api.schemas import MAX_RULE_CHARS, Moment, clean
+from app.api.schemas.rules import MAX_RULE_CHARS, Moment, clean
 from app.settings import NAMESPACE_PATTERN
-from rules_store import jsontext
-from rules_store.changes import MOST_LEARNED, new_rule_id
+from rules_store.database import json_codec
 from rules_store.errors import InvalidVector
-from rules_store.exchange import Exported
-from rules_store.index import unit
-from rules_store.types import Polarity, Rule, RuleState, Vector, Vectors
+from rules_store.index.rule_index import unit
+from rules_store.models.rules import Polarity, Rule, RuleState, Vector, Vectors
+from rules_store.operations.exchange import Exported
+from rules_store.operations.rule_writes import MOST_LEARNED, new_rule_id
 
 _KEPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{7,63}\Z")
 
@@ -59,7 +59,7 @@ class RuleLine(BaseModel):
     @field_validator("domain", "source_episode", "reason")
     @classmethod
     def _storable(cls, value: str | None) -> str | None:
-        return None if value is None else jsontext.clean(value)
+        return None if value is None else json_codec.clean(value)
 
     @field_validator("text")
     @classmethod

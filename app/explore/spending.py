@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.trajectory import Cost
+from app.domain.trajectory import Cost
 
 
 @dataclass(slots=True)

@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.reflect.answers import extract
-from app.reflect.equivalence import Equivalence
-from app.reflect.normalise import Formula, Number, Words, read
+from app.loop.reflect.answers import extract
+from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.normalise import Formula, Number, Words, read
 from benchmarks.grading.base import Grade, UnreadableGold
 from benchmarks.grading.text import plain
 

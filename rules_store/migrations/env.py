@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 import rules_store.worth_tables  # noqa: F401  the rest of the schema
-from rules_store.tables import metadata
+from rules_store.database.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -11,10 +11,17 @@ import numpy as np
 from sqlalchemy import and_, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store.database.schema import embeddings, rules
+from rules_store.models.rules import (
+    Polarity,
+    Rule,
+    RuleFilter,
+    RuleState,
+    Vector,
+    Vectors,
+)
 from rules_store.repository.embeddings import TEXT, TRIGGER
 from rules_store.repository.rules import conditions, rule_of
-from rules_store.tables import embeddings, rules
-from rules_store.types import Polarity, Rule, RuleFilter, RuleState, Vector, Vectors
 from rules_store.worth_tables import standings
 
 _AT_ONCE = 500  # bound parameters of one statement

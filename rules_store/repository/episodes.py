@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store import hot
-from rules_store.tables import episodes, feedback, jobs
-from rules_store.types import Episode, EpisodeFilter, EpisodeStatus, JobState
+from rules_store.database import compiled
+from rules_store.database.schema import episodes, feedback, jobs
+from rules_store.models.rules import Episode, EpisodeFilter, EpisodeStatus, JobState
 from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import precedents
 
@@ -61,7 +61,7 @@ async def insert_episode(
         "updated_at": episode.updated_at,
     }
     statement = insert_unless_there(connection, episodes)
-    return await hot.changed(connection, statement, values) == 1
+    return await compiled.changed(connection, statement, values) == 1
 
 
 async def id_of_request(connection: AsyncConnection, namespace: str, request_id: str) -> str | None:
@@ -114,7 +114,7 @@ async def finish(
         "at": at,
     }
     statement = _FINISH_UNANSWERED if answer is None else _FINISH
-    namespace: str | None = await hot.returned(connection, statement, values)
+    namespace: str | None = await compiled.returned(connection, statement, values)
     return namespace
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.jsontext import clean
-from rules_store.tables import events
-from rules_store.types import Event
+from rules_store.database.json_codec import clean
+from rules_store.database.schema import events
+from rules_store.models.rules import Event
 
 SYSTEM = "system"
 POLICY = "policy"

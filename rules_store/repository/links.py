@@ -7,9 +7,9 @@ from datetime import datetime
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.evidence import Link, LinkKind
-from rules_store.tables import rules
-from rules_store.types import RuleState
+from rules_store.database.schema import rules
+from rules_store.models.evidence import Link, LinkKind
+from rules_store.models.rules import RuleState
 from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import rule_links
 

@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Column, Row, Table, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.records import Namespace, NamespaceSettings
-from rules_store.tables import (
+from rules_store.database.schema import (
     embeddings,
     episodes,
     events,
@@ -21,6 +20,7 @@ from rules_store.tables import (
     namespaces,
     rules,
 )
+from rules_store.models.namespaces import Namespace, NamespaceSettings
 from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import exposures, outcomes, precedents, rule_links, standings, trials
 

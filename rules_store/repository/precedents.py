@@ -9,8 +9,8 @@ import numpy as np
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.evidence import Precedent, Reference
-from rules_store.types import Vector
+from rules_store.models.evidence import Precedent, Reference
+from rules_store.models.rules import Vector
 from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import precedents, trials
 

@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, and_, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.dialect import utc_parts
-from rules_store.records import EventFilter
+from rules_store.database.dialect import utc_parts
+from rules_store.database.schema import episodes, events
+from rules_store.models.namespaces import EventFilter
+from rules_store.models.rules import Event
 from rules_store.repository.events import event_of
-from rules_store.tables import episodes, events
-from rules_store.types import Event
 
 SNAPSHOT = "namespace.snapshot"
 _OF_RULES = "rule."

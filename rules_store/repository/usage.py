@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.tables import episodes
+from rules_store.database.schema import episodes
 
 # By number alone, which an index answers; traces are read of these only.
 _LATEST = (

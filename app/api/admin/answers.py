@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.api.answers import (
+from app.api.schemas.common import (
     AT,
     EPISODE_ID,
     RULE_ID,
@@ -17,9 +17,9 @@ from app.api.answers import (
     example,
     example_of,
 )
-from app.steer.explain import Verdict
-from rules_store.curation import PrunePolicy
-from rules_store.types import EpisodeStatus, Polarity, RuleState
+from app.loop.steer.explain import Verdict
+from rules_store.models.rules import EpisodeStatus, Polarity, RuleState
+from rules_store.operations.curation import PrunePolicy
 
 LIFT = {"mean": 0.12, "low": 0.02, "high": 0.22}
 _RULE: dict[str, Any] = {

@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from app.api.admin.answers import LIFT, Lift
-from app.api.answers import AT, EPISODE_ID, RULE_ID, Shape, example
-from rules_store.evidence import LinkKind, Reference, Signal
-from rules_store.gate import Verdict as GateVerdict
+from app.api.schemas.common import AT, EPISODE_ID, RULE_ID, Shape, example
+from rules_store.models.evidence import LinkKind, Reference, Signal
+from rules_store.policy.gate import Verdict as GateVerdict
 
 
 class Tally(Shape):

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.api.answers import AT, EPISODE_ID, RULE_ID, RULE_TEXT, Shape, example
-from rules_store.clients import Permission
-from rules_store.types import JobState, Pruning
+from app.api.schemas.common import AT, EPISODE_ID, RULE_ID, RULE_TEXT, Shape, example
+from rules_store.models.keys import Permission
+from rules_store.models.rules import JobState, Pruning
 
 _SETTINGS: dict[str, Any] = {
     "policy": None,

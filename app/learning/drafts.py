@@ -1,0 +1,37 @@
+"""Distilled rules on their way into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.domain.trajectory import DistilledRule, Observation
+from app.keying import retrieval_key
+from app.upstream.embeddings import Embedder
+from rules_store.models.rules import Draft, NewRule, RuleState, Vectors
+
+
+async def drafts_of(
+    observation: Observation,
+    rules: Sequence[DistilledRule],
+    embedder: Embedder,
+    *,
+    gated: bool,
+) -> list[Draft]:
+    """Distilled rules with their vectors, as the store takes them. Raises `EmbeddingFailed`."""
+    admitted = RuleState.CANDIDATE if gated else RuleState.ACTIVE
+    drafts = []
+    for rule in rules:
+        key = retrieval_key(rule.trigger, observation.question)
+        text, when = await embedder.embed([rule.text, key])
+        new = NewRule(
+            namespace=observation.namespace,
+            polarity=rule.polarity,
+            text=rule.text,
+            trigger=rule.trigger,
+            domain=observation.domain,
+            state=RuleState.QUARANTINED if rule.refusal else admitted,
+            reason=rule.refusal,
+            source_episode=observation.episode_id,
+        )
+        drafts.append(Draft(new, Vectors(text=text, trigger=when)))
+    return drafts
