@@ -7,7 +7,8 @@ from dataclasses import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.models.evidence import LinkKind
-from rules_store.models.rules import Draft, Job, Learned, Polarity, Rule, RuleState
+from rules_store.models.jobs import Job
+from rules_store.models.rules import Draft, Learned, Polarity, Rule, RuleState
 from rules_store.operations import capacity, rule_writes
 from rules_store.operations.credit import CreditOperations
 from rules_store.policy.contradiction import OPPOSITE_COSINE, OPPOSITES, contradict

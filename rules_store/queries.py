@@ -9,16 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.errors import UnknownRule, VersionConflict
 from rules_store.models import paging
-from rules_store.models.rules import (
-    EVERY_RULE,
-    Event,
-    Page,
-    Rule,
-    RuleFilter,
-    RuleSort,
-    RuleState,
-    Stats,
-)
+from rules_store.models.events import Event
+from rules_store.models.paging import Page
+from rules_store.models.rules import EVERY_RULE, Rule, RuleFilter, RuleSort, RuleState
+from rules_store.models.stats import Stats
 from rules_store.operations.base import StoreCore
 from rules_store.repository import episodes, events, jobs, namespaces, rules
 

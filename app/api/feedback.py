@@ -16,9 +16,10 @@ from app.api.schemas.rules import NO_NUL
 from app.exceptions import InvalidRequest, NotFound
 from app.wiring.container import AppState
 from rules_store.errors import UnknownEpisode
+from rules_store.models.episodes import Episode
 from rules_store.models.evidence import Outcome, Signal
-from rules_store.models.keys import Feedback, FeedbackSource, NewFeedback, Permission
-from rules_store.models.rules import Episode
+from rules_store.models.feedback import Feedback, FeedbackSource, NewFeedback
+from rules_store.models.keys import Permission
 
 router = APIRouter(tags=["chat"])
 

@@ -17,8 +17,8 @@ from app.learning.learner import FROZEN_SKIP
 from app.learning.local_worker import Worker
 from app.observability.tracing import span
 from rules_store.errors import StoreError, UnknownNamespace
+from rules_store.models.episodes import Begun, EpisodeStatus
 from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
-from rules_store.models.rules import Begun, EpisodeStatus
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)

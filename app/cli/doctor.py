@@ -23,7 +23,7 @@ from app.wiring.factories import build_embedder, load_prompts, open_store
 from rules_store.database import migrate
 from rules_store.database.engine import parse_url
 from rules_store.errors import StoreError
-from rules_store.models.rules import DEFAULT_OPTIONS
+from rules_store.options import DEFAULT_OPTIONS
 
 EMBEDDER_PATIENCE = 120.0
 """Seconds for a local model to be read from a slow disk."""

@@ -33,13 +33,12 @@ from app.cli.common import (
 )
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE
+from rules_store.models.events import Rollback, RollbackTarget
 from rules_store.models.namespaces import (
     DEFAULTS,
     SETTING_NAMES,
     Namespace,
     NamespaceSummary,
-    Rollback,
-    RollbackTarget,
 )
 from rules_store.models.rules import Pruning
 from rules_store.store import RuleStore

@@ -20,7 +20,8 @@ from app.cli.common import (
     table,
 )
 from rules_store.models.evidence import Standing
-from rules_store.models.rules import Page, Polarity, Rule, RuleFilter, RuleState
+from rules_store.models.paging import Page
+from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
 
 app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store, and tidy them up.")
 

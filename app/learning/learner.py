@@ -42,7 +42,8 @@ from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
 from rules_store.models.evidence import Findings
-from rules_store.models.rules import Applied, Job, Spend
+from rules_store.models.jobs import Job, Spend
+from rules_store.models.rules import Applied
 from rules_store.operations.jobs import EVERY_NAMESPACE
 from rules_store.store import RuleStore
 

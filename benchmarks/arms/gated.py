@@ -27,8 +27,8 @@ from app.wiring.factories import build_gatekeeper, build_planner
 from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting
 from benchmarks.arms.lookup import Found, Retrieved
 from benchmarks.arms.looped import Lesson, Looped, Opened, Pass
+from rules_store.models.events import EventFilter
 from rules_store.models.evidence import Findings
-from rules_store.models.namespaces import EventFilter
 from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
 
 _OUTCOMES = {

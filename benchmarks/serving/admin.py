@@ -33,11 +33,11 @@ from rules_store.models.rules import (
     RuleFilter,
     RuleSort,
     RuleState,
-    StoreOptions,
     Vectors,
 )
 from rules_store.operations.curation import PruneOrder, PrunePolicy
 from rules_store.operations.exchange import Incoming
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 
 BATCH = 5000

@@ -32,7 +32,8 @@ from app.loop.steer.retriever import POOL, Retriever
 from benchmarks.serving.material import rule
 from benchmarks.serving.processes import memory
 from rules_store.database.schema import embeddings, namespaces, rules
-from rules_store.models.rules import NewRule, Polarity, StoreOptions, Vectors
+from rules_store.models.rules import NewRule, Polarity, Vectors
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 
 DIMENSION = 384

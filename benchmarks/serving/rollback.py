@@ -26,9 +26,10 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.serving.material import rule
-from rules_store.models.namespaces import Rollback, RollbackTarget
-from rules_store.models.rules import NewRule, Polarity, Rule, StoreOptions, Vectors
+from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.rules import NewRule, Polarity, Rule, Vectors
 from rules_store.operations import rule_writes
+from rules_store.options import StoreOptions
 from rules_store.queries import find
 from rules_store.store import RuleStore
 

@@ -41,7 +41,7 @@ from rules_store.database.sqlite.sync_connection import Work
 from rules_store.database.sqlite.writer import DirectConnection
 from rules_store.errors import StoreUnavailable
 from rules_store.listening import CHANNEL, listen
-from rules_store.models.rules import StoreOptions
+from rules_store.options import StoreOptions
 
 T = TypeVar("T")
 

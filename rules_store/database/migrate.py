@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from rules_store.database.engine import Database
 from rules_store.errors import StoreUnavailable
-from rules_store.models.rules import StoreOptions
+from rules_store.options import StoreOptions
 
 # Alembic keeps the running migration in module-level proxies: one run at a time per process.
 _ALEMBIC = threading.Lock()

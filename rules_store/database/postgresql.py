@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
-from rules_store.models.rules import StoreOptions
+from rules_store.options import StoreOptions
 
 
 def connect_arguments(options: StoreOptions) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.index.rule_index import IndexRow
+from rules_store.models.events import Event
 from rules_store.models.keys import ApiKey
 from rules_store.models.namespaces import Namespace
-from rules_store.models.rules import Event
+from rules_store.models.rules import IndexRow
 from rules_store.repository import embeddings, events, keys, namespaces
 
 _EVENTS_AT_ONCE = 1000

@@ -9,9 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.engine import Look
 from rules_store.index.precedent_index import Neighbourhood
-from rules_store.models.evidence import Standing
+from rules_store.models.evidence import Place, Standing
 from rules_store.repository import precedents, standings
-from rules_store.repository.precedents import Place
 
 _COMMITS_WITHIN = timedelta(seconds=5)
 """A transaction may commit so long after the moment that it wrote down."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rules_store.errors import NamespaceFrozen
 from rules_store.models.namespaces import DEFAULTS, Namespace, NamespaceSettings
-from rules_store.models.rules import StoreOptions
+from rules_store.options import StoreOptions
 
 
 class KnownNamespaces:

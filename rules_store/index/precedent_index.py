@@ -8,9 +8,8 @@ from statistics import fmean
 
 import numpy as np
 
-from rules_store.models.evidence import Neighbour
+from rules_store.models.evidence import Neighbour, Place
 from rules_store.models.rules import Vector
-from rules_store.repository.precedents import Place
 
 _ENOUGH = 8
 

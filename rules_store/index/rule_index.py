@@ -19,41 +19,23 @@ import numpy as np
 from rules_store.errors import InvalidVector
 from rules_store.index.shelf import Arrays, Shelf, nearest, nearest_texts, within
 from rules_store.models.rules import (
+    INDEXED_STATES,
     NOTHING_NEAR,
+    IndexRow,
     Near,
     Polarity,
     RuleHit,
     RuleState,
+    ShelfKey,
     Vector,
 )
 
 logger = logging.getLogger(__name__)
 
 _Search = tuple[str, Polarity, int, bool, bytes]
-ShelfKey = tuple[str, Polarity, RuleState]
-INDEXED_STATES = (RuleState.ACTIVE, RuleState.CANDIDATE)
 _REMEMBERED = 1024
 """Searches; some 5 KB each."""
 _ROUNDING = 1e-6  # of a float32 inner product of unit vectors
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class IndexRow:
-    """What the index needs of one rule; vectors are those of the store's embedding model."""
-
-    seq: int
-    id: str
-    namespace: str
-    polarity: Polarity
-    state: RuleState
-    text: str
-    trigger: str
-    text_vector: Vector | None
-    trigger_vector: Vector | None
-
-    @property
-    def key(self) -> ShelfKey:
-        return (self.namespace, self.polarity, self.state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from rules_store.index.rule_index import Entry, RuleIndex, ShelfKey
+from rules_store.index.rule_index import Entry, RuleIndex
 from rules_store.index.shelf import Arrays
-from rules_store.models.rules import Polarity, RuleState
+from rules_store.models.rules import Polarity, RuleState, ShelfKey
 
 logger = logging.getLogger(__name__)
 

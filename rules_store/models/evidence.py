@@ -234,3 +234,16 @@ class ExposureRecord:
     source: Signal | None
     value: float | None
     weight: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """What memory keeps of a precedent."""
+
+    seq: int
+    episode_id: str
+    namespace: str
+    vector: Vector
+    agreement: float | None
+    fit: bool
+    """Whether it can be replayed."""

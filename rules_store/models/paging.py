@@ -1,16 +1,26 @@
-"""Opaque cursors: the place after which a listing goes on, which is one number or several."""
+"""Pages of listings, and their opaque cursors: the place after which a listing goes on, which is one
+number or several."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from rules_store.errors import InvalidCursor
-from rules_store.models.rules import Page
 
 _T = TypeVar("_T")
 _LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing. `total` is exact, `next_cursor` is None on the last page."""
+
+    items: list[Any]
+    total: int
+    next_cursor: str | None = None
 
 
 Place = tuple[int, ...]

@@ -1,24 +1,42 @@
-"""Values that cross the border of the store, immutable and plain: no SQL, no FAISS."""
+"""Rules: as they are stored, as they are found, and as they are on their way in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rules_store.policy.gate import DEFAULT_GATE, GateOptions
-from rules_store.states import EpisodeStatus as EpisodeStatus
-from rules_store.states import JobState as JobState
-from rules_store.states import Polarity as Polarity
-from rules_store.states import Pruning as Pruning
-from rules_store.states import RuleSort as RuleSort
-from rules_store.states import RuleState as RuleState
-
 Vector = NDArray[np.float32]
 """One embedding, shape (dimension,). The store normalises to unit length what it is given."""
+
+
+class Polarity(StrEnum):
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
+class RuleState(StrEnum):
+    CANDIDATE = "candidate"
+    ACTIVE = "active"
+    QUARANTINED = "quarantined"
+    RETIRED = "retired"
+
+
+class RuleSort(StrEnum):
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    USED = "used"
+    """Most exposures first, of equals the newest."""
+
+
+class Pruning(StrEnum):
+    """How the `paper` policy makes room at capacity."""
+
+    FIFO = "fifo"
+    SIMILARITY = "similarity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,53 +71,6 @@ class RuleHit:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    id: int
-    at: datetime
-    namespace: str
-    kind: str
-    rule_id: str | None
-    actor: str
-    reason: str
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    id: str
-    namespace: str
-    mode: str
-    status: EpisodeStatus
-    reason: str | None
-    question: str
-    answer: str | None
-    model: str
-    trace: dict[str, Any]
-    """`trajectories`, `selection`, `rules_injected`, `rules_learned`, `cost`, `degraded`,
-    `messages_sent` (what went upstream, rules block included)."""
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A learning job in the hands of a worker that holds its lease."""
-
-    id: int
-    episode_id: str
-    namespace: str
-    state: JobState
-    attempts: int
-    payload: dict[str, Any]
-    owner: str | None = None
-    """Who holds the lease. With `attempts` it is the proof that a result may be written."""
-    last_error: str | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class NewRule:
     """A rule to be written: by the loop (one per polarity and job) or by an operator."""
 
@@ -126,15 +97,6 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a listing. `total` is exact, `next_cursor` is None on the last page."""
-
-    items: list[Any]
-    total: int
-    next_cursor: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RuleFilter:
     namespace: str | None = None
     namespaces: frozenset[str] | None = None
@@ -155,15 +117,6 @@ class RuleFilter:
     min_lift: float | None = None
     """Rules of which nothing has been measured have no lift, so they are none of these."""
     max_lift: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeFilter:
-    namespace: str | None = None
-    namespaces: frozenset[str] | None = None
-    """Only of these; None: of all."""
-    status: EpisodeStatus | None = None
-    mode: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,14 +158,6 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class Spend:
-    """What learning cost upstream: requests sent, prompt and completion tokens together."""
-
-    calls: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Applied:
     """Outcome of `apply_learning`."""
 
@@ -223,88 +168,30 @@ class Applied:
     """True: this job had been applied before and nothing was changed now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """Outcome of `begin_episode`. The episode exists in either case."""
-
-    episode_id: str
-    duplicate_of: str | None = None
-    """Id of the episode that came first under the same request id."""
-    same_body_as: str | None = None
-    """Id of the latest earlier episode with the same body hash within the retry window."""
-
-    @property
-    def duplicate(self) -> bool:
-        return self.duplicate_of is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """The index against SQL, for this process and its embedding model."""
-
-    indexed: int
-    """Rules in the index (active and candidate)."""
-    stored: int
-    """Active and candidate rules in SQL."""
-    unembedded: int
-    """Of these, rules that still lack a vector of the current embedding model."""
-    behind: int
-    """Events that the index has not seen yet."""
-
-    @property
-    def ok(self) -> bool:
-        return self.indexed == self.stored and self.behind == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Exact counts at one moment."""
-
-    namespaces: int
-    rules: dict[str, int]
-    """By state."""
-    rules_by_polarity: dict[str, int]
-    """Active rules only."""
-    rules_by_namespace: dict[str, dict[str, int]]
-    """Namespace -> state -> rules."""
-    episodes: dict[str, int]
-    """By status."""
-    jobs: dict[str, int]
-    """By state."""
-    last_event: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """What an operator may tune. Times are in seconds."""
-
-    capacity: int = 1000
-    """Active rules per namespace; one more retires another (`pruning`)."""
-    pruning: Pruning = Pruning.FIFO
-    merge_threshold: float = 0.95
-    """Cosine of two rule texts from which they are the same rule."""
-    busy_timeout: float = 5.0
-    """How long a write waits for a database that another one keeps locked."""
-    begin_timeout: float = 2.0
-    """The same for `begin_episode`, which a client waits for."""
-    lease: float = 15.0
-    """A running job that is not heard of for this long may be taken by another worker."""
-    max_attempts: int = 5
-    retry_delay: float = 2.0
-    """Before the second attempt; doubles with each further one, up to five minutes."""
-    retry_window: float = 300.0
-    """Within which an equal body counts as a client's retry (`Begun.same_body_as`)."""
-    gate: GateOptions = DEFAULT_GATE
-    half_life_days: float = 30.0
-    """In which evidence about a rule's worth loses half of its weight."""
-    precedents: int = 2000
-    """Explored questions that a namespace keeps for replays."""
-    pool_size: int = 4
-    """Database connections; on SQLite one more, which alone writes."""
-
-
 EVERY_RULE = RuleFilter()
-EVERY_EPISODE = EpisodeFilter()
 NO_VECTORS = Vectors()
-NO_SPEND = Spend()
-DEFAULT_OPTIONS = StoreOptions()
+
+
+ShelfKey = tuple[str, Polarity, RuleState]
+
+
+INDEXED_STATES = (RuleState.ACTIVE, RuleState.CANDIDATE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexRow:
+    """What the index needs of one rule; vectors are those of the store's embedding model."""
+
+    seq: int
+    id: str
+    namespace: str
+    polarity: Polarity
+    state: RuleState
+    text: str
+    trigger: str
+    text_vector: Vector | None
+    trigger_vector: Vector | None
+
+    @property
+    def key(self) -> ShelfKey:
+        return (self.namespace, self.polarity, self.state)

@@ -23,15 +23,9 @@ from rules_store.index.evidence_cache import KnownWorth
 from rules_store.index.namespace_cache import KnownNamespaces
 from rules_store.index.rule_index import RuleIndex, unit
 from rules_store.models.keys import ApiKey
-from rules_store.models.rules import (
-    DEFAULT_OPTIONS,
-    Near,
-    Parity,
-    Polarity,
-    StoreOptions,
-    Vector,
-    Vectors,
-)
+from rules_store.models.rules import Near, Polarity, Vector, Vectors
+from rules_store.models.stats import Parity
+from rules_store.options import DEFAULT_OPTIONS, StoreOptions
 from rules_store.repository import (
     embeddings,
     events,

@@ -11,8 +11,9 @@ import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.index.rule_index import RuleIndex
-from rules_store.models.rules import Polarity, Pruning, RuleState, StoreOptions
+from rules_store.models.rules import Polarity, Pruning, RuleState
 from rules_store.operations import rule_writes
+from rules_store.options import StoreOptions
 from rules_store.policy import redundancy
 from rules_store.repository import embeddings, events, rules
 

@@ -12,16 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.json_codec import clean
 from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.models import paging
-from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
-from rules_store.models.rules import (
+from rules_store.models.episodes import (
     EVERY_EPISODE,
     Begun,
     Episode,
     EpisodeFilter,
     EpisodeStatus,
-    Page,
-    Rule,
 )
+from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
+from rules_store.models.paging import Page
+from rules_store.models.rules import Rule
 from rules_store.operations.credit import CreditOperations
 from rules_store.repository import episodes, evidence, jobs, namespaces
 

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import clean
 from rules_store.errors import UnknownNamespace
-from rules_store.index.rule_index import INDEXED_STATES, unit
+from rules_store.index.rule_index import unit
 from rules_store.models.rules import (
     EVERY_RULE,
+    INDEXED_STATES,
     Polarity,
     Rule,
     RuleFilter,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.json_codec import clean
 from rules_store.errors import FeedbackConflict, UnknownEpisode
 from rules_store.models.evidence import Outcome
-from rules_store.models.keys import Feedback, NewFeedback
+from rules_store.models.feedback import Feedback, NewFeedback
 from rules_store.operations.credit import CreditOperations
 from rules_store.repository import episodes, feedback, precedents
 

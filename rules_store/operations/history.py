@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from rules_store.database.json_codec import clean
 from rules_store.errors import DuplicateSnapshot
 from rules_store.models import paging
-from rules_store.models.namespaces import CurvePoint, EventFilter, NamespaceSnapshot
-from rules_store.models.rules import EpisodeStatus, Event, Page
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import CurvePoint, Event, EventFilter, NamespaceSnapshot
+from rules_store.models.paging import Page
 from rules_store.operations import rule_writes
 from rules_store.operations.base import StoreCore
 from rules_store.operations.namespaces import find

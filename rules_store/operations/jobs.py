@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.errors import InvalidTransition, UnknownJob
 from rules_store.models import paging
-from rules_store.models.namespaces import JobFilter, JobRecord
-from rules_store.models.rules import EpisodeStatus, JobState, Page
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.jobs import JobFilter, JobRecord, JobState
+from rules_store.models.paging import Page
 from rules_store.operations.base import StoreCore
 from rules_store.operations.namespaces import find
 from rules_store.repository import episodes, events, jobs, namespaces

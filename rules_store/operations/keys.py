@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.errors import InvalidTransition, StoreUnavailable, UnknownKey
 from rules_store.models import paging
 from rules_store.models.keys import ALL, ApiKey, KeyChanges, KeySpend, KeyUse, NewKey
-from rules_store.models.rules import Page
+from rules_store.models.paging import Page
 from rules_store.operations.base import StoreCore
 from rules_store.repository import events, keys
 

@@ -12,18 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.admission import Admission
 from rules_store.database.json_codec import clean
 from rules_store.errors import InvalidVector, LeaseLost
-from rules_store.index.rule_index import INDEXED_STATES
+from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.evidence import NO_FINDINGS, Findings
-from rules_store.models.rules import (
-    NO_SPEND,
-    Applied,
-    Draft,
-    EpisodeStatus,
-    Job,
-    JobState,
-    RuleState,
-    Spend,
-)
+from rules_store.models.jobs import NO_SPEND, Job, JobState, Spend
+from rules_store.models.rules import INDEXED_STATES, Applied, Draft, RuleState
 from rules_store.operations import capacity, rule_writes
 from rules_store.repository import episodes, jobs
 

@@ -17,7 +17,7 @@ from rules_store.models.namespaces import (
     NamespaceSettings,
     NamespaceSummary,
 )
-from rules_store.models.rules import Page
+from rules_store.models.paging import Page
 from rules_store.operations.base import StoreCore
 from rules_store.repository import events, namespaces
 

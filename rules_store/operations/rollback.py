@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import clean
 from rules_store.errors import PreviewOutdated, UnknownEvent
-from rules_store.models.namespaces import Rollback, RollbackTarget, RuleChange
+from rules_store.models.events import Rollback, RollbackTarget, RuleChange
 from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
 from rules_store.operations import rule_writes
 from rules_store.operations.base import StoreCore

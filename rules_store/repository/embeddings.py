@@ -21,8 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import NamedFromClause
 
 from rules_store.database.schema import embeddings, rules
-from rules_store.index.rule_index import INDEXED_STATES, IndexRow
-from rules_store.models.rules import Polarity, Rule, RuleState, Vector, Vectors
+from rules_store.models.rules import (
+    INDEXED_STATES,
+    IndexRow,
+    Polarity,
+    Rule,
+    RuleState,
+    Vector,
+    Vectors,
+)
 from rules_store.repository.rules import rule_of
 
 TEXT, TRIGGER = "text", "trigger"

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
 from rules_store.database.schema import episodes, feedback, jobs
-from rules_store.models.rules import Episode, EpisodeFilter, EpisodeStatus, JobState
+from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus
+from rules_store.models.jobs import JobState
 from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import precedents
 

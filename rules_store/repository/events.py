@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import clean
 from rules_store.database.schema import events
-from rules_store.models.rules import Event
+from rules_store.models.events import Event
 
 SYSTEM = "system"
 POLICY = "policy"

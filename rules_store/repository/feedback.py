@@ -8,7 +8,7 @@ from sqlalchemy import Row, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.schema import feedback
-from rules_store.models.keys import Feedback, FeedbackSource
+from rules_store.models.feedback import Feedback, FeedbackSource
 from rules_store.upsert import insert_unless_there
 
 _OF_EPISODE = (

@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
 from rules_store.database.schema import jobs, learn_spend, learning_pauses
-from rules_store.models.namespaces import JobFilter, JobRecord
-from rules_store.models.rules import Job, JobState, Spend
+from rules_store.models.jobs import Job, JobFilter, JobRecord, JobState, Spend
 from rules_store.repository.namespaces import EVERY
 from rules_store.upsert import insert_or_add
 

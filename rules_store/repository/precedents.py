@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.models.evidence import Precedent, Reference
-from rules_store.models.rules import Vector
+from rules_store.models.evidence import Place, Precedent, Reference
 from rules_store.upsert import insert_unless_there
 from rules_store.worth_tables import precedents, trials
 
@@ -23,19 +21,6 @@ _PLACES = (
     .where(precedents.c.seq > bindparam("last"), precedents.c.embedding_model == bindparam("model"))
     .order_by(precedents.c.seq)
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Place:
-    """What memory keeps of a precedent."""
-
-    seq: int
-    episode_id: str
-    namespace: str
-    vector: Vector
-    agreement: float | None
-    fit: bool
-    """Whether it can be replayed."""
 
 
 async def add(

@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import utc_parts
 from rules_store.database.schema import episodes, events
-from rules_store.models.namespaces import EventFilter
-from rules_store.models.rules import Event
+from rules_store.models.events import Event, EventFilter
 from rules_store.repository.events import event_of
 
 SNAPSHOT = "namespace.snapshot"

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from rules_store.models.evidence import Exposure
+from rules_store.models.jobs import Job
 from rules_store.models.rules import (
     Applied,
     Draft,
-    Job,
     NewRule,
     Polarity,
     Rule,
     RuleFilter,
-    StoreOptions,
     Vector,
     Vectors,
 )
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 from tests import postgres
 

@@ -14,7 +14,7 @@ from app.learning.postgres_queue import LearningQueue
 from app.wiring.background import SteadyTime
 from rules_store.index import evidence_cache
 from rules_store.models.evidence import Findings, Outcome, Signal, Standing
-from rules_store.models.rules import Spend
+from rules_store.models.jobs import Spend
 from rules_store.repository import standings
 from rules_store.store import RuleStore
 from tests import postgres

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from rules_store.errors import StoreUnavailable
-from rules_store.models.rules import EpisodeStatus, JobState, RuleState
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.jobs import JobState
+from rules_store.models.rules import RuleState
 from rules_store.store import RuleStore
 from tests import postgres
 from tests.rules_store.helpers import (

@@ -18,7 +18,8 @@ from app.api.schemas.common import (
     example_of,
 )
 from app.loop.steer.explain import Verdict
-from rules_store.models.rules import EpisodeStatus, Polarity, RuleState
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.rules import Polarity, RuleState
 from rules_store.operations.curation import PrunePolicy
 
 LIFT = {"mean": 0.12, "low": 0.02, "high": 0.22}

@@ -13,7 +13,7 @@ from app.api.dependencies import AdminRead, State
 from app.api.feedback import feedback_shape
 from app.api.schemas.common import gives, lists
 from app.api.schemas.rules import episode_shape, list_shape
-from rules_store.models.rules import EpisodeFilter, EpisodeStatus
+from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
 
 router = APIRouter(tags=["episodes"])
 

@@ -12,7 +12,8 @@ from app.api.dependencies import AdminRead, State
 from app.api.schemas.common import lists
 from app.api.schemas.namespaces import LARGEST_ID
 from app.api.schemas.rules import NO_NUL, Moment, event_shape, list_shape
-from rules_store.models.namespaces import MAX_ACTOR_CHARS, EventFilter
+from rules_store.models.events import EventFilter
+from rules_store.models.namespaces import MAX_ACTOR_CHARS
 
 router = APIRouter(tags=["events"])
 

@@ -15,8 +15,7 @@ from app.api.schemas.namespaces import LARGEST_ID, PauseBody, job_shape
 from app.api.schemas.rules import Write, list_shape
 from app.wiring.container import AppState
 from rules_store.errors import UnknownJob
-from rules_store.models.namespaces import JobFilter
-from rules_store.models.rules import JobState
+from rules_store.models.jobs import JobFilter, JobState
 from rules_store.operations.jobs import EVERY_NAMESPACE
 
 router = APIRouter(tags=["jobs"])

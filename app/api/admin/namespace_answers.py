@@ -7,8 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.api.schemas.common import AT, EPISODE_ID, RULE_ID, RULE_TEXT, Shape, example
+from rules_store.models.jobs import JobState
 from rules_store.models.keys import Permission
-from rules_store.models.rules import JobState, Pruning
+from rules_store.models.rules import Pruning
 
 _SETTINGS: dict[str, Any] = {
     "policy": None,

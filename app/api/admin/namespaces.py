@@ -34,7 +34,8 @@ from app.learning.reembed import embedded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
-from rules_store.models.namespaces import DEFAULTS, Rollback, RollbackTarget
+from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.namespaces import DEFAULTS
 from rules_store.models.rules import Vectors
 
 router = APIRouter(prefix="/namespaces", tags=["namespaces"])

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rules_store.models.keys import FeedbackSource
+from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]

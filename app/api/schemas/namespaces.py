@@ -10,20 +10,23 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from app.api.schemas.common import example
 from app.api.schemas.rules import Moment, Write
 from app.settings import NAMESPACE_PATTERN
-from rules_store.models.namespaces import (
-    MOST_COUNT,
-    MOST_RETENTION_DAYS,
-    MOST_RULES,
-    JobRecord,
-    Namespace,
-    NamespaceSettings,
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import (
     NamespaceSnapshot,
-    NamespaceSummary,
     Rollback,
     RollbackTarget,
     RuleChange,
 )
-from rules_store.models.rules import EpisodeStatus, JobState, Pruning, Rule, RuleState
+from rules_store.models.jobs import JobRecord, JobState
+from rules_store.models.namespaces import (
+    MOST_COUNT,
+    MOST_RETENTION_DAYS,
+    MOST_RULES,
+    Namespace,
+    NamespaceSettings,
+    NamespaceSummary,
+)
+from rules_store.models.rules import Pruning, Rule, RuleState
 
 LARGEST_ID = 2**31 - 1
 SHOWN_CHANGES = 200

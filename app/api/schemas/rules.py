@@ -18,9 +18,12 @@ from pydantic import (
 
 from app.api.schemas.common import RULE_TEXT, example
 from app.settings import NAMESPACE_PATTERN
+from rules_store.models.episodes import Episode
+from rules_store.models.events import Event
 from rules_store.models.evidence import Evidence, Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
-from rules_store.models.rules import Episode, Event, Page, Polarity, Rule, RuleState
+from rules_store.models.paging import Page
+from rules_store.models.rules import Polarity, Rule, RuleState
 from rules_store.policy.lift import NOTHING, Tally
 
 MAX_RULE_CHARS = 2000

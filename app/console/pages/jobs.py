@@ -5,8 +5,7 @@ from __future__ import annotations
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.console.access import At, Number, Posted, Text, console_router
-from rules_store.models.namespaces import JobFilter
-from rules_store.models.rules import JobState
+from rules_store.models.jobs import JobFilter, JobState
 from rules_store.operations.jobs import EVERY_NAMESPACE
 
 router = console_router()

@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse
 from app.api.health import readiness
 from app.console.access import At, console_router
 from app.wiring.container import AppState
-from rules_store.models.rules import EpisodeFilter, RuleFilter, RuleState
+from rules_store.models.episodes import EpisodeFilter
+from rules_store.models.rules import RuleFilter, RuleState
 
 router = console_router()
 

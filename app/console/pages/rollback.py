@@ -12,7 +12,7 @@ from app.api.schemas.namespaces import RollbackBody
 from app.console.access import At, Desk, Id, Posted, console_router, validated
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
-from rules_store.models.namespaces import RollbackTarget
+from rules_store.models.events import RollbackTarget
 
 router = console_router()
 

@@ -15,8 +15,9 @@ from app.console.access import At, Desk, Form, Id, Posted, Text, console_router,
 from app.console.evidence import CASES, Evidence, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownRule, VersionConflict
+from rules_store.models.episodes import Episode
 from rules_store.models.evidence import Trial
-from rules_store.models.rules import Episode, Rule
+from rules_store.models.rules import Rule
 from rules_store.policy.lift import NOTHING
 from rules_store.usage import RuleUse
 

@@ -13,7 +13,7 @@ from app.console import charts
 from app.console.diff import LONGEST, compare
 from app.console.evidence import evidence_of
 from app.console.rendering import count, distance, percent, words
-from rules_store.models.rules import Episode, EpisodeStatus
+from rules_store.models.episodes import Episode, EpisodeStatus
 
 
 def marked(pieces: list[object]) -> list[str]:

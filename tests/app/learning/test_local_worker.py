@@ -34,18 +34,12 @@ from app.loop.loop import Distillation, Exploration
 from app.loop.reflect.equivalence import Equivalence
 from app.upstream.embeddings import EmbeddingFailed
 from rules_store.index.namespace_cache import KnownNamespaces
+from rules_store.models.episodes import Episode, EpisodeStatus
+from rules_store.models.jobs import JobState, Spend
 from rules_store.models.namespaces import Namespace, NamespaceSettings
-from rules_store.models.rules import (
-    Episode,
-    EpisodeStatus,
-    JobState,
-    Polarity,
-    RuleFilter,
-    RuleState,
-    Spend,
-    StoreOptions,
-)
+from rules_store.models.rules import Polarity, RuleFilter, RuleState
 from rules_store.operations.base import utc_now
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 from tests.compat.helpers import QUESTION, is_teacher
 from tests.fakes import HashEmbedder, Reply, ScriptedUpstream, is_student

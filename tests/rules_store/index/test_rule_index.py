@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules_store.errors import InvalidVector
-from rules_store.index.rule_index import IndexRow, RuleIndex, unit
-from rules_store.models.rules import Polarity, RuleState, Vector
+from rules_store.index.rule_index import RuleIndex, unit
+from rules_store.models.rules import IndexRow, Polarity, RuleState, Vector
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     DIMENSION,

@@ -17,7 +17,7 @@ from rules_store.models.evidence import (
     Signal,
     Trial,
 )
-from rules_store.models.keys import NewFeedback
+from rules_store.models.feedback import NewFeedback
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
 from rules_store.operations.exchange import Incoming
 from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED

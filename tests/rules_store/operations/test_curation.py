@@ -15,9 +15,10 @@ from rules_store.errors import (
     UnknownRule,
     VersionConflict,
 )
-from rules_store.models.rules import Rule, RuleState, StoreOptions, Vectors
+from rules_store.models.rules import Rule, RuleState, Vectors
 from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
 from rules_store.operations.exchange import Incoming
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     NEGATIVE,

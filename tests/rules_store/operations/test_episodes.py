@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rules_store.errors import InvalidCursor, StoreUnavailable, UnknownEpisode, UnknownNamespace
-from rules_store.models.rules import EpisodeFilter, EpisodeStatus, JobState
+from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
+from rules_store.models.jobs import JobState
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     Clock,

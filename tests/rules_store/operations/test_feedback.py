@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rules_store.errors import FeedbackConflict, UnknownEpisode
-from rules_store.models.keys import FeedbackSource, NewFeedback
+from rules_store.models.feedback import FeedbackSource, NewFeedback
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, begin
 

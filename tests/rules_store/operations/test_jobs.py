@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rules_store.errors import LeaseLost
-from rules_store.models.rules import EpisodeStatus, Job, Spend
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.jobs import Job, Spend
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     Clock,

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import event
 
 from rules_store.errors import InvalidVector, StoreUnavailable
-from rules_store.models.rules import Draft, JobState, NewRule, RuleState, Spend, Vectors
+from rules_store.models.jobs import JobState, Spend
+from rules_store.models.rules import Draft, NewRule, RuleState, Vectors
 from rules_store.operations.exchange import Incoming
 from rules_store.repository import episodes
 from rules_store.store import RuleStore

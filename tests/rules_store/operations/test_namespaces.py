@@ -20,15 +20,11 @@ from rules_store.errors import (
     UnknownNamespace,
     UnknownRule,
 )
-from rules_store.models.namespaces import EventFilter, JobFilter, NamespaceSettings
-from rules_store.models.rules import (
-    EpisodeStatus,
-    JobState,
-    Pruning,
-    Rule,
-    RuleState,
-    Vectors,
-)
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import EventFilter
+from rules_store.models.jobs import JobFilter, JobState
+from rules_store.models.namespaces import NamespaceSettings
+from rules_store.models.rules import Pruning, Rule, RuleState, Vectors
 from rules_store.repository import episodes, namespaces
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (

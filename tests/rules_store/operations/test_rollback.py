@@ -19,7 +19,7 @@ from rules_store.errors import (
     UnknownNamespace,
 )
 from rules_store.index.rule_index import unit
-from rules_store.models.namespaces import EventFilter, Rollback, RollbackTarget
+from rules_store.models.events import EventFilter, Rollback, RollbackTarget
 from rules_store.models.rules import NewRule, Polarity, Rule, RuleState, Vectors
 from rules_store.operations import rule_writes
 from rules_store.store import RuleStore
