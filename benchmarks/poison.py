@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from app.domain.trajectory import DistilledRule
-from app.keying import retrieval_key
+from app.learning.drafts import retrieval_key
 from app.upstream.embeddings import Embedder
 from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
 from rules_store.operations.base import utc_now

@@ -15,8 +15,8 @@ from app.chat.finishing import Closing
 from app.chat.steering import Steering
 from app.domain.trajectory import Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
-from app.explore.spending import Spending
 from app.loop.effort_planner import EffortPlanner
+from app.loop.explore.exploration import Spending
 from app.loop.loop import RULES_DROPPED, Exploration, Loop
 from app.loop.steer.injector import prompt_of
 from app.upstream.sse import DONE, PING, frame

@@ -6,17 +6,24 @@ It changes nothing: what a first start would make is reported as not there yet.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
 
 from app.access.admin_key import admin_key_file
 from app.engine.llama import check_llama
 from app.engine.vllm import check_vllm
 from app.exceptions import ConfigurationError, TTCLError
-from app.settings import EngineBackend, Settings, is_loopback
+from app.settings import EngineBackend, Settings, is_loopback, load_settings
 from app.upstream.client import Upstream
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.factories import build_embedder, load_prompts, open_store
@@ -214,3 +221,42 @@ def _engine(settings: Settings) -> Check:
         return fail(name, error.message, "mend it, or set TTCL_UPSTREAM_BASE_URL")
     model = settings.engine_model or "the packaged model"
     return ok(name, f"embedded {settings.engine.value} with {model}; started by ttcl serve")
+
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text")] = False,
+) -> None:
+    """Say what is configured, what answers and what is missing; exit code 1 where it can't work."""
+    failed = asyncio.run(_examine(as_json))
+    raise SystemExit(1 if failed else 0)
+
+
+async def _examine(as_json: bool) -> bool:
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        _show(fail("settings", error.message, "mend the environment or .env"), as_json)
+        return True
+    _show(ok("settings", "environment and .env can be read"), as_json)
+    failed = False
+    async for check in examine(settings):
+        _show(check, as_json)
+        failed |= check.verdict is Verdict.FAIL
+    return failed
+
+
+def _show(check: Check, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(check)) + "\n")
+        return
+    line = Text(f"{check.verdict.value:<5}", style=STYLES[check.verdict.value])
+    line.append(f"{check.name:<13} ", style="bold").append(check.said, style="none")
+    if check.advice:
+        line.append(f" -> {check.advice}", style="none")
+    out.print(line)

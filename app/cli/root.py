@@ -24,10 +24,9 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from app import cli_doctor
 from app.access.admin_key import admin_key_file, load_admin_key
+from app.cli import doctor, namespaces, rules, worker
 from app.cli import keys as cli_keys
-from app.cli import namespaces, rules, worker
 from app.cli.demo import QUESTIONS, Told, Visitor, read_questions, visit
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Policy, Settings, load_settings
@@ -41,7 +40,7 @@ app = typer.Typer(
 app.add_typer(rules.app, name="rules")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(cli_keys.app, name="keys")
-app.command("doctor")(cli_doctor.doctor)
+app.command("doctor")(doctor.doctor)
 app.command("worker")(worker.worker)
 for command in entry_points(group="ttcl.commands"):
     # What stands above this package in the import order (`ttcl bench`) mounts itself.

@@ -1,11 +1,10 @@
-"""Distilled rules on their way into the store."""
+"""Distilled rules on their way into the store, and the text that a rule is found by."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from app.domain.trajectory import DistilledRule, Observation
-from app.keying import retrieval_key
 from app.upstream.embeddings import Embedder
 from rules_store.models.rules import Draft, NewRule, RuleState, Vectors
 
@@ -35,3 +34,10 @@ async def drafts_of(
         )
         drafts.append(Draft(new, Vectors(text=text, trigger=when)))
     return drafts
+
+
+def retrieval_key(trigger: str, question: str) -> str:
+    """The text whose embedding says when a rule applies: the distiller's trigger, and the question
+    that the rule was learned from. A small model's trigger is vague; its question never is, and
+    a question like it is where the rule is known to belong."""
+    return f"{trigger}\n{question}" if trigger else question

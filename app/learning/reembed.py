@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from app.keying import retrieval_key
+from app.learning.drafts import retrieval_key
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.errors import StoreError
 from rules_store.models.rules import Embedded, Rule, Vectors

@@ -20,10 +20,9 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.explore.spending import Spending
 from app.loop.admission import pipeline
 from app.loop.effort import Effort
-from app.loop.explore.exploration import ExplorerOptions
+from app.loop.explore.exploration import ExplorerOptions, Spending
 from app.loop.explore.explorer import Explorer
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.reflect.distiller import Distiller

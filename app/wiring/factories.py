@@ -27,8 +27,8 @@ from app.upstream.embeddings import (
 from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend
 from rules_store.database.engine import parse_url
+from rules_store.database.postgresql import libpq_address
 from rules_store.errors import StoreUnavailable
-from rules_store.listening import libpq_address
 from rules_store.options import StoreOptions
 from rules_store.policy.gate import GateOptions
 from rules_store.store import RuleStore

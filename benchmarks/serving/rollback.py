@@ -29,8 +29,8 @@ from benchmarks.serving.material import rule
 from rules_store.models.events import Rollback, RollbackTarget
 from rules_store.models.rules import NewRule, Polarity, Rule, Vectors
 from rules_store.operations import rule_writes
+from rules_store.operations.rules import find
 from rules_store.options import StoreOptions
-from rules_store.queries import find
 from rules_store.store import RuleStore
 
 DIMENSION = 384

@@ -27,7 +27,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from rules_store.database import json_codec
-from rules_store.database.postgresql import connect_arguments, notice_ended_connections
+from rules_store.database.postgresql import (
+    CHANNEL,
+    connect_arguments,
+    listen,
+    notice_ended_connections,
+)
 from rules_store.database.sqlite.setup import (
     POLL,
     begin_deferred,
@@ -40,7 +45,6 @@ from rules_store.database.sqlite.setup import (
 from rules_store.database.sqlite.sync_connection import Work
 from rules_store.database.sqlite.writer import DirectConnection
 from rules_store.errors import StoreUnavailable
-from rules_store.listening import CHANNEL, listen
 from rules_store.options import StoreOptions
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Pages of listings, and their opaque cursors: the place after which a listing goes on, which is one
+"""Pages of listings, and their opaque cursors: the place after which a listing goes on, one
 number or several."""
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from rules_store.errors import UnknownEpisode
 from rules_store.models.evidence import Evidence, Findings, Neighbour, Outcome, Standing
 from rules_store.models.rules import Vector
 from rules_store.operations.base import StoreCore
+from rules_store.operations.rules import find
 from rules_store.policy.lift import retention
-from rules_store.queries import find
 from rules_store.repository import (
     episodes,
     evidence,

@@ -17,9 +17,14 @@ from rules_store.models.evidence import LinkKind
 from rules_store.models.rules import Polarity, Rule, RuleState
 from rules_store.operations import capacity, rule_writes
 from rules_store.operations.base import StoreCore
+from rules_store.operations.rules import find
 from rules_store.policy import redundancy
-from rules_store.queries import find
-from rules_store.repository import curation, links, rules, rules_bulk, timeline
+from rules_store.repository import (
+    events,
+    links,
+    rules,
+    rules_bulk,
+)
 
 _ATTEMPTS = 3  # plans of a prune that others' changes overtake
 
@@ -79,7 +84,7 @@ class CurationOperations(StoreCore):
             if self.namespace(order.namespace) is None:
                 raise UnknownNamespace(order.namespace)
             limit = _oldest_kept(order, self._clock())
-            standing = await curation.active(connection, order.namespace, limit)
+            standing = await rules_bulk.active(connection, order.namespace, limit)
             active = await rules.count_active(connection, order.namespace)
             texts = (
                 [self._index.active_texts(order.namespace, polarity) for polarity in Polarity]
@@ -89,7 +94,7 @@ class CurationOperations(StoreCore):
         # Comparing 10,000 rules with each other takes seconds: no transaction is open meanwhile.
         chosen = await asyncio.to_thread(_choose, order, standing, texts)
         async with self._database.read() as connection:
-            found = await curation.by_seqs(connection, list(chosen))
+            found = await rules_bulk.by_seqs(connection, list(chosen))
         victims = [
             Victim(found[seq], why or _standing(found[seq]))
             for seq, why in chosen.items()
@@ -120,7 +125,7 @@ class CurationOperations(StoreCore):
     async def _holds(self, connection: AsyncConnection, order: PruneOrder, plan: Pruned) -> bool:
         """Whether the plan's rules are as it saw them, and enough of the others are left."""
         seen = {victim.rule.id: (victim.rule.version, RuleState.ACTIVE) for victim in plan.victims}
-        if await curation.versions(connection, list(seen)) != seen:
+        if await rules_bulk.versions(connection, list(seen)) != seen:
             return False
         if order.keep is None or not seen:
             return True
@@ -234,7 +239,7 @@ async def _write_all(
 ) -> None:
     """Writes (before, after, reason) of rules whose texts stay, and an event each."""
     await rules_bulk.update_rules(connection, [after for _, after, _ in pairs])
-    await timeline.append_many(
+    await events.append_many(
         connection,
         [
             {
@@ -260,7 +265,7 @@ def _oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
 
 def _choose(
     order: PruneOrder,
-    standing: Sequence[curation.Standing],
+    standing: Sequence[rules_bulk.Standing],
     texts: Sequence[capacity.Texts],
 ) -> dict[int, str]:
     """Sequence number -> reason ("": what `_standing` says), in the order in which they go.

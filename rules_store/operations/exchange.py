@@ -24,7 +24,7 @@ from rules_store.models.rules import (
 )
 from rules_store.operations import capacity, rule_writes
 from rules_store.operations.base import StoreCore
-from rules_store.repository import curation, timeline
+from rules_store.repository import events, rules_bulk
 
 _AT_ONCE = 500
 _MOST_RESTING = 20_000
@@ -78,9 +78,9 @@ class ExchangeOperations(StoreCore):
         after = 0
         while True:
             async with self._database.read() as connection:
-                found = await curation.batch(connection, where, after, _AT_ONCE)
+                found = await rules_bulk.batch(connection, where, after, _AT_ONCE)
                 given = (
-                    await curation.vectors_of(
+                    await rules_bulk.vectors_of(
                         connection, self.embedding_model, [seq for seq, _ in found]
                     )
                     if vectors
@@ -114,7 +114,7 @@ class ExchangeOperations(StoreCore):
                 raise UnknownNamespace(namespace)
             self._check_writable(namespace)
             known = await _known(connection, [item.rule for item in items])
-            taken = await curation.by_ids(connection, [item.rule.id for item in items])
+            taken = await rules_bulk.by_ids(connection, [item.rule.id for item in items])
             now = self._clock()
             new: dict[tuple[Polarity, str], Rule] = {}
             vectors: dict[str, Vectors] = {}
@@ -136,8 +136,8 @@ class ExchangeOperations(StoreCore):
                 vectors[new[key].id] = given
                 outcomes.append(new[key].id)
             written = [(text_hash, rule) for (_, text_hash), rule in new.items()]
-            await curation.insert_all(connection, written, self.embedding_model, vectors)
-            await timeline.append_many(
+            await rules_bulk.insert_all(connection, written, self.embedding_model, vectors)
+            await events.append_many(
                 connection,
                 [
                     {
@@ -190,7 +190,7 @@ class ExchangeOperations(StoreCore):
         resting = [state for state in states if state not in INDEXED_STATES]
         async with self._database.read() as connection:
             if resting:
-                stored = await curation.resting(
+                stored = await rules_bulk.resting(
                     connection,
                     self.embedding_model,
                     namespace,
@@ -201,7 +201,7 @@ class ExchangeOperations(StoreCore):
                 best += await asyncio.to_thread(_cosines, stored, query)
             best.sort(key=lambda pair: (-pair[1], pair[0]))
             # A rule may have changed its state since the index looked, and its polarity is in SQL.
-            rules = await curation.by_seqs(connection, [seq for seq, _ in best[: 4 * limit]])
+            rules = await rules_bulk.by_seqs(connection, [seq for seq, _ in best[: 4 * limit]])
         found = [
             Near(rules[seq], cosine)
             for seq, cosine in best
@@ -216,7 +216,7 @@ async def _known(connection: AsyncConnection, rules: Sequence[Rule]) -> list[str
     found: list[str | None] = [None] * len(rules)
     hashes = [rule_writes.text_hash(rule.text) for rule in rules]
     for namespace in {rule.namespace for rule in rules}:
-        there = await curation.with_texts(connection, namespace, hashes)
+        there = await rules_bulk.with_texts(connection, namespace, hashes)
         for position, (rule, text_hash) in enumerate(zip(rules, hashes, strict=True)):
             if rule.namespace == namespace:
                 found[position] = there.get((rule.polarity, text_hash))

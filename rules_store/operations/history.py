@@ -1,9 +1,11 @@
-"""What happened: the event log, named points of a namespace's history, and numbers over time."""
+"""What happened: the event log, named points of a namespace's history, numbers over time, and how
+often a rule was used, day by day."""
 
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 
 from rules_store.database.json_codec import clean
 from rules_store.errors import DuplicateSnapshot
@@ -14,7 +16,8 @@ from rules_store.models.paging import Page
 from rules_store.operations import rule_writes
 from rules_store.operations.base import StoreCore
 from rules_store.operations.namespaces import find
-from rules_store.repository import events, timeline
+from rules_store.operations.rules import find as find_rule
+from rules_store.repository import episodes, events
 
 EVERY_EVENT = EventFilter()
 
@@ -26,7 +29,7 @@ class HistoryOperations(StoreCore):
         """Events, newest first. Raises InvalidCursor."""
         before = paging.decode("events", cursor)
         async with self._database.read() as connection:
-            found, total = await timeline.page(connection, where, limit + 1, before)
+            found, total = await events.page(connection, where, limit + 1, before)
         return paging.page("events", [(event.id, event) for event in found], total, limit)
 
     # -- snapshots
@@ -39,19 +42,19 @@ class HistoryOperations(StoreCore):
         label = clean(label)
         async with self._change() as connection:
             await find(connection, name)
-            if await timeline.snapshot(connection, name, label) is not None:
+            if await events.snapshot(connection, name, label) is not None:
                 raise DuplicateSnapshot(name, label)
             await events.append(
                 connection,
                 self._clock(),
                 name,
-                timeline.SNAPSHOT,
+                events.SNAPSHOT,
                 actor=actor,
                 reason=reason,
                 after={"label": label},
-                key=timeline.snapshot_key(name, label),
+                key=events.snapshot_key(name, label),
             )
-            made = await timeline.snapshot(connection, name, label)
+            made = await events.snapshot(connection, name, label)
             assert made is not None
         return _snapshot(made)
 
@@ -62,7 +65,7 @@ class HistoryOperations(StoreCore):
         before = paging.decode("snapshots", cursor)
         async with self._database.read() as connection:
             await find(connection, name)
-            found, total = await timeline.snapshots(connection, name, limit + 1, before)
+            found, total = await events.snapshots(connection, name, limit + 1, before)
         shown = [(event.id, _snapshot(event)) for event in found]
         return paging.page("snapshots", shown, total, limit)
 
@@ -79,10 +82,10 @@ class HistoryOperations(StoreCore):
         since, until = last - (points - 1) * step, last + step
         async with self._database.read() as connection:
             await find(connection, name)
-            by_status = await timeline.episodes_over_time(
+            by_status = await events.episodes_over_time(
                 connection, name, since, until, hourly=hourly
             )
-            by_kind = await timeline.rule_events_over_time(
+            by_kind = await events.rule_events_over_time(
                 connection, name, since, until, hourly=hourly
             )
         starts = [since + number * step for number in range(points)]
@@ -112,3 +115,45 @@ def _point(start: datetime, by_status: Counter[str], by_kind: Counter[str]) -> C
 def _snapshot(event: Event) -> NamespaceSnapshot:
     label = (event.after or {})["label"]
     return NamespaceSnapshot(event.id, label, event.at, event.actor, event.reason)
+
+
+DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfUse:
+    day: date
+    """In UTC."""
+    episodes: int
+    uses: int
+    """Of these episodes, those that the rule was injected into."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleUse:
+    days: tuple[DayOfUse, ...]
+    """Every day of the period, oldest first, also those without an episode."""
+    looked_at: int
+    """Episodes of the period that were looked at."""
+    uses: int
+
+
+class UsageQueries(StoreCore):
+    async def rule_use(self, rule_id: str, *, among: int = 2000) -> RuleUse:
+        """The last days, as far as the namespace's `among` latest episodes go back.
+        Raises UnknownRule."""
+        now = self._clock()
+        first = now.date() - timedelta(days=DAYS - 1)
+        since = datetime.combine(first, time(), UTC)
+        async with self._database.read() as connection:
+            rule = (await find_rule(connection, rule_id))[1]
+            rows = await episodes.of_rule(connection, rule.namespace, rule_id, among, since)
+        recent = [(at.date(), used) for at, used in rows]
+        asked = Counter(day for day, _ in recent)
+        uses = Counter(day for day, used in recent if used)
+        days = [first + timedelta(days=number) for number in range(DAYS)]
+        return RuleUse(
+            days=tuple(DayOfUse(day, asked[day], uses[day]) for day in days),
+            looked_at=len(recent),
+            uses=uses.total(),
+        )

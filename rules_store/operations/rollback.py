@@ -20,7 +20,7 @@ from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
 from rules_store.operations import rule_writes
 from rules_store.operations.base import StoreCore
 from rules_store.operations.namespaces import find
-from rules_store.repository import events, rules_bulk, standings, timeline
+from rules_store.repository import events, rules_bulk, standings
 
 ROLLED_BACK = "namespace.rolled_back"
 RULE_ROLLED_BACK = "rule.rolled_back"
@@ -71,7 +71,7 @@ class RollbackOperations(StoreCore):
                 connection, self.embedding_model, _vector_changes(plan, held, units)
             )
             await self._log(connection, plan, clean(actor), clean(reason))
-            done = await timeline.last_of(connection, name)
+            done = await events.last_of(connection, name)
         return replace(plan, event=done)
 
     async def _plan(
@@ -84,11 +84,11 @@ class RollbackOperations(StoreCore):
         """The plan, and the namespace's rules as they are, by id."""
         await find(connection, name)
         to_event = await _resolved(connection, name, target)
-        last = await timeline.last_of(connection, name)
+        last = await events.last_of(connection, name)
         assert last is not None
         if expected_last not in (None, last):
             raise PreviewOutdated(name, "expected_event")
-        then = await timeline.rules_as_of(connection, name, to_event)
+        then = await events.rules_as_of(connection, name, to_event)
         held = await rules_bulk.rules_of(connection, name)
         now = self._clock()
         planned = [
@@ -104,7 +104,7 @@ class RollbackOperations(StoreCore):
         self, connection: AsyncConnection, plan: Rollback, actor: str, reason: str
     ) -> None:
         now = self._clock()
-        await timeline.append_many(
+        await events.append_many(
             connection,
             [
                 {
@@ -135,18 +135,18 @@ class RollbackOperations(StoreCore):
 async def _resolved(connection: AsyncConnection, name: str, target: RollbackTarget) -> int:
     """The event to go back to. Raises UnknownEvent."""
     if target.snapshot is not None:
-        snapshot = await timeline.snapshot(connection, name, clean(target.snapshot))
+        snapshot = await events.snapshot(connection, name, clean(target.snapshot))
         if snapshot is None:
             raise UnknownEvent(f"Namespace {name!r} has no snapshot {target.snapshot!r}.")
         return snapshot.id
     if target.time is not None:
-        found = await timeline.last_of(connection, name, at=target.time)
+        found = await events.last_of(connection, name, at=target.time)
         if found is None:
             raise UnknownEvent(f"Namespace {name!r} has no event up to {target.time.isoformat()}.")
         return found
     if target.event is None:
         raise ValueError("a rollback needs an event, a time or a snapshot")
-    found = await timeline.last_of(connection, name, id=target.event)
+    found = await events.last_of(connection, name, id=target.event)
     if found != target.event:
         raise UnknownEvent(f"Namespace {name!r} has no event {target.event}.")
     return found

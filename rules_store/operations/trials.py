@@ -11,8 +11,8 @@ from rules_store.models.evidence import Contender, Judgement, Precedent, Standin
 from rules_store.models.rules import Rule, RuleState
 from rules_store.operations import capacity, rule_writes
 from rules_store.operations.credit import CreditOperations
+from rules_store.operations.rules import find
 from rules_store.policy.gate import Verdict, verdict
-from rules_store.queries import find
 from rules_store.repository import (
     embeddings,
     events,

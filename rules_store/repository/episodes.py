@@ -1,4 +1,4 @@
-"""Episodes."""
+"""Episodes, and which of them a rule was injected into."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
-from rules_store.database.schema import episodes, feedback, jobs
+from rules_store.database.dialect import insert_unless_there
+from rules_store.database.schema import episodes, feedback, jobs, precedents
 from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus
 from rules_store.models.jobs import JobState
-from rules_store.upsert import insert_unless_there
-from rules_store.worth_tables import precedents
 
 INTERRUPTED = "interrupted"
 _UNCLAIMED: dict[str, Any] = {"request_id": None, "body_hash": None}
@@ -229,3 +228,40 @@ def _episode(row: Row[Any]) -> Episode:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+# By number alone, which an index answers; traces are read of these only.
+_LATEST = (
+    select(episodes.c.seq)
+    .where(episodes.c.namespace == bindparam("space"))
+    .order_by(episodes.c.seq.desc())
+    .limit(bindparam("among"))
+)
+
+
+_ESCAPE = "/"
+
+
+_USES = select(
+    episodes.c.created_at,
+    # As text of the JSON array, in its quotation marks: no id is found within another.
+    episodes.c.trace["rules_injected"].as_string().contains(bindparam("rule"), escape=_ESCAPE),
+).where(episodes.c.seq.in_(_LATEST), episodes.c.created_at >= bindparam("since"))
+
+
+async def of_rule(
+    connection: AsyncConnection, namespace: str, rule_id: str, among: int, since: datetime
+) -> list[tuple[datetime, bool]]:
+    """(when, whether the rule was injected) of the namespace's `among` latest episodes, as far as
+    they are not older than `since`."""
+    rows = await connection.execute(
+        _USES, {"space": namespace, "among": among, "rule": _quoted(rule_id), "since": since}
+    )
+    return [(row[0], bool(row[1])) for row in rows]
+
+
+def _quoted(rule_id: str) -> str:
+    """As a LIKE pattern finds it, and nothing else."""
+    for special in (_ESCAPE, "%", "_"):
+        rule_id = rule_id.replace(special, _ESCAPE + special)
+    return f'"{rule_id}"'

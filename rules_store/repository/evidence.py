@@ -10,7 +10,8 @@ from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
-from rules_store.database.schema import episodes, rules
+from rules_store.database.dialect import insert_or_replace, insert_unless_there
+from rules_store.database.schema import episodes, exposures, outcomes, rules, trials
 from rules_store.models.evidence import (
     STRENGTH,
     Exposure,
@@ -20,8 +21,6 @@ from rules_store.models.evidence import (
     Signal,
     Trial,
 )
-from rules_store.upsert import insert_or_replace, insert_unless_there
-from rules_store.worth_tables import exposures, outcomes, trials
 
 _EXPOSE = insert(exposures)
 COUNTED_AT_ONCE = 200

@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
+from rules_store.database.dialect import insert_or_add
 from rules_store.database.schema import jobs, learn_spend, learning_pauses
 from rules_store.models.jobs import Job, JobFilter, JobRecord, JobState, Spend
 from rules_store.repository.namespaces import EVERY
-from rules_store.upsert import insert_or_add
 
 _INSERT = insert(jobs)
 _PAUSED = (

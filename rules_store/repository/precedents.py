@@ -8,9 +8,9 @@ import numpy as np
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store.database.dialect import insert_unless_there
+from rules_store.database.schema import precedents, trials
 from rules_store.models.evidence import Place, Precedent, Reference
-from rules_store.upsert import insert_unless_there
-from rules_store.worth_tables import precedents, trials
 
 _FIT = precedents.c.reference.is_not(None) & precedents.c.answer.is_not(None)
 _PLACES = (

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from app.api.admin.answers import Explanation, Import, NearRule, Prune, Rule
 from app.api.admin.common import (
     ActorParameter,
     Namespace,
@@ -27,6 +26,7 @@ from app.api.schemas.curation import (
     explanation_shape,
     pruned_shape,
 )
+from app.api.schemas.rules import Explanation, Import, NearRule, Prune, Rule
 from app.exceptions import InvalidRequest, UpstreamError
 from app.loop.steer.explain import Question
 from app.settings import NAMESPACE_PATTERN

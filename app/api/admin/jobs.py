@@ -8,10 +8,9 @@ from fastapi import APIRouter, Path, Query
 
 from app.access.callers import Caller
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
-from app.api.admin.namespace_answers import Job, Pauses
 from app.api.dependencies import AdminRead, AdminWrite, State, unknown_namespace
 from app.api.schemas.common import gives, lists
-from app.api.schemas.namespaces import LARGEST_ID, PauseBody, job_shape
+from app.api.schemas.namespaces import LARGEST_ID, Job, PauseBody, Pauses, job_shape
 from app.api.schemas.rules import Write, list_shape
 from app.wiring.container import AppState
 from rules_store.errors import UnknownJob

@@ -8,20 +8,18 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 
 from app.api.admin.common import ActorParameter, Cursor, Limit
-from app.api.admin.namespace_answers import (
-    Curve,
-    Namespace,
-    NamespaceDeleted,
-    NamespaceSummary,
-    RolledBack,
-    Snapshot,
-)
 from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
 from app.api.schemas.common import gives, lists
 from app.api.schemas.namespaces import (
+    Curve,
+    Namespace,
     NamespaceCreate,
+    NamespaceDeleted,
     NamespacePatch,
+    NamespaceSummary,
     RollbackBody,
+    RolledBack,
+    Snapshot,
     SnapshotCreate,
     namespace_shape,
     rollback_shape,

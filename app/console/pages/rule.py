@@ -18,8 +18,8 @@ from rules_store.errors import StoreError, UnknownRule, VersionConflict
 from rules_store.models.episodes import Episode
 from rules_store.models.evidence import Trial
 from rules_store.models.rules import Rule
+from rules_store.operations.history import RuleUse
 from rules_store.policy.lift import NOTHING
-from rules_store.usage import RuleUse
 
 router = console_router()
 

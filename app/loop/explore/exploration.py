@@ -1,9 +1,9 @@
-"""What an exploration is told and what it gives."""
+"""What an exploration is told, what it gives, and what it has spent so far."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.domain.trajectory import Cost, Role, Trajectory
 from app.loop.explore.roles import Call
@@ -55,3 +55,21 @@ def failed(call: Call, reason: str) -> Trajectory:
         cost=Cost(calls=1),
         failure=reason,
     )
+
+
+@dataclass(slots=True)
+class Spending:
+    cost: Cost = field(default_factory=Cost)
+    """Of the calls that came back, failed ones included."""
+    open: int = 0
+    """Calls that were sent and did not come back; how much they made the upstream never tells."""
+
+    def back(self, cost: Cost) -> Cost:
+        """One call fewer is out; gives its cost back."""
+        self.open -= 1
+        self.cost += cost
+        return cost
+
+    def total(self, prompt_tokens: int) -> Cost:
+        """With `prompt_tokens` for each call that did not come back."""
+        return self.cost + Cost(self.open, self.open * prompt_tokens)

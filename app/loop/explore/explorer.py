@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 from app.domain.trajectory import Cost, Message, Observation, Role, Trajectory
 from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
-from app.explore.spending import Spending
 from app.loop.effort import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
 from app.loop.explore.exploration import (
     Decided,
     Explored,
     ExplorerOptions,
+    Spending,
     failed,
     name_of,
     spanned,

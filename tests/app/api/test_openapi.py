@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from app.api.admin import answers, namespace_answers
+from app.api.schemas import namespaces
+from app.api.schemas import rules as rule_schemas
 from app.main import create_app
 from app.settings import Settings
 from tests.gateway import Gateway
@@ -151,11 +152,11 @@ def test_answers_that_need_a_history_are_as_documented(gw: Gateway, namespace: s
     back = {"to_event": gw.admin("GET", "/events").json()["data"][0]["id"]}
     path = f"/namespaces/{namespace}"
     for shape, method, address, body in (
-        (answers.Rule, "POST", "/rules:merge", merge),
-        (answers.Rule, "POST", f"/rules/{rules[2]}/release", {}),
-        (namespace_answers.RolledBack, "POST", f"{path}/rollback", back),
-        (namespace_answers.Key, "PATCH", f"/keys/{key['id']}", {"name": "l"}),
-        (namespace_answers.NamespaceDeleted, "DELETE", f"{path}?confirm={namespace}", None),
+        (rule_schemas.Rule, "POST", "/rules:merge", merge),
+        (rule_schemas.Rule, "POST", f"/rules/{rules[2]}/release", {}),
+        (namespaces.RolledBack, "POST", f"{path}/rollback", back),
+        (namespaces.Key, "PATCH", f"/keys/{key['id']}", {"name": "l"}),
+        (namespaces.NamespaceDeleted, "DELETE", f"{path}?confirm={namespace}", None),
     ):
         answer = gw.admin(method, address, json=body)
         assert answer.status_code == 200, answer.text

@@ -11,8 +11,8 @@ import pytest
 from rules_store.errors import UnknownRule
 from rules_store.models.rules import Vectors
 from rules_store.operations.exchange import Incoming
+from rules_store.operations.history import DAYS
 from rules_store.store import RuleStore
-from rules_store.usage import DAYS
 from tests.rules_store.helpers import Clock, axis, begin, open_store, write
 
 
