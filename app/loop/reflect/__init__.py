@@ -3,9 +3,22 @@
     answers      extracts the final answer of a text
     equivalence  groups answers that mean the same (math-verify in a worker process)
     scoring      perplexity, degeneration, similarity; pure
-    selectors    answer groups or similarities -> Selection
+    selection    answer groups or similarities -> Selection
     distiller    Selection -> prompt -> rules
-    admission    refuses rules that must not be used
 
 Nothing here talks to a model or a store.
 """
+
+from app.loop.reflect.answers import Answer, extract
+from app.loop.reflect.distiller import Distiller
+from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.selection import select_closed, select_open
+
+__all__ = [
+    "Answer",
+    "Distiller",
+    "Equivalence",
+    "extract",
+    "select_closed",
+    "select_open",
+]
