@@ -130,7 +130,11 @@ async def _build(
     worker = await build_worker(settings, store, learner)
     load = Load(settings.max_open_requests)
     metrics = Metrics()
-    metrics.follow(worker, store)
+    metrics.follow(
+        backlog=lambda: worker.backlog,
+        indexed=lambda: store.rules_indexed,
+        outcomes=worker.learner.outcomes,
+    )
     metrics.open.set_function(lambda: load.open)
     recorder = Recorder(
         store,

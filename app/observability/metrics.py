@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,10 +14,6 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
-
-from app.learning.learner import Learner
-from app.learning.local_worker import Worker
-from rules_store.store import RuleStore
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -56,11 +52,18 @@ class Metrics:
             "ttcl_rules_indexed", "Rules in this process's index", registry=self.registry
         )
 
-    def follow(self, worker: Worker, store: RuleStore) -> None:
-        """From now on the gauges show what these two know when somebody looks."""
-        self.jobs.set_function(lambda: worker.backlog)
-        self.rules.set_function(lambda: store.rules_indexed)
-        self.registry.register(_Outcomes(worker.learner))
+    def follow(
+        self,
+        *,
+        backlog: Callable[[], float],
+        indexed: Callable[[], float],
+        outcomes: Mapping[str, int],
+    ) -> None:
+        """From now on the gauges show what these say when somebody looks: learning jobs waiting,
+        rules in the index, and how many jobs ended with each outcome."""
+        self.jobs.set_function(backlog)
+        self.rules.set_function(indexed)
+        self.registry.register(_Outcomes(outcomes))
 
     def serve(self, port: int) -> Callable[[], None]:
         """`/metrics` on a port of its own, for a process that serves nothing else. Returns what
@@ -80,8 +83,8 @@ class Metrics:
 class _Outcomes(Collector):
     """How this process's learning jobs ended."""
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
+    def __init__(self, outcomes: Mapping[str, int]) -> None:
+        self._outcomes = outcomes
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily(
@@ -89,6 +92,6 @@ class _Outcomes(Collector):
             "Learning jobs ended in this process, by outcome",
             labels=["outcome"],
         )
-        for outcome, count in self._learner.outcomes.items():
+        for outcome, count in self._outcomes.items():
             family.add_metric([outcome], count)
         yield family

@@ -86,7 +86,11 @@ async def work(
         keep_running(stack, store.watch(WATCH_INTERVAL))
         if metrics_port is not None:
             metrics = Metrics()
-            metrics.follow(worker, store)
+            metrics.follow(
+                backlog=lambda: worker.backlog,
+                indexed=lambda: store.rules_indexed,
+                outcomes=worker.learner.outcomes,
+            )
             stack.callback(metrics.serve(metrics_port))
         worker.start()
         stack.push_async_callback(worker.stop)
