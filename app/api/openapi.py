@@ -1,6 +1,6 @@
 """The OpenAPI document: what FastAPI sees in the endpoints, completed by what all of them share.
 
-An endpoint documents its answer by a shape of `app.api.answers`, and its own refusals by their
+An endpoint documents its answer by a shape of `app.api.schemas`, and its own refusals by their
 bare status. What follows from its path and what it takes is added here: keys (401, 403), wrong
 values (400), bodies (413), unknown things (404), the store (503).
 """

@@ -2,7 +2,7 @@
 
 A job is leased while it is worked on; the lease is renewed by a heartbeat and taken over by
 whoever finds it expired, so that a killed process loses nothing. Nothing of SQL is held while the
-model is called. Who hands out the jobs is `app.worker`'s to say.
+model is called. Who hands out the jobs is `app.learning.local_worker`'s to say.
 """
 
 from __future__ import annotations

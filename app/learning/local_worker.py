@@ -1,5 +1,5 @@
 """Who hands learning jobs to the learner: on SQLite this process, in turn; on PostgreSQL see
-`app.learning_queue`."""
+`app.learning.postgres_queue`."""
 
 from __future__ import annotations
 

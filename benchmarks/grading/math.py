@@ -1,7 +1,7 @@
 """Mathematical answers: equal as mathematics, or wrong.
 
-Equality is `app.reflect.equivalence` (exact numbers; math-verify in a worker process). This module
-adds what a grader must be strict about and a grouping of samples need not be: brackets mean
+Equality is `app.loop.reflect.equivalence` (exact numbers; math-verify in a worker process). This
+module adds what a grader must be strict about and a grouping of samples need not be: brackets mean
 something, a named unknown must be the one asked for, and per cent may be written as a fraction.
 
 Not covered: answers of more than 400 characters, and equality that sympy can't show in time

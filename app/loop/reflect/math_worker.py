@@ -1,4 +1,4 @@
-"""Compares two mathematical answers, in a process of its own. Run by `app.reflect.equivalence`.
+"""Compares two mathematical answers, in a process of its own. `equivalence` beside it runs it.
 
 math-verify and sympy can be made to work for hours or to fill the memory (`9^{9^{9^9}}`), and
 neither a thread nor math-verify's own alarms can stop that. So the comparison runs here, under a

@@ -61,7 +61,7 @@ class Explanation:
 class Question:
     """A conversation with the vector of its last user turn, and what it may get.
 
-    `model` and `context` as for `app.steer.budget.fit`.
+    `model` and `context` as for `app.loop.steer.budget.fit`.
     """
 
     namespace: str

@@ -2,7 +2,7 @@
 
 Through the async driver every statement is up to four visits, each of which waits for the
 interpreter, and on a busy event loop the file stays locked all that time. The same repository code
-runs here (`rules_store.plain`).
+runs here (`rules_store.database.sqlite.sync_connection`).
 """
 
 from __future__ import annotations
