@@ -166,7 +166,7 @@ class Equivalence:
         if self._process is None:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # this folder has a `selectors.py` that must not stand in for Python's
+                "-P",  # no module of this folder may stand in for one of Python's
                 str(_WORKER),
                 str(self._pair_seconds),
                 str(self._memory_bytes),

@@ -451,7 +451,7 @@ def test_off_loads_no_sdk(wanted: bool) -> None:
     code = (
         "import sys, tempfile; from pathlib import Path\n"
         "from app.main import create_app; from app.settings import Settings\n"
-        "from app.tracing import span\n"
+        "from app.observability.tracing import span\n"
         "folder = Path(tempfile.mkdtemp())\n"
         "create_app(Settings(_env_file=None, data_dir=folder, upstream_base_url='http://x'))\n"
         "with span('steer'): pass\n"

@@ -141,7 +141,7 @@ async def test_a_locked_file(tmp_path: Path) -> None:
 def test_processes_may_start_at_once(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys; from pathlib import Path\n"
-        "from tests.store.helpers import open_store\n"
+        "from tests.rules_store.helpers import open_store\n"
         "async def main():\n"
         "    store = await open_store(Path(sys.argv[1]))\n"
         "    await store.ensure_namespace('default')\n"
