@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.exceptions import ConfigurationError
+from benchmarks.feedback import FeedbackLevel
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,6 +68,10 @@ def run(
     service_key: Annotated[
         str | None, typer.Option(envvar="BENCH_SERVICE_KEY", help="Bearer key of http: arms")
     ] = None,
+    feedback: Annotated[
+        FeedbackLevel,
+        typer.Option(help="What an arm is told after each answer: right or wrong, or the label"),
+    ] = FeedbackLevel.NONE,
     questions: WithQuestions = True,
 ) -> None:
     """Run arms over a task, or go on with a run, and write its report."""
@@ -94,6 +99,7 @@ def run(
         share_calls=share_calls,
         model=model,
         service_key=service_key,
+        feedback=feedback,
     )
     try:
         with ProgressBar(err) as progress:

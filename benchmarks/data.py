@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.exceptions import ConfigurationError
-from benchmarks.taskfile import GRADERS, Columns, DataSource, TaskFile, task_path
+from benchmarks.taskfile import GRADERS, Columns, DataSource, FromData, TaskFile, Where, task_path
 
 HUB = "hub:"
 
@@ -29,10 +29,23 @@ class Question:
 def load_questions(
     task: TaskFile, *, task_name: str, data: str | None, limit: int | None
 ) -> list[Question]:
-    """The first `limit` questions, in file order. `data` is a path, or `hub:NAME[:CONFIG[:SPLIT]]`,
-    and overrides the task's own source. Raises `ConfigurationError` with one sentence."""
+    """The questions of `load_task_data`."""
+    return load_task_data(task, task_name=task_name, data=data, limit=limit)[1]
+
+
+def load_task_data(
+    task: TaskFile, *, task_name: str, data: str | None, limit: int | None
+) -> tuple[TaskFile, list[Question]]:
+    """The task with its labels filled in, and its first `limit` questions, in file order. `data`
+    is a path, or `hub:NAME[:CONFIG[:SPLIT]]`, and overrides the task's own source. Raises
+    `ConfigurationError` with one sentence."""
     source, label = _source(task, task_name, data)
     rows = _read(source, label)
+    if task.where is not None:
+        rows = _kept(rows, task.where, label)
+    if isinstance(task.labels, FromData):
+        task = task.model_copy(update={"labels": _labels(task, rows, label)})
+    task.messages("")  # instructions that can't be rendered are refused here
     if limit is not None:
         rows = rows[:limit]
     if not rows:
@@ -43,7 +56,7 @@ def load_questions(
         if question.id in seen:
             raise ConfigurationError(f"{label}: the id '{question.id}' occurs twice")
         seen.add(question.id)
-    return questions
+    return task, questions
 
 
 def ordered(questions: list[Question], order: int) -> list[Question]:
@@ -154,10 +167,26 @@ def _from_hub(source: DataSource, label: str) -> list[dict[str, Any]]:
         raise ConfigurationError(f"{label} can't be loaded: {detail}") from error
 
 
+def _kept(rows: list[dict[str, Any]], where: Where, label: str) -> list[dict[str, Any]]:
+    kept = []
+    for row in rows:
+        text = str(row[_pick(row, (where.column,), label, "where")])
+        if any(part in text for part in where.contains):
+            kept.append(row)
+    if rows and not kept:
+        parts = " or ".join(f"'{part}'" for part in where.contains)
+        raise ConfigurationError(f"{label}: no row's {where.column} contains {parts}")
+    return kept
+
+
+def _labels(task: TaskFile, rows: list[dict[str, Any]], label: str) -> tuple[str, ...]:
+    answers = {_answer(task, row, position, label)[1] for position, row in enumerate(rows)}
+    return tuple(sorted(answers))
+
+
 def _question(task: TaskFile, row: dict[str, Any], position: int, label: str) -> Question:
     columns = task.columns
-    answer_column = _pick(row, columns.answer, label, "answer")
-    gold = _gold(task, str(row[answer_column]), f"{label}, row {position + 1}")
+    answer_column, gold = _answer(task, row, position, label)
     question = str(row[_pick(row, columns.question, label, "question")])
     visible = {k: v for k, v in row.items() if k != answer_column} | {"question": question}
     return Question(
@@ -166,6 +195,12 @@ def _question(task: TaskFile, row: dict[str, Any], position: int, label: str) ->
         gold=gold,
         grader=_grader(task, row, columns, label),
     )
+
+
+def _answer(task: TaskFile, row: dict[str, Any], position: int, label: str) -> tuple[str, str]:
+    """The column that the gold answer stands in, and the answer."""
+    column = _pick(row, task.columns.answer, label, "answer")
+    return column, _gold(task, str(row[column]), f"{label}, row {position + 1}")
 
 
 def _pick(row: dict[str, Any], names: tuple[str, ...], label: str, what: str) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
 from filelock import FileLock, Timeout
@@ -27,6 +27,8 @@ from benchmarks.journal import Journal, Row, read_rows
 RUN_FILE = "run.json"
 EXTENDABLE = frozenset({"arms", "versions", "upstream", "started"})
 """What may differ when a run is taken up again: arms can be added, and ports change."""
+ABSENT = {"feedback": "none"}
+"""What a folder means that was written before the entry was there."""
 ADDED = frozenset({"gated"})
 """What may be missing on either side: it belongs to arms that not every sitting has."""
 
@@ -34,27 +36,32 @@ Key = tuple[str, int, int, str]
 """arm, seed, order, question id"""
 
 
+class Known(NamedTuple):
+    """What is kept in memory of a row."""
+
+    digest: str
+    score: float | None
+
+
 class Ledger:
     """A journal that keeps one row per key: what a replay writes again is dropped."""
 
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path)
-        self._digests: dict[Key, str] = {
-            key_of(row): str(row.get("digest", "")) for _, row in self._journal.rows()
-        }
+        self._known = {key_of(row): _known(row) for _, row in self._journal.rows()}
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._digests
+        return key in self._known
 
     def append(self, row: Row) -> None:
         key = key_of(row)
-        if key in self._digests:
+        if key in self._known:
             return
         self._journal.append(row)
-        self._digests[key] = str(row.get("digest", ""))
+        self._known[key] = _known(row)
 
-    def digest(self, key: Key) -> str | None:
-        return self._digests.get(key)
+    def known(self, key: Key) -> Known | None:
+        return self._known.get(key)
 
     def close(self) -> None:
         self._journal.close()
@@ -62,6 +69,10 @@ class Ledger:
 
 def key_of(row: Mapping[str, Any]) -> Key:
     return row["arm"], row["seed"], row["order"], row["id"]
+
+
+def _known(row: Mapping[str, Any]) -> Known:
+    return Known(str(row.get("digest", "")), row.get("score"))
 
 
 class RunDir:
@@ -118,7 +129,7 @@ class RunDir:
                 raise ConfigurationError(f"{self.path} has results but no {RUN_FILE}")
             _write(file, config)
             return config
-        known = load_config(self.path)
+        known = {**ABSENT, **load_config(self.path)}
         for name in config.keys() | known.keys():
             if name in ADDED and not (name in config and name in known):
                 continue

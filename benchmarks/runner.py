@@ -11,13 +11,21 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from app.domain.serialization import trajectories_to_json
 from app.exceptions import ConfigurationError, TTCLError
-from benchmarks.arms.base import Arm, Asked, Outcome, Repeat, Session, Setting
+from benchmarks.arms.base import (
+    Arm,
+    Asked,
+    Outcome,
+    Repeat,
+    Session,
+    Setting,
+)
 from benchmarks.data import Question, ordered
+from benchmarks.feedback import Feedback, FeedbackLevel
 from benchmarks.grading import Gold, Graders, UnreadableGold
 from benchmarks.journal import Row
 from benchmarks.rundir import RunDir
@@ -76,12 +84,14 @@ class Runner:
         *,
         concurrency: int,
         watcher: Watcher,
+        feedback: FeedbackLevel = FeedbackLevel.NONE,
     ) -> None:
         self._setting = setting
         self._run = run
         self._items = {item.question.id: item for item in items}
         self._concurrency = concurrency
         self._watcher = watcher
+        self._feedback = feedback
 
     async def run(self, arms: Sequence[Arm], repeats: Sequence[Repeat]) -> None:
         """Every arm in every repeat. Raises `RunStopped` when the upstream stays away."""
@@ -117,7 +127,7 @@ class Runner:
         self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[Asked]
     ) -> None:
         outcomes = await self._answers(session, arm, repeat, step)
-        rows = await session.learn(outcomes)
+        rows = await session.learn([self._told(arm, repeat, outcome) for outcome in outcomes])
         by_question: dict[str, list[Row]] = {}
         for row in rows:
             by_question.setdefault(row.pop("id"), []).append(row)
@@ -126,6 +136,17 @@ class Runner:
                 learned = by_question.get(outcome.asked.id, [])
                 place = {"position": outcome.asked.position, "rules": learned}
                 self._run.rules.append({**_head(arm, repeat, outcome.asked), **place})
+
+    def _told(self, arm: Arm, repeat: Repeat, outcome: Outcome) -> Outcome:
+        """With the feedback of this run. Its score is the one on disk, so that a replay is told
+        the same."""
+        if self._feedback is FeedbackLevel.NONE:
+            return outcome
+        known = self._run.results.known(self._key(arm, repeat, outcome.asked))
+        assert known is not None, "an answer is on disk before its step is over"
+        gold = self._items[outcome.asked.id].question.gold
+        label = gold if self._feedback is FeedbackLevel.LABEL else None
+        return replace(outcome, feedback=Feedback(known.score == 1.0, label))
 
     async def _answers(
         self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[Asked]
@@ -157,9 +178,9 @@ class Runner:
         asked, run = outcome.asked, self._run
         head = _head(arm, repeat, asked)
         digest = hashlib.blake2b(outcome.text.encode(), digest_size=8).hexdigest()
-        known = run.results.digest(self._key(arm, repeat, asked))
+        known = run.results.known(self._key(arm, repeat, asked))
         if known is not None:
-            if known != digest:
+            if known.digest != digest:
                 raise ConfigurationError(
                     f"replaying {arm.name}, question {asked.id}, came out differently from "
                     f"{run.path / 'results.jsonl'}: code or embeddings have changed since; "

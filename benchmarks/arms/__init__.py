@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from app.exceptions import ConfigurationError
 from benchmarks.arms.base import Arm
 from benchmarks.arms.direct import SelfConsistency, ZeroShot
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.arms.looped import EMPTY_BANK, PAPER, PAPER_POISONED, RANDOM_RULES
+from benchmarks.arms.recalled import NEIGHBOUR, Recalling, nearest_labelled, own_right_answers
 from benchmarks.arms.service import Service
+from benchmarks.feedback import FeedbackLevel
 
 ARMS = {
     "zero-shot": "one greedy call",
@@ -20,20 +23,39 @@ ARMS = {
     "gated": "the loop with rules that have proved their worth on earlier questions",
     "gated-no-X": "without one of its parts: gate, hold-out, utility, trigger, abstention",
     "gated+poison": "with thirty wrong rules and 5% turned round; paper+poison likewise",
+    "knn@K": "the K nearest labelled questions as earlier turns (--feedback label)",
+    "self-icl@K": "the K nearest own answers that were right (--feedback binary or label)",
+    "neighbour": "the nearest labelled question's answer, no model (--feedback label)",
     "http:URL[#MODEL]": "a running OpenAI-compatible service",
 }
 
-_OWN: list[Arm] = [ZeroShot(), EMPTY_BANK, RANDOM_RULES, PAPER, PAPER_POISONED]
+_OWN: list[Arm] = [ZeroShot(), EMPTY_BANK, RANDOM_RULES, PAPER, PAPER_POISONED, NEIGHBOUR]
 _FIXED = {arm.name: arm for arm in [*_OWN, *GATED_ARMS.values()]}
-_SAMPLES = re.compile(r"sc@([1-9]\d{0,2})")
+_COUNTED: dict[str, Callable[[int], Arm]] = {
+    "sc": SelfConsistency,
+    "knn": nearest_labelled,
+    "self-icl": own_right_answers,
+}
+_COUNT = re.compile(r"([a-z-]+)@([1-9]\d{0,2})")
 _SERVICE = re.compile(r"http:(https?://[^#\s]+?)(?:#(\S+))?")
 
 
-def make_arms(names: str, *, service_key: str | None = None) -> list[Arm]:
-    """Arms of a comma-separated list. Raises `ConfigurationError`."""
+def make_arms(
+    names: str,
+    *,
+    service_key: str | None = None,
+    feedback: FeedbackLevel = FeedbackLevel.LABEL,
+) -> list[Arm]:
+    """Arms of a comma-separated list. Raises `ConfigurationError`, also for an arm that this much
+    feedback teaches nothing."""
     arms: list[Arm] = []
     for name in (part.strip() for part in names.split(",")):
         arm = _arm(name, service_key)
+        if isinstance(arm, Recalling) and not feedback.covers(arm.needs):
+            raise ConfigurationError(
+                f"--arms: {name} needs --feedback {arm.needs}"
+                f"{' or label' if arm.needs is FeedbackLevel.BINARY else ''}, not {feedback}"
+            )
         if any(other.name == arm.name for other in arms):
             raise ConfigurationError(f"--arms names {name} twice")
         arms.append(arm)
@@ -43,8 +65,8 @@ def make_arms(names: str, *, service_key: str | None = None) -> list[Arm]:
 def _arm(name: str, service_key: str | None) -> Arm:
     if name in _FIXED:
         return _FIXED[name]
-    if (samples := _SAMPLES.fullmatch(name)) is not None:
-        return SelfConsistency(int(samples[1]))
+    if (counted := _COUNT.fullmatch(name)) is not None and counted[1] in _COUNTED:
+        return _COUNTED[counted[1]](int(counted[2]))
     if (service := _SERVICE.fullmatch(name)) is not None:
         base = service[1].rstrip("/")
         url = base if base.endswith("/v1") else f"{base}/v1"

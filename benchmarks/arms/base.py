@@ -1,4 +1,7 @@
-"""What an arm is: one way of answering the same questions. No arm ever sees a gold answer."""
+"""What an arm is: one way of answering the same questions.
+
+An arm sees no gold answer but what the run's feedback tells it, once the question's step is over.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.embeddings import Embedder
 from benchmarks.callcache import CallCache, MeteredBackend
+from benchmarks.feedback import Feedback
 from benchmarks.taskfile import TaskFile
 from rules_store.models.rules import RuleHit
 
@@ -69,6 +73,8 @@ class Outcome:
     """What the report shows besides: case, agreement, problems."""
     lesson: Any = None
     """What the arm itself needs to learn from this question once its step is over."""
+    feedback: Feedback | None = None
+    """Set by the runner at the end of the step, where the run has feedback."""
 
 
 class Session(Protocol):
@@ -80,8 +86,8 @@ class Session(Protocol):
         ...
 
     async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-        """End of a step, outcomes in the order of the stream: keep what was learned. Returns one
-        row per rule, with the `id` of its question."""
+        """End of a step, outcomes in the order of the stream, with the feedback that the run gives:
+        keep what was learned. Returns one row per rule, with the `id` of its question."""
         ...
 
     async def close(self) -> None: ...

@@ -63,9 +63,7 @@ class _Direct:
         plans = self._plans(observation)
         messages = framed(self._setting, observation)
         trajectories = tuple(
-            await asyncio.gather(
-                *(_sample(backend, observation, messages, *plan) for plan in plans)
-            )
+            await asyncio.gather(*(sample(backend, observation, messages, *plan) for plan in plans))
         )
         selection = None if self._samples is None else await self._vote(observation, trajectories)
         chosen = trajectories[0] if selection is None else selection.chosen
@@ -124,11 +122,15 @@ class _Direct:
 
 def framed(setting: Setting, observation: Observation) -> list[Message]:
     """The messages of the loop's Teacher when there are no rules."""
-    form = setting.prompts.get(observation.domain, ANSWER_PROMPT[observation.task]).render().text
-    return add_to_system(list(observation.messages), form)
+    return add_to_system(list(observation.messages), answer_form(setting, observation))
 
 
-async def _sample(
+def answer_form(setting: Setting, observation: Observation) -> str:
+    """What Teacher and Students are told about the form of the answer."""
+    return setting.prompts.get(observation.domain, ANSWER_PROMPT[observation.task]).render().text
+
+
+async def sample(
     backend: ChatBackend,
     observation: Observation,
     messages: list[Message],
@@ -136,6 +138,7 @@ async def _sample(
     index: int,
     params: dict[str, Any],
 ) -> Trajectory:
+    """One call; a failed one is a trajectory with its reason."""
     try:
         completion = await backend.complete(observation.model, messages, params, logprobs=True)
     except UpstreamError as error:

@@ -12,7 +12,7 @@ from benchmarks.grading.base import Grade, UnreadableGold
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|operatorname)\s*\{([^{}]*)\}"
 )
-_LETTER = re.compile(r"\(?([A-J])\)?")
+_LETTER = re.compile(r"\(?([A-Z])\)?")
 
 
 def plain(text: str) -> str:
@@ -52,7 +52,7 @@ class ChoiceGrader:
     async def read(self, gold: str, question: str) -> _Choice:
         letter = _LETTER.fullmatch(_TEXT_COMMAND.sub(r"\1", gold).strip().upper())
         if letter is None:
-            raise UnreadableGold(f"'{gold}' is not one letter from A to J")
+            raise UnreadableGold(f"'{gold}' is not one letter from A to Z")
         return _Choice(letter[1], question)
 
 

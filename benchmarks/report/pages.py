@@ -33,6 +33,11 @@ from benchmarks.report.summary import (
 )
 from benchmarks.statistics import Interval
 
+FEEDBACK = {
+    "none": "none",
+    "binary": "right or wrong",
+    "label": "the right answer",
+}
 EXCERPT = 220
 """Characters of a question that are shown with an example."""
 EXAMPLES = 6
@@ -83,7 +88,7 @@ def build(
                 "at the 5% level, given the spread seen here."
             ),
         ]
-    blocks += [Heading("Along the stream"), _halves(summary), *_images(plots, "stream.png")]
+    blocks += [Heading("Along the stream"), _along(summary), *_images(plots, "stream.png")]
     blocks += [Heading("Cost"), _costs(summary), Paragraph(_COSTS), *_images(plots, "cost.png")]
     blocks += poisoned.blocks(run)
     blocks += _rules(run, summary, plots, with_questions=with_questions)
@@ -103,7 +108,8 @@ def _facts(run: RunResults) -> list[str]:
         f"Data: {data['source']}, {run.total} questions"
         + (f" (limit {config['limit']})" if config["limit"] else ""),
         f"Repeats: {config['seeds']} seeds times {config['orders']} orders; order 0 is the file's",
-        f"Online: a question may use rules learned up to {seen}",
+        f"Online: a question may use what was learned up to {seen}",
+        f"Feedback after each answer: {FEEDBACK[run.feedback]}",
         f"Grader: {config['task']['grader']}; answers of at most "
         f"{config['task']['max_tokens']} tokens",
     ]
@@ -170,10 +176,29 @@ def _power(differences: list[Difference]) -> Table:
     )
 
 
-def _halves(summary: Summary) -> Table:
+def _along(summary: Summary) -> Table:
+    """The last columns are shares of the questions."""
     return Table(
-        ["arm", "first half", "second half"],
-        [[arm.name, *(f"{half:.3f}" for half in arm.halves)] for arm in summary.arms],
+        [
+            "arm",
+            "first half",
+            "second half",
+            "last third",
+            "95% interval",
+            "saw rules",
+            "saw examples",
+        ],
+        [
+            [
+                arm.name,
+                *(f"{half:.3f}" for half in arm.halves),
+                f"{arm.last_third.mean:.3f}",
+                f"{arm.last_third.low:.3f} to {arm.last_third.high:.3f}",
+                f"{100 * arm.saw_rules:.0f}%",
+                f"{100 * arm.saw_examples:.0f}%",
+            ]
+            for arm in summary.arms
+        ],
     )
 
 

@@ -116,7 +116,7 @@ def _cost(summary: Summary) -> Figure:
 
 def _rules(run: RunResults) -> Figure | None:
     """Rules created so far, mean over passes, for the arms that learn."""
-    learning = [name for name, arm in run.arms.items() if arm.rules]
+    learning = [name for name, arm in run.arms.items() if any(arm.rules.values())]
     if not learning:
         return None
     figure = Figure(figsize=_SIZE, layout="constrained")

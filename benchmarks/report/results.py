@@ -35,6 +35,8 @@ class Result:
     problems: tuple[str, ...]
     rules: tuple[str, ...]
     """Texts of the rules that were injected."""
+    examples: int
+    """Earlier questions that were shown, or whose answer was copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class RunResults:
         """Questions that can be graded."""
         data = self.config["data"]
         return int(data["questions"]) - len(data["left_out"])
+
+    @property
+    def feedback(self) -> str:
+        return str(self.config.get("feedback", "none"))
 
     @property
     def graded(self) -> bool:
@@ -152,6 +158,7 @@ def _result(row: dict[str, Any]) -> Result:
         seconds=row["seconds"],
         problems=tuple(intern(problem) for problem in row.get("problems", ())),
         rules=tuple(intern(rule["text"]) for rule in row.get("rules_injected", ())),
+        examples=len(row.get("examples", ())),
     )
 
 

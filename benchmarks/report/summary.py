@@ -16,11 +16,14 @@ from benchmarks.statistics import (
     compare,
     halves,
     interval,
+    last_third,
     questions_needed,
 )
 
 POWER_DIFFERENCES = (0.02, 0.05, 0.10)
 FEW_QUESTIONS = 100
+BARS = ("zero-shot", "empty-bank", "neighbour", "sc", "self-icl", "knn")
+"""Kinds of arms that others are measured against, the plainest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,14 @@ class ArmSummary:
     timed: int
     failures: int
     halves: tuple[float, float]
+    last_third: Interval
     stream: list[StreamPoint]
     rules: dict[str, float]
     """Mean per pass of rules created, merged and quarantined."""
     problems: dict[str, int]
+    saw_rules: float
+    """Share of the questions, as is the next."""
+    saw_examples: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +84,24 @@ def summarise(run: RunResults) -> Summary:
 
 
 def baselines(run: RunResults) -> list[str]:
-    """sc@K, the largest first, then empty-bank and zero-shot."""
-    samples = sorted(
-        (name for name in run.arms if name.startswith("sc@")), key=lambda n: -int(n[3:])
-    )
-    return samples + [name for name in ("empty-bank", "zero-shot") if name in run.arms]
+    """The strictest first: of one kind the largest K first."""
+    return sorted((name for name in run.arms if _kind(name) in BARS), key=_plainness, reverse=True)
 
 
 def _compared(arm: str, baseline: str) -> bool:
     """Each pair once, the plainer arm as the baseline."""
-    if arm == baseline or arm == "zero-shot":
-        return False
-    return not (arm.startswith("sc@") and baseline == "empty-bank")
+    return _plainness(arm) > _plainness(baseline)
+
+
+def _kind(arm: str) -> str:
+    """`sc` of `sc@5`."""
+    return arm.partition("@")[0]
+
+
+def _plainness(arm: str) -> tuple[int, int]:
+    """Smaller for a plainer arm: first by its kind, then by its K."""
+    kind, _, count = arm.partition("@")
+    return (BARS.index(kind), int(count or 0)) if kind in BARS else (len(BARS), 0)
 
 
 def _arm(run: RunResults, name: str) -> ArmSummary:
@@ -116,9 +129,12 @@ def _arm(run: RunResults, name: str) -> ArmSummary:
         timed=len(timed),
         failures=sum(row.failure is not None for row in rows),
         halves=halves(by_position),
+        last_third=interval(last_third(by_position), graded=run.graded),
         stream=along_stream(by_position, window=max(5, len(by_position) // 8)),
         rules={outcome: count / len(passes) for outcome, count in sorted(counts.items())},
         problems=dict(Counter(problem for row in rows for problem in row.problems)),
+        saw_rules=_mean([bool(row.rules) for row in rows]),
+        saw_examples=_mean([row.examples > 0 for row in rows]),
     )
 
 
@@ -134,9 +150,13 @@ def _difference(run: RunResults, arm: str, baseline: str) -> Difference:
 
 
 def _verdict(run: RunResults, differences: list[Difference]) -> str:
-    """One sentence on the arms with learned rules against the strictest bar there is."""
+    """One sentence on each arm with learned rules against the strictest bar there is; where there
+    is no such arm, on those that recall examples against one plain call."""
     bars = baselines(run)
     judged = [d for d in differences if d.arm in ("paper", "gated") and d.baseline == bars[0]]
+    judged = judged or [
+        d for d in differences if _kind(d.arm) in ("knn", "self-icl") and d.baseline == "zero-shot"
+    ]
     if not judged:
         return "No arm with learned rules was compared with a baseline."
     return " ".join(_sentence(d) for d in judged)
@@ -183,6 +203,8 @@ def _warnings(run: RunResults, arms: list[ArmSummary]) -> list[str]:
 def _compute_mismatch(arms: list[ArmSummary]) -> list[str]:
     """Arms that spend more than the self-consistency they are measured against."""
     bars = [arm for arm in arms if arm.name.startswith("sc@")]
+    if not bars and all(arm.calls <= 1 for arm in arms):
+        return []
     if not bars:
         return ["There is no self-consistency arm: nothing shows what the same calls give alone."]
     bar = max(bars, key=lambda arm: arm.calls)

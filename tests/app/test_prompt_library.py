@@ -66,11 +66,18 @@ def test_no_prompt_claims_to_know_the_truth_or_names_a_metric(domain: str, name:
     assert _GOLD.search(text) is None
 
 
-@pytest.mark.parametrize("domain", SHIPPED.domains)
+@pytest.mark.parametrize("domain", sorted({*SHIPPED.domains} - {"plain"}))
 @pytest.mark.parametrize("kind", ["closed", "auto"])
 def test_a_box_is_asked_for_with_its_backslash(domain: str, kind: str) -> None:
     text = SHIPPED.get(domain, f"explore/answer_{kind}").render().text
     assert text.count("\\boxed{") == text.count("boxed") == 1
+
+
+@pytest.mark.parametrize("kind", ["closed", "auto"])
+def test_a_plain_answer_is_asked_for_alone(kind: str) -> None:
+    text = SHIPPED.get("plain", f"explore/answer_{kind}").render().text
+    assert "answer alone" in text
+    assert "boxed" not in text
 
 
 @pytest.mark.parametrize("domain", SHIPPED.domains)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.exceptions import ConfigurationError
-from benchmarks.data import load_questions, ordered
+from benchmarks.data import load_questions, load_task_data, ordered
 from benchmarks.taskfile import load_task, shipped_tasks
 
 ROWS = [
@@ -179,7 +179,12 @@ def test_the_shipped_task_is_large_enough_and_varied() -> None:
 
 def test_the_named_tasks_are_there() -> None:
     named = {"gsm8k", "math500", "minerva", "aime24", "agriculture", "medicine", "wealth", "mixed"}
-    assert set(shipped_tasks()) == named
+    streams = {"banking77", "clinc150", "xbrl-formula"}
+    hard = {
+        "date_understanding", "disambiguation_qa", "geometric_shapes", "ruin_names",
+        "salient_translation_error_detection", "snarks",
+    }  # fmt: skip
+    assert set(shipped_tasks()) == named | streams | {f"bbh-{name}" for name in hard}
 
 
 TASK = """
@@ -241,3 +246,74 @@ def test_an_unknown_task_names_the_known_ones() -> None:
         load_task("gsm9k")
     with pytest.raises(ConfigurationError, match="does not exist"):
         load_task("nowhere.yaml")
+
+
+LABELLED = """
+name: own
+version: 1
+about: Mine.
+sample: {question: 'Where is my card?', answer: card_arrival}
+where: {column: answer, contains: [card, top_up]}
+labels: {from: data}
+instructions: "Sort under {{ labels | join('/') }}."
+domain: plain
+grader: exact
+max_tokens: 9
+"""
+TICKETS = [
+    {"question": "Where is my card?", "answer": "card_arrival"},
+    {"question": "Why was my cash refused?", "answer": "cash_refused"},
+    {"question": "My top-up is late.", "answer": "top_up_late"},
+    {"question": "No card yet.", "answer": "card_arrival"},
+]
+
+
+def labelled(tmp_path: Path, task: str = LABELLED, limit: int | None = None) -> Any:
+    (tmp_path / "own.yaml").write_text(task)
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(row) for row in TICKETS))
+    name = str(tmp_path / "own.yaml")
+    data = str(tmp_path / "own.jsonl")
+    return load_task_data(load_task(name), task_name=name, data=data, limit=limit)
+
+
+def test_labels_are_those_of_the_rows_that_belong_to_the_task(tmp_path: Path) -> None:
+    task, questions = labelled(tmp_path)
+    assert [q.gold for q in questions] == ["card_arrival", "top_up_late", "card_arrival"]
+    assert task.labels == ("card_arrival", "top_up_late")
+    system, user = task.messages(questions[0].prompt)
+    assert system == {"role": "system", "content": "Sort under card_arrival/top_up_late."}
+    assert user == {"role": "user", "content": "Where is my card?"}
+
+
+def test_a_limit_leaves_the_labels_as_they_are(tmp_path: Path) -> None:
+    task, questions = labelled(tmp_path, limit=1)
+    assert len(questions) == 1
+    assert task.labels == ("card_arrival", "top_up_late")
+
+
+def test_labels_may_be_listed_and_stand_in_the_prompt(tmp_path: Path) -> None:
+    listed = LABELLED.replace("{from: data}", "[b, a]")
+    listed += "prompt: \"{{ question }} {{ labels | join(', ') }}?\"\n"
+    _, questions = labelled(tmp_path, listed)
+    assert questions[0].prompt == "Where is my card? b, a?"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("column: answer", "column: label", "no where column 'label'; its columns are"),
+        ("[card, top_up]", "[loan, visa]", "no row's answer contains 'loan' or 'visa'"),
+        ("[card, top_up]", "[]", "where.contains: "),
+        ("{from: data}", "{from: nowhere}", "labels: must be a list of texts"),
+        ("{from: data}", "[yes, no]", "labels: must be a list of texts"),
+        ("{from: data}", "[]", "labels: must be a list of texts"),
+        ("labels: {from: data}", "", "instructions: 'labels' is undefined"),
+        ("join('/') }}", "join('/')", "instructions: "),
+    ],
+)
+def test_a_wrong_labelled_task_is_one_sentence(
+    tmp_path: Path, old: str, new: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        labelled(tmp_path, LABELLED.replace(old, new))
+    assert "\n" not in str(caught.value)
