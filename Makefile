@@ -83,10 +83,11 @@ lm-eval: $(LM_EVAL_STAMP) ## Install lm-eval for its tests, in .venv-lm-eval (ha
 test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
 	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm
 
-lint: $(DEV_STAMP) ## ruff, mypy and hadolint (the Dockerfile)
+lint: $(DEV_STAMP) ## ruff, mypy, import-linter (which way imports point) and hadolint (the Dockerfile)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
 bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant upstream

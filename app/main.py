@@ -11,22 +11,33 @@ import structlog
 from fastapi import FastAPI
 
 from app import __version__
-from app.admin_key import load_admin_key
+from app.access.admin_key import load_admin_key
+from app.access.callers import KeyRing
+from app.access.load_limit import Load
+from app.access.metering import Meter
 from app.api import admin, chat, errors, feedback, health, models, openapi
 from app.api.middleware import BodyLimit, RequestId, Traces
-from app.background import SteadyTime, freeze_when, keep_running
-from app.chat.closing import Closing
-from app.chat.exploration import InlineExploration
+from app.chat.finishing import Closing
+from app.chat.inline_exploration import InlineExploration
+from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
 from app.console import site
 from app.exceptions import TTCLError
-from app.keys import KeyRing
-from app.load import Load
-from app.metering import Meter
-from app.metrics import Metrics
-from app.parts import (
+from app.learning.evaluation.evidence import Judge
+from app.learning.reembed import reembed
+from app.loop.reflect.equivalence import Equivalence
+from app.loop.steer.budget import TokenCounter
+from app.loop.steer.explain import Explainer
+from app.observability.metrics import Metrics
+from app.observability.tracing import NO_TRACES, Tracer, open_tracer
+from app.prompt_library import PromptLibrary
+from app.settings import Settings
+from app.upstream.embeddings import Embedder
+from app.wiring.background import SteadyTime, freeze_when, keep_running
+from app.wiring.container import AppState
+from app.wiring.factories import (
     WATCH_INTERVAL,
     build_embedder,
     build_learner,
@@ -38,17 +49,6 @@ from app.parts import (
     load_prompts,
     open_store,
 )
-from app.recorder import LearnPolicy, Recorder
-from app.reembed import reembed
-from app.reflect.equivalence import Equivalence
-from app.settings import Settings
-from app.state import AppState
-from app.steer.budget import TokenCounter
-from app.steer.explain import Explainer
-from app.templates import PromptLibrary
-from app.tracing import NO_TRACES, Tracer, open_tracer
-from app.upstream.embeddings import Embedder
-from app.worth.evidence import Judge
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
 
@@ -130,7 +130,11 @@ async def _build(
     worker = await build_worker(settings, store, learner)
     load = Load(settings.max_open_requests)
     metrics = Metrics()
-    metrics.follow(worker, store)
+    metrics.follow(
+        backlog=lambda: worker.backlog,
+        indexed=lambda: store.rules_indexed,
+        outcomes=worker.learner.outcomes,
+    )
     metrics.open.set_function(lambda: load.open)
     recorder = Recorder(
         store,

@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
+from app.domain.trajectory import Cost, Message
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.trajectory import Cost, Message
 from app.upstream.types import ChatBackend, Completion
 from benchmarks.journal import Journal, Row
 

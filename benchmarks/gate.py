@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from statsmodels.stats.proportion import proportion_confint
 
-from rules_store.gate import GateOptions, Verdict, verdict
+from rules_store.policy.gate import GateOptions, Verdict, verdict
 
 LIFTS = (-0.3, -0.2, -0.15, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 HELPFUL, HARMFUL = (0.1, 0.3), (-0.3, -0.1)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import orjson
 
-from app.keying import retrieval_key
-from app.trajectory import DistilledRule
+from app.domain.trajectory import DistilledRule
+from app.learning.drafts import retrieval_key
 from app.upstream.embeddings import Embedder
-from rules_store.core import utc_now
-from rules_store.exchange import Incoming
+from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
+from rules_store.operations.base import utc_now
+from rules_store.operations.exchange import Incoming
 from rules_store.store import RuleStore
-from rules_store.types import Polarity, Rule, RuleState, Vectors
 
 CORRUPTED_SHARE = 0.05
 CORRUPTED = "corrupted"

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from app.domain.serialization import trajectories_to_json
 from app.exceptions import ConfigurationError, TTCLError
-from app.trace import trajectories_to_json
 from benchmarks.arms.base import (
     Arm,
     Asked,

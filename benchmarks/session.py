@@ -16,14 +16,14 @@ from typing import Any
 
 from app import __version__
 from app.exceptions import ConfigurationError, NotFound, UpstreamError
-from app.explore.roles import ANSWER_PROMPT
-from app.parts import build_embedder, load_prompts
-from app.reflect.equivalence import Equivalence
+from app.loop.explore.roles import ANSWER_PROMPT
+from app.loop.reflect.equivalence import Equivalence
 from app.settings import Policy, Settings
 from app.upstream.client import Upstream
 from app.upstream.embeddings import CachedEmbedder, Embedder
 from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend
+from app.wiring.factories import build_embedder, load_prompts
 from benchmarks.arms import make_arms
 from benchmarks.arms.base import Setting
 from benchmarks.arms.gated import GATED_ARMS

@@ -14,9 +14,9 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from app.domain.trajectory import Message
+from app.domain.trajectory import Task as Kind
 from app.exceptions import ConfigurationError
-from app.trajectory import Message
-from app.trajectory import Task as Kind
 
 TASKS_DIR = Path(__file__).parent / "tasks"
 GRADERS = ("math", "exact", "choice", "rouge", "bertscore")

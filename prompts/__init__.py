@@ -1,1 +1,1 @@
-"""Prompt packs: one folder per domain, read by `app.templates`. No code lives here."""
+"""Prompt packs: one folder per domain, read by `app.prompt_library`. No code lives here."""

@@ -6,22 +6,19 @@ hits = store.search("default", vector, Polarity.POSITIVE, k=10)
 
 from __future__ import annotations
 
-from rules_store.archive import ArchiveOperations
-from rules_store.curation import CurationOperations
-from rules_store.episodes import EpisodeOperations
-from rules_store.exchange import ExchangeOperations
-from rules_store.feedback import FeedbackOperations
-from rules_store.history import HistoryOperations
-from rules_store.job_control import JobControl
-from rules_store.keys import KeyOperations
-from rules_store.learning import LearningOperations
-from rules_store.namespaces import NamespaceOperations
-from rules_store.retention import RetentionOperations
-from rules_store.rollback import RollbackOperations
-from rules_store.rules import RuleOperations
-from rules_store.trials import TrialOperations
-from rules_store.usage import UsageQueries
-from rules_store.watching import Watching
+from rules_store.operations.curation import CurationOperations
+from rules_store.operations.episodes import EpisodeOperations, RetentionOperations
+from rules_store.operations.exchange import ExchangeOperations
+from rules_store.operations.feedback import FeedbackOperations
+from rules_store.operations.history import HistoryOperations, UsageQueries
+from rules_store.operations.jobs import JobControl
+from rules_store.operations.keys import KeyOperations
+from rules_store.operations.learning import LearningOperations
+from rules_store.operations.maintenance import Watching
+from rules_store.operations.namespaces import ArchiveOperations, NamespaceOperations
+from rules_store.operations.rollback import RollbackOperations
+from rules_store.operations.rules import RuleOperations
+from rules_store.operations.trials import TrialOperations
 
 
 class RuleStore(

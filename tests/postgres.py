@@ -130,8 +130,8 @@ def shared_server() -> Iterator[str]:
 
 
 async def _migrate(url: str) -> None:
-    from rules_store import migrate
-    from rules_store.types import StoreOptions
+    from rules_store.database import migrate
+    from rules_store.options import StoreOptions
 
     await migrate.upgrade(url, StoreOptions())
 

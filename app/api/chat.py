@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
 
-from app.api.answers import STREAMED, TOLD_HEADERS, ChatCompletion, gives
+from app.access.callers import Caller
 from app.api.dependencies import (
     Client,
     State,
@@ -21,17 +21,17 @@ from app.api.dependencies import (
     namespace_forbidden,
     unknown_namespace,
 )
-from app.api.relay import ClientGone, EventStream, until_disconnect
+from app.api.schemas.common import STREAMED, TOLD_HEADERS, ChatCompletion, gives
+from app.api.streaming import ClientGone, EventStream, until_disconnect
 from app.chat.call import ChatCall
+from app.chat.request import TTCLOptions, parse_chat, parse_json, split_model
+from app.domain.trajectory import Mode
 from app.exceptions import InvalidRequest, TTCLError
-from app.keys import Caller
-from app.protocol import TTCLOptions, parse_chat, parse_json, split_model
+from app.observability.tracing import current, traced
 from app.settings import NAMESPACE
-from app.state import AppState
-from app.tracing import current, traced
-from app.trajectory import Mode
 from app.upstream.transport import forwarded_headers
-from rules_store.clients import Permission
+from app.wiring.container import AppState
+from rules_store.models.keys import Permission
 
 
 class ChatRoute(APIRoute):

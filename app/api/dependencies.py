@@ -15,11 +15,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
+from app.access.callers import ANYONE, Caller
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
-from app.keys import ANYONE, Caller
-from app.state import AppState
-from rules_store.clients import Permission
+from app.wiring.container import AppState
 from rules_store.errors import UnknownEpisode, UnknownRule
+from rules_store.models.keys import Permission
 
 _READING = ("GET", "HEAD")
 _ADMIN = (Permission.ADMIN_READ, Permission.ADMIN_WRITE)

@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.chat.request import param_name
 from app.exceptions import Conflict, InvalidRequest, NotFound, Overloaded, StaleVersion, TTCLError
-from app.protocol import param_name
 from rules_store import errors as store
 
 log = structlog.get_logger(__name__)

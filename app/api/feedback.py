@@ -9,16 +9,17 @@ from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-from app.api.answers import Feedback as FeedbackAnswer
-from app.api.answers import gives
 from app.api.dependencies import Client, State
-from app.api.schemas import NO_NUL
+from app.api.schemas.common import Feedback as FeedbackAnswer
+from app.api.schemas.common import gives
+from app.api.schemas.rules import NO_NUL
 from app.exceptions import InvalidRequest, NotFound
-from app.state import AppState
-from rules_store.clients import Feedback, FeedbackSource, NewFeedback, Permission
+from app.wiring.container import AppState
 from rules_store.errors import UnknownEpisode
-from rules_store.evidence import Outcome, Signal
-from rules_store.types import Episode
+from rules_store.models.episodes import Episode
+from rules_store.models.evidence import Outcome, Signal
+from rules_store.models.feedback import Feedback, FeedbackSource, NewFeedback
+from rules_store.models.keys import Permission
 
 router = APIRouter(tags=["chat"])
 

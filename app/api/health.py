@@ -8,10 +8,10 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from app.api.answers import Health, Readiness, gives, text
 from app.api.dependencies import State
+from app.api.schemas.common import Health, Readiness, gives, text
 from app.exceptions import TTCLError
-from app.state import AppState
+from app.wiring.container import AppState
 from rules_store.errors import StoreError
 
 router = APIRouter(tags=["operation"])

@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.api.errors import render
+from app.chat.ids import IdSource
 from app.exceptions import PayloadTooLarge
-from app.ids import IdSource
-from app.tracing import Tracer
+from app.observability.tracing import Tracer
 
 REQUEST_ID = "x-request-id"
 _ACCEPTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")

@@ -6,11 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from app.api.answers import Model, Models, gives
 from app.api.dependencies import State, client
+from app.api.schemas.common import Model, Models, gives
+from app.chat.request import split_model
+from app.domain.trajectory import Mode
 from app.exceptions import ModelNotFound
-from app.protocol import split_model
-from app.trajectory import Mode
 from app.upstream.capabilities import ModelInfo
 
 router = APIRouter(tags=["chat"], dependencies=[Depends(client)])

@@ -1,6 +1,6 @@
 """The OpenAPI document: what FastAPI sees in the endpoints, completed by what all of them share.
 
-An endpoint documents its answer by a shape of `app.api.answers`, and its own refusals by their
+An endpoint documents its answer by a shape of `app.api.schemas`, and its own refusals by their
 bare status. What follows from its path and what it takes is added here: keys (401, 403), wrong
 values (400), bodies (413), unknown things (404), the store (503).
 """
@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.answers import Shape
+from app.api.schemas.common import Shape
+from app.chat.request import ChatRequest
 from app.exceptions import (
     AuthenticationFailed,
     Conflict,
@@ -28,7 +29,6 @@ from app.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.protocol import ChatRequest
 
 DESCRIPTION = """\
 An OpenAI-compatible gateway whose answers are steered by learned rules, and the rule base itself.

@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.explore.roles import seed_of
-from app.keys import Caller
-from app.protocol import ChatRequest
-from app.steer.injector import has_images, question_of
-from app.steer.retriever import exposures
-from app.trajectory import Cost, Message, Mode, Observation, Task
+from app.access.callers import Caller
+from app.chat.request import ChatRequest
+from app.domain.trajectory import Cost, Message, Mode, Observation, Task
+from app.loop.explore.roles import seed_of
+from app.loop.steer.injector import has_images, question_of
+from app.loop.steer.retriever import exposures
 from app.upstream.capabilities import ModelInfo
-from rules_store.evidence import Exposure
-from rules_store.types import RuleHit
+from rules_store.models.evidence import Exposure
+from rules_store.models.rules import RuleHit
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from typing import Any
 
 import orjson
 
+from app.access.metering import Bill, Meter, estimate
 from app.chat.call import Answer, ChatCall, Steered, Stream
-from app.chat.closing import Closing
+from app.chat.finishing import Closing
 from app.chat.steering import Steering
+from app.domain.trajectory import Cost, Mode
 from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
-from app.loop import RULES_DROPPED
-from app.metering import Bill, Meter, estimate
-from app.steer.injector import prompt_of
-from app.tracing import Span
-from app.trajectory import Cost, Mode
+from app.loop.loop import RULES_DROPPED
+from app.loop.steer.injector import prompt_of
+from app.observability.tracing import Span
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events

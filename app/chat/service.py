@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from app.chat.call import Answer, ChatCall, Steered, Stream
-from app.chat.closing import Closing
-from app.chat.exploration import InlineExploration
+from app.chat.finishing import Closing
+from app.chat.inline_exploration import InlineExploration
 from app.chat.relay import Relay
 from app.chat.steering import Steering
+from app.domain.trajectory import Mode
 from app.exceptions import TTCLError
-from app.trajectory import Mode
 
 T = TypeVar("T", Answer, Stream)
 

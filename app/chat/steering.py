@@ -6,15 +6,15 @@ import asyncio
 from functools import partial
 
 from app.chat.call import ChatCall, Steered
-from app.metrics import Metrics
-from app.recorder import STORE_DOWN, Recorder
-from app.steer.block import render_block
-from app.steer.budget import TokenCounter, fit
-from app.steer.injector import inject
-from app.steer.retriever import Retriever
-from app.templates import PromptLibrary
-from app.tracing import span
-from app.trajectory import Message, Mode
+from app.chat.recorder import STORE_DOWN, Recorder
+from app.domain.trajectory import Message, Mode
+from app.loop.steer.block import render_block
+from app.loop.steer.budget import TokenCounter, fit
+from app.loop.steer.injector import inject
+from app.loop.steer.retriever import Retriever
+from app.observability.metrics import Metrics
+from app.observability.tracing import span
+from app.prompt_library import PromptLibrary
 
 
 class Steering:

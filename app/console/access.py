@@ -18,16 +18,16 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
+from app.access.callers import Caller
 from app.api.errors import from_store
+from app.chat.request import param_name
 from app.console.rendering import Pages, redirect
 from app.console.sessions import COOKIE, Notice, Session, Sessions
 from app.console.throttle import Throttle
 from app.exceptions import InvalidRequest, NotAllowed, PayloadTooLarge, TTCLError
-from app.keys import Caller
-from app.protocol import param_name
-from app.state import AppState
-from rules_store.clients import Permission
+from app.wiring.container import AppState
 from rules_store.errors import StoreError
+from rules_store.models.keys import Permission
 
 log = structlog.get_logger(__name__)
 

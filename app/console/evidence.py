@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.console.diff import Piece, compare
-from rules_store.types import Episode
+from rules_store.models.episodes import Episode
 
 
 @dataclass(frozen=True, slots=True)

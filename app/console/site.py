@@ -6,13 +6,13 @@ from fastapi import FastAPI
 
 from app.console.access import Console
 from app.console.pages import (
-    door,
     episodes,
     explain,
     files,
     jobs,
-    lost,
+    login,
     namespaces,
+    not_found,
     overview,
     prune,
     quarantine,
@@ -26,7 +26,7 @@ from app.console.throttle import Throttle
 
 PARTS = (
     files,
-    door,
+    login,
     overview,
     rules,
     rule,
@@ -37,7 +37,7 @@ PARTS = (
     jobs,
     prune,
     explain,
-    lost,
+    not_found,
 )
 
 

@@ -1,0 +1,16 @@
+"""Clients of the model server and of the embedding model."""
+
+from app.upstream.client import Upstream
+from app.upstream.embeddings import CachedEmbedder, Embedder, EmbeddingFailed
+from app.upstream.gate import CallGate
+from app.upstream.types import ChatBackend, Completion
+
+__all__ = [
+    "CachedEmbedder",
+    "CallGate",
+    "ChatBackend",
+    "Completion",
+    "Embedder",
+    "EmbeddingFailed",
+    "Upstream",
+]

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from app.domain.trajectory import Cost, Message
 from app.exceptions import (
     ModelNotFound,
     UpstreamError,
@@ -25,7 +26,6 @@ from app.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.trajectory import Cost, Message
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, split_events

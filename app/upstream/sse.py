@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
+from app.domain.trajectory import Cost
 from app.exceptions import UpstreamError
-from app.trajectory import Cost
 from app.upstream.wire import made_characters, parse_usage
 
 DONE = b"data: [DONE]\n\n"

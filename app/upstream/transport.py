@@ -19,8 +19,8 @@ import orjson
 from yarl import URL
 
 from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.observability.tracing import UNTRACED, Span, outgoing
 from app.settings import is_loopback
-from app.tracing import UNTRACED, Span, outgoing
 from app.upstream.wire import seconds_of
 
 RETRY_STATUS = {502, 503, 504}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.trajectory import Cost, Message
+from app.domain.trajectory import Cost, Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from typing import Any
 import jsonschema
 import orjson
 
+from app.domain.lenient_json import tolerant_json
+from app.domain.trajectory import Cost
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.tolerant import tolerant_json
-from app.trajectory import Cost
 from app.upstream.capabilities import without_patterns
 from app.upstream.types import Completion
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.reflect.equivalence import Equivalence
+from app.domain.trajectory import Observation, Trajectory
+from app.loop.reflect.equivalence import Equivalence
+from app.prompt_library import PromptLibrary
 from app.settings import Settings
-from app.templates import PromptLibrary
-from app.trajectory import Observation, Trajectory
 from app.upstream.embeddings import Embedder
 from benchmarks.callcache import CallCache, MeteredBackend
 from benchmarks.feedback import Feedback
 from benchmarks.taskfile import TaskFile
-from rules_store.types import RuleHit
+from rules_store.models.rules import RuleHit
 
 NAMESPACE = "bench"
 

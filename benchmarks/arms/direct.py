@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.trajectory import (
+    Cost,
+    Message,
+    Observation,
+    Role,
+    Selection,
+    Task,
+    Trajectory,
+)
 from app.exceptions import UpstreamError
-from app.explore.roles import ANSWER_PROMPT, student_params, teacher_params
-from app.reflect.selectors import needs_vectors, select_closed, select_open
-from app.steer.injector import add_to_system
-from app.trajectory import Cost, Message, Observation, Role, Selection, Task, Trajectory
+from app.loop.explore.roles import ANSWER_PROMPT, student_params, teacher_params
+from app.loop.reflect.selection import needs_vectors, select_closed, select_open
+from app.loop.steer.injector import add_to_system
 from app.upstream.types import ChatBackend
 from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.trajectory import Message
+from app.domain.trajectory import Message
 from app.upstream.embeddings import Vectors
 
 DECIMALS = 5

@@ -12,19 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from app.effort.stopping import Effort
-from app.loop import Distillation, Exploration
-from app.parts import build_gatekeeper, build_planner
+from app.domain.trajectory import Case, Observation, Selection
+from app.learning.evaluation.evidence import (
+    Judge,
+    agreement_outcome,
+    precedent_of,
+    teacher_text,
+)
+from app.learning.evaluation.gatekeeper import Gatekeeper, Replay, worth_distilling
+from app.loop.effort import Effort
+from app.loop.loop import Distillation, Exploration
 from app.settings import Policy
-from app.trajectory import Case, Observation, Selection
-from app.worth.evidence import Judge, agreement_outcome, precedent_of, teacher_text
-from app.worth.gatekeeper import Gatekeeper, Replay, worth_distilling
+from app.wiring.factories import build_gatekeeper, build_planner
 from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting
 from benchmarks.arms.lookup import Found, Retrieved
 from benchmarks.arms.looped import Lesson, Looped, Opened, Pass
-from rules_store.evidence import Findings
-from rules_store.records import EventFilter
-from rules_store.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
+from rules_store.models.events import EventFilter
+from rules_store.models.evidence import Findings
+from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
 
 _OUTCOMES = {
     PROMOTED: "promoted",

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.domain.trajectory import Observation
 from app.exceptions import UpstreamError
-from app.parts import build_retriever
-from app.steer.budget import TokenCounter, fit
-from app.steer.retriever import exposures
-from app.trajectory import Observation
+from app.loop.steer.budget import TokenCounter, fit
+from app.loop.steer.retriever import exposures
+from app.wiring.factories import build_retriever
 from benchmarks.arms.base import NAMESPACE, Setting
-from rules_store.evidence import Exposure
+from rules_store.models.evidence import Exposure
+from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleHit, RuleState
 from rules_store.store import RuleStore
-from rules_store.types import Polarity, Rule, RuleFilter, RuleHit, RuleState
 
 
 @dataclass(frozen=True, slots=True)

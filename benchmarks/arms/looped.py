@@ -14,21 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.drafting import drafts_of
-from app.effort.stopping import Effort
+from app.domain.serialization import hits_to_json
+from app.domain.trajectory import Observation, Selection
 from app.exceptions import UpstreamError
-from app.loop import Distillation, Exploration, Loop
-from app.parts import build_loop, store_options
+from app.learning.drafts import drafts_of
+from app.loop.effort import Effort
+from app.loop.loop import Distillation, Exploration, Loop
 from app.settings import Policy
-from app.trace import hits_to_json
-from app.trajectory import Observation, Selection
+from app.wiring.factories import build_loop, store_options
 from benchmarks import poison
 from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting, observe, scope
 from benchmarks.arms.lookup import Found, Lookup, NoRules, RandomRules, Retrieved
 from benchmarks.callcache import MeteredBackend
-from rules_store.evidence import NO_FINDINGS, Findings
+from rules_store.models.evidence import NO_FINDINGS, Findings
+from rules_store.models.rules import RuleHit
 from rules_store.store import RuleStore
-from rules_store.types import RuleHit
 
 _OWNER = "benchmark"
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from app.explore.roles import teacher_params
-from app.reflect.answers import strip_reasoning
-from app.trajectory import Message, Role
+from app.domain.trajectory import Message, Role
+from app.loop.explore.roles import teacher_params
+from app.loop.reflect.answers import strip_reasoning
 from app.upstream.embeddings import Vectors
 from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope
 from benchmarks.arms.direct import answer_form, framed, sample

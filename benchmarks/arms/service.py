@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
+from app.domain.trajectory import Cost
 from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from app.explore.roles import teacher_params
-from app.trajectory import Cost
+from app.loop.explore.roles import teacher_params
 from app.upstream.types import Completion
 from app.upstream.wire import error_from, parse_completion, seconds_of
 from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope

@@ -9,7 +9,7 @@ bertscore  BERTScore, for open answers (extra)
 
 from __future__ import annotations
 
-from app.reflect.equivalence import Equivalence
+from app.loop.reflect.equivalence import Equivalence
 from benchmarks.grading.base import Gold, Grade, Grader, UnreadableGold
 from benchmarks.grading.math import MathGrader
 from benchmarks.grading.overlap import BertScoreGrader, RougeGrader

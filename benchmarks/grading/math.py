@@ -1,7 +1,7 @@
 """Mathematical answers: equal as mathematics, or wrong.
 
-Equality is `app.reflect.equivalence` (exact numbers; math-verify in a worker process). This module
-adds what a grader must be strict about and a grouping of samples need not be: brackets mean
+Equality is `app.loop.reflect.equivalence` (exact numbers; math-verify in a worker process). This
+module adds what a grader must be strict about and a grouping of samples need not be: brackets mean
 something, a named unknown must be the one asked for, and per cent may be written as a fraction.
 
 Not covered: answers of more than 400 characters, and equality that sympy can't show in time
@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.reflect.answers import extract
-from app.reflect.equivalence import Equivalence
-from app.reflect.normalise import Formula, Number, Words, read
+from app.loop.reflect.answers import extract
+from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.normalise import Formula, Number, Words, read
 from benchmarks.grading.base import Grade, UnreadableGold
 from benchmarks.grading.text import plain
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.exceptions import ConfigurationError
-from app.reflect.answers import strip_reasoning
+from app.loop.reflect.answers import strip_reasoning
 from benchmarks.grading.base import Grade, UnreadableGold
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|\n+")

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from app.reflect.answers import extract
+from app.loop.reflect.answers import extract
 from benchmarks.grading.base import Grade, UnreadableGold
 
 _TEXT_COMMAND = re.compile(

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 
-from app.reflect.admission import findings
+from app.loop.admission.pipeline import findings
 from benchmarks.safety.cases import Case
 from benchmarks.safety.upstream import MODEL, ObedientUpstream
-from rules_store.types import Polarity
+from rules_store.models.rules import Polarity
 
 SETTLED = ("learned", "skipped", "failed")
 _PATIENCE = 60.0

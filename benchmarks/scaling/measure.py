@@ -30,8 +30,8 @@ from benchmarks.scaling.traffic import NUMBERS, RULES, ask
 from benchmarks.serving.latency import load_rules
 from benchmarks.serving.material import question, rule
 from benchmarks.serving.processes import gateway, memory
-from rules_store.index import IndexRow, RuleIndex, unit
-from rules_store.types import Polarity, RuleState
+from rules_store.index.rule_index import RuleIndex, unit
+from rules_store.models.rules import IndexRow, Polarity, RuleState
 
 CHUNKS = 200
 OPEN = 150

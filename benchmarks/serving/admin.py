@@ -26,11 +26,19 @@ from rich.table import Table
 
 from benchmarks.serving.material import rule
 from benchmarks.serving.retrieval import DIMENSION, MODEL, NAMESPACE, TOPICS, near, unit
-from rules_store.curation import PruneOrder, PrunePolicy
-from rules_store.evidence import Exposure, Outcome, Signal
-from rules_store.exchange import Incoming
+from rules_store.models.evidence import Exposure, Outcome, Signal
+from rules_store.models.rules import (
+    Polarity,
+    Rule,
+    RuleFilter,
+    RuleSort,
+    RuleState,
+    Vectors,
+)
+from rules_store.operations.curation import PruneOrder, PrunePolicy
+from rules_store.operations.exchange import Incoming
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
-from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState, StoreOptions, Vectors
 
 BATCH = 5000
 PRUNED = 10_000

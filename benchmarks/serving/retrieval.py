@@ -28,12 +28,13 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, insert
 
-from app.steer.retriever import POOL, Retriever
+from app.loop.steer.retriever import POOL, Retriever
 from benchmarks.serving.material import rule
 from benchmarks.serving.processes import memory
+from rules_store.database.schema import embeddings, namespaces, rules
+from rules_store.models.rules import NewRule, Polarity, Vectors
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
-from rules_store.tables import embeddings, namespaces, rules
-from rules_store.types import NewRule, Polarity, StoreOptions, Vectors
 
 DIMENSION = 384
 MODEL = "synthetic-384"

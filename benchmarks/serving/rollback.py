@@ -26,11 +26,12 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.serving.material import rule
-from rules_store import changes
-from rules_store.queries import find
-from rules_store.records import Rollback, RollbackTarget
+from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.rules import NewRule, Polarity, Rule, Vectors
+from rules_store.operations import rule_writes
+from rules_store.operations.rules import find
+from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
-from rules_store.types import NewRule, Polarity, Rule, StoreOptions, Vectors
 
 DIMENSION = 384
 NAMESPACE = "bench"
@@ -111,7 +112,9 @@ async def _written(store: RuleStore, numbers: range) -> list[Rule]:
             new = NewRule(NAMESPACE, list(Polarity)[number % 2], text, trigger)
             vectors = store._units(_vectors(number))
             now = datetime.now(UTC)
-            made = await changes.create(connection, new, vectors, store.embedding_model, now, **WHO)
+            made = await rule_writes.create(
+                connection, new, vectors, store.embedding_model, now, **WHO
+            )
             written.append(made[1])
         return written
 

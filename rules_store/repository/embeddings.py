@@ -20,10 +20,17 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import NamedFromClause
 
-from rules_store.index import INDEXED_STATES, IndexRow
+from rules_store.database.schema import embeddings, rules
+from rules_store.models.rules import (
+    INDEXED_STATES,
+    IndexRow,
+    Polarity,
+    Rule,
+    RuleState,
+    Vector,
+    Vectors,
+)
 from rules_store.repository.rules import rule_of
-from rules_store.tables import embeddings, rules
-from rules_store.types import Polarity, Rule, RuleState, Vector, Vectors
 
 TEXT, TRIGGER = "text", "trigger"
 _IDS_AT_ONCE = 500  # bound parameters of one statement

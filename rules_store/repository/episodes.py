@@ -1,4 +1,4 @@
-"""Episodes."""
+"""Episodes, and which of them a rule was injected into."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store import hot
-from rules_store.tables import episodes, feedback, jobs
-from rules_store.types import Episode, EpisodeFilter, EpisodeStatus, JobState
-from rules_store.upsert import insert_unless_there
-from rules_store.worth_tables import precedents
+from rules_store.database import compiled
+from rules_store.database.dialect import insert_unless_there
+from rules_store.database.schema import episodes, feedback, jobs, precedents
+from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus
+from rules_store.models.jobs import JobState
 
 INTERRUPTED = "interrupted"
 _UNCLAIMED: dict[str, Any] = {"request_id": None, "body_hash": None}
@@ -61,7 +61,7 @@ async def insert_episode(
         "updated_at": episode.updated_at,
     }
     statement = insert_unless_there(connection, episodes)
-    return await hot.changed(connection, statement, values) == 1
+    return await compiled.changed(connection, statement, values) == 1
 
 
 async def id_of_request(connection: AsyncConnection, namespace: str, request_id: str) -> str | None:
@@ -114,7 +114,7 @@ async def finish(
         "at": at,
     }
     statement = _FINISH_UNANSWERED if answer is None else _FINISH
-    namespace: str | None = await hot.returned(connection, statement, values)
+    namespace: str | None = await compiled.returned(connection, statement, values)
     return namespace
 
 
@@ -228,3 +228,40 @@ def _episode(row: Row[Any]) -> Episode:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+# By number alone, which an index answers; traces are read of these only.
+_LATEST = (
+    select(episodes.c.seq)
+    .where(episodes.c.namespace == bindparam("space"))
+    .order_by(episodes.c.seq.desc())
+    .limit(bindparam("among"))
+)
+
+
+_ESCAPE = "/"
+
+
+_USES = select(
+    episodes.c.created_at,
+    # As text of the JSON array, in its quotation marks: no id is found within another.
+    episodes.c.trace["rules_injected"].as_string().contains(bindparam("rule"), escape=_ESCAPE),
+).where(episodes.c.seq.in_(_LATEST), episodes.c.created_at >= bindparam("since"))
+
+
+async def of_rule(
+    connection: AsyncConnection, namespace: str, rule_id: str, among: int, since: datetime
+) -> list[tuple[datetime, bool]]:
+    """(when, whether the rule was injected) of the namespace's `among` latest episodes, as far as
+    they are not older than `since`."""
+    rows = await connection.execute(
+        _USES, {"space": namespace, "among": among, "rule": _quoted(rule_id), "since": since}
+    )
+    return [(row[0], bool(row[1])) for row in rows]
+
+
+def _quoted(rule_id: str) -> str:
+    """As a LIKE pattern finds it, and nothing else."""
+    for special in (_ESCAPE, "%", "_"):
+        rule_id = rule_id.replace(special, _ESCAPE + special)
+    return f'"{rule_id}"'

@@ -1,17 +1,19 @@
-"""The append-only log."""
+"""The append-only log, also as history: snapshots, rules as of an event, numbers over time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Column, ColumnElement, Row, and_, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.jsontext import clean
-from rules_store.tables import events
-from rules_store.types import Event
+from rules_store.database.dialect import utc_parts
+from rules_store.database.json_codec import clean
+from rules_store.database.schema import episodes, events
+from rules_store.models.events import Event, EventFilter
 
 SYSTEM = "system"
 POLICY = "policy"
@@ -110,3 +112,165 @@ def event_of(row: Row[Any]) -> Event:
         before=row.before,
         after=row.after,
     )
+
+
+SNAPSHOT = "namespace.snapshot"
+
+
+_OF_RULES = "rule."
+
+
+_LARGEST = 2**31 - 1
+
+
+async def page(
+    connection: AsyncConnection, where: EventFilter, limit: int, before: int | None
+) -> tuple[list[Event], int]:
+    """Up to `limit` events with an id below `before`, newest first; and the total."""
+    return await _page(connection, and_(true(), *_conditions(where)), limit, before)
+
+
+async def _page(
+    connection: AsyncConnection, condition: ColumnElement[bool], limit: int, before: int | None
+) -> tuple[list[Event], int]:
+    total = await connection.scalar(select(func.count()).select_from(events).where(condition))
+    statement = select(events).where(condition).order_by(events.c.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(events.c.id < before)
+    return [event_of(row) for row in await connection.execute(statement)], total or 0
+
+
+def _conditions(where: EventFilter) -> Iterator[ColumnElement[bool]]:
+    for column, value in (
+        (events.c.namespace, where.namespace),
+        (events.c.rule_id, where.rule_id),
+        (events.c.actor, where.actor),
+    ):
+        if value is not None:
+            yield column == value
+    if where.within is not None:
+        yield events.c.namespace.in_(where.within)
+    if where.kind is not None:
+        if where.kind.endswith("."):
+            yield events.c.kind.startswith(where.kind, autoescape=True)
+        else:
+            yield events.c.kind == where.kind
+    if where.since_event is not None:
+        yield events.c.id >= min(where.since_event, _LARGEST)
+    if where.until_event is not None:
+        yield events.c.id <= min(where.until_event, _LARGEST)
+    if where.since is not None:
+        yield events.c.at >= where.since
+    if where.until is not None:
+        yield events.c.at <= where.until
+
+
+def snapshot_key(namespace: str, label: str) -> str:
+    return f"snapshot:{namespace}:{label}"
+
+
+async def snapshot(connection: AsyncConnection, namespace: str, label: str) -> Event | None:
+    statement = select(events).where(events.c.key == snapshot_key(namespace, label))
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else event_of(row)
+
+
+async def snapshots(
+    connection: AsyncConnection, namespace: str, limit: int, before: int | None
+) -> tuple[list[Event], int]:
+    """As `page`."""
+    condition = and_(events.c.namespace == namespace, events.c.kind == SNAPSHOT)
+    return await _page(connection, condition, limit, before)
+
+
+async def last_of(
+    connection: AsyncConnection,
+    namespace: str,
+    *,
+    at: datetime | None = None,
+    id: int | None = None,
+) -> int | None:
+    """Number of the namespace's last event, or of its last one up to `at`, or of the very one
+    with this `id`; None when there is none."""
+    statement = select(func.max(events.c.id)).where(events.c.namespace == namespace)
+    if at is not None:
+        statement = statement.where(events.c.at <= at)
+    if id is not None:
+        statement = statement.where(events.c.id == min(id, _LARGEST))
+    found: int | None = await connection.scalar(statement)
+    return found
+
+
+async def rules_as_of(
+    connection: AsyncConnection, namespace: str, event_id: int
+) -> dict[str, dict[str, Any] | None]:
+    """Id -> the rule as it was after this event, None where it was not there yet; of every rule
+    that has changed since."""
+    own = and_(
+        events.c.namespace == namespace,
+        events.c.rule_id.is_not(None),
+        events.c.kind.startswith(_OF_RULES),
+        events.c.after.is_not(None),
+    )
+    changed = select(events.c.rule_id).where(own, events.c.id > event_id).distinct()
+    found: dict[str, dict[str, Any] | None] = dict.fromkeys(await connection.scalars(changed))
+    latest = (
+        select(func.max(events.c.id))
+        .where(own, events.c.id <= event_id, events.c.rule_id.in_(changed))
+        .group_by(events.c.rule_id)
+    )
+    then = select(events.c.rule_id, events.c.after).where(events.c.id.in_(latest))
+    for row in await connection.execute(then):
+        found[row.rule_id] = row.after
+    return found
+
+
+async def append_many(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+    """Events with the same columns, in this order."""
+    if rows:
+        await connection.execute(insert(events), rows)
+
+
+async def episodes_over_time(
+    connection: AsyncConnection, namespace: str, since: datetime, until: datetime, *, hourly: bool
+) -> dict[tuple[int, ...], Counter[str]]:
+    """(year, month, day[, hour]) in UTC -> status -> episodes that began then."""
+    return await _over_time(
+        connection,
+        episodes.c.created_at,
+        episodes.c.status,
+        episodes.c.namespace == namespace,
+        since,
+        until,
+        hourly,
+    )
+
+
+async def rule_events_over_time(
+    connection: AsyncConnection, namespace: str, since: datetime, until: datetime, *, hourly: bool
+) -> dict[tuple[int, ...], Counter[str]]:
+    """The same: kind -> events about rules."""
+    own = and_(events.c.namespace == namespace, events.c.kind.startswith(_OF_RULES))
+    return await _over_time(connection, events.c.at, events.c.kind, own, since, until, hourly)
+
+
+async def _over_time(
+    connection: AsyncConnection,
+    moment: Column[Any],
+    what: Column[Any],
+    condition: ColumnElement[bool],
+    since: datetime,
+    until: datetime,
+    hourly: bool,
+) -> dict[tuple[int, ...], Counter[str]]:
+    parts = utc_parts(connection, moment, hourly=hourly)
+    statement = (
+        select(*parts, what, func.count())
+        .where(condition, moment >= since, moment < until)
+        .group_by(*parts, what)
+    )
+    found: dict[tuple[int, ...], Counter[str]] = {}
+    for row in await connection.execute(statement):
+        *when, value, count = row
+        found.setdefault(tuple(int(part) for part in when), Counter())[value] += count
+    return found

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.clients import Feedback, FeedbackSource
-from rules_store.tables import feedback
-from rules_store.upsert import insert_unless_there
+from rules_store.database.dialect import insert_unless_there
+from rules_store.database.schema import feedback
+from rules_store.models.feedback import Feedback, FeedbackSource
 
 _OF_EPISODE = (
     select(feedback).where(feedback.c.episode_id == bindparam("episode")).order_by(feedback.c.seq)

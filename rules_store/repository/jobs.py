@@ -9,12 +9,11 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store import hot
-from rules_store.records import JobFilter, JobRecord
+from rules_store.database import compiled
+from rules_store.database.dialect import insert_or_add
+from rules_store.database.schema import jobs, learn_spend, learning_pauses
+from rules_store.models.jobs import Job, JobFilter, JobRecord, JobState, Spend
 from rules_store.repository.namespaces import EVERY
-from rules_store.tables import jobs, learn_spend, learning_pauses
-from rules_store.types import Job, JobState, Spend
-from rules_store.upsert import insert_or_add
 
 _INSERT = insert(jobs)
 _PAUSED = (
@@ -49,7 +48,7 @@ async def insert_job(
         "created_at": at,
         "updated_at": at,
     }
-    await hot.changed(connection, _INSERT, values)
+    await compiled.changed(connection, _INSERT, values)
 
 
 async def next_due(

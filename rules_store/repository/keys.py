@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Row, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.clients import ApiKey, KeySpend, KeyUse, NewKey, Permission
-from rules_store.jsontext import clean
-from rules_store.tables import api_keys, key_spend
-from rules_store.upsert import insert_or_add
+from rules_store.database.dialect import insert_or_add
+from rules_store.database.json_codec import clean
+from rules_store.database.schema import api_keys, key_spend
+from rules_store.models.keys import ApiKey, KeySpend, KeyUse, NewKey, Permission
 
 _USED = (
     update(api_keys)

@@ -7,11 +7,10 @@ from datetime import datetime
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.evidence import Link, LinkKind
-from rules_store.tables import rules
-from rules_store.types import RuleState
-from rules_store.upsert import insert_unless_there
-from rules_store.worth_tables import rule_links
+from rules_store.database.dialect import insert_unless_there
+from rules_store.database.schema import rule_links, rules
+from rules_store.models.evidence import Link, LinkKind
+from rules_store.models.rules import RuleState
 
 
 async def add(

@@ -9,20 +9,25 @@ from typing import Any
 from sqlalchemy import Column, Row, Table, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.records import Namespace, NamespaceSettings
-from rules_store.tables import (
+from rules_store.database.dialect import insert_unless_there
+from rules_store.database.schema import (
     embeddings,
     episodes,
     events,
+    exposures,
     feedback,
     jobs,
     learn_spend,
     learning_pauses,
     namespaces,
+    outcomes,
+    precedents,
+    rule_links,
     rules,
+    standings,
+    trials,
 )
-from rules_store.upsert import insert_unless_there
-from rules_store.worth_tables import exposures, outcomes, precedents, rule_links, standings, trials
+from rules_store.models.namespaces import Namespace, NamespaceSettings
 
 _WORTH = (outcomes, trials, standings, precedents, rule_links)
 EVERY = "*"

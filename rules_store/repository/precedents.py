@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.evidence import Precedent, Reference
-from rules_store.types import Vector
-from rules_store.upsert import insert_unless_there
-from rules_store.worth_tables import precedents, trials
+from rules_store.database.dialect import insert_unless_there
+from rules_store.database.schema import precedents, trials
+from rules_store.models.evidence import Place, Precedent, Reference
 
 _FIT = precedents.c.reference.is_not(None) & precedents.c.answer.is_not(None)
 _PLACES = (
@@ -23,19 +21,6 @@ _PLACES = (
     .where(precedents.c.seq > bindparam("last"), precedents.c.embedding_model == bindparam("model"))
     .order_by(precedents.c.seq)
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Place:
-    """What memory keeps of a precedent."""
-
-    seq: int
-    episode_id: str
-    namespace: str
-    vector: Vector
-    agreement: float | None
-    fit: bool
-    """Whether it can be replayed."""
 
 
 async def add(

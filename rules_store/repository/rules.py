@@ -19,12 +19,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.cursors import Place
-from rules_store.dialect import contains
-from rules_store.jsontext import clean
-from rules_store.tables import identity, rules
-from rules_store.types import Polarity, Rule, RuleFilter, RuleSort, RuleState
-from rules_store.worth_tables import standings
+from rules_store.database.dialect import contains
+from rules_store.database.json_codec import clean
+from rules_store.database.schema import identity, rules, standings
+from rules_store.models.paging import Place
+from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleSort, RuleState
 
 
 async def identity_of_store(connection: AsyncConnection) -> str:

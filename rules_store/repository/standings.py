@@ -10,18 +10,14 @@ from typing import Any
 from sqlalchemy import false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.evidence import (
-    Contender,
-    Standing,
-)
-from rules_store.gate import Verdict
+from rules_store.database.dialect import insert_or_replace
+from rules_store.database.schema import rules, standings
+from rules_store.models.evidence import Contender, Standing
+from rules_store.models.rules import Rule, RuleState
+from rules_store.policy.gate import Verdict
+from rules_store.policy.lift import Lift, Tally
+from rules_store.repository.evidence import trials_of
 from rules_store.repository.rules import rule_of
-from rules_store.repository.worth import trials_of
-from rules_store.tables import rules
-from rules_store.types import Rule, RuleState
-from rules_store.upsert import insert_or_replace
-from rules_store.worth import Lift, Tally
-from rules_store.worth_tables import standings
 
 
 async def find(connection: AsyncConnection, rule_id: str, *, lock: bool = False) -> Standing | None:

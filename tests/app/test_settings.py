@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
 from app.settings import Policy, Settings, is_loopback, load_settings
-from app.trajectory import Mode
 
 README = Path(__file__).parents[2] / "README.md"
 

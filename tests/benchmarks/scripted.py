@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from app.domain.trajectory import Cost, Message
 from app.exceptions import UpstreamUnavailable
-from app.trajectory import Cost, Message
 from app.upstream.types import Completion
 
 _SYLLABLES = "ba ce di fo gu ha je ki lo mu".split()  # noqa: SIM905

@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 import pytest
 
+from app.domain.trajectory import Message
 from app.exceptions import ConfigurationError
 from app.settings import Settings
-from app.trajectory import Message
 from app.upstream.types import Completion
 from benchmarks import arms as arms_by_name
 from benchmarks.arms.base import Asked, Outcome, Repeat, Setting

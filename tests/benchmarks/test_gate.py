@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gate import HARMFUL, HELPFUL, simulate
-from rules_store.gate import GateOptions, Verdict, verdict
+from rules_store.policy.gate import GateOptions, Verdict, verdict
 
 
 def test_at_the_default_budget_helpful_rules_are_kept_and_harmful_ones_are_not() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.trajectory import Cost
 from app.exceptions import ConfigurationError, UpstreamRejected, UpstreamUnavailable
-from app.trajectory import Cost
 from benchmarks.callcache import CallCache
 from benchmarks.journal import Journal, read_rows
 from tests.benchmarks.scripted import ScriptedBackend, question

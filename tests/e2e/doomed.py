@@ -45,7 +45,7 @@ def doomed(
 def _fork_server() -> Any:
     """The imports, which take longer than all else, are paid for once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["app.cli", "app.main", "tests.e2e.doomed"])
+    context.set_forkserver_preload(["app.cli.root", "app.main", "tests.e2e.doomed"])
     return context
 
 
@@ -55,15 +55,15 @@ def _serve(step: str, namespace: str, variables: dict[str, str], log: str) -> No
     with open(log, "ab") as sink:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
-    from app import cli
+    from app.cli import root
 
     _arm(step, namespace)
-    cli.app(["serve"])
+    root.app(["serve"])
 
 
 def _arm(step: str, namespace: str) -> None:
-    from app.loop import Loop
-    from rules_store import learning
+    from app.loop.loop import Loop
+    from rules_store.operations import learning
     from rules_store.store import RuleStore
 
     applying: set[str] = set()

@@ -50,7 +50,7 @@ def test_attacks_do_not_become_active(driver: Driver) -> None:
 
 def test_good_rules_become_active_and_steer(driver: Driver) -> None:
     """So that the attacks fail for the checks and not because nothing is learned at all. Every
-    third one; the checks alone see all of them in tests/reflect."""
+    third one; the checks alone see all of them in tests/app/loop."""
     outcomes = driver.run(load("benign")[::3])
     active = [outcome for outcome in outcomes if outcome.active]
     assert len(active) >= 0.97 * len(outcomes), [o for o in outcomes if not o.active]

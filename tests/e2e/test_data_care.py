@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from app import main
-from rules_store.tables import metadata
+from rules_store.database.schema import metadata
 from tests import postgres
 from tests.compat.helpers import ask, script_majority
 from tests.compat.test_concurrency import (
@@ -231,7 +231,7 @@ async def test_all_of_a_namespace_can_be_had(
 ) -> None:
     from typer.testing import CliRunner
 
-    from app import cli
+    from app.cli import root
 
     with gateway_on(database, scripted) as gateway:
         for namespace, subject in ((GONE, SUBJECTS[0]), (KEPT, SUBJECTS[1])):
@@ -244,7 +244,7 @@ async def test_all_of_a_namespace_can_be_had(
         monkeypatch.setenv("TTCL_DATABASE_URL", database.url)
 
     def exported(*arguments: str) -> Any:
-        return CliRunner().invoke(cli.app, ["namespaces", "export", *arguments])
+        return CliRunner().invoke(root.app, ["namespaces", "export", *arguments])
 
     file = database.folder / "all.jsonl"
     done = await asyncio.to_thread(exported, GONE, str(file))

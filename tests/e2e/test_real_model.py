@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.demo import QUESTIONS
-from app.explore.explorer import TOO_FEW_WORDINGS
+from app.cli.demo import QUESTIONS
+from app.loop.explore.explorer import TOO_FEW_WORDINGS
 from tests.compat.helpers import check_stream_shape
 from tests.e2e.service import service
 from tests.gateway import Gateway

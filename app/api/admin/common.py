@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from app.api.schemas import rule_shape
+from app.api.schemas.rules import rule_shape
 from app.exceptions import NotFound, Overloaded
 from app.settings import NAMESPACE_PATTERN
-from app.state import AppState
 from app.upstream.embeddings import EmbeddingFailed
-from rules_store.records import MAX_ACTOR_CHARS
-from rules_store.types import Rule, Vector, Vectors
+from app.wiring.container import AppState
+from rules_store.models.namespaces import MAX_ACTOR_CHARS
+from rules_store.models.rules import Rule, Vector, Vectors
 
 EMBEDDING_TIMEOUT = 10.0
 """Seconds that a person waits, not a chat request."""

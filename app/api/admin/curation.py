@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from app.api.admin.answers import Explanation, Import, NearRule, Prune, Rule
 from app.api.admin.common import (
     ActorParameter,
     Namespace,
@@ -17,22 +16,23 @@ from app.api.admin.common import (
     shapes,
 )
 from app.api.admin.filters import Filter
-from app.api.admin.rule_schemas import (
+from app.api.dependencies import AdminRead, AdminWrite, State, reach
+from app.api.rules_jsonl import Order, export_lines, import_lines
+from app.api.schemas.common import JSON_LINES, RULE_TEXT, gives, lists, text
+from app.api.schemas.curation import (
     ExplainBody,
     MergeBody,
     PruneBody,
     explanation_shape,
     pruned_shape,
 )
-from app.api.answers import JSON_LINES, RULE_TEXT, gives, lists, text
-from app.api.dependencies import AdminRead, AdminWrite, State, reach
-from app.api.exchange import Order, export_lines, import_lines
+from app.api.schemas.rules import Explanation, Import, NearRule, Prune, Rule
 from app.exceptions import InvalidRequest, UpstreamError
+from app.loop.steer.explain import Question
 from app.settings import NAMESPACE_PATTERN
-from app.state import AppState
-from app.steer.explain import Question
+from app.wiring.container import AppState
 from rules_store.errors import UnknownRule
-from rules_store.types import Polarity, RuleState
+from rules_store.models.rules import Polarity, RuleState
 
 router = APIRouter(tags=["rules"])
 

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.api.admin.answers import Episode, EpisodeWithTrace, Stats
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
-from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, State
 from app.api.feedback import feedback_shape
-from app.api.schemas import episode_shape, list_shape
-from rules_store.types import EpisodeFilter, EpisodeStatus
+from app.api.schemas.common import gives, lists
+from app.api.schemas.rules import Episode, EpisodeWithTrace, Stats, episode_shape, list_shape
+from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
 
 router = APIRouter(tags=["episodes"])
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.api.admin.answers import Event
 from app.api.admin.common import Cursor, Limit, Namespace
-from app.api.admin.namespace_schemas import LARGEST_ID
-from app.api.answers import lists
 from app.api.dependencies import AdminRead, State
-from app.api.schemas import NO_NUL, Moment, event_shape, list_shape
-from rules_store.records import MAX_ACTOR_CHARS, EventFilter
+from app.api.schemas.common import lists
+from app.api.schemas.namespaces import LARGEST_ID
+from app.api.schemas.rules import NO_NUL, Event, Moment, event_shape, list_shape
+from rules_store.models.events import EventFilter
+from rules_store.models.namespaces import MAX_ACTOR_CHARS
 
 router = APIRouter(tags=["events"])
 

@@ -9,9 +9,9 @@ from fastapi import Depends, Query
 
 from app.api.admin.common import Namespace
 from app.api.dependencies import AdminRead
-from app.api.schemas import NO_NUL, in_utc
+from app.api.schemas.rules import NO_NUL, in_utc
 from app.exceptions import InvalidRequest
-from rules_store.types import Polarity, RuleFilter, RuleState
+from rules_store.models.rules import Polarity, RuleFilter, RuleState
 
 _MOST = 2**31 - 1
 Moment = Annotated[datetime | None, Query(description="ISO 8601 with a time zone")]

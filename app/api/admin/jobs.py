@@ -6,18 +6,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
+from app.access.callers import Caller
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
-from app.api.admin.namespace_answers import Job, Pauses
-from app.api.admin.namespace_schemas import LARGEST_ID, PauseBody, job_shape
-from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State, unknown_namespace
-from app.api.schemas import Write, list_shape
-from app.keys import Caller
-from app.state import AppState
+from app.api.schemas.common import gives, lists
+from app.api.schemas.namespaces import LARGEST_ID, Job, PauseBody, Pauses, job_shape
+from app.api.schemas.rules import Write, list_shape
+from app.wiring.container import AppState
 from rules_store.errors import UnknownJob
-from rules_store.job_control import EVERY_NAMESPACE
-from rules_store.records import JobFilter
-from rules_store.types import JobState
+from rules_store.models.jobs import JobFilter, JobState
+from rules_store.operations.jobs import EVERY_NAMESPACE
 
 router = APIRouter(tags=["jobs"])
 

@@ -9,13 +9,13 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from app.api.admin.common import Cursor, Limit
-from app.api.admin.namespace_answers import Key, KeyWithSecret
-from app.api.answers import example, gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State
-from app.api.schemas import Write, list_shape
+from app.api.schemas.common import example, gives, lists
+from app.api.schemas.namespaces import Key, KeyWithSecret
+from app.api.schemas.rules import Write, list_shape
 from app.settings import NAMESPACE_PATTERN
-from app.state import AppState
-from rules_store.clients import ALL, ApiKey, KeyChanges, KeySpend, NewKey, Permission
+from app.wiring.container import AppState
+from rules_store.models.keys import ALL, ApiKey, KeyChanges, KeySpend, NewKey, Permission
 
 router = APIRouter(tags=["keys"])
 

@@ -8,34 +8,33 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 
 from app.api.admin.common import ActorParameter, Cursor, Limit
-from app.api.admin.namespace_answers import (
+from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
+from app.api.schemas.common import gives, lists
+from app.api.schemas.namespaces import (
     Curve,
     Namespace,
+    NamespaceCreate,
     NamespaceDeleted,
+    NamespacePatch,
     NamespaceSummary,
+    RollbackBody,
     RolledBack,
     Snapshot,
-)
-from app.api.admin.namespace_schemas import (
-    NamespaceCreate,
-    NamespacePatch,
-    RollbackBody,
     SnapshotCreate,
     namespace_shape,
     rollback_shape,
     snapshot_shape,
     summary_shape,
 )
-from app.api.answers import gives, lists
-from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
-from app.api.schemas import Write, list_shape
+from app.api.schemas.rules import Write, list_shape
 from app.exceptions import InvalidRequest
-from app.reembed import embedded
+from app.learning.reembed import embedded
 from app.settings import NAMESPACE_PATTERN
-from app.state import AppState
 from app.upstream.embeddings import EmbeddingFailed
-from rules_store.records import DEFAULTS, Rollback, RollbackTarget
-from rules_store.types import Vectors
+from app.wiring.container import AppState
+from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.namespaces import DEFAULTS
+from rules_store.models.rules import Vectors
 
 router = APIRouter(prefix="/namespaces", tags=["namespaces"])
 

@@ -6,23 +6,26 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from app.api.admin.answers import Event, Rule, RuleWithHistory, WrittenRule
 from app.api.admin.common import Cursor, Limit, known_namespace, shape, shapes, vectors_of
-from app.api.admin.evidence_answers import Evidence
 from app.api.admin.filters import Filter
-from app.api.answers import gives, lists
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
-from app.api.schemas import (
+from app.api.schemas.common import gives, lists
+from app.api.schemas.rules import (
+    Event,
+    Evidence,
+    Rule,
     RuleCreate,
     RulePatch,
     RuleRestore,
+    RuleWithHistory,
     VersionedWrite,
+    WrittenRule,
     event_shape,
     evidence_shape,
     list_shape,
 )
-from app.reflect.admission import findings
-from rules_store.types import NewRule, RuleSort, Vectors
+from app.loop.admission.pipeline import findings
+from rules_store.models.rules import NewRule, RuleSort, Vectors
 
 router = APIRouter(tags=["rules"])
 

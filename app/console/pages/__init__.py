@@ -1,0 +1,1 @@
+"""One module for each page, or for the pages of one subject."""

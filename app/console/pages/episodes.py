@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from app.console.access import At, Id, Text, console_router
 from app.console.evidence import CASES, evidence_of
-from rules_store.types import EpisodeFilter, EpisodeStatus
+from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
 
 router = console_router()
 

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi.responses import Response
 
 from app.api.admin.curation import explain as explain_text
-from app.api.admin.rule_schemas import ExplainBody
 from app.api.errors import from_store
+from app.api.schemas.curation import ExplainBody
 from app.console.access import At, Desk, Posted, console_router, validated
 from app.exceptions import InvalidRequest, Overloaded
 from rules_store.errors import StoreError

@@ -5,9 +5,8 @@ from __future__ import annotations
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.console.access import At, Number, Posted, Text, console_router
-from rules_store.job_control import EVERY_NAMESPACE
-from rules_store.records import JobFilter
-from rules_store.types import JobState
+from rules_store.models.jobs import JobFilter, JobState
+from rules_store.operations.jobs import EVERY_NAMESPACE
 
 router = console_router()
 

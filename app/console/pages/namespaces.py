@@ -6,7 +6,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app.console import charts
 from app.console.access import At, Desk, Id, Posted, Text, console_router
-from rules_store.records import CurvePoint, EventFilter
+from rules_store.models.events import CurvePoint, EventFilter
 
 router = console_router()
 

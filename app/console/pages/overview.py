@@ -9,8 +9,9 @@ from fastapi.responses import HTMLResponse
 
 from app.api.health import readiness
 from app.console.access import At, console_router
-from app.state import AppState
-from rules_store.types import EpisodeFilter, RuleFilter, RuleState
+from app.wiring.container import AppState
+from rules_store.models.episodes import EpisodeFilter
+from rules_store.models.rules import RuleFilter, RuleState
 
 router = console_router()
 

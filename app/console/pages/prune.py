@@ -10,8 +10,8 @@ from fastapi.responses import Response
 
 from app.console.access import At, Desk, Posted, Text, console_router
 from app.exceptions import InvalidRequest
-from rules_store.curation import Pruned, PruneOrder, PrunePolicy
 from rules_store.errors import PreviewOutdated
+from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
 
 router = console_router()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi.responses import HTMLResponse
 
 from app.console.access import At, Text, console_router
-from rules_store.types import RuleFilter, RuleState
+from rules_store.models.rules import RuleFilter, RuleState
 
 router = console_router()
 

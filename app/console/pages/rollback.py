@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import Query
 from fastapi.responses import Response
 
-from app.api.admin.namespace_schemas import RollbackBody
 from app.api.admin.namespaces import roll_back
+from app.api.schemas.namespaces import RollbackBody
 from app.console.access import At, Desk, Id, Posted, console_router, validated
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
-from rules_store.records import RollbackTarget
+from rules_store.models.events import RollbackTarget
 
 router = console_router()
 

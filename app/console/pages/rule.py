@@ -9,16 +9,17 @@ from fastapi.responses import Response
 
 from app.api.admin.common import vectors_of
 from app.api.errors import from_store
-from app.api.schemas import RulePatch
+from app.api.schemas.rules import RulePatch
 from app.console import charts
 from app.console.access import At, Desk, Form, Id, Posted, Text, console_router, validated
 from app.console.evidence import CASES, Evidence, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownRule, VersionConflict
-from rules_store.evidence import Trial
-from rules_store.types import Episode, Rule
-from rules_store.usage import RuleUse
-from rules_store.worth import NOTHING
+from rules_store.models.episodes import Episode
+from rules_store.models.evidence import Trial
+from rules_store.models.rules import Rule
+from rules_store.operations.history import RuleUse
+from rules_store.policy.lift import NOTHING
 
 router = console_router()
 

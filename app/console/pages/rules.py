@@ -10,7 +10,7 @@ from fastapi import Depends
 from fastapi.responses import HTMLResponse
 
 from app.console.access import At, Text, console_router
-from rules_store.types import Polarity, RuleFilter, RuleSort, RuleState
+from rules_store.models.rules import Polarity, RuleFilter, RuleSort, RuleState
 
 router = console_router()
 

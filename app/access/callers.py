@@ -1,0 +1,105 @@
+"""Who is asking, and what they may do.
+
+A key is the environment's (`TTCL_API_KEYS`: chat and learn, everywhere), the admin's (everything,
+everywhere) or one of the store's, which says itself what it may do and where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.exceptions import NotAllowed
+from rules_store.models.keys import ALL, ApiKey, Permission
+from rules_store.store import RuleStore
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    name: str
+    """For logs and events; no part of a secret."""
+    permissions: frozenset[Permission]
+    namespaces: frozenset[str] | None = None
+    """None: all."""
+    first_namespace: str | None = None
+    """Of a request that names none; None: the configured default."""
+    key: ApiKey | None = None
+    """What limits and spend belong to; None for keys of the environment."""
+
+    def may(self, permission: Permission, namespace: str | None = None) -> bool:
+        """With a namespace: whether it may do that there."""
+        return permission in self.permissions and (namespace is None or self.reaches(namespace))
+
+    def reaches(self, namespace: str) -> bool:
+        return self.namespaces is None or namespace in self.namespaces
+
+    @property
+    def everywhere(self) -> bool:
+        return self.namespaces is None
+
+    def demand(self, permission: Permission) -> None:
+        """Raises `NotAllowed`."""
+        if permission not in self.permissions:
+            raise NotAllowed(f"This key lacks the permission '{permission.value}'")
+
+    def demand_all_of(self, permissions: Iterable[Permission]) -> None:
+        """For who gives them to another key. Raises `NotAllowed`."""
+        for permission in permissions:
+            self.demand(permission)
+
+    def demand_everywhere(self) -> None:
+        """Raises `NotAllowed` for a key of some namespaces only."""
+        if not self.everywhere:
+            raise NotAllowed("This needs a key for all namespaces")
+
+
+CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
+ANYONE = Caller("anyone", CLIENT)
+"""Who comes without a key while there are none."""
+
+
+class KeyRing:
+    """Every key of this gateway; a look-up is no I/O."""
+
+    def __init__(self, store: RuleStore, client_keys: Iterable[str], admin_key: str) -> None:
+        self._store = store
+        clients = {_digest(key): Caller("environment", CLIENT) for key in client_keys}
+        self._needed = bool(clients)
+        admin = Caller("admin", frozenset(Permission))
+        self._fixed = [*clients.items(), (_digest(admin_key), admin)]
+
+    @property
+    def needed(self) -> bool:
+        """Whether a request must carry a key: once there is one in the environment or the store."""
+        return self._needed or self._store.has_keys
+
+    def caller(self, given: str) -> Caller | None:
+        """Whose key this is; None for no live key. The time it takes tells nothing of a key."""
+        if not given:
+            return None
+        digest = _digest(given)
+        found: Caller | None = None
+        for known, caller in self._fixed:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        if found is not None:
+            return found
+        key = self._store.find_key(given)
+        return None if key is None else caller_of(key)
+
+
+def caller_of(key: ApiKey) -> Caller:
+    everywhere = ALL in key.namespaces
+    return Caller(
+        name=key.id,
+        permissions=frozenset(key.permissions),
+        namespaces=None if everywhere else frozenset(key.namespaces),
+        first_namespace=None if everywhere else key.namespaces[0],
+        key=key,
+    )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,337 @@
+"""Rules out of the store and into it as JSON lines, many at a time; one line is a `RuleLine`.
+
+A line that can't be taken is reported with its number and the reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from app.api.schemas.rules import MAX_RULE_CHARS, Moment, clean
+from app.exceptions import InvalidRequest
+from app.learning.reembed import embedded
+from app.loop.admission.pipeline import findings
+from app.settings import NAMESPACE_PATTERN
+from app.upstream.embeddings import Embedder, EmbeddingFailed
+from rules_store.database import json_codec
+from rules_store.errors import InvalidVector, NamespaceFrozen
+from rules_store.index.rule_index import unit
+from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState, Vector, Vectors
+from rules_store.operations.exchange import Exported, Incoming
+from rules_store.operations.rule_writes import MOST_LEARNED, new_rule_id
+from rules_store.store import RuleStore
+
+MOST_LINES = 20_000
+_AT_ONCE = 200
+"""Rules of one transaction, and at most so many embedded before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    line: int
+    checks: list[str]
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """`warnings`: lines taken in though a learned rule of that text would be quarantined, with the
+    names of the checks. `skipped`: the namespace has the text already. `evicted`: ids of rules that
+    were retired to keep within the capacity. `unembedded`: written without vectors, which a running
+    gateway brings."""
+
+    imported: int = 0
+    skipped: int = 0
+    refused: list[Refused] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
+    evicted: list[str] = field(default_factory=list)
+    unembedded: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How to import. `namespace`: all lines go there; None: each goes where it says."""
+
+    namespace: str | None
+    dry_run: bool
+    actor: str
+    reason: str
+    reaches: Callable[[str], bool] = lambda namespace: True
+
+
+# -- out
+
+
+async def export_lines(
+    store: RuleStore, where: RuleFilter, *, vectors: bool
+) -> AsyncIterator[bytes]:
+    """JSON lines, some hundreds at a time."""
+    async for batch in store.export_rules(where, vectors=vectors):
+        yield b"".join(written(item, store.embedding_model) for item in batch)
+
+
+# -- in
+
+
+async def import_lines(
+    store: RuleStore, embedder: Embedder, content: bytes, order: Order
+) -> ImportReport:
+    """Takes the rules in, some hundreds a transaction; a dry run only tells what would happen.
+
+    Raises `InvalidRequest` for too many lines, StoreError.
+    """
+    report = ImportReport()
+    for items in _chunks(_read(content, order, store, embedder, report)):
+        # In a thread: some hundreds of texts take tens of milliseconds.
+        report.warnings += await asyncio.to_thread(_warnings, items)
+        if order.dry_run:
+            known = await store.known_texts([item.rule for _, item in items])
+            report.skipped += sum(id is not None for id in known)
+            report.imported += sum(id is None for id in known)
+        else:
+            await _write(store, await _with_vectors(store, embedder, items), order, report)
+    report.refused.sort(key=lambda each: each.line)
+    return report
+
+
+Numbered = tuple[int, Incoming]
+
+
+def _read(
+    content: bytes, order: Order, store: RuleStore, embedder: Embedder, report: ImportReport
+) -> Iterator[Numbered]:
+    lines = content.split(b"\n")
+    if sum(bool(line.strip()) for line in lines) > MOST_LINES:
+        raise InvalidRequest(f"body: at most {MOST_LINES} rules at once", param="body")
+    seen: set[tuple[str, Polarity, str]] = set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            parsed = parse(line)
+            rule = _rule(parsed, order)
+            # Never the file's word: one wrong vector would be the measure of everybody's.
+            dimension = store.dimension or embedder.dimension
+            item = Incoming(rule, unpacked(parsed, store.embedding_model, dimension))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            report.refused.append(Refused(number, f"{where}: {first['msg']}"))
+        except ValueError as error:
+            report.refused.append(Refused(number, str(error)))
+        else:
+            same = (item.rule.namespace, item.rule.polarity, item.rule.text.casefold())
+            if same in seen:
+                report.skipped += 1
+            else:
+                seen.add(same)
+                yield number, item
+
+
+def _warnings(items: Sequence[Numbered]) -> list[Warned]:
+    judged = (
+        (number, findings(item.rule.text, polarity=item.rule.polarity)) for number, item in items
+    )
+    return [Warned(number, [each.name for each in found]) for number, found in judged if found]
+
+
+def _rule(line: RuleLine, order: Order) -> Rule:
+    """Raises ValueError with the reason of a refusal."""
+    namespace = order.namespace or line.namespace
+    if namespace is None:
+        raise ValueError("namespace: missing, and none was given for all lines")
+    if not order.reaches(namespace):
+        raise ValueError(f"namespace: there is no '{namespace}'")
+    return line.as_rule(namespace)
+
+
+def _chunks(items: Iterator[Numbered]) -> Iterator[list[Numbered]]:
+    """Of one namespace each, in the order of the lines."""
+    chunk: list[Numbered] = []
+    for item in items:
+        other = chunk and chunk[0][1].rule.namespace != item[1].rule.namespace
+        if other or len(chunk) >= _AT_ONCE:
+            yield chunk
+            chunk = []
+        chunk.append(item)
+    if chunk:
+        yield chunk
+
+
+async def _with_vectors(
+    store: RuleStore, embedder: Embedder, items: Sequence[Numbered]
+) -> list[Numbered]:
+    """Embeds what came without vectors; while the embedder is down the background does that."""
+    bare = [item.rule for _, item in items if item.vectors.text is None]
+    if not bare or not embedder.ready:
+        return list(items)
+    try:
+        made = iter(await embedded(store, embedder, bare))
+    except EmbeddingFailed:
+        return list(items)
+    return [
+        (number, Incoming(item.rule, next(made).vectors) if item.vectors.text is None else item)
+        for number, item in items
+    ]
+
+
+async def _write(
+    store: RuleStore, items: Sequence[Numbered], order: Order, report: ImportReport
+) -> None:
+    await store.ensure_namespace(items[0][1].rule.namespace, actor=order.actor)
+    try:
+        done = await store.import_rules(
+            [item for _, item in items], actor=order.actor, reason=order.reason
+        )
+    except NamespaceFrozen as error:
+        report.refused += [Refused(number, f"namespace: {error}") for number, _ in items]
+        return
+    report.evicted += done.evicted
+    for (_, item), id in zip(items, done.outcomes, strict=True):
+        report.imported += id is not None
+        report.skipped += id is None
+        report.unembedded += id is not None and item.vectors.text is None
+
+
+_KEPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{7,63}\Z")
+
+
+class LineVectors(BaseModel):
+    """Little-endian float32 in base64."""
+
+    text: str | None = Field(None, max_length=100_000)
+    trigger: str | None = Field(None, max_length=100_000)
+
+
+class RuleLine(BaseModel):
+    """One rule. Fields that are not named here are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="Kept where it begins with a letter or digit and has 8 characters or more",
+    )
+    namespace: str | None = Field(None, pattern=NAMESPACE_PATTERN)
+    polarity: Polarity
+    state: RuleState = RuleState.ACTIVE
+    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
+    trigger: str = Field("", max_length=500)
+    domain: str = Field("default", min_length=1, max_length=64)
+    frequency: int = Field(1, ge=1, le=MOST_LEARNED)
+    source_episode: str | None = Field(None, max_length=64)
+    reason: str | None = Field(None, max_length=2000)
+    created_at: Moment | None = None
+    embedding_model: str | None = Field(None, max_length=256)
+    vectors: LineVectors | None = None
+
+    _one_line = field_validator("text", "trigger")(lambda cls, value: clean(value))
+
+    @field_validator("domain", "source_episode", "reason")
+    @classmethod
+    def _storable(cls, value: str | None) -> str | None:
+        return None if value is None else json_codec.clean(value)
+
+    @field_validator("text")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must not be blank")
+        return value
+
+    def as_rule(self, namespace: str) -> Rule:
+        made = (self.created_at or datetime.now(UTC)).astimezone(UTC)
+        return Rule(
+            # A shorter one could be part of a word where rules are looked for in traces.
+            id=self.id if self.id and _KEPT.match(self.id) else new_rule_id(),
+            namespace=namespace,
+            polarity=self.polarity,
+            state=self.state,
+            text=self.text,
+            trigger=self.trigger,
+            domain=self.domain,
+            frequency=self.frequency,
+            exposures=0,
+            source_episode=self.source_episode,
+            version=1,
+            reason=self.reason,
+            created_at=made,
+            updated_at=made,
+        )
+
+
+def written(item: Exported, model: str) -> bytes:
+    """With a line feed at its end."""
+    rule = item.rule
+    shape: dict[str, Any] = {
+        "id": rule.id,
+        "namespace": rule.namespace,
+        "polarity": rule.polarity.value,
+        "state": rule.state.value,
+        "text": rule.text,
+        "trigger": rule.trigger,
+        "domain": rule.domain,
+        "frequency": rule.frequency,
+        "exposures": rule.exposures,
+        "source_episode": rule.source_episode,
+        "reason": rule.reason,
+        "created_at": rule.created_at.isoformat(),
+    }
+    if item.vectors is not None and item.vectors.text is not None:
+        shape["embedding_model"] = model
+        shape["vectors"] = {
+            "text": _packed(item.vectors.text),
+            "trigger": _packed(item.vectors.trigger),
+        }
+    return orjson.dumps(shape) + b"\n"
+
+
+def _packed(vector: Vector | None) -> str | None:
+    return None if vector is None else base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def parse(line: bytes) -> RuleLine:
+    """Raises ValueError, ValidationError."""
+    try:
+        content = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    return RuleLine.model_validate(content)
+
+
+def unpacked(line: RuleLine, model: str, dimension: int | None) -> Vectors:
+    """The line's unit vectors. Raises ValueError.
+
+    Those of another embedding model are passed over; so are all while no `dimension` is known.
+    """
+    if line.vectors is None or line.embedding_model != model or dimension is None:
+        return Vectors()
+    read: list[Vector | None] = []
+    for name, packed in (("text", line.vectors.text), ("trigger", line.vectors.trigger)):
+        try:
+            raw = None if packed is None else base64.b64decode(packed, validate=True)
+            vector = None if raw is None else np.frombuffer(raw, dtype="<f4")
+            read.append(None if vector is None else unit(vector, dimension))
+        except (binascii.Error, InvalidVector, ValueError) as error:
+            raise ValueError(f"vectors.{name}: {error}") from None
+    return Vectors(text=read[0], trigger=read[1] if line.trigger else None)

@@ -1,0 +1,646 @@
+"""The admin API's shapes: what comes in (unknown fields refused) and what goes out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from app.api.schemas.common import (
+    AT,
+    EPISODE_ID,
+    RULE_ID,
+    RULE_TEXT,
+    Cost,
+    Feedback,
+    Shape,
+    example,
+    example_of,
+)
+from app.loop.steer.explain import Verdict
+from app.settings import NAMESPACE_PATTERN
+from rules_store.models.episodes import Episode as StoredEpisode
+from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import Event as StoredEvent
+from rules_store.models.evidence import Evidence as StoredEvidence
+from rules_store.models.evidence import LinkKind, Reference, Signal, Standing
+from rules_store.models.namespaces import MAX_ACTOR_CHARS
+from rules_store.models.paging import Page
+from rules_store.models.rules import Polarity, RuleState
+from rules_store.models.rules import Rule as StoredRule
+from rules_store.operations.curation import PrunePolicy
+from rules_store.policy.gate import Verdict as GateVerdict
+from rules_store.policy.lift import NOTHING
+from rules_store.policy.lift import Tally as StoredTally
+
+MAX_RULE_CHARS = 2000
+NO_NUL = r"^[^\x00]*$"
+"""Of texts that are looked for: PostgreSQL refuses to compare with one that has a NUL."""
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Raises ValueError for a moment that no year of UTC has."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
+
+
+class Write(BaseModel):
+    """Every change says who made it and why; both go into the event log."""
+
+    model_config = ConfigDict(extra="forbid", **example(actor="kim", reason="looked at it"))
+
+    actor: str = Field("admin", min_length=1, max_length=MAX_ACTOR_CHARS)
+    reason: str = Field("", max_length=2000)
+
+
+class VersionedWrite(Write):
+    model_config = example(actor="kim", reason="wrong for fractions", expected_version=2)
+
+    expected_version: int | None = Field(
+        None, ge=1, description="Refused with 409 when the rule has another version by now"
+    )
+
+
+class RuleCreate(Write):
+    model_config = example(
+        namespace="default",
+        polarity="positive",
+        text=RULE_TEXT,
+        trigger="counting what is left",
+        actor="kim",
+        reason="from the handbook",
+    )
+
+    namespace: str = Field(pattern=NAMESPACE_PATTERN)
+    polarity: Polarity
+    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
+    trigger: str = Field("", max_length=500)
+    domain: str = Field("default", min_length=1, max_length=64)
+    state: RuleState = RuleState.ACTIVE
+
+    _text = field_validator("text", "trigger")(lambda cls, value: clean(value))
+
+    @field_validator("text")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must not be blank")
+        return value
+
+
+class RulePatch(VersionedWrite):
+    model_config = example(
+        trigger="subtracting", expected_version=2, actor="kim", reason="it is found more often so"
+    )
+
+    text: str | None = Field(None, min_length=1, max_length=MAX_RULE_CHARS)
+    trigger: str | None = Field(None, max_length=500)
+    domain: str | None = Field(None, min_length=1, max_length=64)
+
+    @field_validator("text", "trigger")
+    @classmethod
+    def _clean(cls, value: str | None) -> str | None:
+        return None if value is None else clean(value)
+
+    @field_validator("text")
+    @classmethod
+    def _not_blank(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError("must not be blank")
+        return value
+
+    @model_validator(mode="after")
+    def _something(self) -> RulePatch:
+        if self.text is None and self.trigger is None and self.domain is None:
+            raise ValueError("nothing to change: give text, trigger or domain")
+        return self
+
+
+class RuleRestore(VersionedWrite):
+    model_config = example(version=1, actor="kim", reason="the first wording was better")
+
+    version: int | None = Field(
+        None, ge=1, description="Give the rule back its text of this version; unset: reactivate it"
+    )
+
+
+def clean(text: str) -> str:
+    """One line without control characters: a rule is one line of a prompt."""
+    printable = "".join(c if c.isprintable() or c.isspace() else " " for c in text)
+    return " ".join(printable.split())
+
+
+def rule_shape(rule: StoredRule, standing: Standing | None = None) -> dict[str, Any]:
+    return {
+        "object": "rule",
+        **asdict(rule),
+        "polarity": rule.polarity.value,
+        "state": rule.state.value,
+        "lift": lift_shape(standing),
+        "created_at": _time(rule.created_at),
+        "updated_at": _time(rule.updated_at),
+    }
+
+
+def lift_shape(standing: Standing | None) -> dict[str, Any] | None:
+    """Null while there is no evidence."""
+    if standing is None or not standing.measured:
+        return None
+    lift = standing.lift
+    return {"mean": lift.mean, "low": lift.low, "high": lift.high}
+
+
+def evidence_shape(rule_id: str, found: StoredEvidence) -> dict[str, Any]:
+    standing = found.standing
+    return {
+        "object": "evidence",
+        "rule_id": rule_id,
+        "lift": lift_shape(standing),
+        "proven": standing is not None and standing.proven,
+        "verdict": None if standing is None else standing.verdict,
+        "test": {
+            "helped": standing.helped if standing else 0,
+            "harmed": standing.harmed if standing else 0,
+            "tried": standing.tried if standing else 0,
+        },
+        "with_rule": _tally(standing.with_rule if standing else NOTHING),
+        "without_rule": _tally(standing.without_rule if standing else NOTHING),
+        "trials": [
+            {
+                "episode_id": trial.episode_id,
+                "with_rule": trial.with_rule,
+                "without_rule": trial.without_rule,
+                "reference": trial.reference.value,
+                "weight": trial.weight,
+                "at": None if trial.at is None else _time(trial.at),
+            }
+            for trial in found.trials
+        ],
+        "exposures": [
+            {
+                "episode_id": each.episode_id,
+                "withheld": each.position is None,
+                "position": each.position,
+                "similarity": each.similarity,
+                "score": each.score,
+                "at": _time(each.at),
+                "outcome": None
+                if each.source is None
+                else {"source": each.source.value, "value": each.value, "weight": each.weight},
+            }
+            for each in found.exposures
+        ],
+        "links": [
+            {"kind": link.kind.value, "id": link.other, "at": _time(link.at)}
+            for link in found.links
+        ],
+    }
+
+
+def _tally(tally: StoredTally) -> dict[str, float]:
+    return {"hits": tally.hits, "misses": tally.misses, "mean": tally.mean}
+
+
+def event_shape(event: StoredEvent) -> dict[str, Any]:
+    return {**asdict(event), "at": _time(event.at)}
+
+
+def episode_shape(episode: StoredEpisode, *, full: bool) -> dict[str, Any]:
+    """`full` adds the trace; a list goes without it."""
+    trace = episode.trace
+    shape: dict[str, Any] = {
+        "object": "episode",
+        "id": episode.id,
+        "namespace": episode.namespace,
+        "mode": episode.mode,
+        "status": episode.status.value,
+        "reason": episode.reason,
+        "model": episode.model,
+        "question": episode.question,
+        "answer": episode.answer,
+        "rules_injected": trace.get("rules_injected", []),
+        "rules_learned": trace.get("rules_learned", []),
+        "cost": trace.get("cost"),
+        "degraded": trace.get("degraded", []),
+        "created_at": _time(episode.created_at),
+        "updated_at": _time(episode.updated_at),
+    }
+    if full:
+        shape.update(trace)
+        shape.setdefault("trajectories", [])
+        shape.setdefault("selection", None)
+    return shape
+
+
+def list_shape(page: Page, data: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": data,
+        "next_cursor": page.next_cursor,
+        "total": page.total,
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+LIFT = {"mean": 0.12, "low": 0.02, "high": 0.22}
+
+
+_RULE: dict[str, Any] = {
+    "object": "rule",
+    "id": RULE_ID,
+    "namespace": "default",
+    "polarity": "positive",
+    "state": "active",
+    "text": RULE_TEXT,
+    "trigger": "counting what is left",
+    "domain": "default",
+    "frequency": 3,
+    "exposures": 17,
+    "lift": LIFT,
+    "source_episode": EPISODE_ID,
+    "version": 2,
+    "reason": None,
+    "created_at": AT,
+    "updated_at": AT,
+}
+
+
+_EVENT: dict[str, Any] = {
+    "id": 41,
+    "at": AT,
+    "namespace": "default",
+    "kind": "rule.retired",
+    "rule_id": RULE_ID,
+    "actor": "kim",
+    "reason": "wrong for fractions",
+    "before": {"state": "active", "version": 2},
+    "after": {"state": "retired", "version": 3},
+}
+
+
+_INJECTED = {"id": RULE_ID, "polarity": "positive", "text": RULE_TEXT, "similarity": 0.71}
+
+
+_COST = {"calls": 1, "prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42}
+
+
+_EPISODE: dict[str, Any] = {
+    "object": "episode",
+    "id": EPISODE_ID,
+    "namespace": "default",
+    "mode": "steer",
+    "status": "learned",
+    "reason": None,
+    "model": "SmolLM2-135M-Instruct",
+    "question": "What is 12 times 7?",
+    "answer": "84",
+    "rules_injected": [{**_INJECTED, "position": 0}],
+    "rules_learned": [],
+    "cost": _COST,
+    "degraded": [],
+    "created_at": AT,
+    "updated_at": AT,
+}
+
+
+class Lift(Shape):
+    """Outcome with the rule less outcome without it, with its 95 % credible interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Rule(Shape):
+    model_config = example(**_RULE)
+
+    object: Literal["rule"]
+    id: str
+    namespace: str
+    polarity: Polarity
+    state: RuleState
+    text: str
+    trigger: str
+    domain: str
+    frequency: int = Field(description="How often it was learned")
+    exposures: int = Field(description="How often it was injected")
+    lift: Lift | None = Field(description="Null while there is no evidence")
+    source_episode: str | None
+    version: int
+    reason: str | None = Field(description="Why it is in its state")
+    created_at: str
+    updated_at: str
+
+
+class Event(Shape):
+    model_config = example(**_EVENT)
+
+    id: int
+    at: str
+    namespace: str
+    kind: str
+    rule_id: str | None
+    actor: str
+    reason: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class WrittenRule(Rule):
+    model_config = example(**_RULE, warnings=["url"])
+
+    warnings: list[str] = Field(description="Checks that a learned rule of this text would fail")
+
+
+class RuleWithHistory(Rule):
+    model_config = example(**_RULE, history=[_EVENT])
+
+    history: list[Event]
+
+
+class NearRule(Rule):
+    model_config = example(**_RULE, score=0.83)
+
+    score: float = Field(description="The larger cosine of text and trigger")
+
+
+class PrunedRule(Rule):
+    model_config = example(**_RULE, prune_reason="older than the 100 newest")
+
+    prune_reason: str
+
+
+class Prune(Shape):
+    model_config = example(
+        object="prune",
+        namespace="default",
+        policy="fifo",
+        dry_run=True,
+        token="3f1c5a",
+        active_before=101,
+        active_after=100,
+        total=1,
+        rules=[example_of(PrunedRule)],
+    )
+
+    object: Literal["prune"]
+    namespace: str
+    policy: PrunePolicy
+    dry_run: bool
+    token: str = Field(description="For the real call: exactly these rules go, or none (409)")
+    active_before: int
+    active_after: int
+    total: int
+    rules: list[PrunedRule]
+
+
+class Refused(Shape):
+    line: int
+    reason: str
+
+
+class Warned(Shape):
+    line: int
+    checks: list[str]
+
+
+class Import(Shape):
+    model_config = example(
+        object="import",
+        dry_run=False,
+        imported=2,
+        skipped=1,
+        refused=[{"line": 4, "reason": "text: must not be blank"}],
+        warnings=[{"line": 2, "checks": ["url"]}],
+        evicted=[],
+        unembedded=0,
+    )
+
+    object: Literal["import"]
+    dry_run: bool
+    imported: int
+    skipped: int = Field(description="The namespace has their text already")
+    refused: list[Refused]
+    warnings: list[Warned]
+    evicted: list[str] = Field(description="Rules retired to keep within the capacity")
+    unembedded: int = Field(description="Written without vectors, which a running gateway brings")
+
+
+class Candidate(Shape):
+    id: str
+    polarity: Polarity
+    state: RuleState
+    text: str
+    trigger: str
+    similarity: float
+    verdict: Verdict
+    reason: str
+    lift: Lift | None
+
+
+class Explanation(Shape):
+    model_config = example(
+        object="explanation",
+        namespace="default",
+        similarity_floor=0.3,
+        hold_out=0.1,
+        candidates=[
+            {
+                **_INJECTED,
+                "lift": None,
+                "state": "active",
+                "trigger": "counting what is left",
+                "verdict": "injected",
+                "reason": "it is near enough, chosen, and fits",
+            }
+        ],
+        messages=[
+            {"role": "system", "content": f"<advice>\nHelpful:\n- {RULE_TEXT}\n</advice>"},
+            {"role": "user", "content": "I had 12 apples and ate 5. How many are left?"},
+        ],
+    )
+
+    object: Literal["explanation"]
+    namespace: str
+    similarity_floor: float
+    hold_out: float = Field(
+        description="Share of the requests that leave out one of the injected rules, by lot"
+    )
+    candidates: list[Candidate] = Field(description="Most similar first")
+    messages: list[dict[str, Any]] = Field(description="As they would go to the model")
+
+
+class Episode(Shape):
+    model_config = example(**_EPISODE)
+
+    object: Literal["episode"]
+    id: str
+    namespace: str
+    mode: str
+    status: EpisodeStatus
+    reason: str | None
+    model: str
+    question: str
+    answer: str | None
+    rules_injected: list[dict[str, Any]]
+    rules_learned: list[dict[str, Any]]
+    cost: Cost | None
+    degraded: list[str]
+    created_at: str
+    updated_at: str
+
+
+class EpisodeWithTrace(Episode):
+    model_config = example(
+        **_EPISODE,
+        messages_sent=[{"role": "user", "content": "What is 12 times 7?"}],
+        trajectories=[{"name": "teacher", "role": "teacher", "text": "84", "cost": _COST}],
+        selection={"case": "unanimous", "task": "closed", "better": "teacher", "worse": None},
+        feedback=[example_of(Feedback)],
+    )
+
+    messages_sent: list[dict[str, Any]] = Field([], description="As they went upstream")
+    trajectories: list[dict[str, Any]]
+    selection: dict[str, Any] | None
+    feedback: list[Feedback]
+
+
+class Parity(Shape):
+    indexed: int
+    stored: int
+    unembedded: int
+    behind: int = Field(description="Events that the index has not seen yet")
+
+
+class Stats(Shape):
+    model_config = example(
+        object="stats",
+        namespaces=1,
+        rules={"candidate": 0, "active": 12, "quarantined": 1, "retired": 3},
+        rules_by_polarity={"positive": 8, "negative": 4},
+        rules_by_namespace={"default": {"active": 12, "quarantined": 1, "retired": 3}},
+        episodes={"learned": 20},
+        jobs={"done": 20},
+        last_event=64,
+        index={"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0},
+    )
+
+    object: Literal["stats"]
+    namespaces: int
+    rules: dict[str, int]
+    rules_by_polarity: dict[str, int]
+    rules_by_namespace: dict[str, dict[str, int]]
+    episodes: dict[str, int]
+    jobs: dict[str, int]
+    last_event: int
+    index: Parity
+
+
+class Tally(Shape):
+    hits: float
+    misses: float
+    mean: float = Field(description="Of the posterior")
+
+
+class GateTest(Shape):
+    """The test that is under way; it begins anew with each verdict."""
+
+    helped: int
+    harmed: int
+    tried: int
+
+
+class Trial(Shape):
+    episode_id: str
+    with_rule: float
+    without_rule: float
+    reference: Reference
+    weight: float
+    at: str | None
+
+
+class EpisodeOutcome(Shape):
+    source: Signal
+    value: float
+    weight: float
+
+
+class Exposure(Shape):
+    episode_id: str
+    withheld: bool
+    position: int | None
+    similarity: float
+    score: float
+    at: str
+    outcome: EpisodeOutcome | None = Field(description="Null: nothing is known, which says nothing")
+
+
+class Link(Shape):
+    kind: LinkKind
+    id: str
+    at: str
+
+
+class Evidence(Shape):
+    model_config = example(
+        object="evidence",
+        rule_id=RULE_ID,
+        lift=LIFT,
+        proven=True,
+        verdict="helpful",
+        test={"helped": 1, "harmed": 0, "tried": 4},
+        with_rule={"hits": 9.5, "misses": 2.0, "mean": 0.78},
+        without_rule={"hits": 7.0, "misses": 4.5, "mean": 0.59},
+        trials=[
+            {
+                "episode_id": EPISODE_ID,
+                "with_rule": 1.0,
+                "without_rule": 0.0,
+                "reference": "consensus",
+                "weight": 0.5,
+                "at": AT,
+            }
+        ],
+        exposures=[
+            {
+                "episode_id": EPISODE_ID,
+                "withheld": False,
+                "position": 0,
+                "similarity": 0.71,
+                "score": 0.77,
+                "at": AT,
+                "outcome": {"source": "agreement", "value": 0.6, "weight": 0.25},
+            }
+        ],
+        links=[{"kind": "source", "id": EPISODE_ID, "at": AT}],
+    )
+
+    object: Literal["evidence"]
+    rule_id: str
+    lift: Lift | None
+    proven: bool = Field(description="The gate let it through, or a person made it active")
+    verdict: GateVerdict | None = Field(description="Of the last test that ended")
+    test: GateTest
+    with_rule: Tally
+    without_rule: Tally
+    trials: list[Trial] = Field(description="Newest first")
+    exposures: list[Exposure] = Field(description="Newest first")
+    links: list[Link]

@@ -1,0 +1,161 @@
+"""The end of a request: its episode made durable, with or without something to learn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from app.chat.call import ChatCall, Steered, observe
+from app.chat.recorder import NOT_RECORDED, Opened, Recorder
+from app.chat.steering import Steering
+from app.domain.serialization import (
+    contrast_to_json,
+    hits_to_json,
+    observation_to_json,
+    selection_to_json,
+    trajectories_to_json,
+)
+from app.domain.trajectory import Cost
+from app.learning.evaluation.evidence import agreement_outcome, teacher_text
+from app.loop.loop import Exploration
+from app.loop.steer.injector import has_images
+from app.observability.metrics import Metrics
+from app.observability.tracing import current
+from rules_store.models.evidence import NO_FINDINGS, Findings
+from rules_store.models.keys import Permission
+
+
+class Closing:
+    def __init__(self, recorder: Recorder, steering: Steering, metrics: Metrics) -> None:
+        self._recorder = recorder
+        self._steering = steering
+        self._metrics = metrics
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def answered(
+        self, call: ChatCall, steered: Steered, answer: str, cost: Cost, *, complete: bool
+    ) -> None:
+        """A steered answer: what it teaches is found out in the background. An incomplete one is
+        not kept, so that the client's retry counts as the first."""
+        obstacle = call.obstacle or (None if complete else "answer_incomplete")
+        skipped = self._why_not(call, steered, obstacle, sampled=True)
+        job = None
+        if skipped is None:
+            job = {
+                "observation": observation_to_json(observe(call, steered)),
+                "origin": _origin(call),
+            }
+        kept = answer if complete else None
+        await self._finish(call, steered, kept, self._trace(call, steered, cost), skipped, job)
+
+    async def explored(self, call: ChatCall, steered: Steered, exploration: Exploration) -> None:
+        """An explored answer: its contrast waits for the distiller."""
+        selection = exploration.selection
+        obstacle = None if selection.better else f"no_contrast:{selection.case.value}"
+        skipped = self._why_not(call, steered, obstacle, sampled=False)
+        findings = NO_FINDINGS
+        if skipped is not None and skipped == obstacle:
+            # Answers that scatter teach no rule, but they speak about those that were injected.
+            findings = Findings(agreement_outcome(selection))
+        trace = self._trace(call, steered, exploration.cost)
+        trace["trajectories"] = trajectories_to_json(exploration.trajectories, selection)
+        trace["selection"] = selection_to_json(selection)
+        job = None
+        if skipped is None:
+            observation = observe(call, steered)
+            job = {
+                "observation": observation_to_json(observation),
+                "contrast": contrast_to_json(selection),
+                "teacher": teacher_text(exploration.trajectories),
+                "origin": _origin(call),
+            }
+        answer = selection.chosen.text if selection.chosen is not None else None
+        await self._finish(call, steered, answer, trace, skipped, job, findings)
+
+    async def failed(self, call: ChatCall, steered: Steered, reason: str) -> None:
+        """No answer went out: the episode says why, and nothing is learned."""
+        await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), reason, None)
+
+    def abandon(self, call: ChatCall, steered: Steered, reason: str) -> None:
+        """As `failed`, for a caller that is being cancelled and can't wait."""
+        # Now: by the time that it is written down, the request's span has ended.
+        current().set(skipped=reason)
+        task = asyncio.create_task(self.failed(call, steered, reason))
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+    async def drain(self) -> None:
+        await asyncio.gather(*self._abandoned, return_exceptions=True)
+
+    def _why_not(
+        self, call: ChatCall, steered: Steered, obstacle: str | None, *, sampled: bool
+    ) -> str | None:
+        opened = Opened(steered.episode or "", steered.recorded, steered.duplicate)
+        wanted = call.request.ttcl.learn if call.request.ttcl else None
+        return self._recorder.why_not(
+            opened,
+            namespace=call.namespace,
+            wanted=wanted,
+            allowed=call.caller.may(Permission.LEARN),
+            obstacle=obstacle,
+            sampled=sampled,
+        )
+
+    def _trace(self, call: ChatCall, steered: Steered, cost: Cost) -> dict[str, Any]:
+        # Images are the client's data and large; the conversation around them is not kept either.
+        sent = None
+        if not has_images(call.messages):
+            sent = self._steering.messages(call, steered)
+        return {
+            "messages_sent": sent,
+            "rules_injected": hits_to_json(steered.hits),
+            **_withheld(steered),
+            "cost": cost.as_dict(),
+            "degraded": list(steered.degraded),
+            "request_id": call.client_request_id,
+        }
+
+    async def _finish(
+        self,
+        call: ChatCall,
+        steered: Steered,
+        answer: str | None,
+        trace: dict[str, Any],
+        skipped: str | None,
+        job: dict[str, Any] | None,
+        findings: Findings = NO_FINDINGS,
+    ) -> None:
+        assert steered.episode is not None
+        current().set(
+            mode=steered.mode.value,
+            rules=len(steered.hits),
+            degraded=steered.degraded or None,
+            skipped=skipped,
+        )
+        self._metrics.injected.inc(len(steered.hits))
+        if skipped is not None:
+            self._metrics.skipped.labels(skipped).inc()
+        kept = await self._recorder.finish(
+            Opened(steered.episode, steered.recorded),
+            answer=answer,
+            trace=trace,
+            exposures=steered.exposures(),
+            skipped=skipped,
+            job=job,
+            findings=findings,
+        )
+        if not kept and steered.recorded:
+            self._steering.degrade(steered, NOT_RECORDED)
+
+
+def _origin(call: ChatCall) -> dict[str, str]:
+    """What the logs and the trace of a job name as the request that it is about."""
+    return {"request_id": call.request_id, **current().headers()}
+
+
+def _withheld(steered: Steered) -> dict[str, Any]:
+    """Of most requests nothing."""
+    if steered.withheld is None:
+        return {}
+    shown = hits_to_json((steered.withheld,))[0]
+    return {"rule_withheld": {name: shown[name] for name in shown if name != "position"}}

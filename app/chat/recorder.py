@@ -1,0 +1,168 @@
+"""Writes a request's episode: at its beginning, and durably before its answer ends."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from app.access.load_limit import Load
+from app.chat.ids import IdSource
+from app.domain.trajectory import Mode
+from app.learning.learner import FROZEN_SKIP
+from app.learning.local_worker import Worker
+from app.observability.tracing import span
+from rules_store.errors import StoreError, UnknownNamespace
+from rules_store.models.episodes import Begun, EpisodeStatus
+from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
+from rules_store.store import RuleStore
+
+log = structlog.get_logger(__name__)
+
+STORE_DOWN = "store_unavailable"
+NOT_RECORDED = "episode_not_recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An episode that has begun. `recorded` False: the store could not take it, and nothing
+    will be learned from it."""
+
+    id: str
+    recorded: bool
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LearnPolicy:
+    enabled: bool
+    sample_rate: float
+    backlog: int
+
+
+class Recorder:
+    def __init__(self, store: RuleStore, worker: Worker, load: Load, policy: LearnPolicy) -> None:
+        self._store = store
+        self._worker = worker
+        self._load = load
+        self._policy = policy
+        self._ids = IdSource()
+
+    def new_id(self) -> str:
+        return f"ep_{self._ids()}"
+
+    async def open(
+        self,
+        episode_id: str,
+        *,
+        namespace: str,
+        mode: Mode,
+        question: str,
+        model: str,
+        request_id: str | None,
+        raw: bytes,
+        is_retry: bool,
+    ) -> Opened:
+        """Never raises for a broken store. A namespace comes into being with its first request."""
+
+        async def begin() -> Begun:
+            await self._store.ensure_namespace(namespace)
+            return await self._store.begin_episode(
+                episode_id,
+                namespace=namespace,
+                mode=mode.value,
+                question=question,
+                model=model,
+                request_id=request_id,
+                body_hash=hashlib.blake2b(raw, digest_size=16).hexdigest(),
+                is_retry=is_retry,
+            )
+
+        try:
+            with span("begin episode"):
+                try:
+                    begun = await begin()
+                except UnknownNamespace:
+                    # Another process has just deleted it: this request is its first one again.
+                    begun = await begin()
+        except StoreError as error:
+            log.warning("episode not recorded", error=str(error))
+            return Opened(episode_id, recorded=False)
+        duplicate = begun.duplicate or begun.same_body_as is not None
+        return Opened(episode_id, recorded=True, duplicate=duplicate)
+
+    def why_not(
+        self,
+        opened: Opened,
+        *,
+        namespace: str,
+        wanted: bool | None,
+        allowed: bool,
+        obstacle: str | None,
+        sampled: bool,
+    ) -> str | None:
+        """The reason why nothing is learned from a request; None when it is to be learned from.
+
+        `wanted`: the request's own `ttcl.learn`. `allowed`: whether its key may learn.
+        `obstacle`: what stands in the way of exploring. `sampled`: whether the sampling rate
+        applies (an exploration that was paid for is kept). The namespace's own settings go
+        before the service's.
+        """
+        own = self._store.settings_of(namespace)
+        enabled = self._policy.enabled if own.learn is None else own.learn
+        if wanted is False or not enabled:
+            return "learning_off"
+        if self._store.is_frozen(namespace):
+            return FROZEN_SKIP
+        if not allowed:
+            return "key_may_not_learn"
+        if opened.duplicate:
+            return "duplicate_request"
+        if obstacle is not None:
+            return obstacle
+        if self._load.busy:
+            return "overloaded"
+        if self._worker.backlog >= self._policy.backlog:
+            return "backlog_full"
+        rate = self._policy.sample_rate if own.sample_rate is None else own.sample_rate
+        if sampled and random.Random(opened.id).random() >= rate:
+            return "not_sampled"
+        return None
+
+    async def finish(
+        self,
+        opened: Opened,
+        *,
+        answer: str | None,
+        trace: dict[str, Any],
+        exposures: Sequence[Exposure],
+        skipped: str | None,
+        job: dict[str, Any] | None = None,
+        findings: Findings = NO_FINDINGS,
+    ) -> bool:
+        """Commit answer, trace and, unless `skipped`, the learning job. False: the store could
+        not take it; the answer goes out all the same."""
+        if not opened.recorded:
+            return False
+        try:
+            with span("finish episode"):
+                await self._store.finish_episode(
+                    opened.id,
+                    answer=answer,
+                    trace=trace,
+                    status=EpisodeStatus.SKIPPED,
+                    reason=skipped,
+                    job_payload=None if skipped else job,
+                    exposures=exposures,
+                    findings=findings,
+                )
+        except StoreError as error:
+            log.warning("episode not finished", episode=opened.id, error=str(error))
+            return False
+        if skipped is None and job is not None:
+            self._worker.wake()
+        return True

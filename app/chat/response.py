@@ -1,0 +1,128 @@
+"""The selected answer of an exploration as an OpenAI completion: whole, or as a stream."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.trajectory import Trajectory
+from app.upstream.sse import DONE, frame
+
+_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the client wants to see of the answer."""
+
+    model: str
+    """The name it asked for, mode suffix included."""
+    logprobs: bool = False
+    top_logprobs: bool = False
+    usage_chunk: bool = False
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+def usage(answer: Trajectory) -> dict[str, int]:
+    """Tokens of the visible answer alone; the loop's whole cost is in `ttcl.cost`."""
+    cost = answer.cost
+    return {
+        "prompt_tokens": cost.prompt_tokens,
+        "completion_tokens": cost.completion_tokens,
+        "total_tokens": cost.tokens,
+    }
+
+
+def completion(answer: Trajectory, asked: Asked) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.reasoning is not None:
+        message["reasoning_content"] = answer.reasoning
+    return {
+        "id": asked.id,
+        "object": "chat.completion",
+        "created": asked.created,
+        "model": asked.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": _logprobs(answer, asked),
+                "finish_reason": answer.finish_reason or "stop",
+            }
+        ],
+        "usage": usage(answer),
+    }
+
+
+def stream(answer: Trajectory, asked: Asked) -> Iterator[bytes]:
+    """The answer as events: role, content in pieces, one terminal chunk, usage where asked for."""
+    yield _chunk(asked, {"role": "assistant", "content": ""})
+    if answer.reasoning is not None:
+        yield _chunk(asked, {"reasoning_content": answer.reasoning})
+    for text, entries in _pieces(answer, asked):
+        yield _chunk(asked, {"content": text}, logprobs=entries)
+    yield _chunk(asked, {}, finish=answer.finish_reason or "stop")
+    if asked.usage_chunk:
+        yield frame({**_head(asked), "choices": [], "usage": usage(answer)})
+    yield DONE
+
+
+def _head(asked: Asked) -> dict[str, Any]:
+    return {
+        "id": asked.id,
+        "object": "chat.completion.chunk",
+        "created": asked.created,
+        "model": asked.model,
+    }
+
+
+def _chunk(
+    asked: Asked,
+    delta: dict[str, Any],
+    *,
+    finish: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+    body = {**_head(asked), "choices": [choice]}
+    if asked.usage_chunk:
+        body["usage"] = None
+    return frame(body)
+
+
+def _logprobs(answer: Trajectory, asked: Asked) -> dict[str, Any] | None:
+    if not asked.logprobs or not isinstance(answer.raw_logprobs, dict):
+        return None
+    entries = _of_text(answer.raw_logprobs.get("content") or [], answer.text)
+    if not asked.top_logprobs:
+        entries = [{**entry, "top_logprobs": []} for entry in entries]
+    return {**answer.raw_logprobs, "content": entries}
+
+
+def _of_text(entries: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The entries less a last one that is no part of the text: vLLM's end-of-turn token."""
+    joined = "".join(str(entry.get("token", "")) for entry in entries[:-1])
+    return entries[:-1] if entries and joined == text else entries
+
+
+def _pieces(answer: Trajectory, asked: Asked) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Texts that join to the answer, each with the log-probabilities of its own tokens."""
+    logprobs = _logprobs(answer, asked)
+    if logprobs is None:
+        pieces = _PIECE.findall(answer.text)
+        if "".join(pieces) != answer.text:
+            pieces = [answer.text] if answer.text else []
+        yield from ((piece, None) for piece in pieces)
+        return
+    entries = logprobs["content"]
+    if "".join(str(entry.get("token", "")) for entry in entries) == answer.text:
+        for entry in entries:
+            yield entry["token"], {**logprobs, "content": [entry]}
+    else:
+        # Tokens that don't add up to the text (bytes of one character, say) stay in one piece.
+        yield answer.text, logprobs

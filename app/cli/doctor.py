@@ -1,0 +1,262 @@
+"""`ttcl doctor`: what is configured, what answers, what is missing, and what to do about it.
+
+It changes nothing: what a first start would make is reported as not there yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from app.access.admin_key import admin_key_file
+from app.engine.llama import check_llama
+from app.engine.vllm import check_vllm
+from app.exceptions import ConfigurationError, TTCLError
+from app.settings import EngineBackend, Settings, is_loopback, load_settings
+from app.upstream.client import Upstream
+from app.upstream.embeddings import EmbeddingFailed
+from app.wiring.factories import build_embedder, load_prompts, open_store
+from rules_store.database import migrate
+from rules_store.database.engine import parse_url
+from rules_store.errors import StoreError
+from rules_store.options import DEFAULT_OPTIONS
+
+EMBEDDER_PATIENCE = 120.0
+"""Seconds for a local model to be read from a slow disk."""
+UPSTREAM_PATIENCE = 10.0
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    verdict: Verdict
+    said: str
+    advice: str = ""
+    """What to do; empty where there is nothing."""
+
+
+def ok(name: str, said: str) -> Check:
+    return Check(name, Verdict.OK, said)
+
+
+def warn(name: str, said: str, advice: str) -> Check:
+    return Check(name, Verdict.WARN, said, advice)
+
+
+def fail(name: str, said: str, advice: str) -> Check:
+    return Check(name, Verdict.FAIL, said, advice)
+
+
+async def examine(settings: Settings) -> AsyncIterator[Check]:
+    """Every check in turn, as it ends."""
+    yield _data_dir(settings)
+    yield _prompts(settings)
+    yield _admin_key(settings)
+    async for check in _store(settings):
+        yield check
+    yield await _embedder(settings)
+    yield await _upstream(settings)
+
+
+def _data_dir(settings: Settings) -> Check:
+    name, path = "data folder", settings.data_dir.resolve()
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return fail(name, f"{existing} can't be written", "mend its rights, or set TTCL_DATA_DIR")
+    if existing != path:
+        return ok(name, f"{path} is made at the first start")
+    return ok(name, f"{path} can be written")
+
+
+def _prompts(settings: Settings) -> Check:
+    try:
+        domains = load_prompts(settings).domains
+    except ConfigurationError as error:
+        return fail("prompts", error.message, "mend the file, or unset TTCL_PROMPTS_DIR")
+    return ok("prompts", f"{settings.prompts_dir or 'the shipped ones'}: {', '.join(domains)}")
+
+
+def _admin_key(settings: Settings) -> Check:
+    name, path = "admin key", admin_key_file(settings)
+    if settings.admin_api_key is not None:
+        return ok(name, "TTCL_ADMIN_API_KEY")
+    if not path.exists():
+        return ok(name, f"{path} is made at the first start")
+    if not os.access(path, os.R_OK) or not path.read_text().strip():
+        return fail(name, f"{path} can't be read, or is empty", "delete it to get a new one")
+    if path.stat().st_mode & 0o077:
+        return warn(name, f"{path} can be read by others", f"chmod 600 {path}")
+    return ok(name, str(path))
+
+
+async def _store(settings: Settings) -> AsyncIterator[Check]:
+    """Database, and what can only be seen in it: keys and index."""
+    try:
+        url = parse_url(settings.resolved_database_url)
+    except StoreError as error:
+        yield fail("database", str(error), "mend TTCL_DATABASE_URL")
+        return
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite" and not _exists(url.database):
+        yield ok("database", f"{shown} is made at the first start")
+        yield _keys(settings, 0, 0)
+        return
+    try:
+        if not await migrate.is_current(settings.resolved_database_url, DEFAULT_OPTIONS):
+            yield warn("database", f"{shown} has an older schema", "start ttcl serve to migrate it")
+            return
+        store = await open_store(settings, build_embedder(settings).name)
+    except (StoreError, ConfigurationError) as error:
+        yield fail("database", f"{shown}: {error}", "mend it, or set TTCL_DATABASE_URL")
+        return
+    try:
+        stats = await store.stats()
+        yield ok("database", f"{shown}: schema is current, {sum(stats.rules.values())} rules")
+        keys = (await store.list_keys(limit=10_000)).items
+        yield _keys(settings, sum(key.revoked_at is None for key in keys), len(keys))
+        parity = await store.parity()
+        found = f"{parity.indexed} of {parity.stored} rules that can steer"
+        if parity.unembedded:
+            missing = f"{found}; {parity.unembedded} lack a vector of {store.embedding_model}"
+            yield warn("index", missing, "ttcl serve makes them in the background")
+        elif not parity.ok:
+            yield warn("index", found, "run it again: a gateway may be writing just now")
+        else:
+            yield ok("index", found)
+    except StoreError as error:
+        yield fail("database", f"{shown}: {error}", "mend it, or set TTCL_DATABASE_URL")
+    finally:
+        await store.close()
+
+
+def _exists(path: str | None) -> bool:
+    return Path(path or "").exists()
+
+
+def _keys(settings: Settings, live: int, stored: int) -> Check:
+    said = f"{len(settings.api_keys)} in TTCL_API_KEYS, {live} live in the store"
+    if not settings.api_keys and not stored:
+        return warn(
+            "keys",
+            f"none: whoever reaches {settings.host} may ask, and teach",
+            "make one: ttcl keys create NAME --namespace default",
+        )
+    if not settings.api_keys and not live:
+        return warn("keys", f"{said}: nobody may ask", "make one: ttcl keys create")
+    if not is_loopback(settings.host):
+        said += f"; open to the network on {settings.host}"
+    return ok("keys", said)
+
+
+async def _embedder(settings: Settings) -> Check:
+    name = "embeddings"
+    advice = "set TTCL_EMBEDDING_MODEL or TTCL_EMBEDDING_BASE_URL, or install ttcl[local]"
+    try:
+        embedder = build_embedder(settings)
+    except ConfigurationError as error:
+        return fail(name, error.message, advice)
+    embedder.start()
+    try:
+        async with asyncio.timeout(EMBEDDER_PATIENCE):
+            await embedder.embed(["ready?"])
+        return ok(name, f"{embedder.name}, {embedder.dimension} dimensions")
+    except EmbeddingFailed as error:
+        return fail(name, error.message, advice)
+    except TimeoutError:
+        return fail(name, f"{embedder.name} is not there after {EMBEDDER_PATIENCE:g} s", advice)
+    finally:
+        await embedder.close()
+
+
+async def _upstream(settings: Settings) -> Check:
+    name = "model server"
+    if settings.upstream_base_url is None:
+        return _engine(settings)
+    secret = settings.upstream_api_key
+    upstream = Upstream(
+        settings.upstream_base_url,
+        api_key=secret.get_secret_value() if secret else None,
+        timeout=UPSTREAM_PATIENCE,
+        connect_timeout=settings.upstream_connect_timeout,
+    )
+    where = settings.upstream_base_url
+    try:
+        models = await upstream.models()
+    except TTCLError as error:
+        return fail(name, f"{where}: {error.message}", "start it, or mend TTCL_UPSTREAM_BASE_URL")
+    finally:
+        await upstream.close()
+    listed = f"{where} lists {', '.join(sorted(models)) or 'no model'}"
+    wanted = settings.upstream_model
+    if wanted is not None and wanted not in models:
+        return warn(name, f"{listed}, not {wanted}", "mend TTCL_UPSTREAM_MODEL if it is refused")
+    if not models:
+        return fail(name, listed, "load one there, or name it in TTCL_UPSTREAM_MODEL")
+    return ok(name, listed)
+
+
+def _engine(settings: Settings) -> Check:
+    name = "model server"
+    check = check_llama if settings.engine is EngineBackend.LLAMA else check_vllm
+    try:
+        check(settings.engine_model)
+    except ConfigurationError as error:
+        return fail(name, error.message, "mend it, or set TTCL_UPSTREAM_BASE_URL")
+    model = settings.engine_model or "the packaged model"
+    return ok(name, f"embedded {settings.engine.value} with {model}; started by ttcl serve")
+
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text")] = False,
+) -> None:
+    """Say what is configured, what answers and what is missing; exit code 1 where it can't work."""
+    failed = asyncio.run(_examine(as_json))
+    raise SystemExit(1 if failed else 0)
+
+
+async def _examine(as_json: bool) -> bool:
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        _show(fail("settings", error.message, "mend the environment or .env"), as_json)
+        return True
+    _show(ok("settings", "environment and .env can be read"), as_json)
+    failed = False
+    async for check in examine(settings):
+        _show(check, as_json)
+        failed |= check.verdict is Verdict.FAIL
+    return failed
+
+
+def _show(check: Check, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(check)) + "\n")
+        return
+    line = Text(f"{check.verdict.value:<5}", style=STYLES[check.verdict.value])
+    line.append(f"{check.name:<13} ", style="bold").append(check.said, style="none")
+    if check.advice:
+        line.append(f" -> {check.advice}", style="none")
+    out.print(line)

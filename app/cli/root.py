@@ -1,0 +1,288 @@
+"""The `ttcl` command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from app.access.admin_key import admin_key_file, load_admin_key
+from app.cli import doctor, namespaces, rules, worker
+from app.cli import keys as cli_keys
+from app.cli.demo import QUESTIONS, Told, Visitor, read_questions, visit
+from app.exceptions import ConfigurationError, TTCLError
+from app.settings import EngineBackend, Policy, Settings, load_settings
+from rules_store.errors import StoreError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Makes a frozen language model better at the work it is given, at test time.",
+)
+app.add_typer(rules.app, name="rules")
+app.add_typer(namespaces.app, name="namespaces")
+app.add_typer(cli_keys.app, name="keys")
+app.command("doctor")(doctor.doctor)
+app.command("worker")(worker.worker)
+for command in entry_points(group="ttcl.commands"):
+    # What stands above this package in the import order (`ttcl bench`) mounts itself.
+    app.add_typer(command.load(), name=command.name)
+
+EXAMPLE = "What is the capital of France?"
+_SWITCH_INTERVAL = 0.001  # seconds
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str | None, typer.Option(help="GGUF file, or vLLM model, for the embedded engine")
+    ] = None,
+    engine: Annotated[EngineBackend | None, typer.Option(help="Engine of the model")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind")] = None,
+    first_question: Annotated[
+        bool, typer.Option(help="Ask a question in explore mode once all is up, and show it")
+    ] = False,
+) -> None:
+    """Run the gateway; with no upstream configured, the embedded model too."""
+    import uvicorn
+
+    from app.main import create_app
+    from app.observability.logs import configure
+
+    given: dict[str, Any] = {"engine_model": model, "engine": engine, "host": host, "port": port}
+    settings = load_settings(**{key: value for key, value in given.items() if value is not None})
+    configure(settings.log_format, settings.log_level)
+    # Database and embedder work in threads, each step of which waits this long for an interpreter
+    # that answers requests (Python's own 5 ms: a quarter longer at the 99th percentile).
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    listener = _listen(settings)
+    application = create_app(settings)
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    _banner(settings, url, admin_key_file(settings))
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.stop_grace,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    if first_question:
+        # A thread: it is a client like any other, and ends with the process.
+        asking = threading.Thread(target=_first_question, args=(settings, url), daemon=True)
+        asking.start()
+    logging.getLogger("uvicorn.error").addFilter(
+        # The sentence is printed below; what nobody foresaw keeps its traceback.
+        lambda record: not hasattr(application.state, "startup_error")
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises what stopped it once more when all is done; to stop when told is no error.
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit as error:
+        raise getattr(application.state, "startup_error", error) from None
+
+
+def _first_question(settings: Settings, url: str) -> None:
+    err.print("waiting for model and embedder ...")
+    try:
+        told = asyncio.run(_told(settings, url, "default", [EXAMPLE]))
+    except (TTCLError, httpx.HTTPError) as error:
+        err.print(f"the first question failed: {error}", markup=False)
+        return
+    _show_told(told)
+    err.print(f"serving on {url}/v1 - Ctrl-C stops it")
+
+
+async def _told(
+    settings: Settings, url: str, namespace: str, questions: Sequence[str]
+) -> list[Told]:
+    keys = settings.api_keys
+    visitor = Visitor(
+        url,
+        load_admin_key(settings),
+        keys[0].get_secret_value() if keys else None,
+        namespace,
+        max_tokens=256,
+    )
+    told = []
+    try:
+        with Progress(console=err, transient=True) as progress:
+            bar = progress.add_task("asking", total=len(questions))
+            async for one in visit(visitor, questions):
+                told.append(one)
+                progress.advance(bar)
+    finally:
+        await visitor.close()
+    return told
+
+
+def _show_told(told: Sequence[Told]) -> None:
+    table = Table("question", "Teacher", "selected", "case", "injected", "learned", "s")
+    for one in told:
+        learned = "\n".join(
+            f"{rule['outcome']} {rule['polarity']}: {rule['text']}" for rule in one.rules_learned
+        )
+        table.add_row(
+            Text(shortened(one.question)),
+            Text(one.teacher or "-"),
+            Text(one.selected or shortened(one.answer)),
+            one.case,
+            str(one.rules_injected),
+            Text(learned or f"{one.status}: {one.reason}"),
+            f"{one.seconds:.1f}",
+        )
+    out.print(table)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL with a `question` a line; unset: our own dozen")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="A running gateway; unset: one is started for the demo")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most questions")] = 12,
+) -> None:
+    """Ask a dozen questions in explore mode and show what was answered and learned."""
+    questions = read_questions(data, limit) if data else list(QUESTIONS[:limit])
+    settings = load_settings()
+    namespace = f"demo-{int(time.time())}"
+    with contextlib.ExitStack() as stack:
+        where = url or stack.enter_context(_own_gateway(settings))
+        told = asyncio.run(_told(settings, where, namespace, questions))
+    _show_told(told)
+    failed = [one for one in told if one.failed_steps or one.status == "failed"]
+    for one in failed:
+        what = ", ".join(one.failed_steps) or one.reason
+        err.print(f"step failed: {shortened(one.question)}: {what}", markup=False)
+    learned = sum(len(one.rules_learned) for one in told)
+    err.print(
+        f"{len(told)} questions, {learned} rules, {len(failed)} with a failed step; "
+        f"namespace {namespace}"
+    )
+    raise SystemExit(1 if failed else 0)
+
+
+@contextlib.contextmanager
+def _own_gateway(settings: Settings) -> Iterator[str]:
+    """A gateway in a process of its own, on a free port, under the same settings."""
+    with socket.socket() as probe:
+        probe.bind((settings.host, 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://{settings.host}:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # With its protocol named, asyncio sets TCP_NODELAY; uvloop always does.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"TTCL_PORT: {settings.host}:{settings.port} can't be bound: {error.strerror}"
+        ) from error
+    listener.listen(2048)
+    return listener
+
+
+def _banner(settings: Settings, url: str, key_file: Path) -> None:
+    model = settings.upstream_model or "MODEL"
+    if settings.upstream_base_url is None and settings.engine_model is None:
+        model = "SmolLM2-135M-Instruct"
+    body = json.dumps(
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": EXAMPLE}],
+        }
+    )
+    auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
+    key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)
+    upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
+    err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
+    err.print(_policy(settings), markup=False)
+    err.print(f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}")
+    err.print("try it:", markup=False)
+    err.print(
+        f"  curl {url}/v1/chat/completions {auth}-H 'Content-Type: application/json' -d '{body}'",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _policy(settings: Settings) -> str:
+    if settings.resolved_policy is Policy.GATED:
+        return "policy gated: rules steer when replays have shown that they help (TTCL_POLICY)"
+    return "policy paper: rules steer at once (TTCL_POLICY)"
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def engine(
+    context: typer.Context,
+    backend: Annotated[EngineBackend, typer.Option(help="llama or vllm")] = EngineBackend.LLAMA,
+    model: Annotated[str | None, typer.Option(help="GGUF file, or vLLM model")] = None,
+    host: Annotated[str, typer.Option(help="Address to bind")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to bind")] = 8081,
+    data_dir: Annotated[Path, typer.Option(help="Where a converted model is kept")] = Path(".ttcl"),
+) -> None:
+    """Run a local model server alone. What follows `--` goes to vLLM."""
+    from app.engine import serve_engine
+
+    raise SystemExit(
+        serve_engine(
+            backend=backend.value,
+            model=model,
+            host=host,
+            port=port,
+            data_dir=data_dir,
+            extra_args=context.args,
+        )
+    )
+
+
+def main() -> None:
+    """Errors that a user can mend are one sentence and exit code 2, not a traceback."""
+    try:
+        app()
+    except (TTCLError, StoreError) as error:
+        err.print(f"ttcl: {error}", markup=False, soft_wrap=True)
+        raise SystemExit(2) from error

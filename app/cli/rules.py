@@ -1,0 +1,389 @@
+"""`ttcl rules`: the rules in the store, read and tidied up where they are stored."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import namespaces
+from app.cli.common import (
+    Actor,
+    AsJson,
+    Namespace,
+    Reason,
+    add_row,
+    err,
+    opened_store,
+    out,
+    print_json,
+    table,
+)
+from app.exceptions import InvalidRequest
+from app.loop.steer.explain import Explainer, Explanation, Question
+from app.settings import NAMESPACE, Settings, load_settings
+from rules_store.errors import UnknownNamespace
+from rules_store.models.evidence import Standing
+from rules_store.models.paging import Page
+from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
+from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
+
+app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store, and tidy them up.")
+
+SHOWN = 30
+"""Rows of a preview for people; JSON has them all."""
+
+
+@app.command("prune")
+def prune(
+    namespace: str,
+    policy: Annotated[PrunePolicy, typer.Option(help="Which rules go first")],
+    most: Annotated[int | None, typer.Option("--max", min=0, help="Active rules that stay")] = None,
+    older_than_days: Annotated[float | None, typer.Option(min=0, help="For the policy age")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only show which rules would go")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    actor: Actor = "cli",
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Retire rules of a namespace by a policy: shows which, asks, and does exactly that."""
+    try:
+        order = PruneOrder(namespace, policy, keep=most, older_than_days=older_than_days)
+    except ValueError as error:
+        raise InvalidRequest(f"--policy: {error} (--max, --older-than-days)") from error
+
+    async def run(token: str | None) -> Pruned:
+        async with opened_store() as store:
+            if token is None:
+                return await store.plan_prune(order)
+            return await store.prune(order, token=token, actor=actor, reason=reason)
+
+    plan = asyncio.run(run(None))
+    _show_pruned(plan, as_json)
+    if dry_run or not plan.victims:
+        return
+    if not yes:
+        typer.confirm(f"Retire these {len(plan.victims)} rules?", abort=True, err=True)
+    # The token makes it these rules or none, whatever was written since.
+    asyncio.run(run(plan.token))
+    err.print(f"{len(plan.victims)} rules retired; each can be restored")
+
+
+def _show_pruned(plan: Pruned, as_json: bool) -> None:
+    if as_json:
+        for victim in plan.victims:
+            print_json({"id": victim.rule.id, "text": victim.rule.text, "reason": victim.reason})
+        return
+    shown = table("id freq used why rule")
+    for victim in plan.victims[:SHOWN]:
+        rule = victim.rule
+        add_row(shown, rule.id, rule.frequency, rule.exposures, victim.reason, rule.text)
+    out.print(shown)
+    more = len(plan.victims) - SHOWN
+    err.print(
+        f"{len(plan.victims)} of {plan.active} active rules"
+        + (f"; {more} more are not shown" if more > 0 else "")
+    )
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path | None, typer.Argument(help="Unset: standard output")] = None,
+    namespace: Namespace = None,
+    polarity: Annotated[Polarity | None, typer.Option()] = None,
+    state: Annotated[RuleState | None, typer.Option()] = None,
+    vectors: Annotated[bool, typer.Option(help="An import then embeds nothing")] = True,
+) -> None:
+    """Write rules as JSON lines."""
+    from app.api.rules_jsonl import export_lines
+
+    where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
+
+    async def run() -> int:
+        written = 0
+        target = sys.stdout.buffer if file is None else file.open("wb")
+        try:
+            async with opened_store() as store:
+                async for lines in export_lines(store, where, vectors=vectors):
+                    target.write(lines)
+                    written += lines.count(b"\n")
+        finally:
+            target.flush()
+            if file is not None:
+                target.close()
+        return written
+
+    try:
+        err.print(f"{asyncio.run(run())} rules")
+    except OSError as error:
+        raise InvalidRequest(f"{file}: {error.strerror}") from error
+
+
+@app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="JSON lines, as `export` writes them; - is stdin")],
+    namespace: Annotated[str | None, typer.Option(help="Instead of the lines' own")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only tell what would happen")] = False,
+    actor: Actor = "cli",
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take rules in from JSON lines. Exit code 1 when a line was refused."""
+    from app.api.rules_jsonl import Order, import_lines
+    from app.wiring.factories import build_embedder
+
+    if namespace is not None and not NAMESPACE.match(namespace):
+        raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"{file}: {error.strerror}") from error
+    settings = load_settings()
+    order = Order(namespace, dry_run, actor, reason)
+
+    async def run() -> Any:
+        async with opened_store(settings) as store:
+            # Not loaded: rules without vectors get them from the gateway.
+            return await import_lines(store, build_embedder(settings), content, order)
+
+    report = asyncio.run(run())
+    if as_json:
+        print_json({"dry_run": dry_run, **report.as_dict()})
+    else:
+        for refused in report.refused:
+            err.print(f"line {refused.line}: {refused.reason}", markup=False)
+        for warned in report.warnings:
+            checks = ", ".join(warned.checks)
+            err.print(f"line {warned.line}: taken in, but suspect: {checks}", markup=False)
+        out.print(
+            f"{report.imported} imported, {report.skipped} there already, "
+            f"{len(report.refused)} refused, {len(report.evicted)} retired for capacity"
+            + (" (dry run)" if dry_run else "")
+        )
+        if report.unembedded:
+            err.print(f"{report.unembedded} rules wait for a running gateway to embed them")
+    raise SystemExit(1 if report.refused else 0)
+
+
+@app.command("history")
+def history(
+    rule_id: str,
+    limit: Annotated[int, typer.Option(min=1, help="Most events shown")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What happened to a rule, newest first."""
+    from app.api.schemas.rules import event_shape
+
+    async def run() -> Any:
+        async with opened_store() as store:
+            return await store.rule_history(rule_id, limit=limit)
+
+    page = asyncio.run(run())
+    if as_json:
+        for event in page.items:
+            print_json(event_shape(event))
+        return
+    shown = table("event at kind actor reason change")
+    for event in page.items:
+        at = event.at.isoformat(" ", "seconds")
+        changed = _changed(event.before, event.after)
+        add_row(shown, event.id, at, event.kind, event.actor, event.reason, changed)
+    out.print(shown)
+    err.print(f"{len(page.items)} of {page.total}")
+
+
+def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+    """The fields that an event changed, one a line."""
+    if before is None or after is None:
+        return ""
+    return "\n".join(
+        f"{name}: {before.get(name)} -> {value}"
+        for name, value in after.items()
+        if value != before.get(name)
+    )
+
+
+@app.command("explain")
+def explain(
+    text: Annotated[str, typer.Argument(help="A question, as a user would ask it")],
+    namespace: Annotated[str | None, typer.Option(help="Unset: the configured default")] = None,
+    domain: Annotated[str, typer.Option(help="Whose prompts")] = "default",
+    max_positive: Annotated[int | None, typer.Option(min=0, max=30)] = None,
+    max_negative: Annotated[int | None, typer.Option(min=0, max=30)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many rules are judged")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Which rules a question would get, which not and why. Loads the embedding model; tokens are
+    estimated, since no model server is asked."""
+    from app.api.schemas.curation import explanation_shape
+
+    settings = load_settings()
+    space = namespace or settings.namespace
+    if not text.strip():
+        raise InvalidRequest("TEXT: there is no question to find rules by")
+    found = asyncio.run(
+        _explained(settings, text, space, domain, max_positive, max_negative, limit)
+    )
+    if as_json:
+        print_json(explanation_shape(found, space))
+        return
+    shown = table("id similarity verdict polarity rule why")
+    for each in found.candidates:
+        similarity = f"{each.similarity:.3f}"
+        add_row(
+            shown,
+            each.id,
+            similarity,
+            each.verdict.value,
+            each.polarity.value,
+            each.text,
+            each.reason,
+        )
+    out.print(shown)
+    for message in found.messages:
+        out.print(f"\n[bold]{message['role']}[/bold]")
+        out.print(message["content"], markup=False)
+
+
+class _Estimates:
+    """Stands in for a model server that does not count tokens."""
+
+    async def count_tokens(self, model: str, text: str, *, seconds: float = 0.0) -> int | None:
+        return None
+
+
+async def _explained(
+    settings: Settings,
+    text: str,
+    namespace: str,
+    domain: str,
+    max_positive: int | None,
+    max_negative: int | None,
+    limit: int,
+) -> Explanation:
+    from app.loop.steer.budget import TokenCounter
+    from app.wiring.factories import build_embedder, build_retriever, load_prompts
+
+    prompts = load_prompts(settings)
+    embedder = build_embedder(settings)
+    async with opened_store(settings) as store:
+        if not await store.namespace_exists(namespace):
+            raise UnknownNamespace(namespace)
+        retriever = build_retriever(settings, store, embedder)
+        counter = TokenCounter(_Estimates())
+        explainer = Explainer(store, retriever, counter, prompts, settings.rules_token_budget)
+        own = store.settings_of(namespace)
+        embedder.start()
+        try:
+            vector = (await embedder.embed([text]))[0]
+        finally:
+            await embedder.close()
+        question = Question(
+            namespace=namespace,
+            messages=[{"role": "user", "content": text}],
+            vector=vector,
+            max_positive=_first(max_positive, own.max_positive, settings.max_positive),
+            max_negative=_first(max_negative, own.max_negative, settings.max_negative),
+            domain=domain,
+            model="",
+            context=None,
+        )
+        return await explainer.explain(question, limit)
+
+
+def _first(*given: int | None) -> int:
+    return next(value for value in given if value is not None)
+
+
+app.command("rollback")(namespaces.rollback)
+
+
+@app.command("list")
+def rules_list(
+    namespace: Namespace = None,
+    polarity: Annotated[Polarity | None, typer.Option()] = None,
+    state: Annotated[RuleState | None, typer.Option()] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rules shown")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List rules, newest first."""
+    where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
+    _show(asyncio.run(_page(where, limit)), as_json)
+
+
+@app.command("search")
+def rules_search(
+    text: Annotated[str, typer.Argument(help="Text in the rule or its trigger")],
+    namespace: Namespace = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Find rules by text."""
+    _show(asyncio.run(_page(RuleFilter(namespace=namespace, text=text), limit)), as_json)
+
+
+@app.command("show")
+def rules_show(rule_id: str, as_json: AsJson = False) -> None:
+    """One rule with its history."""
+    from app.api.schemas.rules import event_shape, rule_shape
+
+    async def read() -> dict[str, Any]:
+        async with opened_store() as store:
+            rule = await store.get_rule(rule_id)
+            events = await store.rule_events(rule_id)
+            known = await store.standings_of([rule_id])
+        return {
+            **rule_shape(rule, known.get(rule_id)),
+            "history": [event_shape(event) for event in events],
+        }
+
+    shown = asyncio.run(read())
+    if as_json:
+        print_json(shown)
+        return
+    for key, value in shown.items():
+        if key != "history":
+            out.print(f"[bold]{key:>15}[/bold]  ", end="")
+            out.print(str(value), markup=False)
+    for event in shown["history"]:
+        line = f"{event['at']}  {event['kind']}  by {event['actor']}  {event['reason'] or ''}"
+        out.print(line, markup=False)
+
+
+async def _page(where: RuleFilter, limit: int) -> tuple[Page, dict[str, Standing]]:
+    async with opened_store() as store:
+        page = await store.list_rules(where, limit=limit)
+        return page, await store.standings_of([rule.id for rule in page.items])
+
+
+def _show(found: tuple[Page, dict[str, Standing]], as_json: bool) -> None:
+    page, known = found
+    rules: list[Rule] = page.items
+    if as_json:
+        from app.api.schemas.rules import rule_shape
+
+        for rule in rules:
+            print_json(rule_shape(rule, known.get(rule.id)))
+        return
+    shown = table("id namespace polarity state freq used lift rule")
+    for rule in rules:
+        add_row(
+            shown,
+            rule.id,
+            rule.namespace,
+            rule.polarity.value,
+            rule.state.value,
+            rule.frequency,
+            rule.exposures,
+            _lift(known.get(rule.id)),
+            rule.text,
+        )
+    out.print(shown)
+    err.print(f"{len(rules)} of {page.total}")
+
+
+def _lift(standing: Standing | None) -> str:
+    return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""

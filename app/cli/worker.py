@@ -1,0 +1,35 @@
+"""`ttcl worker`: learning apart from answering."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from app.settings import load_settings
+
+err = Console(stderr=True, highlight=False)
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Jobs at a time (TTCL_LEARN_CONCURRENCY)")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this port")
+    ] = None,
+) -> None:
+    """Work through the learning jobs of a PostgreSQL store; start more to learn faster."""
+    from app.observability.logs import configure
+    from app.wiring.worker_process import work
+
+    given: dict[str, Any] = {} if concurrency is None else {"learn_concurrency": concurrency}
+    settings = load_settings(**given)
+    configure(settings.log_format, settings.log_level)
+
+    def ready() -> None:
+        err.print(f"learning, {settings.learn_concurrency} jobs at a time - Ctrl-C stops it")
+
+    asyncio.run(work(settings, metrics_port, ready))

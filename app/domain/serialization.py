@@ -1,0 +1,127 @@
+"""Observations and explorations as JSON: what an episode keeps, and what a job resumes from.
+
+Token log-probabilities are not kept; the perplexity that was made of them is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from app.domain.trajectory import (
+    Case,
+    Judged,
+    Observation,
+    Role,
+    Selection,
+    Task,
+    Trajectory,
+)
+from rules_store.models.rules import Polarity, RuleHit
+
+
+def contrast_to_json(selection: Selection) -> dict[str, Any]:
+    """What the distiller needs of a selection: the two sides and the answers that were given."""
+
+    def side(trajectory: Trajectory | None) -> dict[str, Any] | None:
+        if trajectory is None:
+            return None
+        return {
+            "role": trajectory.role.value,
+            "index": trajectory.index,
+            "variant": trajectory.variant,
+            "text": trajectory.text,
+        }
+
+    return {
+        "case": selection.case.value,
+        "task": selection.task.value,
+        "better": side(selection.better),
+        "worse": side(selection.worse),
+        "judged": [asdict(judged) for judged in selection.judged],
+        "agreement": selection.agreement,
+    }
+
+
+def contrast_from_json(data: dict[str, Any]) -> Selection:
+    def side(row: dict[str, Any] | None) -> Trajectory | None:
+        return None if row is None else Trajectory(**{**row, "role": Role(row["role"])})
+
+    return Selection(
+        case=Case(data["case"]),
+        task=Task(data["task"]),
+        chosen=None,
+        better=side(data["better"]),
+        worse=side(data["worse"]),
+        judged=tuple(Judged(**judged) for judged in data["judged"]),
+        agreement=data.get("agreement"),
+    )
+
+
+def observation_to_json(observation: Observation) -> dict[str, Any]:
+    return {**asdict(observation), "messages": list(observation.messages)}
+
+
+def observation_from_json(data: dict[str, Any]) -> Observation:
+    hits = tuple(RuleHit(**{**hit, "polarity": Polarity(hit["polarity"])}) for hit in data["hits"])
+    return Observation(
+        **{
+            **data,
+            "messages": tuple(data["messages"]),
+            "task": Task(data["task"]),
+            "hits": hits,
+        }
+    )
+
+
+def trajectories_to_json(
+    trajectories: tuple[Trajectory, ...], selection: Selection | None
+) -> list[dict[str, Any]]:
+    """One object a trajectory: what was asked, what came, and how it was judged."""
+    judged = {j.name: j for j in selection.judged} if selection is not None else {}
+    rows = []
+    for trajectory in trajectories:
+        row: dict[str, Any] = {
+            "name": trajectory.name,
+            "role": trajectory.role.value,
+            "variant": trajectory.variant,
+            "text": trajectory.text,
+            "reasoning": trajectory.reasoning,
+            "finish_reason": trajectory.finish_reason,
+            "failure": trajectory.failure,
+            "cost": trajectory.cost.as_dict(),
+        }
+        if trajectory.name in judged:
+            verdict = asdict(judged[trajectory.name])
+            row["judged"] = {key: value for key, value in verdict.items() if key != "name"}
+        rows.append(row)
+    return rows
+
+
+def selection_to_json(selection: Selection) -> dict[str, Any]:
+    def name(trajectory: Trajectory | None) -> str | None:
+        return trajectory.name if trajectory is not None else None
+
+    return {
+        "case": selection.case.value,
+        "task": selection.task.value,
+        "chosen": name(selection.chosen),
+        "better": name(selection.better),
+        "worse": name(selection.worse),
+        "agreement": selection.agreement,
+        "criterion": selection.criterion,
+    }
+
+
+def hits_to_json(hits: tuple[RuleHit, ...]) -> list[dict[str, Any]]:
+    """Rules in the order in which they were injected."""
+    return [
+        {
+            "id": hit.id,
+            "polarity": hit.polarity.value,
+            "text": hit.text,
+            "similarity": round(hit.similarity, 4),
+            "position": position,
+        }
+        for position, hit in enumerate(hits)
+    ]

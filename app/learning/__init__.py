@@ -1,0 +1,13 @@
+"""What happens after the answer: who hands out learning jobs, and the learner that does them."""
+
+from app.learning.learner import Learner, LearnerOptions
+from app.learning.local_worker import LocalWorker, Worker
+from app.learning.reembed import reembed
+
+__all__ = [
+    "Learner",
+    "LearnerOptions",
+    "LocalWorker",
+    "Worker",
+    "reembed",
+]

@@ -1,0 +1,280 @@
+"""Background learning: runs the loop for a durable job and applies the result once.
+
+A job is leased while it is worked on; the lease is renewed by a heartbeat and taken over by
+whoever finds it expired, so that a killed process loses nothing. Nothing of SQL is held while the
+model is called. Who hands out the jobs is `app.learning.local_worker`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
+
+from app.domain.serialization import (
+    contrast_from_json,
+    observation_from_json,
+    selection_to_json,
+    trajectories_to_json,
+)
+from app.domain.trajectory import Case, Cost, Selection
+from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
+from app.learning.drafts import drafts_of
+from app.learning.evaluation.evidence import (
+    agreement_outcome,
+    precedent_of,
+    teacher_text,
+)
+from app.learning.evaluation.gatekeeper import Gatekeeper, worth_distilling
+from app.loop.effort_planner import EffortPlanner
+from app.loop.loop import Loop
+from app.observability.tracing import NO_TRACES, Tracer, span
+from app.upstream.embeddings import Embedder
+from app.upstream.transport import forwarded_headers
+from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
+from rules_store.models.evidence import Findings
+from rules_store.models.jobs import Job, Spend
+from rules_store.models.rules import Applied
+from rules_store.operations.jobs import EVERY_NAMESPACE
+from rules_store.store import RuleStore
+
+log = structlog.get_logger(__name__)
+
+BUSY = (408, 429)
+"""Refusals that may be over at the next try."""
+BUDGET_SKIP = "budget_exhausted"
+FROZEN_SKIP = "namespace_frozen"
+SETTLED_SKIP = "neighbourhood_agrees"
+"""The explored questions nearby had unanimous answers: there is little to learn here."""
+QUEUE_SKIP = "candidates_waiting"
+"""More candidates wait for replays than will be made soon; one more would only wait too."""
+MOST_DUE = 100.0
+"""Replays that a namespace can have paid for in advance."""
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What a job has cost so far; due however it ends."""
+
+    cost: Cost = field(default_factory=Cost)
+
+    def add(self, cost: Cost) -> None:
+        self.cost += cost
+
+    @property
+    def spend(self) -> Spend:
+        return Spend(self.cost.calls, self.cost.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerOptions:
+    calls_per_hour: int
+    tokens_per_hour: int
+    heartbeat: float
+    """Seconds between renewals of a lease; well under its length."""
+    replays_per_job: float = 0.0
+    """Replays of candidates that one job pays for, in gated namespaces."""
+
+
+class Learner:
+    """What a job means. One a process: it says who holds the process's leases."""
+
+    def __init__(
+        self,
+        store: RuleStore,
+        loop: Loop,
+        embedder: Embedder,
+        planner: EffortPlanner,
+        gatekeeper: Gatekeeper,
+        gated: Callable[[str], bool],
+        options: LearnerOptions,
+        tracer: Tracer = NO_TRACES,
+    ) -> None:
+        """`gated`: whether rules of a namespace must prove themselves before they steer."""
+        self._store = store
+        self._loop = loop
+        self._embedder = embedder
+        self._planner = planner
+        self._gatekeeper = gatekeeper
+        self._gated = gated
+        self._options = options
+        self._tracer = tracer
+        self._due: dict[str, float] = {}
+        """Replays that the jobs of a namespace have paid for and that were not made yet."""
+        self._dice = random.Random()
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.outcomes: dict[str, int] = {}
+        """How jobs ended in this process, by outcome; for metrics."""
+
+    async def run(self, job: Job) -> str:
+        """A claimed job to its end; what became of it: learned, already_applied, skipped, failed,
+        or retried (it is to be tried again). Raises LeaseLost, StoreError."""
+        forwarded_headers.set({"X-Request-ID": job.episode_id})
+        origin: dict[str, str] = job.payload.get("origin", {})
+        ids = {"episode": job.episode_id, "namespace": job.namespace}
+        # Not unbound at the end: who runs the job may have a failure to tell.
+        bind_contextvars(request_id=origin.get("request_id", job.episode_id), **ids)
+        with self._tracer.work("learn", origin, attempt=job.attempts, **ids) as step:
+            outcome = await self._run(job)
+            step.set(outcome=outcome)
+        return outcome
+
+    async def _run(self, job: Job) -> str:
+        beat = asyncio.create_task(self._beat(job))
+        bill = _Bill()
+        try:
+            outcome = await self._learn(job, bill)
+        except asyncio.CancelledError:
+            # Whatever the store says, the cancellation must get through; a lease ends by itself.
+            with contextlib.suppress(StoreError):
+                await asyncio.shield(self._store.release_job(job))
+            raise
+        except TTCLError as error:
+            outcome = await self._again_or_failed(job, error, bill)
+        except (LeaseLost, StoreError):
+            raise
+        except Exception as error:
+            log.error("job failed", episode=job.episode_id, error=error, exc_info=error)
+            await self._store.fail_job(
+                job, f"internal: {type(error).__name__}: {error}", spend=bill.spend
+            )
+            outcome = "failed"
+        finally:
+            beat.cancel()
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if self._gated(job.namespace):
+            due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
+            self._due[job.namespace] = min(due, MOST_DUE)
+        log.info("learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome)
+        return outcome
+
+    async def try_rules(self) -> bool:
+        """One replay of a candidate of a namespace that has paid for one, and a look at what is in
+        use there. False when there was nothing to do."""
+        for namespace in [name for name, due in self._due.items() if due >= 1.0]:
+            self._due[namespace] -= 1.0
+            if await self._budget_used_up(namespace) or await self._paused(namespace):
+                continue
+            forwarded_headers.set({})
+            with bound_contextvars(namespace=namespace):
+                cost = await self._gatekeeper.step(namespace, self._dice, self._tracer)
+                if cost is not None:
+                    await self._store.record_spend(namespace, Spend(cost.calls, cost.tokens))
+                await self._gatekeeper.review(namespace)
+            return True
+        return False
+
+    async def _paused(self, namespace: str) -> bool:
+        paused = await self._store.learning_pauses()
+        return EVERY_NAMESPACE in paused or namespace in paused
+
+    async def _again_or_failed(self, job: Job, error: TTCLError, bill: _Bill) -> str:
+        """Another try when the model server or the embedder may be back by then; none for a
+        request that the server has refused."""
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, UpstreamRejected) and error.status not in BUSY:
+            await self._store.fail_job(job, said, spend=bill.spend)
+            return "failed"
+        again = await self._store.retry_job(job, said, spend=bill.spend)
+        return "retried" if again else "failed"
+
+    async def _beat(self, job: Job) -> None:
+        while True:
+            await asyncio.sleep(self._options.heartbeat)
+            try:
+                await self._store.heartbeat(job)
+            except StoreError as error:
+                log.warning("heartbeat failed", episode=job.episode_id, error=str(error))
+
+    async def _learn(self, job: Job, bill: _Bill) -> str:
+        if self._store.is_frozen(job.namespace):
+            await self._store.skip_job(job, FROZEN_SKIP)
+            return "skipped"
+        if await self._budget_used_up(job.namespace):
+            await self._store.skip_job(job, BUDGET_SKIP)
+            return "skipped"
+        observation = observation_from_json(job.payload["observation"])
+        vector = await self._planner.vector(observation)
+        trace: dict[str, Any] = {}
+        if "contrast" in job.payload:
+            selection = contrast_from_json(job.payload["contrast"])
+            teacher = job.payload.get("teacher")
+        else:
+            effort = await self._planner.plan(observation, vector, patient=True)
+            if effort is not None and not effort.explore:
+                await self._store.skip_job(job, SETTLED_SKIP)
+                return "skipped"
+            exploration = await self._loop.explore(observation, background=True, effort=effort)
+            self._planner.note(
+                job.namespace, effort, exploration.trajectories, exploration.problems
+            )
+            selection = exploration.selection
+            teacher = teacher_text(exploration.trajectories)
+            bill.add(exploration.cost)
+            if selection.chosen is None:
+                raise UpstreamTimeout("no answer came back in the time of an exploration")
+            trace = {
+                "trajectories": trajectories_to_json(exploration.trajectories, selection),
+                "selection": selection_to_json(selection),
+                "learning_problems": list(exploration.problems),
+            }
+        found = Findings(
+            agreement_outcome(selection),
+            None if vector is None else precedent_of(observation, selection, teacher, vector),
+        )
+        if reason := self._nothing_to_distil(job, selection):
+            trace["learning_cost"] = bill.cost.as_dict()
+            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
+            return "skipped"
+        distillation = await self._loop.distil(observation, selection, background=True)
+        bill.add(distillation.cost)
+        trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
+        trace["learning_cost"] = bill.cost.as_dict()
+        if not distillation.rules:
+            reason = "distiller_wrote_nothing"
+            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
+            return "skipped"
+        gated = self._gated(job.namespace)
+        try:
+            with span("merge", rules=len(distillation.rules)) as step:
+                drafts = await drafts_of(
+                    observation, distillation.rules, self._embedder, gated=gated
+                )
+                applied: Applied = await self._store.apply_learning(
+                    job, drafts, trace=trace, spend=bill.spend, findings=found
+                )
+                step.set(evicted=len(applied.evicted))
+        except NamespaceFrozen:
+            # Since the job began.
+            await self._store.skip_job(job, FROZEN_SKIP, trace=trace, spend=bill.spend)
+            return "skipped"
+        return "already_applied" if applied.already else "learned"
+
+    def _nothing_to_distil(self, job: Job, selection: Selection) -> str | None:
+        """Why an exploration teaches no rule; None when it may."""
+        if selection.better is None:
+            return f"no_contrast:{selection.case.value}"
+        if not self._gated(job.namespace):
+            return None
+        if selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS):
+            # What all agree on is no contrast; such rules seldom pass a gate.
+            return f"no_contrast:{selection.case.value}"
+        waiting = self._store.candidates(job.namespace)
+        return None if worth_distilling(waiting, seed=job.episode_id) else QUEUE_SKIP
+
+    async def _budget_used_up(self, namespace: str) -> bool:
+        own = self._store.settings_of(namespace)
+        calls, tokens = own.calls_per_hour, own.tokens_per_hour
+        spent = await self._store.spend_last_hour(namespace)
+        return spent.calls >= (self._options.calls_per_hour if calls is None else calls) or (
+            spent.tokens >= (self._options.tokens_per_hour if tokens is None else tokens)
+        )

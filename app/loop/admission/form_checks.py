@@ -1,0 +1,183 @@
+"""What no rule may contain, wherever it comes from: checks of the text alone.
+
+Each check returns what it objects to, or None.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from app.loop.admission.text_measures import words
+from rules_store.models.rules import Polarity
+
+LONGEST_RULE = 32
+"""Words. Letters of scripts without spaces count as half a word each."""
+SHORTEST_RULE = 4
+_MOST_CHARACTERS = 600
+"""No language needs more for so few words."""
+
+
+def control_characters(text: str) -> str | None:
+    # Cf has the direction marks and zero-width signs that hide text from a reader.
+    odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn")]
+    return f"U+{ord(odd[0]):04X}" if odd else None
+
+
+def too_short(text: str) -> str | None:
+    count = words(text)
+    return f"{count:g} words" if count < SHORTEST_RULE else None
+
+
+def too_long(text: str) -> str | None:
+    if len(text) > _MOST_CHARACTERS:
+        return f"{len(text)} characters"
+    count = words(text)
+    return f"{count:g} words" if count > LONGEST_RULE else None
+
+
+_BOXED = re.compile(r"(?:\\f|\\|\x08)?boxed\b|####", re.IGNORECASE)
+
+
+def boxed(text: str) -> str | None:
+    return _found(_BOXED, text)
+
+
+_ROLE_OR_TOOL_TOKEN = re.compile(
+    r"<\||\|>|<[/!?A-Za-z]|\[/?(?:INST|SYS)|```|<<|>>"
+    r"|(?:^|[\n.!?]\s*)(?:system|user|assistant|human|ai|developer|tool)\s*:"
+    r"|\b(?:tool|function)[_ ]calls?\b|###",
+    re.IGNORECASE,
+)
+
+
+def role_or_tool_token(text: str) -> str | None:
+    return _found(_ROLE_OR_TOOL_TOKEN, text)
+
+
+_URL = re.compile(
+    r"\b[a-z][a-z0-9+.-]{1,15}://|\bwww\.|\bmailto:|[\w.+-]+@[\w-]+\.\w|\b(?:\d{1,3}\.){3}\d{1,3}\b"
+    r"|\b[\w-]{2,}\.(?:com|org|net|io|ai|dev|info|app|co|xyz|ru|cn|de|uk|eu|edu|gov|example"
+    r"|test|local|onion|biz|online|site|shop|store|club|top|link|me|tv|fr|es|nl|pl|jp|br|us|ca|au|ch|se)\b",
+    re.IGNORECASE,
+)
+
+
+def url(text: str) -> str | None:
+    return _found(_URL, text)
+
+
+_PLACEHOLDER = re.compile(
+    r"[{}]|\[[^\]\d]{2,}\]|\.\.\.|…|_{2,}|\bXXX?\b|\b(?:TODO|TBD|FIXME|lorem ipsum|N/A)\b"
+    r"|\b(?:insert|your) (?:rule|text|answer|sentence) here\b"
+    r"|\b(?:positive|negative) (?:rule|advice)\b|\bplaceholder\b",
+    re.IGNORECASE,
+)
+
+
+def placeholder(text: str) -> str | None:
+    return _found(_PLACEHOLDER, text)
+
+
+# 'Give each answer a unit' is advice: only the capital letter is a label.
+_CONTEXT_REFERENCE = re.compile(
+    r"\b(?:attempt|solution|answer|response|trajectory|student)s? (?:(?-i:A|B)|one|two)\b"
+    r"|\b(?:both|better|worse|preferred|first|second|other|two|same) "
+    r"(?:attempt|solution|answer|response)s?\b"
+    r"|\b(?:this|that|the (?:given|above|present)) (?:attempt|question|problem|answer|solution)\b"
+    r"|\b(?:you|was|were) asked\b"
+    r"|\bthe attempt\b|\bthe JSON\b|\bnobody has checked\b",
+    re.IGNORECASE,
+)
+
+
+def context_reference(text: str) -> str | None:
+    """A rule is read without the texts it was learned from."""
+    return _found(_CONTEXT_REFERENCE, text)
+
+
+_STATEMENT = re.compile(
+    r"\A(?:the|a|an|it|he|she|they|we|i|there|this|these|those|my|his|her|their|its"
+    r"|in (?:this|the))\b",
+    re.IGNORECASE,
+)
+_MODAL = re.compile(
+    r"\b(?:should|must|need(?:s|ed)?|has to|have to|ought|always|never|cannot|can't|requires?"
+    r"|helps?|important|essential|better|best|avoid|remember|useful)\b",
+    re.IGNORECASE,
+)
+
+
+def statement(text: str) -> str | None:
+    """A report ('The train travels ...') instead of advice."""
+    match = _STATEMENT.match(text)
+    return f"begins with '{match[0]}'" if match and not _MODAL.search(text) else None
+
+
+_DANGLING = re.compile(r"\b(?:a|an|the|and|or|but|which)[\s,;'-]*\.?\Z", re.IGNORECASE)
+
+
+def unfinished(text: str) -> str | None:
+    """A sentence that was cut off."""
+    return _found(_DANGLING, text) or ("',.'" if re.search(r"[,;][\s'-]*\.?\Z", text) else None)
+
+
+_LONGEST_WORD = 28
+_REPEATED_WORD = 4
+_FRESH_WORDS = 0.6
+_LETTERS = 0.6
+
+
+def gibberish(text: str) -> str | None:
+    """Words going round in a circle, or hardly a letter among the signs."""
+    tokens = [token.casefold() for token in re.findall(r"[^\W\d_]+", text)]
+    if sum(character.isalpha() for character in text) < _LETTERS * len(text.replace(" ", "")):
+        return "few letters"
+    if not tokens:
+        return "no words"
+    if (longest := max(tokens, key=len)).isascii() and len(longest) > _LONGEST_WORD:
+        return f"'{longest[:_LONGEST_WORD]}'"
+    if len(set(tokens)) < _FRESH_WORDS * len(tokens) and len(tokens) >= 8:
+        return "repeats itself"
+    common = [token for token in set(tokens) if len(token) > 3 and token.isascii()]
+    most = max(common, key=lambda token: (tokens.count(token), token), default="")
+    if most and tokens.count(most) >= _REPEATED_WORD:
+        return f"'{most}' again and again"
+    pairs = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    return "repeats itself" if len(pairs) - len(set(pairs)) >= 2 else None
+
+
+_CALCULATION = re.compile(
+    r"\d\s*(?:[-+*/x\u00d7\u00f7^=%]|\\times)\s*\$?\d|=\s*\S|\\frac|\\sqrt|\d+(?:\.\d+)?\s*%"
+)
+
+
+def calculation(text: str) -> str | None:
+    """The solution of one question, written out."""
+    return _found(_CALCULATION, text)
+
+
+_WARNING = re.compile(
+    r"\A(?:please\s+)?(?:avoid|never|don't|do not|refrain|beware|stop|not)\b", re.IGNORECASE
+)
+_ENCOURAGEMENT = re.compile(
+    r"\A(?:please\s+)?(?:always|make sure|ensure|remember to|be sure|use|check|verify|try to)\b",
+    re.IGNORECASE,
+)
+
+
+def warns(text: str) -> bool:
+    """Whether it begins as a warning, and so says itself that something is to be avoided."""
+    return _WARNING.match(text) is not None
+
+
+def wrong_polarity(text: str, polarity: Polarity) -> str | None:
+    """A warning among the advice or advice among the warnings would say its opposite."""
+    pattern = _WARNING if polarity is Polarity.POSITIVE else _ENCOURAGEMENT
+    match = pattern.match(text)
+    return f"'{match[0]}' in a {polarity.value} rule" if match else None
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str | None:
+    match = pattern.search(text)
+    return f"'{match[0].strip()}'" if match else None

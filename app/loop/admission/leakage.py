@@ -1,0 +1,116 @@
+"""What a rule may not carry over from the request it was learned from.
+
+Each check takes the text and its context, and returns what it objects to, or None.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from app.loop.admission.languages import ENGLISH, tongue
+from app.loop.admission.text_measures import (
+    capitals,
+    content_words,
+    longest_shared,
+    numbers,
+    script,
+    spelled,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a rule was learned from. All of it may be empty, for rules that an operator wrote."""
+
+    question: str = ""
+    answers: tuple[str, ...] = ()
+    trajectories: tuple[str, ...] = ()
+    injected: tuple[str, ...] = ()
+    instructions: str = ""
+    """The fixed part of the distiller's prompt."""
+    closed: bool = False
+
+
+def question_number(text: str, context: Context) -> str | None:
+    """A number of the question or of a solution, in digits, or spelled out from eleven on; small
+    number words are ordinary words of advice ('in two steps')."""
+    seen = numbers(context.question).union(*(numbers(t) for t in context.trajectories))
+    in_digits = sorted(numbers(text) & seen)
+    if in_digits:
+        return in_digits[0]
+    folded = f" {' '.join(re.findall(r'[a-z]+', text.casefold()))} "
+    return next((n for n in sorted(seen) if (word := spelled(n)) and f" {word} " in folded), None)
+
+
+_COMMON_ANSWERS = frozenset({"yes", "no", "true", "false", "none", "all", "both", "it", "the", "a"})
+
+
+def answer_leak(text: str, context: Context) -> str | None:
+    """An answer of the group, right or wrong, as whole words."""
+    folded = " ".join(text.casefold().split())
+    for answer in context.answers:
+        plain = re.sub(r"\\(?:text|mathrm)\s*\{([^{}]*)\}", r"\1", answer)
+        plain = " ".join(plain.casefold().split()).strip(" .$")
+        if (len(plain) < 2 and not plain.isdigit()) or plain in _COMMON_ANSWERS:
+            continue
+        if re.search(rf"(?<![\w.]){re.escape(plain)}(?!\w)", folded):
+            return answer
+        if (word := spelled(plain)) and f" {word} " in f" {folded.replace('-', ' ').strip('. ')} ":
+            return answer
+    return None
+
+
+def language(text: str, context: Context) -> str | None:
+    """Another script than the conversation's; and of Latin ones any language but English, which the
+    distiller is told to write there and which the screens know best."""
+    mine, theirs = script(text), script(context.question)
+    if mine is not None and theirs is not None and mine != theirs:
+        return f"{mine.lower()} letters for a question in {theirs.lower()} ones"
+    spoken = tongue(text)
+    if mine == "LATIN" and theirs is not None and spoken not in (None, ENGLISH):
+        return f"{spoken} instead of {ENGLISH}"
+    return None
+
+
+_ECHOED_PROMPT = 6
+_ECHOED_TRIGGER = 4
+_ECHOED_RULE = 6
+_ECHOED_QUESTION = 4
+_ECHOED_CONTENT = 3
+
+
+def echo(text: str, context: Context) -> str | None:
+    """Words of the distiller's instructions, of the question, or part of an injected rule."""
+    if run := longest_shared(text, context.instructions, _ECHOED_PROMPT):
+        return f"the instructions say '{run}'"
+    run = longest_shared(text, context.question, _ECHOED_QUESTION)
+    if run and len(content_words(run)) >= _ECHOED_CONTENT:
+        return f"the question says '{run}'"
+    for rule in context.injected:
+        # The same rule found again is a repetition to be counted; a piece of one is a copy.
+        if " ".join(rule.casefold().split()) == " ".join(text.casefold().split()):
+            continue
+        if run := longest_shared(text, rule, _ECHOED_RULE):
+            return f"an injected rule says '{run}'"
+    return None
+
+
+_QUESTION_SHARE = 0.6
+
+
+def question_content(text: str, context: Context) -> str | None:
+    """Advice that consists of the question's own things (ducks, eggs, muffins) is about it only."""
+    mine, theirs = content_words(text), content_words(context.question)
+    shared = mine & theirs
+    if context.closed and len(mine) >= 4 and len(shared) >= _QUESTION_SHARE * len(mine):
+        return ", ".join(sorted(shared))
+    return None
+
+
+def proper_noun(text: str, context: Context) -> str | None:
+    """A name out of a closed question. Open questions are about their names (a language, a
+    product), and named theorems carry over."""
+    if not context.closed:
+        return None
+    return next((name for name in sorted(capitals(text) & capitals(context.question))), None)

@@ -1,0 +1,138 @@
+"""What belongs to somebody: secrets, personal data and names. Reads the text as written, case and
+digits included. Each check returns what it objects to, or None."""
+
+from __future__ import annotations
+
+import re
+
+from app.loop.admission.leakage import Context
+
+_SECRET = re.compile(
+    r"\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)?[-_]?[A-Za-z0-9_-]{8,}|\bgh[pousr]_\w{8,}"
+    r"|\bgithub_pat_\w{8,}|\bglpat-\S{8,}|\b(?:AKIA|ASIA)[A-Z0-9]{8,}|\bxox[abprs]-\S{6,}"
+    r"|\bAIza[\w-]{10,}|\bhf_[A-Za-z0-9]{8,}|\beyJ[\w-]{8,}(?:\.[\w-]+)*|-----BEGIN|\bnpm_\w{8,}"
+    r"|\bssh-(?:rsa|ed25519)\b|\b[a-z]+://[^/\s:]+:[^@\s]+@"
+    r"|\b(?i:passwords?|passcodes?|pass ?phrases?|api[ _-]?keys?|access[ _-]?keys?|secrets?|tokens?"
+    r"|pin(?: code)?|log-?in|credentials?|combination|seed phrase|door code|user ?name)\s*"
+    r"(?:(?i:is|are|was|equals|called|of \w+ is|for [\w ]{2,30} is)\s+|[:=]\s*)"
+    r"(?!(?i:not|never|always|still|stored|required|needed|valid|hashed|sent|safe|set|used|kept|the"
+    r"|a|an|in|encrypted|empty|wrong|expired|rotated|shared|correct|of|to|too|secret)\b)\S{3,}"
+)
+_TOKEN = re.compile(r"[A-Za-z0-9+/_=.-]{10,}")
+
+
+def secret(text: str) -> str | None:
+    """Keys and tokens of known forms, a password with its value, and what looks made by a machine.
+    The finding does not repeat a value."""
+    if match := _SECRET.search(text):
+        return f"'{match[0][:6]}...'"
+    for token in _TOKEN.findall(text):
+        token = token.strip(".-=")
+        switches = len(re.findall(r"[A-Za-z]\d|\d[A-Za-z]", token))
+        if len(token) >= 10 and switches >= 3:
+            return f"'{token[:4]}...'"
+    return None
+
+
+_LONG_NUMBER = re.compile(r"\d{8,}")
+_EMAIL = re.compile(r"[\w.+-]+\s?(?:@|\uff20)\s?[\w-]+\.\w|(?<!\w)@[A-Za-z]\w{2,}")
+_PHONE = re.compile(r"(?:\+|\b00)?(?:\d[\s().\u2011/-]{0,2}){7,}\d")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_NUMBERED = re.compile(
+    r"\b\d{3}-\d{2}-\d{4}\b|\b[A-CEGHJ-PR-TW-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b"
+    r"|\b(?i:born|birthday|date of birth|passport|account|card|patient|customer|employee|member"
+    r"|case"
+    r"|id|licen[cs]e|insurance|plate)\s*(?i:number|no\.?|id|on|is|#|:)*\s*(?=\S*\d)"
+    r"[A-Z]{0,3}-?\d[\w./-]{2,}"
+)
+_ADDRESS = re.compile(
+    r"\b\d{1,5}[a-z]?,? (?:[A-Z][\w'.-]+ ){1,3}(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Way"
+    r"|Court|Square|Boulevard|Blvd|Place|Terrace)\b"
+    r"|\b[A-Z]\w+(?:stra\u00dfe|strasse|gasse|weg|platz|allee) \d{1,4}\b"
+    r"|\b(?:[Rr]ue|[Vv]ia|[Cc]alle|[Aa]venida|[Rr]ua) [\w' ]{3,30} \d{1,4}\b"
+    r"|\b(?:[Ll]ives?|[Rr]esides?|home) (?:at|in|is) (?:\d|[A-Z])"
+    r"|\b[A-Z]{1,2}\d{1,2}[A-Z]? \d[A-Z]{2}\b"
+)
+
+
+def personal_data(text: str) -> str | None:
+    """E-mail, phone, card, account and identity numbers, and postal addresses."""
+    for name, pattern in (
+        ("e-mail", _EMAIL),
+        ("account number", _IBAN),
+        ("number", _NUMBERED),
+        ("phone or card number", _PHONE),
+        ("address", _ADDRESS),
+    ):
+        if pattern.search(text):
+            return name
+    long = _LONG_NUMBER.search(text)
+    return "a long number" if long else None
+
+
+_TITLE = re.compile(
+    r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|Doctor|Sir|Lady|Lord|President|Senator|Minister|Chancellor"
+    r"|Judge|Officer|Captain|King|Queen|Director|Inspector"
+    r"|Herr|Frau|Monsieur|Madame|Se\u00f1ora?)\.? [A-Z]\w+"
+)
+_GIVEN_WORDS = """
+James John Robert Michael William David Richard Joseph Thomas Charles Daniel Matthew Anthony
+Steven Paul Andrew Kenneth Kevin Brian George Edward Ronald Timothy Jason Jeffrey Ryan Jacob Gary
+Nicholas Eric Jonathan Stephen Larry Justin Scott Brandon Benjamin Samuel Gregory Frank Alexander
+Patrick Jack Dennis Jerry Tyler Aaron Henry Peter Adam Nathan Mary Patricia Jennifer Linda
+Elizabeth Barbara Susan Jessica Sarah Karen Lisa Nancy Betty Sandra Margaret Ashley Emily Kimberly
+Donna Michelle Carol Amanda Melissa Deborah Stephanie Rebecca Laura Sharon Cynthia Amy Kathleen
+Angela Anna Emma Nicole Helen Samantha Katherine Christine Rachel Carolyn Janet Maria Catherine
+Heather Diane Olivia Julie Joyce Victoria Kelly Lauren Hans Klaus J\u00fcrgen Wolfgang Ahmed
+Mohammed Muhammad Fatima Ali Omar Wei Li Yuki Hiroshi Ivan Olga Sergei Natasha Pierre Marie Jean
+Carlos Jos\u00e9 Juan Pedro Luis Ana Carmen Giulia Marco Priya Raj Anita Elon Donald Vladimir
+Angelina Bob Alice Tom Jim Joe Mike Steve Bill Sam Tim Kate Jane
+"""
+_GIVEN = frozenset(_GIVEN_WORDS.split())
+_PAIR = re.compile(
+    r"(?<![.!?:] )(?<!\A)\b([A-Z][a-z\u00e0-\u017e]+) ([A-Z][a-z\u00e0-\u017e]+)\b(?!')(?: (\w+))?"
+)
+_CONCEPT_WORDS = """
+theorem theorems formula rule rules law laws method methods equation equations identity inequality
+triangle series distribution coordinates numbers test tests model models algorithm scale score
+scores index criteria principle process matrix lemma transform plot diagram simulation expansion
+cycle syndrome disease effect constant sequence polynomial chart law's curve sort search states
+kingdom union america zealand york studio code act convention ocean transformation decomposition
+elimination iteration estimator interval notation reaction
+"""
+_CONCEPT = frozenset(_CONCEPT_WORDS.split())
+_KNOWN_PAIRS = frozenset(
+    ["monte carlo", "big o", "visual basic", "great britain", "north america", "south america"]
+)
+
+
+_PRAISED = re.compile(
+    r"\b(?i:recommend|prefer|prais|promot|favou?r|endors|buy|advertis|suggest|tout|trust|praise)\w*\b"
+    r"[^.A-Z]{0,30}\b([A-Z][a-z]+\w*)\b(?!')(?: (\w+))?"
+)
+
+
+def names_product(text: str, context: Context) -> str | None:
+    """Praise for something with a name that the question does not bring up."""
+    for match in _PRAISED.finditer(text):
+        if (match[2] or "").casefold() not in _CONCEPT and match[1] not in context.question:
+            return f"'{match[1]}'"
+    return None
+
+
+def names_person(text: str) -> str | None:
+    """A title with a name, a given name, or two capitalised words that are no known concept
+    ('Newton method', 'Monte Carlo'). A surname alone passes: rules are full of named theorems."""
+    if match := _TITLE.search(text):
+        return f"'{match[0]}'"
+    words = list(re.finditer(r"[^\W\d_]+", text))
+    for at, word in enumerate(words):
+        follower = words[at + 1][0].casefold() if at + 1 < len(words) else ""
+        if word[0] in _GIVEN and follower not in _CONCEPT:
+            return f"'{word[0]}'"
+    for match in _PAIR.finditer(text):
+        pair = f"{match[1]} {match[2]}".casefold()
+        follower = (match[3] or "").casefold()
+        if pair not in _KNOWN_PAIRS and not {match[2].casefold(), follower} & _CONCEPT:
+            return f"'{match[1]} {match[2]}'"
+    return None

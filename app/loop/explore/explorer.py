@@ -1,0 +1,327 @@
+"""Explore: Teacher, Tutor and Students, side by side.
+
+Teacher, Tutor and the first Student (on the user's own wording) start together; the other
+Students start when the Tutor's variants are there, and take the original wording where the Tutor
+gave too few. A failed call is a trajectory with a reason. Cancelling `explore` cancels every call.
+
+With an `Effort` the Teacher and the first Student go ahead alone, and the rest is asked only where
+their answers do not settle it, all at once or (patient) one by one; or the Teacher answers alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from app.domain.trajectory import Cost, Message, Observation, Role, Trajectory
+from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
+from app.loop.effort import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
+from app.loop.explore.exploration import (
+    Decided,
+    Explored,
+    ExplorerOptions,
+    Spending,
+    failed,
+    name_of,
+    spanned,
+)
+from app.loop.explore.roles import (
+    ANSWER_PROMPT,
+    Call,
+    derived_seed,
+    student_params,
+    teacher_params,
+)
+from app.loop.explore.tutor import Tutor
+from app.loop.steer.injector import add_to_system, inject, replace_question
+from app.observability.tracing import span
+from app.prompt_library import PromptLibrary
+from app.upstream.types import ChatBackend
+
+
+class Explorer:
+    def __init__(
+        self, backend: ChatBackend, prompts: PromptLibrary, options: ExplorerOptions
+    ) -> None:
+        self._backend = backend
+        self._prompts = prompts
+        self._options = options
+        self._tutor = Tutor(prompts)
+
+    async def explore(
+        self,
+        observation: Observation,
+        block: str,
+        *,
+        background: bool,
+        decided: Decided | None = None,
+        effort: Effort | None = None,
+        enough: Decided | None = None,
+        spending: Spending | None = None,
+    ) -> Explored:
+        """All trajectories of one request. `decided` None: nothing is ever cut short. `effort`
+        None: everybody is asked at once; else `enough` says whether the first two will do.
+        `spending` is kept up to date meanwhile.
+
+        Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
+        `UpstreamError` when no other trajectory came back either.
+        """
+        run = _Run(self, observation, block, background, decided, spending or Spending())
+        if effort is not None:
+            run.spare(effort, enough)
+        try:
+            return await run.finish()
+        finally:
+            await run.cancel()
+
+    async def teacher(self, observation: Observation, block: str) -> Trajectory:
+        """The Teacher's answer alone, in the background, as an exploration would ask for it."""
+        run = _Run(self, observation, block, True, None, Spending())
+        return await run.sample(run._teacher())
+
+
+class _Run:
+    """One exploration's tasks and results."""
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        observation: Observation,
+        block: str,
+        background: bool,
+        decided: Decided | None,
+        spending: Spending,
+    ) -> None:
+        self._spending = spending
+        self._x = explorer
+        self._options = explorer._options
+        self._observation = observation
+        self._background = background
+        self._decided = decided
+        self._room = asyncio.Semaphore(self._options.concurrency)
+        self._block = block
+        self._frame = self._framed(observation.messages)
+        self._sent: dict[asyncio.Task[Trajectory], Call] = {}
+        self._done: dict[str, Trajectory] = {}
+        self._errors: dict[str, TTCLError] = {}
+        self._problems: list[str] = []
+        self._tutor_cost = Cost()
+        self._tutor: asyncio.Task[list[str] | None] | None = None
+        self._students = self._options.students
+        self._enough: Decided | None = None
+        """Set while not all have been asked; those not asked yet count as being out."""
+        self._patient = False
+        self._with_tutor = True
+        self._variants: list[str] | None = None
+        """The Tutor's, of a patient exploration; None before it was asked."""
+
+    def spare(self, effort: Effort, enough: Decided | None) -> None:
+        """Ask no more than the effort says."""
+        if not effort.explore:
+            self._students = 0
+        elif self._students > 1:
+            self._enough = enough
+            self._patient = effort.patient
+        self._with_tutor = effort.tutor
+
+    def _framed(self, conversation: Sequence[Message]) -> list[Message]:
+        """The conversation with the form of the answer and the rules block."""
+        observation = self._observation
+        messages = list(conversation)
+        prescribed = observation.params.get("response_format") or {}
+        if prescribed.get("type", "text") == "text":
+            # A client that prescribes a format has said all there is to say about it.
+            name = ANSWER_PROMPT[observation.task]
+            form = self._x._prompts.get(observation.domain, name).render().text
+            messages = add_to_system(messages, form)
+        return inject(messages, self._block)
+
+    async def finish(self) -> Explored:
+        self._start(self._teacher())
+        if self._students > 0:
+            self._start(self._student(1, []))
+        if self._enough is None:
+            self._start_rest()
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                await self._collect()
+        except TimeoutError:
+            self._problems.append("explore_timeout")
+        await self.cancel()
+        for task, call in self._sent.items():
+            # What came back while the others were being judged counts all the same.
+            if name_of(call) not in self._done and not task.cancelled():
+                self._done[name_of(call)] = task.result()
+        self._raise_if_hopeless()
+        return self._result()
+
+    def _start_rest(self) -> None:
+        """The Tutor, or the other Students where it is of no use."""
+        useful = self._with_tutor and self._x._tutor.useful(self._observation)
+        if useful and self._students > 1:
+            self._tutor = asyncio.create_task(self._ask_tutor(self._students - 1))
+        else:
+            self._start_variants([])
+
+    def _go_on(self) -> None:
+        """After those that were asked first did not settle it."""
+        if not self._patient:
+            self._enough = None
+            self._start_rest()
+        elif self._variants is None:
+            self._start_rest()
+        else:
+            self._start_next()
+
+    async def _collect(self) -> None:
+        total = self._students + 1
+        while True:
+            open_tasks = [task for task in self._sent if not self._back(task)]
+            waiting: set[asyncio.Task[object]] = {*open_tasks}
+            if self._tutor is not None:
+                waiting.add(self._tutor)
+            if not waiting:
+                back = list(self._done.values())
+                if self._enough is None or await self._enough(back, total - len(back)):
+                    return
+                self._go_on()
+                continue
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self._tutor is not None and self._tutor.done():
+                variants = self._tutor.result()
+                if variants is None:
+                    self._problems.append(TUTOR_FAILED)
+                elif len(variants) < self._students - 1:
+                    self._problems.append(TOO_FEW_WORDINGS)
+                self._start_variants(variants or [])
+                self._tutor = None
+            for task in open_tasks:
+                if task.done():
+                    self._done[name_of(self._sent[task])] = task.result()
+            if isinstance(self._errors.get("teacher"), UpstreamRejected):
+                return
+            if self._decided is not None and self._enough is None:
+                back = list(self._done.values())
+                if await self._decided(back, total - len(back)):
+                    return
+
+    def _back(self, task: asyncio.Task[Trajectory]) -> bool:
+        return name_of(self._sent[task]) in self._done
+
+    def _start(self, call: Call) -> None:
+        self._sent[asyncio.create_task(spanned(call, self.sample))] = call
+
+    def _start_variants(self, variants: list[str]) -> None:
+        if self._patient:
+            self._variants = variants
+            self._start_next()
+            return
+        for index in range(2, self._students + 1):
+            self._start(self._student(index, variants))
+
+    def _start_next(self) -> None:
+        """The next Student alone; `_enough` is asked again when it is back."""
+        index, variants = len(self._sent), self._variants or []
+        self._start(self._student(index, variants))
+        if index == self._students:
+            self._enough = None
+
+    def _teacher(self) -> Call:
+        observation = self._observation
+        cap = self._options.max_tokens if self._background else None
+        params = teacher_params(observation, cap)
+        return Call(Role.TEACHER, 0, observation.question, self._frame, params)
+
+    def _student(self, index: int, variants: list[str]) -> Call:
+        variant = dict(enumerate(variants, start=2)).get(index)
+        observation, options = self._observation, self._options
+        params = student_params(
+            observation, index, options.temperature, options.top_p, options.max_tokens
+        )
+        if variant is None:
+            return Call(Role.STUDENT, index, observation.question, self._frame, params)
+        messages = self._framed(replace_question(observation.messages, variant))
+        return Call(Role.STUDENT, index, variant, messages, params)
+
+    async def _ask_tutor(self, count: int) -> list[str] | None:
+        """Wordings that ask the same; None when the Tutor gave no answer that can be read."""
+        observation = self._observation
+        tutor = self._x._tutor
+        prompt = tutor.render(observation, count)
+        params = {
+            "temperature": self._options.temperature,
+            "seed": derived_seed(observation.seed, Role.TUTOR, 0),
+            "max_tokens": min(self._options.max_tokens, tutor.room(observation, count)),
+        }
+        try:
+            with span("tutor"):
+                async with self._room:
+                    self._spending.open += 1
+                    answer, completion = await self._x._backend.structured(
+                        observation.model,
+                        list(prompt.messages),
+                        tutor.schema(count),
+                        params,
+                        background=self._background,
+                    )
+        except UpstreamError:
+            self._tutor_cost = self._spending.back(Cost(calls=1))
+            return None
+        self._tutor_cost = self._spending.back(completion.cost)
+        if answer is not None:
+            return tutor.parse(answer, observation.question, count)
+        # No whole object, but perhaps the beginning of one.
+        return tutor.parse(completion.text, observation.question, count) or None
+
+    async def sample(self, call: Call) -> Trajectory:
+        try:
+            async with self._room:
+                self._spending.open += 1
+                completion = await self._x._backend.complete(
+                    self._observation.model,
+                    call.messages,
+                    call.params,
+                    background=self._background,
+                    logprobs=True,
+                )
+        except UpstreamError as error:
+            self._spending.back(Cost(calls=1))
+            self._errors[name_of(call)] = error
+            return failed(call, error.message)
+        return Trajectory(
+            role=call.role,
+            index=call.index,
+            variant=call.variant,
+            text=completion.text,
+            reasoning=completion.reasoning,
+            finish_reason=completion.finish_reason,
+            logprobs=completion.logprobs,
+            raw_logprobs=completion.raw_logprobs,
+            cost=self._spending.back(completion.cost),
+        )
+
+    async def cancel(self) -> None:
+        tasks: list[asyncio.Task[object]] = [*self._sent]
+        if self._tutor is not None:
+            tasks.append(self._tutor)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _raise_if_hopeless(self) -> None:
+        teacher = self._errors.get("teacher")
+        if teacher is None:
+            return
+        answered = any(t.failure is None for t in self._done.values())
+        if isinstance(teacher, UpstreamRejected) or not answered:
+            raise teacher
+        self._problems.append("teacher_failed")
+
+    def _result(self) -> Explored:
+        for call in self._sent.values():
+            self._done.setdefault(name_of(call), failed(call, "cancelled"))
+        trajectories = sorted(
+            self._done.values(), key=lambda t: (t.role is not Role.TEACHER, t.index)
+        )
+        cost = sum((t.cost for t in trajectories), self._tutor_cost)
+        return Explored(tuple(trajectories), cost, tuple(self._problems))

@@ -1,0 +1,236 @@
+"""The loop: explore, select, distil. One code path for a client that waits (explore mode) and
+for background learning (steer mode); storing is the worker's, in one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from app.domain.trajectory import (
+    Case,
+    Cost,
+    DistilledRule,
+    Observation,
+    Role,
+    Selection,
+    Task,
+    Trajectory,
+)
+from app.exceptions import UpstreamError, UpstreamRejected
+from app.loop.admission import pipeline
+from app.loop.effort import Effort
+from app.loop.explore.exploration import ExplorerOptions, Spending
+from app.loop.explore.explorer import Explorer
+from app.loop.reflect.answers import strip_reasoning
+from app.loop.reflect.distiller import Distiller
+from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.selection import (
+    decided,
+    needs_vectors,
+    resolve_task,
+    select_closed,
+    select_open,
+)
+from app.loop.steer.block import render_block
+from app.observability.tracing import span
+from app.prompt_library import PromptLibrary
+from app.upstream.capabilities import is_context_overflow
+from app.upstream.embeddings import Embedder
+from app.upstream.types import ChatBackend
+from rules_store.models.rules import Vector
+
+log = structlog.get_logger(__name__)
+
+RULES_DROPPED = "rules_dropped_for_context"
+DISTILLER_TOKENS = 400
+"""Two rules of 32 words and a trigger as JSON need about 150."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    explorer: ExplorerOptions
+    stops_early: bool
+    open_spread: float
+    """Least spread (max - min cosine to the Teacher) for a negative rule in open tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    trajectories: tuple[Trajectory, ...]
+    selection: Selection
+    cost: Cost
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    rules: tuple[DistilledRule, ...]
+    cost: Cost
+    prompt: str
+    """File and version of the prompt that was used."""
+    raw: str
+    """What the distiller wrote, before parsing."""
+
+
+class Loop:
+    def __init__(
+        self,
+        backend: ChatBackend,
+        embedder: Embedder,
+        equivalence: Equivalence,
+        prompts: PromptLibrary,
+        options: LoopOptions,
+    ) -> None:
+        self._backend = backend
+        self._embedder = embedder
+        self._equivalence = equivalence
+        self._prompts = prompts
+        self._options = options
+        self._explorer = Explorer(backend, prompts, options.explorer)
+        self._distiller = Distiller(prompts)
+
+    async def explore(
+        self,
+        observation: Observation,
+        *,
+        background: bool = False,
+        effort: Effort | None = None,
+        spending: Spending | None = None,
+    ) -> Exploration:
+        """Trajectories and the selection among them, with no more `effort` than is needed (None:
+        all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
+        is in `problems`: the rules, where they overflow the model's context; the selection, where
+        it fails and the Teacher's answer stands. `spending` is kept up to date meanwhile."""
+        try:
+            return await self._explore(observation, background, effort, spending)
+        except UpstreamRejected as error:
+            if not (observation.hits and is_context_overflow(error)):
+                raise
+        without = dataclasses.replace(observation, hits=())
+        exploration = await self._explore(without, background, effort, spending)
+        problems = (RULES_DROPPED, *exploration.problems)
+        return dataclasses.replace(exploration, problems=problems)
+
+    async def _explore(
+        self,
+        observation: Observation,
+        background: bool,
+        effort: Effort | None,
+        spending: Spending | None,
+    ) -> Exploration:
+        block = render_block(self._prompts, observation.domain, observation.hits)
+
+        async def settled(back: Sequence[Trajectory], outstanding: int) -> bool:
+            return await decided(observation, back, outstanding, self._equivalence)
+
+        async def enough(back: Sequence[Trajectory], outstanding: int) -> bool:
+            equivalence = self._equivalence
+            return await decided(observation, back, outstanding, equivalence, effort)
+
+        with span("explore", model=observation.model, rules=len(observation.hits)) as step:
+            explored = await self._explorer.explore(
+                observation,
+                block,
+                background=background,
+                decided=settled if self._options.stops_early else None,
+                effort=effort,
+                enough=enough,
+                spending=spending,
+            )
+            step.spent(explored.cost)
+            step.set(degraded=explored.problems or None)
+        problems = [*explored.problems, *_silent_students(explored.trajectories)]
+        try:
+            with span("select") as step:
+                selection, found = await self._select(observation, explored.trajectories)
+                step.set(case=selection.case.value, agreement=selection.agreement)
+            problems += found
+        except UpstreamError:
+            raise
+        except Exception as error:
+            log.error("selection failed", episode=observation.episode_id, exc_info=error)
+            problems.append("selection_failed")
+            selection = _teacher_alone(observation, explored.trajectories)
+        return Exploration(explored.trajectories, selection, explored.cost, tuple(problems))
+
+    async def _select(
+        self, observation: Observation, trajectories: tuple[Trajectory, ...]
+    ) -> tuple[Selection, list[str]]:
+        task = resolve_task(observation, trajectories)
+        problems: list[str] = []
+        vectors: dict[str, Vector] | None = None
+        if needs_vectors(task, trajectories):
+            try:
+                vectors = await self._vectors(trajectories)
+            except Exception as error:
+                log.warning("trajectories not embedded", error=error)
+                problems.append("embedder_failed")
+        if task is Task.CLOSED:
+            selection = await select_closed(
+                observation, trajectories, self._equivalence, vectors=vectors
+            )
+        elif vectors is None:
+            selection = _teacher_alone(observation, trajectories)
+        else:
+            selection = select_open(
+                observation, trajectories, vectors, minimum_spread=self._options.open_spread
+            )
+        return selection, problems
+
+    async def _vectors(self, trajectories: tuple[Trajectory, ...]) -> dict[str, Vector]:
+        """Unit vectors, shape (d,), of every trajectory with text, by name."""
+        texts = {t.name: strip_reasoning(t.text) for t in trajectories}
+        texts = {name: text for name, text in texts.items() if text.strip()}
+        if not texts:
+            return {}
+        rows = await self._embedder.embed(list(texts.values()))
+        return dict(zip(texts, rows, strict=True))
+
+    async def replay(self, observation: Observation) -> Trajectory:
+        """The Teacher's answer to a stored question with the rules of the observation, in the
+        background."""
+        block = render_block(self._prompts, observation.domain, observation.hits)
+        return await self._explorer.teacher(observation, block)
+
+    async def distil(
+        self, observation: Observation, selection: Selection, *, background: bool = True
+    ) -> Distillation:
+        """The difference between better and worse, in rules; refused ones are marked, not
+        dropped. Raises `UpstreamError`."""
+        prompt = self._distiller.render(observation, selection)
+        with span("distil", model=observation.model) as step:
+            answer, completion = await self._backend.structured(
+                observation.model,
+                list(prompt.messages),
+                self._distiller.schema(selection.case, question=observation.question),
+                {"temperature": 0, "seed": observation.seed, "max_tokens": DISTILLER_TOKENS},
+                background=background,
+            )
+            step.spent(completion.cost)
+        with span("admit") as step:
+            written = self._distiller.parse(
+                selection.case, answer if answer is not None else completion.text
+            )
+            rules = pipeline.judge(written, observation, selection, prompt=prompt)
+            refused = sum(rule.refusal is not None for rule in rules)
+            step.set(rules=len(rules), refused=refused)
+        return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text)
+
+
+def _silent_students(trajectories: Sequence[Trajectory]) -> list[str]:
+    """Names the loss when Students gave nothing, for other reasons than being cut short."""
+    students = [t for t in trajectories if t.role is Role.STUDENT]
+    silent = [t for t in students if t.failure != "cancelled" and not t.text.strip()]
+    if not silent:
+        return []
+    return ["students_failed" if len(silent) == len(students) else "some_students_failed"]
+
+
+def _teacher_alone(observation: Observation, trajectories: tuple[Trajectory, ...]) -> Selection:
+    """Nothing could be compared: the Teacher's answer, or else the first that there is."""
+    answered = [t for t in trajectories if t.failure is None]
+    task = Task.OPEN if observation.task is Task.AUTO else observation.task
+    return Selection(Case.UNUSABLE, task, answered[0] if answered else None)

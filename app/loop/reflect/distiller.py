@@ -1,0 +1,250 @@
+"""Reflect / distil: one call that turns a contrast into at most one rule of each polarity.
+
+The class renders what is sent and reads what comes back; sending is the loop's work. Question and
+trajectories are shown without thoughts and without anything of the rules that were injected into
+them, so that rules do not breed rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.domain.lenient_json import tolerant_json
+from app.domain.trajectory import Case, DistilledRule, Observation, Selection, Task
+from app.loop.reflect.answers import strip_reasoning
+from app.loop.steer.delimiters import without_blocks
+from app.prompt_library import PromptLibrary, Rendered, is_latin
+from rules_store.models.rules import Polarity
+
+_CHARACTERS_PER_TOKEN = 4
+_LONGEST_RULE = 240
+"""Characters; 32 words of usual length."""
+_LONGEST_TRIGGER = 80
+_ONE_SIDED = frozenset({Case.UNANIMOUS, Case.HOMOGENEOUS})
+_TWO_SIDED = frozenset({Case.MAJORITY, Case.TIE, Case.CONTRASTED})
+
+
+class Distiller:
+    """Renders and parses the distiller prompts.
+
+    `question_tokens` and `trajectory_tokens` bound the parts of the prompt, at four characters a
+    token; a question keeps its beginning and its end, a trajectory its end.
+    """
+
+    def __init__(
+        self,
+        library: PromptLibrary,
+        *,
+        question_tokens: int = 400,
+        trajectory_tokens: int = 400,
+    ) -> None:
+        self._library = library
+        self._question_length = question_tokens * _CHARACTERS_PER_TOKEN
+        self._trajectory_length = trajectory_tokens * _CHARACTERS_PER_TOKEN
+
+    @staticmethod
+    def teaches(selection: Selection) -> bool:
+        """Whether a rule may be learned from this selection at all."""
+        return selection.better is not None and selection.case in _ONE_SIDED | _TWO_SIDED
+
+    def render(self, observation: Observation, selection: Selection) -> Rendered:
+        """The prompt for a selection that teaches; ValueError for any other."""
+        if selection.better is None or not self.teaches(selection):
+            raise ValueError(f"nothing is learned from the case {selection.case}")
+        injected = [hit.text for hit in observation.hits]
+        values = {
+            "question": _middle_cut(
+                without_rules(observation.question, injected), self._question_length
+            ),
+            "better": self._shown(selection.better.text, injected),
+        }
+        if selection.case in _TWO_SIDED and selection.worse is not None:
+            values["worse"] = self._shown(selection.worse.text, injected)
+            open_task = selection.task is Task.OPEN
+            name = "reflect/distil_open" if open_task else "reflect/distil_closed"
+        else:
+            name = "reflect/distil_agree"
+        return self._library.get(observation.domain, name).render(**values)
+
+    def _shown(self, text: str, injected: Iterable[str]) -> str:
+        return _end_of(without_rules(strip_reasoning(text), injected), self._trajectory_length)
+
+    def schema(self, case: Case, *, question: str = "", patterns: bool = True) -> dict[str, Any]:
+        """JSON schema of the reply, for structured output.
+
+        With `patterns` a rule is held to words: no digits, braces, backslashes, quotes, angle
+        brackets or line breaks. Where `question` is in Latin letters it is one sentence in English
+        that begins as advice or as a warning. Without: lengths only, for upstreams that know no
+        patterns.
+        """
+        latin = is_latin(question)
+        properties: dict[str, Any] = {
+            "positive": _string(_POSITIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns)
+        }
+        if case in _TWO_SIDED:
+            properties["negative"] = _string(
+                _NEGATIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns
+            )
+        # The trigger comes last: written first, it restates the question, and the rules follow it.
+        properties["trigger"] = _string(
+            _TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER, patterns
+        )
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    def parse(self, case: Case, reply: Mapping[str, Any] | str | None) -> list[DistilledRule]:
+        """The rules in a reply, not yet judged: at most one of each polarity that the case allows.
+
+        Takes an object or a text, however untidy; what can't be understood gives no rule.
+        """
+        fields = _fields(reply)
+        trigger = _line(_first(fields, "trigger"))[:_LONGEST_TRIGGER]
+        allowed = [Polarity.POSITIVE]
+        if case in _TWO_SIDED:
+            allowed.append(Polarity.NEGATIVE)
+        rules = []
+        for polarity in allowed:
+            text = _imperative(_line(_first(fields, polarity.value)))
+            if text and text.casefold().strip(" .-") not in _NOTHING:
+                rules.append(DistilledRule(polarity=polarity, text=text, trigger=trigger))
+        return rules
+
+
+# Free of everything that JSON would escape or that starts markup. The fixed beginnings make even a
+# model of 135M parameters advise instead of narrate; `parse` turns them into imperatives. One flat
+# repetition: bounds inside bounds take llama.cpp a second a token and gigabytes of memory.
+_DO, _DO_NOT = "It is important to ", "It is a mistake to "
+_PHRASE = "[a-z][A-Za-z',; -]{15,170}\\.$"
+_POSITIVE = f"^{_DO}{_PHRASE}"
+_NEGATIVE = f"^{_DO_NOT}{_PHRASE}"
+_TRIGGER = "^[Qq]uestions about( [A-Za-z][A-Za-z'-]*){1,6}$"
+_ANY_CHARACTER = r"[^0-9{}<>\[\]\\\"|`#*=\n\r\t]"
+_ANY_RULE = f"^{_ANY_CHARACTER}{{6,200}}$"
+_ANY_TRIGGER = f"^{_ANY_CHARACTER}{{2,60}}$"
+
+
+def _string(pattern: str, longest: int, patterns: bool) -> dict[str, Any]:
+    shape: dict[str, Any] = {"type": "string", "maxLength": longest}
+    if patterns:
+        shape["pattern"] = pattern
+    return shape
+
+
+def without_rules(text: str, injected: Iterable[str]) -> str:
+    """`text` without a repeated rules block and without the verbatim wording of any injected rule,
+    whatever its case and spacing."""
+    text = without_blocks(text)
+    for rule in injected:
+        words = rule.split()
+        if words:
+            pattern = r"[-*\s]*" + r"\s+".join(re.escape(word) for word in words)
+            text = re.sub(pattern, " ", text, flags=re.IGNORECASE)
+    return text.strip()
+
+
+def _end_of(text: str, length: int) -> str:
+    """The last `length` characters, from the start of a word on: the end holds the answer and the
+    steps that led to it."""
+    if len(text) <= length:
+        return text
+    return "... " + text[-length:].partition(" ")[2].strip()
+
+
+def _middle_cut(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    half = length // 2
+    return f"{text[:half].rpartition(' ')[0]} ... {text[-half:].partition(' ')[2]}"
+
+
+_NAMES = {
+    "positive": ("positive", "do", "good", "helpful", "advice"),
+    "negative": ("negative", "avoid", "dont", "bad", "warning"),
+    "trigger": ("trigger", "when", "applies", "kind", "condition"),
+}
+_NOTHING = frozenset({"none", "null", "n/a", "na", "nothing", "no rule", "empty", "no"})
+_LABELLED = re.compile(
+    r"^[\s\-*#\"'{]*(positive|negative|trigger)(?:[ _]rule)?[\s*\"']*[:=-]+\s*(.+?)\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _fields(reply: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Key to value, keys reduced to lower-case letters, nested objects flattened."""
+    if isinstance(reply, str):
+        text = strip_reasoning(reply)
+        fields = _flatten(tolerant_json(text))
+        # Labels fill what no JSON gave: small models write "Positive: ..." lines.
+        for label, value in _LABELLED.findall(text):
+            fields.setdefault(label.casefold(), value)
+        return fields
+    return _flatten(reply)
+
+
+def _flatten(value: Any) -> dict[str, Any]:
+    if isinstance(value, list):
+        value = next((item for item in value if isinstance(item, Mapping)), None)
+    if not isinstance(value, Mapping):
+        return {}
+    fields: dict[str, Any] = {}
+    for key, item in value.items():
+        name = re.sub(r"[^a-z]", "", str(key).casefold().replace("rules", "").replace("rule", ""))
+        if isinstance(item, Mapping) and not ({"text", "rule"} & item.keys()):
+            for inner, nested in _flatten(item).items():
+                fields.setdefault(inner, nested)
+        else:
+            fields.setdefault(name, item)
+    return fields
+
+
+def _first(fields: Mapping[str, Any], name: str) -> str:
+    """The text under the first known spelling of `name`; of a list, its first text."""
+    for spelling in _NAMES[name]:
+        value = fields.get(spelling)
+        if isinstance(value, Mapping):
+            value = value.get("text") or value.get("rule")
+        if isinstance(value, list):
+            value = next((item for item in value if isinstance(item, str) and item.strip()), None)
+        if isinstance(value, str) and value.strip():
+            return value
+    return ""
+
+
+_LEAD = re.compile(
+    # A list mark has a space behind it; '-x' and '**all of it**' begin with none.
+    r"\A(?:[-*>]\s+|•\s*|\d+[.)]\s)*"
+    r"(?:\*{0,2}(?:positive|negative|trigger)(?:\s+rule)?\*{0,2}\s*:\*{0,2}\s*)?",
+    re.IGNORECASE,
+)
+
+
+_ADVICE = re.compile(
+    r"\A(?:it is|it's) (important|a mistake|best|better|helpful|useful) (not )?to (?=\w)", re.I
+)
+
+
+def _imperative(text: str) -> str:
+    """'It is important to check X' as 'Check X', 'It is a mistake to do X' as 'Do not do X'."""
+    match = _ADVICE.match(text)
+    if match is None:
+        return text
+    rest = text[match.end() :]
+    if (match[1].casefold() == "a mistake") != bool(match[2]):
+        return f"Do not {rest}"
+    return rest[0].upper() + rest[1:]
+
+
+def _line(text: str) -> str:
+    """One line without list marks, labels and surrounding quotes; every letter of it kept."""
+    line = " ".join(text.split())
+    line = _LEAD.sub("", line, count=1).strip()
+    for quote in ("**", '"', "'", "`"):
+        if len(line) > 2 * len(quote) and line.startswith(quote) and line.endswith(quote):
+            line = line[len(quote) : -len(quote)].strip()
+    return line

@@ -1,0 +1,105 @@
+"""Makes rules give way: first to their own token budget, then to the model's context."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import orjson
+
+from app.domain.trajectory import Message
+from app.loop.steer.injector import text_of
+from rules_store.models.rules import RuleHit
+
+CHARS_PER_TOKEN = 3
+"""Used where the upstream has no tokenizer: below the English average of 4, so it overestimates."""
+BLOCK_OVERHEAD = 96
+"""Tokens of the block's frame, an upper bound for the shipped prompt."""
+COUNT_TIMEOUT = 0.25
+
+
+class Tokenizer(Protocol):
+    async def count_tokens(
+        self, model: str, text: str, *, seconds: float = COUNT_TIMEOUT
+    ) -> int | None:
+        """Tokens of a text; None when that can't be told."""
+        ...
+
+
+class TokenCounter:
+    """Token counts by the upstream's tokenizer, kept by model and text: a rule is counted once."""
+
+    def __init__(self, upstream: Tokenizer, size: int = 50_000) -> None:
+        self._upstream = upstream
+        self._size = size
+        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    async def count(self, model: str, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; an estimate where the upstream can't or doesn't tell in time."""
+        unknown = [text for text in texts if (model, text) not in self._known]
+        if len(unknown) > 1:
+            await asyncio.gather(*(self._ask(model, text) for text in unknown))
+        elif unknown:
+            await self._ask(model, unknown[0])
+        return [self._count(model, text) for text in texts]
+
+    def _count(self, model: str, text: str) -> int:
+        key = (model, text)
+        known = self._known.get(key)
+        if known is None:
+            return estimate(text)
+        self._known.move_to_end(key)
+        return known
+
+    async def _ask(self, model: str, text: str) -> None:
+        counted = await self._upstream.count_tokens(model, text, seconds=COUNT_TIMEOUT)
+        if counted is None:
+            return
+        self._known[(model, text)] = counted
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+
+
+def estimate(text: str) -> int:
+    return -(-len(text.encode("utf-8", "surrogatepass")) // CHARS_PER_TOKEN)
+
+
+async def fit(
+    hits: Sequence[RuleHit],
+    *,
+    model: str,
+    counter: TokenCounter,
+    budget: int,
+    context: int | None,
+    messages: Sequence[Message],
+    answer_tokens: int,
+) -> tuple[RuleHit, ...]:
+    """The hits that fit, in their order; the least similar go first, down to none.
+
+    `context`: tokens that the model holds, None when unknown (the upstream then decides, and
+    `app.chat.relay` drops the rules when it refuses). `answer_tokens`: the client's limit, or 0.
+    """
+    if not hits:
+        return ()
+    counts = await counter.count(model, [hit.text for hit in hits])
+    room = budget
+    if context is not None:
+        prompt = estimate(orjson.dumps(list(messages)).decode())
+        if prompt + answer_tokens + BLOCK_OVERHEAD + sum(counts) > context:
+            exact = await counter.count(model, [_flat(messages)])
+            room = min(room, context - answer_tokens - BLOCK_OVERHEAD - exact[0])
+    kept: set[str] = set()
+    ranked = sorted(
+        zip(hits, counts, strict=True), key=lambda pair: (-pair[0].similarity, pair[0].id)
+    )
+    for hit, cost in ranked:
+        if cost <= room:
+            kept.add(hit.id)
+            room -= cost
+    return tuple(hit for hit in hits if hit.id in kept)
+
+
+def _flat(messages: Sequence[Message]) -> str:
+    return "\n".join(f"{m.get('role')}: {text_of(m.get('content'))}" for m in messages)

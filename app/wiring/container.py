@@ -1,0 +1,41 @@
+"""All that lives as long as the application, typed; built in `app.main`, read by `app.api`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.access.callers import KeyRing
+from app.access.load_limit import Load
+from app.access.metering import Meter
+from app.chat.finishing import Closing
+from app.chat.service import ChatService
+from app.learning.evaluation.evidence import Judge
+from app.learning.local_worker import Worker
+from app.loop.steer.explain import Explainer
+from app.loop.steer.retriever import Retriever
+from app.observability.metrics import Metrics
+from app.prompt_library import PromptLibrary
+from app.settings import Settings
+from app.upstream.client import Upstream
+from app.upstream.embeddings import Embedder
+from rules_store.store import RuleStore
+
+
+@dataclass(slots=True)
+class AppState:
+    settings: Settings
+    admin_key: str
+    keys: KeyRing
+    meter: Meter
+    load: Load
+    store: RuleStore
+    upstream: Upstream
+    embedder: Embedder
+    prompts: PromptLibrary
+    retriever: Retriever
+    judge: Judge
+    explainer: Explainer
+    service: ChatService
+    closing: Closing
+    worker: Worker
+    metrics: Metrics

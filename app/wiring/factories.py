@@ -1,0 +1,189 @@
+"""The parts that the gateway and the benchmarks build alike, from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.exceptions import ConfigurationError
+from app.learning.evaluation.evidence import Judge
+from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
+from app.learning.learner import Learner, LearnerOptions
+from app.learning.local_worker import LocalWorker, Worker
+from app.loop.effort_planner import EffortPlanner
+from app.loop.explore.exploration import ExplorerOptions
+from app.loop.loop import Loop, LoopOptions
+from app.loop.reflect.equivalence import Equivalence
+from app.loop.steer.retriever import Retriever, WorthOptions
+from app.observability.tracing import NO_TRACES, Tracer
+from app.prompt_library import PromptLibrary
+from app.settings import Settings
+from app.upstream.client import Upstream
+from app.upstream.embeddings import (
+    CachedEmbedder,
+    Embedder,
+    local_embedder,
+    remote_embedder,
+)
+from app.upstream.gate import CallGate
+from app.upstream.types import ChatBackend
+from rules_store.database.engine import parse_url
+from rules_store.database.postgresql import libpq_address
+from rules_store.errors import StoreUnavailable
+from rules_store.options import StoreOptions
+from rules_store.policy.gate import GateOptions
+from rules_store.store import RuleStore
+
+WATCH_INTERVAL = 0.5
+"""Seconds between looks for what other processes wrote to the store."""
+
+
+def load_prompts(settings: Settings) -> PromptLibrary:
+    if settings.prompts_dir is None:
+        return PromptLibrary.bundled()
+    return PromptLibrary.load(settings.prompts_dir)
+
+
+def build_embedder(settings: Settings) -> CachedEmbedder:
+    secret = settings.embedding_api_key
+    if settings.embedding_base_url is not None:
+        key = secret.get_secret_value() if secret else None
+        return remote_embedder(settings.embedding_base_url, settings.embedding_model, key)
+    return local_embedder(settings.embedding_model)
+
+
+def build_retriever(
+    settings: Settings, store: RuleStore, embedder: Embedder, *, timeout: float | None = None
+) -> Retriever:
+    return Retriever(
+        store,
+        embedder,
+        floor=settings.similarity_floor,
+        mmr_lambda=settings.mmr_lambda,
+        timeout=settings.embedding_timeout if timeout is None else timeout,
+        policy=settings.resolved_policy,
+        worth=WorthOptions(
+            utility_weight=settings.utility_weight,
+            abstention=settings.abstention,
+            hold_out_rate=settings.hold_out_rate,
+            unproven_share=settings.unproven_share,
+            triggers=settings.trigger_retrieval,
+        ),
+    )
+
+
+def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
+    confidence = settings.explore_confidence
+    return EffortPlanner(store, embedder, enabled=settings.adapts, confidence=confidence)
+
+
+def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Judge) -> Gatekeeper:
+    floor = settings.similarity_floor
+    return Gatekeeper(store, loop, judge, GateSettings(floor, settings.probation))
+
+
+def build_upstream(
+    settings: Settings,
+    base_url: str,
+    *,
+    availability: Callable[[], str | None] = lambda: None,
+) -> Upstream:
+    secret = settings.upstream_api_key
+    return Upstream(
+        base_url,
+        api_key=secret.get_secret_value() if secret else None,
+        model=settings.upstream_model,
+        timeout=settings.upstream_timeout,
+        connect_timeout=settings.upstream_connect_timeout,
+        gate=CallGate(settings.learn_call_concurrency),
+        availability=availability,
+    )
+
+
+def build_learner(
+    settings: Settings,
+    store: RuleStore,
+    loop: Loop,
+    embedder: Embedder,
+    planner: EffortPlanner,
+    gated: Callable[[str], bool],
+    judge: Judge,
+    tracer: Tracer = NO_TRACES,
+) -> Learner:
+    return Learner(
+        store,
+        loop,
+        embedder,
+        planner,
+        build_gatekeeper(settings, store, loop, judge),
+        gated,
+        LearnerOptions(
+            calls_per_hour=settings.learn_calls_per_hour,
+            tokens_per_hour=settings.learn_tokens_per_hour,
+            heartbeat=settings.job_lease / 3,
+            replays_per_job=settings.gate_calls_per_answer,
+        ),
+        tracer,
+    )
+
+
+async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -> Worker:
+    """Of a store that is open; from now on its jobs are handed out. Raises
+    `ConfigurationError`."""
+    if not settings.on_postgresql:
+        return LocalWorker(store, learner, settings.learn_concurrency)
+    # Imported here: whoever has no PostgreSQL needs no queue.
+    from app.learning.postgres_queue import LearningQueue, QueueWorker
+
+    address = libpq_address(parse_url(settings.resolved_database_url))
+    queue = LearningQueue(address, lease=settings.job_lease)
+    await queue.prepare()
+    store.hand_out = queue.put
+    return QueueWorker(store, learner, queue, settings.learn_concurrency)
+
+
+async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
+    """Raises `ConfigurationError` with one sentence that says what to mend."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        return await RuleStore.open(
+            settings.resolved_database_url,
+            embedding_model=embedding_model,
+            data_dir=settings.data_dir,
+            options=store_options(settings),
+        )
+    except StoreUnavailable as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    return StoreOptions(
+        capacity=settings.capacity,
+        pruning=settings.pruning,
+        merge_threshold=settings.merge_threshold,
+        lease=settings.job_lease,
+        max_attempts=settings.job_attempts,
+        gate=GateOptions(replays=settings.gate_replays),
+        half_life_days=settings.lift_half_life_days,
+    )
+
+
+def build_loop(
+    settings: Settings,
+    backend: ChatBackend,
+    embedder: Embedder,
+    equivalence: Equivalence,
+    prompts: PromptLibrary,
+) -> Loop:
+    options = LoopOptions(
+        explorer=ExplorerOptions(
+            students=settings.students,
+            temperature=settings.student_temperature,
+            top_p=settings.student_top_p,
+            timeout=settings.explore_timeout,
+            concurrency=settings.explore_concurrency,
+            max_tokens=settings.sample_max_tokens,
+        ),
+        stops_early=settings.stops_early,
+        open_spread=settings.open_spread,
+    )
+    return Loop(backend, embedder, equivalence, prompts, options)

@@ -1,0 +1,368 @@
+"""The schema as SQLAlchemy Core tables. `migrations/` builds it; a test keeps the two equal.
+
+Every datetime is UTC and aware outside, every JSON column is the generic type, so the same
+statements run on SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    false,
+    true,
+)
+
+
+def to_utc(value: datetime) -> datetime:
+    """Raises ValueError for one without a time zone."""
+    if value.tzinfo is None:
+        raise ValueError("a datetime without a time zone can't be stored")
+    return value.astimezone(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC outside; SQLite keeps no zone, so it gets naive UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = to_utc(value)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# One row: which database this is, so that an index snapshot of another one is recognised.
+identity = Table("store_identity", metadata, Column("id", String(32), primary_key=True))
+
+namespaces = Table(
+    "namespaces",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("frozen", Boolean, nullable=False, server_default=false()),
+    Column("settings", JSON, nullable=False, server_default="{}"),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("namespace", ForeignKey("namespaces.name"), nullable=False),
+    Column("polarity", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("domain", String(128), nullable=False),
+    Column("frequency", Integer, nullable=False),
+    Column("exposures", Integer, nullable=False),
+    Column("source_episode", String(64)),
+    Column("version", Integer, nullable=False),
+    Column("reason", Text),
+    Column("text_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("namespace", "polarity", "text_hash"),
+    Index(None, "namespace", "state"),
+    Index(None, "namespace", "seq"),
+    Index(None, "source_episode"),
+    sqlite_autoincrement=True,
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("rule_seq", ForeignKey("rules.seq", ondelete="CASCADE"), primary_key=True),
+    Column("model", String(256), primary_key=True),
+    Column("kind", String(16), primary_key=True),  # text | trigger
+    Column("vector", LargeBinary, nullable=False),  # little-endian float32, unit length
+)
+
+# Append-only. `key` makes an effect that may be tried twice happen once.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("namespace", String(128), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("rule_id", String(64)),
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("before", JSON(none_as_null=True)),
+    Column("after", JSON(none_as_null=True)),
+    Column("key", String(256), unique=True),
+    Index(None, "rule_id"),
+    Index(None, "namespace"),
+    sqlite_autoincrement=True,
+)
+
+episodes = Table(
+    "episodes",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("namespace", ForeignKey("namespaces.name"), nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text),
+    Column("question", Text, nullable=False),
+    Column("answer", Text),
+    Column("model", String(256), nullable=False),
+    Column("request_id", String(256)),
+    Column("body_hash", String(64)),
+    Column("trace", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("namespace", "request_id"),
+    Index(None, "namespace", "body_hash"),
+    Index(None, "namespace", "created_at", "status"),
+    Index(None, "status"),
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("episode_id", ForeignKey("episodes.id"), nullable=False, unique=True),
+    Column("namespace", String(128), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("owner", String(128)),
+    Column("lease_until", UtcDateTime),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("last_error", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index(None, "state", "id"),
+    sqlite_autoincrement=True,
+)
+
+# Whose jobs are not claimed; '*' stands for every namespace.
+learning_pauses = Table(
+    "learning_pauses",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+)
+
+# One row per namespace and minute, so that "the last hour" slides.
+learn_spend = Table(
+    "learn_spend",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("minute", Integer, primary_key=True, autoincrement=False),  # since the epoch
+    Column("calls", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+)
+
+# `hash`: SHA-256 of a secret of 256 random bits. `shown`: its first characters, to tell keys apart.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("name", String(128), nullable=False),
+    Column("shown", String(32), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("namespaces", JSON, nullable=False),
+    Column("permissions", JSON, nullable=False),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_day", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    sqlite_autoincrement=True,
+)
+
+key_spend = Table(
+    "key_spend",
+    metadata,
+    Column("key_id", ForeignKey("api_keys.id"), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # since the epoch
+    Column("requests", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+)
+
+# `key` is the client's own: the same one for the same episode is counted once.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("episode_id", ForeignKey("episodes.id"), nullable=False),
+    Column("namespace", String(128), nullable=False),
+    Column("source", String(16), nullable=False),  # client | label | verifier
+    Column("score", Float),
+    Column("label", Text),
+    Column("verified", Boolean),
+    Column("comment", Text),
+    Column("key", String(256)),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("episode_id", "key"),
+    sqlite_autoincrement=True,
+)
+
+
+# What steered which request. `withheld`: the rule fitted and was left out by lot (hold-out).
+# `counted`: whether the rule's own count has it. Few indexes: rows are written in the path of
+# requests.
+exposures = Table(
+    "exposures",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("namespace", String(128), nullable=False),
+    Column("episode_id", String(64), nullable=False),
+    Column("rule_id", String(64), nullable=False),
+    Column("position", Integer),  # in the block, from 0; none where it was withheld
+    Column("similarity", Float, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("withheld", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("counted", Boolean, nullable=False, server_default=true()),
+    UniqueConstraint("episode_id", "rule_id"),
+    Index(None, "rule_id", "seq"),
+)
+
+
+Index(
+    "ix_exposures_uncounted",
+    exposures.c.seq,
+    sqlite_where=~exposures.c.counted,
+    postgresql_where=~exposures.c.counted,
+)
+
+
+# How well an episode went, by each signal; `value` and `weight` in [0, 1].
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("episode_id", String(64), primary_key=True),
+    Column("source", String(16), primary_key=True),  # agreement | client | label | verifier
+    Column("namespace", String(128), nullable=False),
+    Column("value", Float, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "namespace"),
+)
+
+
+# A stored question answered once more with a rule and without it. `text_hash`: of the rule's text
+# at that time, so that a reworded rule is judged by its own words.
+trials = Table(
+    "trials",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("namespace", String(128), nullable=False),
+    Column("rule_id", String(64), nullable=False),
+    Column("text_hash", String(64), nullable=False),
+    Column("episode_id", String(64), nullable=False),
+    Column("with_rule", Float, nullable=False),
+    Column("without_rule", Float, nullable=False),
+    Column("reference", String(16), nullable=False),  # what told right from wrong
+    Column("weight", Float, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("rule_id", "text_hash", "episode_id"),
+    Index(None, "namespace"),
+    sqlite_autoincrement=True,
+)
+
+
+# What exposures, outcomes and trials add up to for a rule, as of `at`. `helped`, `harmed` and
+# `tried` are of the test that is under way.
+standings = Table(
+    "standings",
+    metadata,
+    Column("rule_id", String(64), primary_key=True),
+    Column("rule_seq", Integer, nullable=False),
+    Column("namespace", String(128), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("with_hits", Float, nullable=False),
+    Column("with_misses", Float, nullable=False),
+    Column("without_hits", Float, nullable=False),
+    Column("without_misses", Float, nullable=False),
+    Column("helped", Integer, nullable=False),
+    Column("harmed", Integer, nullable=False),
+    Column("tried", Integer, nullable=False),
+    Column("proven", Boolean, nullable=False),
+    Column("verdict", String(16)),
+    Column("lift", Float, nullable=False),
+    Column("lift_low", Float, nullable=False),
+    Column("lift_high", Float, nullable=False),
+    Index(None, "namespace"),
+    Index(None, "at"),
+)
+
+
+# Explored questions: what a gate replays, and how much the answers there agreed.
+precedents = Table(
+    "precedents",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("episode_id", String(64), nullable=False, unique=True),
+    Column("namespace", String(128), nullable=False),
+    Column("embedding_model", String(256), nullable=False),
+    Column("vector", LargeBinary, nullable=False),  # of the question, as in `embeddings`
+    Column("agreement", Float),
+    Column("observation", JSON, nullable=False),
+    Column("answer", Text),  # the Teacher's, without any rule on trial
+    Column("reference", Text),  # what a replay is compared with; none: not fit for a replay
+    Column("reference_kind", String(16), nullable=False),  # label | consensus | likeness
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "namespace", "seq"),
+    sqlite_autoincrement=True,
+)
+
+
+# `kind`: source (an episode that taught the rule), parent (a rule it was made of), contradicts.
+rule_links = Table(
+    "rule_links",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("namespace", String(128), nullable=False),
+    Column("rule_id", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("other", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("rule_id", "kind", "other"),
+    Index(None, "namespace"),
+    Index(None, "other"),
+    sqlite_autoincrement=True,
+)

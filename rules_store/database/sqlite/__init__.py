@@ -1,0 +1,1 @@
+"""How SQLite is opened, and the one thread that writes."""

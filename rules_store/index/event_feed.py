@@ -1,0 +1,54 @@
+"""What other processes, and this one, have committed behind an event that an index has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.models.events import Event
+from rules_store.models.keys import ApiKey
+from rules_store.models.namespaces import Namespace
+from rules_store.models.rules import IndexRow
+from rules_store.repository import embeddings, events, keys, namespaces
+
+_EVENTS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    events: Sequence[Event]
+    """At least one, oldest first."""
+    rows: Sequence[IndexRow]
+    """The rules that they touch, as these are now."""
+    keys: dict[str, tuple[str, ApiKey]] | None
+    """Every key, if one has changed."""
+    changed: frozenset[str]
+    """Namespaces that the events change, or that were not known."""
+    records: Mapping[str, Namespace]
+    """Those of `changed` that exist."""
+
+
+async def news(
+    connection: AsyncConnection, after: int, embedding_model: str, known: Container[str]
+) -> News | None:
+    """The next events behind number `after`, with what they are about; None if there are none.
+    `known`: the namespaces that the process has met."""
+    found = await events.after(connection, after, _EVENTS_AT_ONCE)
+    if not found:
+        return None
+    rows = await embeddings.rows_of(connection, embedding_model, events.touched(found))
+    keys_changed = any(event.kind.startswith(events.OF_KEYS) for event in found)
+    changed = frozenset(
+        event.namespace
+        for event in found
+        if event.kind.startswith(events.OF_NAMESPACES) or event.namespace not in known
+    )
+    return News(
+        found,
+        rows,
+        await keys.by_hash(connection) if keys_changed else None,
+        changed,
+        await namespaces.some(connection, changed) if changed else {},
+    )

@@ -1,0 +1,62 @@
+"""Standings and explored questions as this process knows them: retrieval costs no SQL."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from time import monotonic
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database.engine import Look
+from rules_store.index.precedent_index import Neighbourhood
+from rules_store.models.evidence import Place, Standing
+from rules_store.repository import precedents, standings
+
+_COMMITS_WITHIN = timedelta(seconds=5)
+"""A transaction may commit so long after the moment that it wrote down."""
+_NEXT_MOMENT = timedelta(microseconds=1)
+
+
+class KnownWorth:
+    def __init__(self, embedding_model: str, keep: int) -> None:
+        self._model = embedding_model
+        self._latest: datetime | None = None
+        """Moment of the newest standing that was seen."""
+        self._latest_seen = 0.0
+        """When it was, by a clock that nobody sets."""
+        self.standings: dict[str, Standing] = {}
+        self.precedents = Neighbourhood(keep)
+
+    async def follow(self, look: Look, now: datetime) -> None:
+        """Takes up what is new. It has no events: evidence is no change of a rule."""
+        since = self._since(now)
+        last = self.precedents.last_seq
+
+        async def news(connection: AsyncConnection) -> tuple[list[Standing], list[Place]]:
+            return (
+                await standings.since(connection, since),
+                await precedents.places_after(connection, self._model, last),
+            )
+
+        changed, places = await look(news)
+        for standing in changed:
+            self.standings[standing.rule_id] = standing
+            if self._latest is None or standing.at > self._latest:
+                self._latest, self._latest_seen = standing.at, monotonic()
+        self.precedents.add(places)
+
+    def _since(self, now: datetime) -> datetime | None:
+        """From where on to look for standings; None: from the beginning."""
+        if self._latest is None:
+            return None
+        since = self._latest - _COMMITS_WITHIN
+        if monotonic() - self._latest_seen > 2 * _COMMITS_WITHIN.total_seconds():
+            # Whatever was under way then has been seen: it need not be read again and again.
+            since = self._latest + _NEXT_MOMENT
+        # A clock that was put back would hide what is new until it has caught up.
+        return min(since, now - _COMMITS_WITHIN)
+
+    def forget(self, namespace: str) -> None:
+        self.precedents.forget(namespace)
+        for rule_id in [id for id, each in self.standings.items() if each.namespace == namespace]:
+            del self.standings[rule_id]

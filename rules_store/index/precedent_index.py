@@ -1,0 +1,77 @@
+"""The explored questions of each namespace in memory: which ones are near a text. A cache of SQL,
+like the index of rules; brute force, since no namespace keeps more than some thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from rules_store.models.evidence import Neighbour, Place
+from rules_store.models.rules import Vector
+
+_ENOUGH = 8
+
+
+class Neighbourhood:
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._places: dict[str, list[Place]] = {}
+        self._stacked: dict[str, np.ndarray] = {}
+        self.last_seq = 0
+
+    def add(self, places: Iterable[Place]) -> None:
+        """Oldest first."""
+        for place in places:
+            own = self._places.setdefault(place.namespace, [])
+            own.append(place)
+            del own[: -self._keep]
+            self._stacked.pop(place.namespace, None)
+            self.last_seq = max(self.last_seq, place.seq)
+
+    def forget(self, namespace: str) -> None:
+        self._places.pop(namespace, None)
+        self._stacked.pop(namespace, None)
+
+    def mean_agreement(self, namespace: str) -> float | None:
+        """Over the explored questions of a namespace; None while there are fewer than
+        `_ENOUGH`."""
+        known = [
+            place.agreement
+            for place in self._places.get(namespace, ())
+            if place.agreement is not None
+        ]
+        return fmean(known) if len(known) >= _ENOUGH else None
+
+    def near(
+        self,
+        namespace: str,
+        vectors: Sequence[Vector],
+        *,
+        floor: float,
+        k: int,
+        fit: bool = False,
+        without: Collection[str] = (),
+    ) -> list[Neighbour]:
+        """The k nearest to any of the unit vectors, most similar first, of a cosine of at least
+        `floor`. `fit`: only those that can be replayed; `without`: not these episodes."""
+        places = self._places.get(namespace)
+        if not places or not len(vectors):
+            return []
+        rows = self._stacked.get(namespace)
+        if rows is None:
+            rows = self._stacked[namespace] = np.stack([place.vector for place in places])
+        queries = np.stack([np.asarray(vector, dtype=np.float32) for vector in vectors])
+        if queries.shape[1] != rows.shape[1]:
+            return []
+        cosines = (rows @ queries.T).max(axis=1)
+        found: list[Neighbour] = []
+        for at in np.argsort(-cosines, kind="stable"):
+            if cosines[at] < floor or len(found) == k:
+                break
+            place = places[at]
+            if (fit and not place.fit) or place.episode_id in without:
+                continue
+            found.append(Neighbour(place.episode_id, float(cosines[at]), place.agreement))
+        return found

@@ -1,0 +1,67 @@
+"""Learning jobs, and what learning costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class JobState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    within: Collection[str] | None = None
+    """Only of these namespaces; None: of all."""
+    state: JobState | None = None
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A learning job as a listing shows it, without its payload."""
+
+    id: int
+    episode_id: str
+    namespace: str
+    state: JobState
+    attempts: int
+    last_error: str | None
+    not_before: datetime
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A learning job in the hands of a worker that holds its lease."""
+
+    id: int
+    episode_id: str
+    namespace: str
+    state: JobState
+    attempts: int
+    payload: dict[str, Any]
+    owner: str | None = None
+    """Who holds the lease. With `attempts` it is the proof that a result may be written."""
+    last_error: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What learning cost upstream: requests sent, prompt and completion tokens together."""
+
+    calls: int = 0
+    tokens: int = 0
+
+
+NO_SPEND = Spend()

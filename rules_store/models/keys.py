@@ -1,0 +1,76 @@
+"""API keys, and what they have used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypedDict
+
+ALL = "*"
+"""In place of names: every namespace."""
+
+
+class Permission(StrEnum):
+    CHAT = "chat"
+    """Ask, list models, give feedback."""
+    LEARN = "learn"
+    """What is asked may write rules, and may create its namespace."""
+    ADMIN_READ = "admin-read"
+    ADMIN_WRITE = "admin-write"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it may be shown: neither the secret nor its hash."""
+
+    id: str
+    name: str
+    shown: str
+    """The secret's first characters, to tell keys apart."""
+    namespaces: tuple[str, ...]
+    """Names, the first being the default of requests that name none; or `(ALL,)`."""
+    permissions: tuple[Permission, ...]
+    requests_per_minute: int | None
+    tokens_per_day: int | None
+    created_at: datetime
+    last_used_at: datetime | None = None
+    """Some seconds late."""
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    name: str
+    namespaces: tuple[str, ...]
+    permissions: tuple[Permission, ...]
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+
+
+class KeyChanges(TypedDict, total=False):
+    """What `patch_key` is to change; a limit of None is none."""
+
+    name: str
+    namespaces: tuple[str, ...]
+    permissions: tuple[Permission, ...]
+    requests_per_minute: int | None
+    tokens_per_day: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """What one key used on one day, in addition to what is written."""
+
+    key_id: str
+    day: int
+    """UTC days since the epoch."""
+    requests: int
+    tokens: int
+    last_used_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpend:
+    requests: int = 0
+    tokens: int = 0

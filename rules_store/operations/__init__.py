@@ -1,0 +1,1 @@
+"""What the store can do: one use case, one transaction."""

@@ -1,0 +1,305 @@
+"""Tidying a namespace up: retiring many rules by a policy, and joining rules that say the same."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database.json_codec import clean
+from rules_store.errors import InvalidTransition, PreviewOutdated, UnknownNamespace
+from rules_store.models.evidence import LinkKind
+from rules_store.models.rules import Polarity, Rule, RuleState
+from rules_store.operations import capacity, rule_writes
+from rules_store.operations.base import StoreCore
+from rules_store.operations.rules import find
+from rules_store.policy import redundancy
+from rules_store.repository import (
+    events,
+    links,
+    rules,
+    rules_bulk,
+)
+
+_ATTEMPTS = 3  # plans of a prune that others' changes overtake
+
+
+class PrunePolicy(StrEnum):
+    FIFO = "fifo"
+    """The oldest go."""
+    AGE = "age"
+    """What was written longer ago than a limit goes, however many that are."""
+    SIMILARITY = "similarity"
+    """Of the most similar pair the less learned goes, and again (see `pruning.most_redundant`)."""
+    UTILITY = "utility"
+    """Those of the least lift go (nothing measured is a lift of zero), of those the least used, of
+    those the least often learned, of those the oldest."""
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOrder:
+    """What to prune. `keep`: active rules that stay, for every policy but age; `older_than_days`:
+    for age. Raises ValueError for anything else."""
+
+    namespace: str
+    policy: PrunePolicy
+    keep: int | None = None
+    older_than_days: float | None = None
+
+    def __post_init__(self) -> None:
+        by_age = self.policy is PrunePolicy.AGE
+        if by_age != (self.older_than_days is not None) or by_age != (self.keep is None):
+            raise ValueError("age takes older_than_days, every other policy keep")
+        if (self.keep or 0) < 0 or (self.older_than_days or 0) < 0:
+            raise ValueError("keep and older_than_days can't be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    rule: Rule
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """`victims` in the order in which they go. `token` stands for the order and for exactly these
+    rules as they are now. `active`: active rules of the namespace before."""
+
+    victims: tuple[Victim, ...]
+    token: str
+    active: int
+
+
+class CurationOperations(StoreCore):
+    async def plan_prune(self, order: PruneOrder) -> Pruned:
+        """What `prune` would retire now; changes nothing. Raises UnknownNamespace."""
+        await self._count_exposures()
+        async with self._database.read() as connection:
+            await self._follow(connection)
+            if self.namespace(order.namespace) is None:
+                raise UnknownNamespace(order.namespace)
+            limit = _oldest_kept(order, self._clock())
+            standing = await rules_bulk.active(connection, order.namespace, limit)
+            active = await rules.count_active(connection, order.namespace)
+            texts = (
+                [self._index.active_texts(order.namespace, polarity) for polarity in Polarity]
+                if order.policy is PrunePolicy.SIMILARITY
+                else []
+            )
+        # Comparing 10,000 rules with each other takes seconds: no transaction is open meanwhile.
+        chosen = await asyncio.to_thread(_choose, order, standing, texts)
+        async with self._database.read() as connection:
+            found = await rules_bulk.by_seqs(connection, list(chosen))
+        victims = [
+            Victim(found[seq], why or _standing(found[seq]))
+            for seq, why in chosen.items()
+            if seq in found
+        ]
+        return Pruned(tuple(victims), _token(order, victims), active)
+
+    async def prune(
+        self, order: PruneOrder, *, token: str | None = None, actor: str, reason: str
+    ) -> Pruned:
+        """Retires rules, an event each. With the `token` of a plan: the rules of that plan, or
+        none.
+
+        Raises PreviewOutdated where the rules have changed since, UnknownNamespace,
+        NamespaceFrozen.
+        """
+        for _ in range(_ATTEMPTS):
+            plan = await self.plan_prune(order)
+            if token is not None and plan.token != token:
+                break
+            async with self._change() as connection:
+                self._check_writable(order.namespace)
+                if await self._holds(connection, order, plan):
+                    await self._retire(connection, order, plan, clean(actor), clean(reason))
+                    return plan
+        raise PreviewOutdated(order.namespace)
+
+    async def _holds(self, connection: AsyncConnection, order: PruneOrder, plan: Pruned) -> bool:
+        """Whether the plan's rules are as it saw them, and enough of the others are left."""
+        seen = {victim.rule.id: (victim.rule.version, RuleState.ACTIVE) for victim in plan.victims}
+        if await rules_bulk.versions(connection, list(seen)) != seen:
+            return False
+        if order.keep is None or not seen:
+            return True
+        # Somebody may have retired others since.
+        active = await rules.count_active(connection, order.namespace)
+        return active - len(seen) >= order.keep
+
+    async def _retire(
+        self,
+        connection: AsyncConnection,
+        order: PruneOrder,
+        plan: Pruned,
+        actor: str,
+        reason: str,
+    ) -> None:
+        now = self._clock()
+        pairs = []
+        for victim in plan.victims:
+            why = f"pruned ({order.policy.value}): {victim.reason}"
+            after = replace(
+                victim.rule,
+                state=RuleState.RETIRED,
+                version=victim.rule.version + 1,
+                reason=why,
+                updated_at=now,
+            )
+            pairs.append((victim.rule, after, f"{reason}; {why}" if reason else why))
+        await _write_all(connection, pairs, "rule.retired", actor, now)
+
+    async def merge_rules(
+        self,
+        into: str,
+        others: Sequence[str],
+        *,
+        expected: Mapping[str, int] | None = None,
+        actor: str,
+        reason: str,
+    ) -> Rule:
+        """Adds the others' frequency to the rule `into` and retires them, in one transaction.
+
+        All are of one namespace and polarity, and none is retired already. `expected`: versions
+        by rule id. Raises UnknownRule, VersionConflict, InvalidTransition, NamespaceFrozen;
+        ValueError where `others` is empty or names a rule twice or `into`.
+        """
+        if not others or len({into, *others}) != len(others) + 1:
+            raise ValueError("name each rule once, and one at least beside the survivor")
+        versions, now = expected or {}, self._clock()
+        async with self._change() as connection:
+            _, survivor = await find(connection, into, versions.get(into))
+            self._check_writable(survivor.namespace)
+            merged = [(await find(connection, id, versions.get(id)))[1] for id in others]
+            for rule in (survivor, *merged):
+                _check_mergeable(rule, survivor)
+            after = replace(
+                survivor,
+                frequency=rule_writes.together(*(rule.frequency for rule in (survivor, *merged))),
+                version=survivor.version + 1,
+                updated_at=now,
+            )
+            await rule_writes.change(
+                connection,
+                survivor,
+                after,
+                rule_writes.MERGED,
+                actor=clean(actor),
+                reason=clean(reason),
+            )
+            for rule in merged:
+                await links.add(connection, survivor.namespace, into, LinkKind.PARENT, rule.id, now)
+                for link in await links.of_rule(connection, rule.id):
+                    if link.kind is LinkKind.SOURCE:
+                        await links.add(
+                            connection, survivor.namespace, into, link.kind, link.other, now
+                        )
+            why = f"merged into {into}"
+            told = f"{clean(reason)}; {why}" if reason else why
+            pairs = [
+                (
+                    rule,
+                    replace(
+                        rule,
+                        state=RuleState.RETIRED,
+                        version=rule.version + 1,
+                        reason=why,
+                        updated_at=now,
+                    ),
+                    told,
+                )
+                for rule in merged
+            ]
+            await _write_all(connection, pairs, "rule.retired", clean(actor), now)
+        return after
+
+
+def _check_mergeable(rule: Rule, survivor: Rule) -> None:
+    """Raises InvalidTransition."""
+    if rule.state is RuleState.RETIRED:
+        raise InvalidTransition(f"Rule {rule.id!r} is retired; restore it to merge it.")
+    if (rule.namespace, rule.polarity) != (survivor.namespace, survivor.polarity):
+        raise InvalidTransition(
+            f"Rule {rule.id!r} is not of the namespace and polarity of {survivor.id!r}."
+        )
+
+
+async def _write_all(
+    connection: AsyncConnection,
+    pairs: Sequence[tuple[Rule, Rule, str]],
+    kind: str,
+    actor: str,
+    at: datetime,
+) -> None:
+    """Writes (before, after, reason) of rules whose texts stay, and an event each."""
+    await rules_bulk.update_rules(connection, [after for _, after, _ in pairs])
+    await events.append_many(
+        connection,
+        [
+            {
+                "at": at,
+                "namespace": after.namespace,
+                "kind": kind,
+                "rule_id": after.id,
+                "actor": actor,
+                "reason": reason,
+                "before": rule_writes.described(before),
+                "after": rule_writes.described(after),
+            }
+            for before, after, reason in pairs
+        ],
+    )
+
+
+def _oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
+    if order.older_than_days is None:
+        return None
+    return now - timedelta(days=min(order.older_than_days, _LONGEST_DAYS))
+
+
+def _choose(
+    order: PruneOrder,
+    standing: Sequence[rules_bulk.Standing],
+    texts: Sequence[capacity.Texts],
+) -> dict[int, str]:
+    """Sequence number -> reason ("": what `_standing` says), in the order in which they go.
+
+    `standing`: the rules that may go, oldest first.
+    """
+    if order.policy is PrunePolicy.AGE:
+        return {rule.seq: f"older than {order.older_than_days:g} days" for rule in standing}
+    excess = max(0, len(standing) - (order.keep or 0))
+    if order.policy is PrunePolicy.SIMILARITY:
+        active = [(rule.seq, rule.polarity, rule.frequency) for rule in standing]
+        near = dict.fromkeys(
+            capacity.redundant(texts, active, excess, ()), "most like another rule"
+        )
+        # By age where there is nothing to compare: a rule without a vector, the last of a side.
+        left = [rule.seq for rule in standing if rule.seq not in near]
+        alone = "the oldest, with nothing to compare it with"
+        return near | dict.fromkeys(redundancy.oldest(left, excess - len(near)), alone)
+    if order.policy is PrunePolicy.UTILITY:
+        ranked = sorted(
+            standing, key=lambda rule: (rule.lift, rule.exposures, rule.frequency, rule.seq)
+        )
+        return {rule.seq: "" for rule in ranked[:excess]}
+    return {rule.seq: "among the oldest" for rule in standing[:excess]}
+
+
+def _standing(rule: Rule) -> str:
+    return f"used {rule.exposures} times, learned {rule.frequency} times"
+
+
+_LONGEST_DAYS = 36_500.0
+
+
+def _token(order: PruneOrder, victims: Sequence[Victim]) -> str:
+    parts = [repr((order.namespace, order.policy.value, order.keep, order.older_than_days))]
+    parts += sorted(f"{victim.rule.id}:{victim.rule.version}" for victim in victims)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

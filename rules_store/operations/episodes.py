@@ -1,0 +1,215 @@
+"""Episodes: one row per request, from its arrival to what became of it, kept as long as their
+namespace says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database.json_codec import clean
+from rules_store.errors import UnknownEpisode, UnknownNamespace
+from rules_store.models import paging
+from rules_store.models.episodes import (
+    EVERY_EPISODE,
+    Begun,
+    Episode,
+    EpisodeFilter,
+    EpisodeStatus,
+)
+from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
+from rules_store.models.paging import Page
+from rules_store.models.rules import Rule
+from rules_store.operations.base import StoreCore
+from rules_store.operations.credit import CreditOperations
+from rules_store.repository import episodes, events, evidence, jobs, namespaces
+
+
+class EpisodeOperations(CreditOperations):
+    async def begin_episode(
+        self,
+        episode_id: str,
+        *,
+        namespace: str,
+        mode: str,
+        question: str,
+        model: str,
+        request_id: str | None = None,
+        body_hash: str | None = None,
+        is_retry: bool = False,
+        trace: dict[str, Any] | None = None,
+    ) -> Begun:
+        """Inserts a pending episode. Gives up within about `options.begin_timeout`.
+
+        A request id that this namespace has seen is marked in the result, for the caller to learn
+        nothing from it. So is, of a request that says that it `is_retry`, an earlier one with the
+        same body. Raises UnknownNamespace, StoreUnavailable; ValueError when the id is
+        taken.
+        """
+        now = self._clock()
+        window = timedelta(seconds=self.options.retry_window)
+        episode = Episode(
+            id=episode_id,
+            namespace=namespace,
+            mode=mode,
+            status=EpisodeStatus.PENDING,
+            reason=None,
+            question=clean(question),
+            answer=None,
+            model=clean(model),
+            trace=trace or {},
+            created_at=now,
+            updated_at=now,
+        )
+        if request_id is not None:
+            request_id = clean(request_id)
+
+        async def begin(connection: AsyncConnection) -> Begun:
+            if namespace not in self._namespaces:
+                known = await namespaces.find(connection, namespace)
+                if known is None:
+                    raise UnknownNamespace(namespace)
+                self._namespaces[namespace] = known
+            same_body = None
+            if is_retry and body_hash is not None:
+                same_body = await episodes.id_of_body(
+                    connection, namespace, body_hash, now - window
+                )
+            if await episodes.insert_episode(connection, episode, request_id, body_hash):
+                return Begun(episode_id, None, same_body)
+            first = None
+            if request_id is not None:
+                first = await episodes.id_of_request(connection, namespace, request_id)
+            # The request id stays with the episode that came first.
+            if not await episodes.insert_episode(connection, episode, None, body_hash):
+                raise ValueError(f"there is an episode {episode_id!r} already")
+            return Begun(episode_id, first, same_body)
+
+        try:
+            return await self._database.transact(begin, hurried=True)
+        except IntegrityError as error:
+            # Another process has deleted it, and this one has not caught up yet.
+            self._namespaces.pop(namespace, None)
+            raise UnknownNamespace(namespace) from error
+
+    async def finish_episode(
+        self,
+        episode_id: str,
+        *,
+        answer: str | None,
+        trace: dict[str, Any],
+        status: EpisodeStatus = EpisodeStatus.SKIPPED,
+        reason: str | None = None,
+        job_payload: dict[str, Any] | None = None,
+        exposures: Sequence[Exposure] = (),
+        findings: Findings = NO_FINDINGS,
+    ) -> None:
+        """Answer, trace (replaces the first one), an exposure of each rule that was injected or
+        withheld, what an exploration found out and, with `job_payload`, a durable learning job
+        (status `learning`): all in one transaction.
+
+        An episode that is finished already stays as it is. Raises UnknownEpisode.
+        """
+        now = self._clock()
+
+        async def finish(connection: AsyncConnection) -> None:
+            namespace = await episodes.finish(
+                connection,
+                episode_id,
+                now,
+                status=status if job_payload is None else EpisodeStatus.LEARNING,
+                reason=None if reason is None else clean(reason),
+                answer=None if answer is None else clean(answer),
+                trace=trace,
+            )
+            if namespace is None:
+                if await episodes.find(connection, episode_id) is None:
+                    raise UnknownEpisode(episode_id)
+                return
+            await evidence.add_exposures(connection, namespace, episode_id, exposures, now)
+            await self._find_out(connection, namespace, episode_id, findings)
+            if job_payload is not None:
+                await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
+                await self._hand_out(connection, episode_id, new=True)
+
+        await self._database.transact(finish, awaited=True)
+        self._uncounted = self._uncounted or bool(exposures)
+
+    async def get_episode(self, episode_id: str) -> Episode:
+        """Raises UnknownEpisode."""
+        async with self._database.read() as connection:
+            episode = await episodes.find(connection, episode_id)
+        if episode is None:
+            raise UnknownEpisode(episode_id)
+        return episode
+
+    async def source_of(self, rule: Rule) -> Episode | None:
+        """The episode that the rule was learned from. None where there is no such one in the
+        rule's namespace: an imported rule may name any, another's too."""
+        if rule.source_episode is None:
+            return None
+        async with self._database.read() as connection:
+            episode = await episodes.find(connection, rule.source_episode)
+        return episode if episode is not None and episode.namespace == rule.namespace else None
+
+    async def list_episodes(
+        self, where: EpisodeFilter = EVERY_EPISODE, *, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """Episodes, newest first. Raises InvalidCursor."""
+        before = paging.decode("episodes", cursor)
+        async with self._database.read() as connection:
+            found, total = await episodes.page(connection, where, limit + 1, before)
+        return paging.page("episodes", found, total, limit)
+
+    async def sweep_interrupted(self, older_than: timedelta) -> int:
+        """Marks pending episodes without a job as skipped('interrupted'); returns how many."""
+        now = self._clock()
+
+        async def sweep(connection: AsyncConnection) -> int:
+            return await episodes.sweep(connection, now - older_than, now)
+
+        return await self._database.transact(sweep)
+
+
+_AT_ONCE = 500  # so that no write waits long for one of these
+
+
+class RetentionOperations(StoreCore):
+    async def expire_episodes(self, now: datetime | None = None) -> int:
+        """Deletes questions, answers and traces that are older than their namespace keeps them;
+        how many. Those whose learning is still to be done are spared. Each transaction of some
+        hundreds writes an event. `now`: where it is earlier than the clock says."""
+        total = 0
+        clock = self._clock()
+        now = clock if now is None else min(now, clock)
+        for name, namespace in list(self._namespaces.items()):
+            days = namespace.settings.retention_days
+            while days is not None:
+                gone = await self._expire(name, days, now)
+                total += gone
+                if gone < _AT_ONCE:
+                    break
+        return total
+
+    async def _expire(self, name: str, days: int, now: datetime) -> int:
+        async def expire(connection: AsyncConnection) -> int:
+            # First, as every writer of events does: one who has that turn may wait for episodes.
+            await self._database.order_events(connection)
+            old = await episodes.expired(connection, name, now - timedelta(days=days), _AT_ONCE)
+            if old:
+                await episodes.remove(connection, old)
+                await events.append(
+                    connection,
+                    now,
+                    name,
+                    "episodes.expired",
+                    actor=events.POLICY,
+                    reason=f"older than {days} days",
+                    after={"episodes": len(old)},
+                )
+            return len(old)
+
+        return await self._database.transact(expire)

@@ -1,0 +1,247 @@
+"""Namespaces: made, set up, frozen, exported, deleted; how much is in them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Table, inspect, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database.schema import embeddings, metadata, rules
+from rules_store.database.schema import namespaces as namespaces_table
+from rules_store.errors import DuplicateNamespace, UnknownNamespace
+from rules_store.models import paging
+from rules_store.models.namespaces import (
+    DEFAULTS,
+    DeletedNamespace,
+    Namespace,
+    NamespaceSettings,
+    NamespaceSummary,
+)
+from rules_store.models.paging import Page
+from rules_store.operations.base import StoreCore
+from rules_store.repository import events, namespaces
+
+
+class NamespaceOperations(StoreCore):
+    # -- reading
+
+    async def namespace_exists(self, name: str) -> bool:
+        return name in self._namespaces or name in await self.list_namespaces()
+
+    async def list_namespaces(self) -> list[str]:
+        """Names in alphabetical order."""
+        async with self._database.read() as connection:
+            return await namespaces.names(connection)
+
+    async def namespace_summaries(
+        self,
+        *,
+        within: Collection[str] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """`NamespaceSummary` of each (of those `within`), in order of name. Raises
+        InvalidCursor."""
+        after = paging.decode_name("namespaces", cursor)
+        async with self._database.read() as connection:
+            found, total = await namespaces.page(connection, limit + 1, after, within)
+            shown = await _summaries(connection, found[:limit])
+        more = len(found) > limit
+        last = paging.encode_name("namespaces", found[limit - 1].name) if more else None
+        return Page(shown, total, last)
+
+    async def namespace_summary(self, name: str) -> NamespaceSummary:
+        """Raises UnknownNamespace."""
+        async with self._database.read() as connection:
+            return (await _summaries(connection, [await find(connection, name)]))[0]
+
+    # -- making
+
+    async def ensure_namespace(self, name: str, *, actor: str = events.SYSTEM) -> None:
+        """Creates it unless it exists; no SQL once this process has seen it."""
+        if name in self._namespaces:
+            return
+        now = self._clock()
+
+        async def create(connection: AsyncConnection) -> Namespace:
+            await self._database.order_events(connection)
+            if await namespaces.insert_namespace(connection, name, now):
+                await events.append(
+                    connection, now, name, "namespace.created", actor=actor, reason="first use"
+                )
+            return await find(connection, name)
+
+        async with self._creating:
+            if name not in self._namespaces:
+                made = await self._database.transact(create, hurried=True)
+                self._namespaces.setdefault(name, made)
+
+    async def create_namespace(
+        self,
+        name: str,
+        settings: NamespaceSettings = DEFAULTS,
+        *,
+        actor: str,
+        reason: str,
+    ) -> Namespace:
+        """Raises DuplicateNamespace."""
+        now = self._clock()
+        async with self._change() as connection:
+            if not await namespaces.insert_namespace(connection, name, now, settings):
+                raise DuplicateNamespace(name)
+            made = Namespace(name, now, False, settings)
+            await events.append(
+                connection,
+                now,
+                name,
+                "namespace.created",
+                actor=actor,
+                reason=reason,
+                after=_described(made),
+            )
+        return made
+
+    # -- changing
+
+    async def change_settings(
+        self, name: str, changes: Mapping[str, Any], *, actor: str, reason: str
+    ) -> Namespace:
+        """`changes`: fields of NamespaceSettings; None goes back to the service's own.
+
+        Raises UnknownNamespace, NamespaceFrozen, InvalidSetting.
+        """
+
+        def change(before: Namespace) -> Namespace:
+            self._check_writable(name)
+            return replace(before, settings=before.settings.changed(changes))
+
+        return await self._alter(name, change, "namespace.changed", actor, reason)
+
+    async def freeze_namespace(self, name: str, *, actor: str, reason: str) -> Namespace:
+        """Its rules stay as they are, whoever wants to change them, until it is unfrozen or rolled
+        back. One that is frozen already stays so, without an event. Raises UnknownNamespace."""
+        return await self._alter(
+            name, lambda before: replace(before, frozen=True), "namespace.frozen", actor, reason
+        )
+
+    async def unfreeze_namespace(self, name: str, *, actor: str, reason: str) -> Namespace:
+        """Raises UnknownNamespace."""
+        return await self._alter(
+            name, lambda before: replace(before, frozen=False), "namespace.unfrozen", actor, reason
+        )
+
+    async def _alter(
+        self,
+        name: str,
+        change: Callable[[Namespace], Namespace],
+        kind: str,
+        actor: str,
+        reason: str,
+    ) -> Namespace:
+        async with self._change() as connection:
+            before = await find(connection, name)
+            after = change(before)
+            if after != before:
+                await namespaces.save(connection, after)
+                await events.append(
+                    connection,
+                    self._clock(),
+                    name,
+                    kind,
+                    actor=actor,
+                    reason=reason,
+                    before=_described(before),
+                    after=_described(after),
+                )
+        return after
+
+    async def delete_namespace(self, name: str, *, actor: str, reason: str) -> DeletedNamespace:
+        """Removes all of it, its history too; one event of the deletion stays.
+
+        Raises UnknownNamespace, NamespaceFrozen.
+        """
+        async with self._change() as connection:
+            await namespaces.lock(connection, name)
+            before = await find(connection, name)
+            self._check_writable(name)
+            removed = await namespaces.remove(connection, name)
+            await events.append(
+                connection,
+                self._clock(),
+                name,
+                events.NAMESPACE_DELETED,
+                actor=actor,
+                reason=reason,
+                before=_described(before),
+                after={"removed": removed},
+            )
+            last = await events.last_id(connection)
+        return DeletedNamespace(name, last, **removed)
+
+
+async def find(connection: AsyncConnection, name: str) -> Namespace:
+    """Raises UnknownNamespace."""
+    found = await namespaces.find(connection, name)
+    if found is None:
+        raise UnknownNamespace(name)
+    return found
+
+
+async def _summaries(connection: AsyncConnection, found: list[Namespace]) -> list[NamespaceSummary]:
+    counts = await namespaces.counts(connection, [each.name for each in found])
+    paused = await namespaces.paused(connection)
+    return [
+        NamespaceSummary(
+            each,
+            paused=namespaces.EVERY in paused or each.name in paused,
+            **counts[each.name],
+        )
+        for each in found
+    ]
+
+
+def _described(namespace: Namespace) -> dict[str, Any]:
+    """The namespace as an event keeps it."""
+    return {"frozen": namespace.frozen, "settings": namespace.settings.as_json()}
+
+
+class ArchiveOperations(StoreCore):
+    async def export_namespace(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        """Every row of every table that is of this namespace, as JSON: `table` and `row`; vectors
+        are in base64. All as of one moment: a transaction is open until the end.
+
+        Raises UnknownNamespace.
+        """
+        async with self._database.read() as connection:
+            if await namespaces.find(connection, name) is None:
+                raise UnknownNamespace(name)
+            for table, wanted in _selections(name):
+                rows = await connection.stream(wanted)
+                async for row in rows:
+                    values = {column: _plain(value) for column, value in row._mapping.items()}
+                    yield {"table": table.name, "row": values}
+
+
+def _selections(name: str) -> Iterator[tuple[Table, Select[Any]]]:
+    for table in metadata.sorted_tables:
+        if table is embeddings:
+            own = select(rules.c.seq).where(rules.c.namespace == name)
+            chosen: ColumnElement[bool] = embeddings.c.rule_seq.in_(own)
+        elif table is namespaces_table:
+            chosen = namespaces_table.c.name == name
+        elif "namespace" in table.c:
+            chosen = table.c.namespace == name
+        else:
+            continue  # of the whole store: its identity, keys and what they have used
+        yield table, select(table).where(chosen).order_by(*inspect(table).primary_key)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

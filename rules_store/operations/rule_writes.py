@@ -1,0 +1,127 @@
+"""Steps of a write transaction that changes rules, shared by operators' calls and learning."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database.json_codec import clean
+from rules_store.models.rules import NewRule, Rule, Vectors
+from rules_store.repository import embeddings, events, rules, standings
+
+MERGED = "rule.merged"
+MOST_LEARNED = 2**31 - 1
+"""The largest frequency that the column holds."""
+
+
+def new_rule_id() -> str:
+    return f"rule_{secrets.token_hex(12)}"
+
+
+def tidy(text: str) -> str:
+    return clean(text).strip()
+
+
+def text_hash(text: str) -> str:
+    """Equal for texts that differ in case, white space or Unicode form only."""
+    folded = " ".join(unicodedata.normalize("NFKC", clean(text)).casefold().split())
+    return hashlib.sha256(folded.encode()).hexdigest()
+
+
+def together(*frequencies: int) -> int:
+    """Their sum, as far as the column holds it."""
+    return min(sum(frequencies), MOST_LEARNED)
+
+
+def described(rule: Rule) -> dict[str, Any]:
+    """The rule as an event keeps it: enough to restore it."""
+    return {
+        "polarity": rule.polarity.value,
+        "state": rule.state.value,
+        "text": rule.text,
+        "trigger": rule.trigger,
+        "domain": rule.domain,
+        "frequency": rule.frequency,
+        "version": rule.version,
+        "reason": rule.reason,
+        "source_episode": rule.source_episode,
+    }
+
+
+async def create(
+    connection: AsyncConnection,
+    new: NewRule,
+    vectors: Vectors,
+    model: str,
+    at: datetime,
+    *,
+    actor: str,
+    reason: str,
+    key: str | None = None,
+) -> tuple[int, Rule]:
+    """A rule of version 1 with its vectors and its event. Raises IntegrityError where the same
+    text is there."""
+    rule = Rule(
+        id=new_rule_id(),
+        namespace=new.namespace,
+        polarity=new.polarity,
+        state=new.state,
+        text=tidy(new.text),
+        trigger=tidy(new.trigger),
+        domain=clean(new.domain),
+        frequency=1,
+        exposures=0,
+        source_episode=new.source_episode,
+        version=1,
+        reason=None if new.reason is None else clean(new.reason),
+        created_at=at,
+        updated_at=at,
+    )
+    seq = await rules.insert_rule(connection, rule, text_hash(rule.text))
+    await embeddings.insert_vectors(connection, seq, model, vectors)
+    await events.append(
+        connection,
+        at,
+        rule.namespace,
+        "rule.created",
+        rule_id=rule.id,
+        actor=actor,
+        reason=reason,
+        after=described(rule),
+        key=key,
+    )
+    return seq, rule
+
+
+async def change(
+    connection: AsyncConnection,
+    before: Rule,
+    after: Rule,
+    kind: str,
+    *,
+    actor: str,
+    reason: str,
+    key: str | None = None,
+) -> None:
+    """Writes `after` and the event that says so. New words start with the evidence that these very
+    words have (none, or that of their earlier time)."""
+    await rules.update_rule(connection, after, text_hash(after.text))
+    if text_hash(before.text) != text_hash(after.text):
+        await standings.restart(connection, after.id, text_hash(after.text), after.updated_at)
+    await events.append(
+        connection,
+        after.updated_at,
+        after.namespace,
+        kind,
+        rule_id=after.id,
+        actor=actor,
+        reason=reason,
+        before=described(before),
+        after=described(after),
+        key=key,
+    )

@@ -1,0 +1,40 @@
+"""What an operator may tune of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rules_store.models.rules import Pruning
+from rules_store.policy.gate import DEFAULT_GATE, GateOptions
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What an operator may tune. Times are in seconds."""
+
+    capacity: int = 1000
+    """Active rules per namespace; one more retires another (`pruning`)."""
+    pruning: Pruning = Pruning.FIFO
+    merge_threshold: float = 0.95
+    """Cosine of two rule texts from which they are the same rule."""
+    busy_timeout: float = 5.0
+    """How long a write waits for a database that another one keeps locked."""
+    begin_timeout: float = 2.0
+    """The same for `begin_episode`, which a client waits for."""
+    lease: float = 15.0
+    """A running job that is not heard of for this long may be taken by another worker."""
+    max_attempts: int = 5
+    retry_delay: float = 2.0
+    """Before the second attempt; doubles with each further one, up to five minutes."""
+    retry_window: float = 300.0
+    """Within which an equal body counts as a client's retry (`Begun.same_body_as`)."""
+    gate: GateOptions = DEFAULT_GATE
+    half_life_days: float = 30.0
+    """In which evidence about a rule's worth loses half of its weight."""
+    precedents: int = 2000
+    """Explored questions that a namespace keeps for replays."""
+    pool_size: int = 4
+    """Database connections; on SQLite one more, which alone writes."""
+
+
+DEFAULT_OPTIONS = StoreOptions()

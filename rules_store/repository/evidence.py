@@ -1,0 +1,232 @@
+"""Exposures, outcomes and trials."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database import compiled
+from rules_store.database.dialect import insert_or_replace, insert_unless_there
+from rules_store.database.schema import episodes, exposures, outcomes, rules, trials
+from rules_store.models.evidence import (
+    STRENGTH,
+    Exposure,
+    ExposureRecord,
+    Outcome,
+    Reference,
+    Signal,
+    Trial,
+)
+
+_EXPOSE = insert(exposures)
+COUNTED_AT_ONCE = 200
+"""Exposures; requests that write wait for so many at most."""
+_UNCOUNTED = (
+    select(exposures.c.seq)
+    .where(~exposures.c.counted)
+    .order_by(exposures.c.seq)
+    .limit(COUNTED_AT_ONCE)
+)
+_COUNT = (
+    update(exposures)
+    .where(exposures.c.seq.in_(_UNCOUNTED), ~exposures.c.counted)
+    .values(counted=True)
+    .returning(exposures.c.namespace, exposures.c.rule_id, exposures.c.withheld)
+)
+_ADD = (
+    update(rules)
+    .where(rules.c.id == bindparam("rule"), rules.c.namespace == bindparam("space"))
+    .values(exposures=rules.c.exposures + bindparam("more"))
+)
+_EXPOSED = (
+    select(exposures.c.rule_id, exposures.c.withheld, exposures.c.created_at)
+    .where(exposures.c.episode_id == bindparam("episode"))
+    .order_by(exposures.c.rule_id)  # the order in which their standings are locked
+)
+_OUTCOMES = select(outcomes).where(outcomes.c.episode_id == bindparam("episode"))
+
+
+# -- exposures and outcomes
+
+
+async def add_exposures(
+    connection: AsyncConnection,
+    namespace: str,
+    episode_id: str,
+    new: Sequence[Exposure],
+    at: datetime,
+) -> None:
+    if new:
+        await compiled.changed(
+            connection,
+            _EXPOSE,
+            [
+                {
+                    "namespace": namespace,
+                    "episode_id": episode_id,
+                    "rule_id": each.rule_id,
+                    "position": each.position,
+                    "similarity": each.similarity,
+                    "score": each.score,
+                    "withheld": each.withheld,
+                    "created_at": at,
+                    "counted": False,
+                }
+                for each in new
+            ],
+        )
+
+
+async def count_exposures(connection: AsyncConnection) -> bool:
+    """Adds some of what nobody has counted yet to the counts of the rules. Whether there may be
+    more."""
+    found = await compiled.all_returned(connection, _COUNT, {})
+    fresh = Counter((rule_id, namespace) for namespace, rule_id, withheld in found if not withheld)
+    if fresh:
+        # In one order everywhere, so that two processes can't wait for each other.
+        await compiled.changed(
+            connection,
+            _ADD,
+            [
+                {"rule": rule_id, "space": namespace, "more": fresh[rule_id, namespace]}
+                for rule_id, namespace in sorted(fresh)
+            ],
+        )
+    return len(found) == COUNTED_AT_ONCE
+
+
+async def exposed(connection: AsyncConnection, episode_id: str) -> list[tuple[str, bool, datetime]]:
+    """(rule id, withheld, when) of every rule that had to do with an episode."""
+    rows = await connection.execute(_EXPOSED, {"episode": episode_id})
+    return [(row.rule_id, row.withheld, row.created_at) for row in rows]
+
+
+async def strongest(
+    connection: AsyncConnection, episode_id: str, *, lock: bool = False
+) -> Outcome | None:
+    """The outcome of the strongest signal that an episode has. `lock`: until the end of the
+    transaction nobody else brings one, where the database locks rows."""
+    if lock:
+        mine = select(episodes.c.seq).where(episodes.c.id == episode_id)
+        await connection.execute(mine.with_for_update())
+    rows = await connection.execute(_OUTCOMES, {"episode": episode_id})
+    return _strongest([Outcome(Signal(row.source), row.value) for row in rows])
+
+
+def _strongest(found: Sequence[Outcome]) -> Outcome | None:
+    return max(found, key=lambda outcome: STRENGTH[outcome.source], default=None)
+
+
+async def put_outcome(
+    connection: AsyncConnection, namespace: str, episode_id: str, outcome: Outcome, at: datetime
+) -> None:
+    """In place of the same signal's earlier one."""
+    await connection.execute(
+        insert_or_replace(connection, outcomes, "value", "weight", "created_at"),
+        {
+            "episode_id": episode_id,
+            "source": outcome.source.value,
+            "namespace": namespace,
+            "value": outcome.value,
+            "weight": outcome.weight,
+            "created_at": at,
+        },
+    )
+
+
+async def exposures_of(
+    connection: AsyncConnection, rule_id: str, limit: int
+) -> list[ExposureRecord]:
+    """The rule's latest exposures with their episodes' strongest outcomes, newest first."""
+    rows = list(
+        await connection.execute(
+            select(exposures)
+            .where(exposures.c.rule_id == rule_id)
+            .order_by(exposures.c.seq.desc())
+            .limit(limit)
+        )
+    )
+    found: dict[str, list[Outcome]] = {}
+    ids = [row.episode_id for row in rows]
+    for row in await connection.execute(select(outcomes).where(outcomes.c.episode_id.in_(ids))):
+        found.setdefault(row.episode_id, []).append(Outcome(Signal(row.source), row.value))
+    records = []
+    for row in rows:
+        came = _strongest(found.get(row.episode_id, ()))
+        records.append(
+            ExposureRecord(
+                episode_id=row.episode_id,
+                position=row.position,
+                similarity=row.similarity,
+                score=row.score,
+                at=row.created_at,
+                source=None if came is None else came.source,
+                value=None if came is None else came.value,
+                weight=None if came is None else came.weight,
+            )
+        )
+    return records
+
+
+async def injected_since(connection: AsyncConnection, rule_id: str, since: datetime) -> int:
+    """How many requests the rule has steered from that moment on."""
+    statement = (
+        select(func.count())
+        .select_from(exposures)
+        .where(
+            exposures.c.rule_id == rule_id,
+            ~exposures.c.withheld,
+            exposures.c.created_at >= since,
+        )
+    )
+    return await connection.scalar(statement) or 0
+
+
+# -- trials
+
+
+async def add_trial(
+    connection: AsyncConnection,
+    namespace: str,
+    rule_id: str,
+    text_hash: str,
+    trial: Trial,
+    at: datetime,
+) -> bool:
+    """False where these words of the rule have been tried on this episode."""
+    statement = insert_unless_there(connection, trials)
+    values = {
+        "namespace": namespace,
+        "rule_id": rule_id,
+        "text_hash": text_hash,
+        "episode_id": trial.episode_id,
+        "with_rule": trial.with_rule,
+        "without_rule": trial.without_rule,
+        "reference": trial.reference.value,
+        "weight": trial.weight,
+        "created_at": at,
+    }
+    return (await connection.execute(statement, values)).rowcount == 1
+
+
+async def trials_of(
+    connection: AsyncConnection, rule_id: str, text_hash: str | None = None
+) -> list[Trial]:
+    """Newest first; of these words only, where a hash is given."""
+    statement = select(trials).where(trials.c.rule_id == rule_id).order_by(trials.c.seq.desc())
+    if text_hash is not None:
+        statement = statement.where(trials.c.text_hash == text_hash)
+    return [
+        Trial(
+            row.episode_id,
+            row.with_rule,
+            row.without_rule,
+            Reference(row.reference),
+            row.created_at,
+        )
+        for row in await connection.execute(statement)
+    ]

@@ -1,0 +1,100 @@
+"""`ttcl keys` as it is typed, beside a gateway on the same database."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.cli import root
+from tests.gateway import Gateway
+
+
+@pytest.fixture
+def ttcl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """Runs a command; returns its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TTCL_DATA_DIR", str(tmp_path / "data"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["ttcl", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            root.main()
+        told = capsys.readouterr()
+        code = left.value.code
+        return code if isinstance(code, int) else 0, told.out, told.err
+
+    return run
+
+
+def test_the_secret_alone_is_on_standard_output(ttcl: Any) -> None:
+    code, out, err = ttcl("keys", "create", "app", "--namespace", "a", "--namespace", "b")
+    assert code == 0
+    assert out.startswith("ttcl_")
+    assert len(out.split()) == 1
+    assert "key_" in err
+    assert out.strip() not in err
+    code, out, err = ttcl("keys", "list", "--json")
+    (listed,) = [json.loads(line) for line in out.splitlines()]
+    assert listed["namespaces"] == ["a", "b"]
+    assert listed["permissions"] == ["chat", "learn"]
+    assert "secret" not in out
+    code, out, err = ttcl("keys", "list")
+    assert listed["id"] in out
+    assert "live" in out
+    assert "1 of 1" in err
+
+
+def test_json_for_scripts(ttcl: Any) -> None:
+    arguments = ["--namespace", "*", "--permission", "admin-read", "--requests-per-minute", "9"]
+    _, out, _ = ttcl("keys", "create", "reader", *arguments, "--json")
+    made = json.loads(out)
+    assert made["secret"].startswith(made["shown"])
+    assert (made["namespaces"], made["permissions"]) == (["*"], ["admin-read"])
+    assert (made["requests_per_minute"], made["tokens_per_day"]) == (9, None)
+    _, out, _ = ttcl("keys", "revoke", made["id"], "--json", "--reason", "lost")
+    assert json.loads(out)["revoked_at"]
+    _, out, _ = ttcl("keys", "list")
+    assert "revoked" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["create", "x", "--namespace", "no space"], "namespaces"),
+        (["create", "x", "--namespace", "*", "--namespace", "a"], "alone"),
+        (["create", " ", "--namespace", "a"], "name"),
+        (["create", "x"], "--namespace"),
+        (["create", "x", "--namespace", "a", "--permission", "root"], "root"),
+        (["create", "x", "--namespace", "a", "--tokens-per-day", "0"], "--tokens-per-day"),
+        (["revoke", "key_none"], "key_none"),
+    ],
+)
+def test_what_is_wrong_is_one_message_and_exit_code_2(
+    ttcl: Any, arguments: list[str], said: str
+) -> None:
+    code, out, err = ttcl("keys", *arguments)
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_running_gateway_takes_it_up(
+    ttcl: Any, gw: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = gw.app.state.ttcl.settings
+    monkeypatch.setenv("TTCL_DATABASE_URL", settings.resolved_database_url)
+    _, out, _ = ttcl("keys", "create", "reader", "--namespace", "*", "--permission", "admin-read")
+    headers = {"Authorization": f"Bearer {out.strip()}"}
+    deadline = time.monotonic() + 1.5
+    while httpx.get(f"{gw.url}/admin/v1/rules", headers=headers).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

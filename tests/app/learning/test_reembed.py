@@ -1,0 +1,45 @@
+"""Rules that wait for vectors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from app.learning.reembed import reembed
+from app.upstream.embeddings import EmbeddingFailed, Vectors
+from rules_store.models.rules import NewRule, Polarity
+from rules_store.models.rules import Vectors as RuleVectors
+from rules_store.store import RuleStore
+from tests.fakes import HashEmbedder
+
+
+class Picky(HashEmbedder):
+    """Refuses any texts among which is one about yaks."""
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        if any("yak" in text for text in texts):
+            raise EmbeddingFailed("too long")
+        return await super().embed(texts)
+
+
+async def test_a_rule_that_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Path) -> None:
+    embedder = Picky()
+    store = await RuleStore.open(
+        f"sqlite:///{tmp_path / 'store.db'}", embedding_model=embedder.name, dimension=384
+    )
+    await store.ensure_namespace("default")
+    for text in ("Shave the yak first.", "Count the cows.", "Count the sheep."):
+        new = NewRule("default", Polarity.POSITIVE, text)
+        await store.create_rule(new, RuleVectors(), actor="test", reason="test")
+    running = asyncio.create_task(reembed(store, embedder))
+    async with asyncio.timeout(10):
+        while store.rules_indexed < 2:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [rule.text for rule in await store.rules_without_embedding()] == ["Shave the yak first."]
+    await store.close()

@@ -1,0 +1,285 @@
+"""What the distiller is shown, what it may answer, and what is made of untidy answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+
+from app.domain.trajectory import Case, Selection, Task, Trajectory
+from app.loop.reflect.distiller import Distiller, without_rules
+from app.prompt_library import PromptLibrary
+from rules_store.models.rules import Polarity
+from tests.app.loop.group import asked, hit, said
+
+LIBRARY = PromptLibrary.bundled()
+QUESTION = "How many of the 12 apples are left when 5 are eaten?"
+BETTER = said(0, "Take 5 from 12: \\boxed{7}.")
+WORSE = said(1, "Add 5 to 12: \\boxed{17}.")
+TWO_SIDED = (Case.MAJORITY, Case.TIE, Case.CONTRASTED)
+ONE_SIDED = (Case.UNANIMOUS, Case.HOMOGENEOUS)
+SILENT = (Case.SCATTERED, Case.UNUSABLE)
+
+
+def selection(
+    case: Case = Case.MAJORITY, better: Trajectory | None = BETTER, worse: Trajectory | None = WORSE
+) -> Selection:
+    open_case = case in (Case.CONTRASTED, Case.HOMOGENEOUS)
+    return Selection(
+        case=case,
+        task=Task.OPEN if open_case else Task.CLOSED,
+        chosen=better,
+        better=better,
+        worse=worse if case in TWO_SIDED else None,
+    )
+
+
+@pytest.fixture
+def distiller() -> Distiller:
+    return Distiller(LIBRARY)
+
+
+@pytest.mark.parametrize("domain", LIBRARY.domains)
+@pytest.mark.parametrize("case", TWO_SIDED)
+def test_a_contrast_shows_both_sides_in_one_call(
+    distiller: Distiller, domain: str, case: Case
+) -> None:
+    text = distiller.render(asked(QUESTION, domain=domain), selection(case)).text
+    assert QUESTION in text
+    assert text.index(BETTER.text) < text.index(WORSE.text)
+    assert "negative" in text
+
+
+@pytest.mark.parametrize("case", ONE_SIDED)
+def test_agreement_shows_one_side_and_asks_for_one_rule(distiller: Distiller, case: Case) -> None:
+    text = distiller.render(asked(QUESTION), selection(case)).text
+    assert QUESTION in text
+    assert BETTER.text in text
+    assert "negative" not in text
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_nothing_is_learned_without_a_decision(distiller: Distiller, case: Case) -> None:
+    assert not Distiller.teaches(selection(case))
+    with pytest.raises(ValueError, match=case.value):
+        distiller.render(asked(QUESTION), selection(case))
+
+
+@pytest.mark.parametrize("case", [*TWO_SIDED, *ONE_SIDED])
+def test_teaches(case: Case) -> None:
+    assert Distiller.teaches(selection(case))
+    assert not Distiller.teaches(selection(case, better=None))
+
+
+def test_thoughts_are_not_shown(distiller: Distiller) -> None:
+    better = said(0, "<think>SECRET one</think>It is 7.")
+    worse = said(1, "SECRET two</think>It is 17.<think>SECRET three")
+    text = distiller.render(asked(QUESTION), selection(better=better, worse=worse)).text
+    assert "SECRET" not in text
+    assert "It is 7." in text
+    assert "It is 17." in text
+
+
+RULE = "Count what is taken away before adding anything."
+BLOCK = LIBRARY.get("default", "steer/block").render(positive=[RULE], negative=[]).text
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"{BLOCK}\n\nTake 5 from 12.",
+        f"Take 5 from 12.\n{BLOCK}",
+        f"The advice says: {RULE} Take 5 from 12.",
+        f"Take 5 from 12. {RULE.upper()}",
+        f"- {RULE}\n\nTake 5 from 12.",
+        f"Take 5 from 12.\n<advice>\n{RULE}",
+        "Take 5 from 12. Count what is taken\naway  before adding anything.",
+    ],
+)
+def test_injected_rules_are_not_shown_again(distiller: Distiller, written: str) -> None:
+    """Rules must not breed rules."""
+    assert "Take 5 from 12." in without_rules(written, [RULE])
+    observation = asked(QUESTION, hits=(hit(RULE),))
+    for chosen in (
+        selection(better=said(0, written)),
+        selection(worse=said(1, written)),
+        selection(Case.UNANIMOUS, better=said(0, written)),
+    ):
+        text = distiller.render(observation, chosen).text
+        assert "Take 5 from 12." in text
+        assert "taken away before adding" not in " ".join(text.casefold().split())
+        assert "Notes from earlier work" not in text
+
+
+def test_a_text_without_rules_is_kept_to_the_letter() -> None:
+    assert without_rules("Take 5 from 12: \\boxed{7}.", [RULE]) == "Take 5 from 12: \\boxed{7}."
+    assert without_rules("My advice: count <b>twice</b>.", []) == "My advice: count <b>twice</b>."
+
+
+def test_long_texts_are_trimmed_and_keep_their_end() -> None:
+    small = Distiller(LIBRARY, question_tokens=50, trajectory_tokens=50)
+    long = " ".join(f"word{n}" for n in range(2000))
+    better, worse = said(0, f"{long} so \\boxed{{7}}."), said(1, f"{long} so \\boxed{{17}}.")
+    question = f"START {long} How many are left?"
+    text = small.render(asked(question), selection(better=better, worse=worse)).text
+    empty = small.render(asked(""), selection(better=said(0, ""), worse=said(1, ""))).text
+    assert len(text) - len(empty) < 3 * 50 * 4 + 60
+    for kept in ("\\boxed{7}", "\\boxed{17}", "START", "How many are left?"):
+        assert kept in text
+    assert "word1000 " not in text
+
+
+@pytest.mark.parametrize("patterns", [True, False])
+@pytest.mark.parametrize("case", [*TWO_SIDED, *ONE_SIDED])
+def test_the_schema_follows_the_case(distiller: Distiller, case: Case, patterns: bool) -> None:
+    schema = distiller.schema(case, question=QUESTION, patterns=patterns)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    wanted = {"positive", "trigger"} | ({"negative"} if case in TWO_SIDED else set())
+    assert set(schema["properties"]) == set(schema["required"]) == wanted
+    assert schema["additionalProperties"] is False
+    for part in schema["properties"].values():
+        assert part["maxLength"] <= 300
+        assert ("pattern" in part) is patterns
+
+
+@pytest.mark.parametrize("question", [QUESTION, "Сколько яблок осталось?", "一共需要几匹布?"])
+def test_the_patterns_let_no_digits_or_markup_through(distiller: Distiller, question: str) -> None:
+    schema = distiller.schema(Case.MAJORITY, question=question)
+    for name in ("positive", "negative", "trigger"):
+        pattern = schema["properties"][name]["pattern"]
+        for bad in ("", "Add 5 first.", "\\boxed{x}", "<advice>", '"', "one\ntwo", "{fill in}"):
+            assert re.search(pattern, bad) is None
+
+
+def test_the_patterns_know_other_scripts(distiller: Distiller) -> None:
+    schema = distiller.schema(Case.MAJORITY, question="Сколько яблок осталось, если съели пять?")
+    assert re.search(schema["properties"]["positive"]["pattern"], "Проверяйте сложением.")
+
+
+POSITIVE = "Check every subtraction by adding the parts back."
+NEGATIVE = "Avoid stating a total before all parts are counted."
+TRIGGER = "questions about what is left"
+FULL = {"positive": POSITIVE, "negative": NEGATIVE, "trigger": TRIGGER}
+TEXT = json.dumps(FULL)
+MESSY: list[Any] = [
+    FULL,
+    TEXT,
+    json.dumps(FULL, indent=2),
+    f"```json\n{TEXT}\n```",
+    f"```\n{TEXT}\n```",
+    f"Sure! Here is the JSON you asked for:\n\n{TEXT}\n\nLet me know if it helps.",
+    f'<think>{{"positive": "no"}}</think>{TEXT}',
+    TEXT.replace("}", ",}"),
+    TEXT[:-1],
+    TEXT[:-2],
+    TEXT.replace('"', "'"),
+    TEXT.replace('", "', '",\n\n"'),
+    str(FULL),
+    {"rules": FULL},
+    [FULL],
+    {"Positive": POSITIVE, "NEGATIVE": NEGATIVE, "Trigger": TRIGGER},
+    {"positive_rule": POSITIVE, "negative_rule": NEGATIVE, "trigger": TRIGGER},
+    {"positive": {"text": POSITIVE}, "negative": {"rule": NEGATIVE}, "trigger": TRIGGER},
+    {"positive": [POSITIVE, "Another."], "negative": [NEGATIVE], "trigger": [TRIGGER]},
+    {"positive": f"- {POSITIVE}", "negative": f"1. {NEGATIVE}", "trigger": f" {TRIGGER}\n"},
+    {"positive": f'"{POSITIVE}"', "negative": f"**{NEGATIVE}**", "trigger": TRIGGER},
+    {"positive": f"Positive: {POSITIVE}", "negative": f"Negative rule: {NEGATIVE}"}
+    | {"trigger": TRIGGER},
+    {"positive": f"**Positive rule:** {POSITIVE}", "negative": f"• {NEGATIVE}", "trigger": TRIGGER},
+    {**FULL, "explanation": "Because."},
+    f"Positive: {POSITIVE}\nNegative: {NEGATIVE}\nTrigger: {TRIGGER}",
+    f"- **Positive rule**: {POSITIVE}\n- **Negative rule**: {NEGATIVE}\n- **Trigger**: {TRIGGER}",
+    {"positive": POSITIVE.replace(" adding ", "\n  adding\t"), "negative": NEGATIVE}
+    | {"trigger": TRIGGER},
+    {
+        "positive": "It is important to check every subtraction by adding the parts back.",
+        "negative": NEGATIVE,
+        "trigger": TRIGGER,
+    },
+]
+
+
+@pytest.mark.parametrize("reply", MESSY, ids=lambda reply: repr(reply)[:40])
+def test_messy_replies(distiller: Distiller, reply: Any) -> None:
+    rules = distiller.parse(Case.MAJORITY, reply)
+    assert [(r.polarity, r.text, r.trigger, r.refusal) for r in rules] == [
+        (Polarity.POSITIVE, POSITIVE, TRIGGER, None),
+        (Polarity.NEGATIVE, NEGATIVE, TRIGGER, None),
+    ]
+
+
+@pytest.mark.parametrize("case", ONE_SIDED)
+@pytest.mark.parametrize("reply", [FULL, TEXT, f"Positive: {POSITIVE}\nNegative: {NEGATIVE}"])
+def test_no_negative_rule_where_all_agree(distiller: Distiller, case: Case, reply: Any) -> None:
+    assert [r.text for r in distiller.parse(case, reply)] == [POSITIVE]
+
+
+def test_a_truncated_reply_gives_what_is_whole(distiller: Distiller) -> None:
+    cut = TEXT[: TEXT.index("trigger") - 3]
+    rules = distiller.parse(Case.MAJORITY, cut)
+    assert [(r.text, r.trigger) for r in rules] == [(POSITIVE, ""), (NEGATIVE, "")]
+
+
+NOTHING: list[Any] = [
+    None,
+    "",
+    "{}",
+    {},
+    [],
+    "I can't see a difference.",
+    "{",
+    "[" * 50_000,
+    '{"a":' * 50_000,
+    {"positive": None, "negative": 7, "trigger": "x"},
+    {"positive": "", "negative": "  ", "trigger": "x"},
+    {"positive": "N/A", "negative": "n/a."},
+    {"positive": "None", "negative": "none."},
+    {"positive": "null", "negative": "Nothing"},
+    {"positive": [], "negative": {}},
+    {"trigger": TRIGGER},
+    {"other": POSITIVE},
+]
+
+
+@pytest.mark.parametrize("reply", NOTHING, ids=lambda reply: repr(reply)[:40])
+def test_nothing_to_be_read(distiller: Distiller, reply: Any) -> None:
+    assert distiller.parse(Case.MAJORITY, reply) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mind -x and *y* in sums, f(x) and the rest.",
+        "-x and x have the same square.",
+        "*Every* step needs a reason.",
+        "Positively state units; negative values need a sign.",
+        "Don't trust 'obvious' steps.",
+        "Überprüfe jeden Schritt sorgfältig.",
+        "先写出要求的量。",
+    ],
+)
+def test_tidying_eats_no_letters(distiller: Distiller, text: str) -> None:
+    (rule,) = distiller.parse(Case.UNANIMOUS, {"positive": text, "trigger": ""})
+    assert rule.text == text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "polarity"),
+    [
+        ("It is important to count the parts first.", "positive"),
+        ("It is important not to count parts twice.", "negative"),
+        ("It is a mistake to count parts twice.", "negative"),
+        ("It is a mistake not to count the parts.", "positive"),
+    ],
+)
+def test_the_meaning_survives_the_imperative(
+    distiller: Distiller, sentence: str, polarity: str
+) -> None:
+    """A sentence turned into its opposite would be worse than none."""
+    (rule,) = distiller.parse(Case.UNANIMOUS, {"positive": sentence})
+    negated = re.match(r"(?:do not|don't|avoid|never)\b", rule.text, re.IGNORECASE) is not None
+    assert negated is (polarity == "negative")
+    assert "count" in rule.text.casefold()

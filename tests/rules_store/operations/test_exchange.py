@@ -1,0 +1,182 @@
+"""Export, import and the search by meaning: what went out comes in again and is found as before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rules_store.errors import InvalidVector, NamespaceFrozen, UnknownNamespace
+from rules_store.models.rules import Polarity, RuleFilter, RuleState, Vectors
+from rules_store.operations.exchange import Exported, Incoming
+from rules_store.store import RuleStore
+from tests.rules_store.helpers import (
+    NEGATIVE,
+    POSITIVE,
+    all_rules,
+    axis,
+    begin,
+    between,
+    open_store,
+    random_vector,
+    write,
+)
+
+BY = {"actor": "keeper", "reason": "moving house"}
+
+
+async def exported(store: RuleStore, **where: Any) -> list[Exported]:
+    batches = [batch async for batch in store.export_rules(RuleFilter(**where), vectors=True)]
+    return [item for batch in batches for item in batch]
+
+
+def incoming(items: list[Exported]) -> list[Incoming]:
+    return [Incoming(item.rule, item.vectors or Vectors()) for item in items]
+
+
+async def filled(store: RuleStore) -> None:
+    for number in range(40):
+        await write(
+            store,
+            f"Rule {number}",
+            random_vector(number),
+            polarity=NEGATIVE if number % 3 else POSITIVE,
+            trigger=f"when {number}" if number % 2 else "",
+            trigger_vector=random_vector(1000 + number) if number % 2 else None,
+            state=RuleState.QUARANTINED if number % 10 == 9 else RuleState.ACTIVE,
+        )
+
+
+def hits(store: RuleStore) -> list[Any]:
+    return [
+        (near.hits, near.cosines.tobytes())
+        for query in (random_vector(seed) for seed in range(5000, 5020))
+        for polarity in Polarity
+        for near in [store.search("default", query, polarity, 7)]
+    ]
+
+
+async def test_export_wipe_import_finds_the_same(store: RuleStore, tmp_path: Path) -> None:
+    await filled(store)
+    items = await exported(store)
+    other = await open_store(tmp_path / "other")
+    try:
+        await other.ensure_namespace("default")
+        done = await other.import_rules(incoming(items), **BY)
+        assert list(done.outcomes) == [item.rule.id for item in items]
+        assert done.evicted == ()
+        assert hits(other) == hits(store)
+        assert any(hits(other))
+        assert (await other.parity()).ok
+        before, after = await all_rules(store), await all_rules(other)
+        anew = {"updated_at": None}
+        assert [replace(rule, **anew) for rule in after] == [replace(r, **anew) for r in before]
+        (event,) = await other.rule_events(items[0].rule.id)
+        assert (event.kind, event.actor, event.reason) == ("rule.imported", "keeper", BY["reason"])
+    finally:
+        await other.close()
+
+
+async def test_what_is_there_already_is_skipped(store: RuleStore) -> None:
+    await filled(store)
+    items = incoming(await exported(store))
+    last = (await store.stats()).last_event
+    done = await store.import_rules(items, **BY)
+    assert set(done.outcomes) == {None}
+    assert (await store.stats()).last_event == last
+    assert await store.known_texts([item.rule for item in items]) == [i.rule.id for i in items]
+
+
+async def test_a_text_comes_once_and_a_taken_id_is_replaced(store: RuleStore) -> None:
+    rule = await write(store, "Mind the gap.", axis(0))
+    await store.ensure_namespace("other")
+    twice = [
+        Incoming(replace(rule, namespace="other", text=text), Vectors(axis(0)))
+        for text in ("Mind the gap.", "mind  THE gap.")
+    ]
+    first, second = (await store.import_rules(twice, **BY)).outcomes
+    assert first not in (None, rule.id)
+    assert second is None
+    assert (await store.get_rule(rule.id)) == rule
+
+
+async def test_a_source_in_another_namespace_is_none(store: RuleStore) -> None:
+    await store.ensure_namespace("other")
+    await begin(store, "ep_other", "other")
+    rule = await write(store, "Mind the gap.", axis(0))
+    assert await store.source_of(rule) is None
+    assert await store.source_of(replace(rule, source_episode="ep_none")) is None
+    named = replace(rule, source_episode="ep_other")
+    assert await store.source_of(named) is None
+    source = await store.source_of(replace(named, namespace="other"))
+    assert source == await store.get_episode("ep_other")
+
+
+async def test_an_import_keeps_to_the_capacity(tmp_path: Path) -> None:
+    store = await open_store(tmp_path, capacity=3)
+    try:
+        await store.ensure_namespace("default")
+        rule = await write(store, "old", axis(0))
+        items = [
+            Incoming(replace(rule, id=f"rule_{n}", text=f"new {n}"), Vectors(axis(n)))
+            for n in range(1, 4)
+        ]
+        done = await store.import_rules(items, **BY)
+        assert done.evicted == (rule.id,)
+        assert store.rules_indexed == 3
+    finally:
+        await store.close()
+
+
+async def test_an_import_is_refused_whole(store: RuleStore) -> None:
+    rule = await write(store, "one", axis(0))
+    new = replace(rule, id="rule_new", text="two")
+    with pytest.raises(UnknownNamespace):
+        await store.import_rules([Incoming(replace(new, namespace="none"), Vectors())], **BY)
+    with pytest.raises(InvalidVector):
+        await store.import_rules([Incoming(new, Vectors(np.zeros(32, np.float32)))], **BY)
+    await store.freeze_namespace("default", **BY)
+    with pytest.raises(NamespaceFrozen):
+        await store.import_rules([Incoming(new, Vectors(axis(1)))], **BY)
+    assert [each.id for each in await all_rules(store)] == [rule.id]
+
+
+async def test_export_filters(store: RuleStore) -> None:
+    await filled(store)
+    items = await exported(store, polarity=NEGATIVE, state=RuleState.ACTIVE)
+    assert items
+    assert {(i.rule.polarity, i.rule.state) for i in items} == {(NEGATIVE, RuleState.ACTIVE)}
+    plain = [item async for batch in store.export_rules() for item in batch]
+    assert {item.vectors for item in plain} == {None}
+    assert len(plain) == 40
+
+
+async def test_nearest_in_any_state(store: RuleStore) -> None:
+    await store.ensure_namespace("other")
+    active = await write(store, "active", between(0, 1, 0.9))
+    candidate = await write(store, "candidate", between(0, 2, 0.8), state=RuleState.CANDIDATE)
+    refused = await write(store, "refused", between(0, 3, 0.7), state=RuleState.QUARANTINED)
+    gone = await write(store, "gone", between(0, 4, 0.6), polarity=NEGATIVE)
+    await store.retire_rule(gone.id, **BY)
+    far = await write(store, "elsewhere", axis(0), namespace="other")
+
+    async def found(**more: Any) -> list[tuple[str, float]]:
+        return [
+            (near.rule.id, round(near.similarity, 3))
+            for near in await store.nearest(axis(0), **more)
+        ]
+
+    indexed = [(active.id, 0.9), (candidate.id, 0.8)]
+    assert await found(namespace="default") == indexed
+    assert await found() == [(far.id, 1.0), *indexed]
+    assert await found(namespace="default", limit=1) == indexed[:1]
+    assert await found(namespace="default", states=list(RuleState)) == [
+        *indexed,
+        (refused.id, 0.7),
+        (gone.id, 0.6),
+    ]
+    assert await found(states=[RuleState.RETIRED], polarity=POSITIVE) == []
+    assert await found(states=[RuleState.RETIRED], polarity=NEGATIVE) == [(gone.id, 0.6)]

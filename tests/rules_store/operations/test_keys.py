@@ -1,0 +1,194 @@
+"""API keys in the store: secrets are not kept, changes are events, other processes hear of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rules_store.errors import InvalidCursor, InvalidTransition, UnknownKey
+from rules_store.models.keys import ApiKey, KeySpend, KeyUse, NewKey, Permission
+from rules_store.store import RuleStore
+from tests.rules_store.helpers import Clock, open_store, sql
+
+CHAT, LEARN = Permission.CHAT, Permission.LEARN
+WHO = {"actor": "tester", "reason": "test"}
+
+
+async def make(store: RuleStore, *namespaces: str, **more: Any) -> tuple[ApiKey, str]:
+    given = {"name": "a key", "permissions": (CHAT, LEARN), **more}
+    return await store.create_key(NewKey(namespaces=namespaces or ("default",), **given), **WHO)
+
+
+def events_of_keys(folder: Path) -> list[tuple[Any, ...]]:
+    return sql(
+        folder,
+        "SELECT kind, namespace, actor, reason, before, after FROM events"
+        " WHERE kind LIKE 'key.%' ORDER BY id",
+    )
+
+
+async def test_a_secret_is_long_random_and_found_without_sql(
+    store: RuleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, secret = await make(store)
+    other, another = await make(store)
+    assert secret.startswith("ttcl_")
+    assert len(secret) >= 5 + 43
+    assert secret != another
+    assert key.id != other.id
+    monkeypatch.setattr(store._database, "read", None)
+    assert store.find_key(secret) == key
+    assert store.find_key(another) == other
+    for wrong in ("", "ttcl_", secret[:-1], f"{secret}x", secret.upper(), key.id, "\ud800"):
+        assert store.find_key(wrong) is None
+
+
+async def test_neither_secret_nor_hash_can_be_read_again(store: RuleStore, tmp_path: Path) -> None:
+    key, secret = await make(store)
+    await store.patch_key(key.id, {"name": "other"}, **WHO)
+    await store.revoke_key(key.id, **WHO)
+    (digest,) = sql(tmp_path, "SELECT hash FROM api_keys")[0]
+    everything = repr(sql(tmp_path, "SELECT * FROM events")) + repr(await store.list_keys())
+    assert digest not in everything
+    assert key.shown in everything
+    assert secret[:20] not in everything
+    assert secret.startswith(key.shown)
+    assert len(key.shown) <= 12
+    assert secret not in repr(sql(tmp_path, "SELECT * FROM api_keys"))
+
+
+async def test_each_change_is_an_event_with_before_and_after(
+    store: RuleStore, tmp_path: Path
+) -> None:
+    one, _ = await make(store, "a")
+    await make(store, "*")
+    await make(store, "a", "b")
+    await store.patch_key(one.id, {"permissions": (CHAT,), "tokens_per_day": 5}, **WHO)
+    await store.revoke_key(one.id, **WHO)
+    rows = events_of_keys(tmp_path)
+    kinds = ["key.created"] * 3 + ["key.patched", "key.revoked"]
+    # Of no namespace: its readers must not learn from it of others that the key opens.
+    assert [row[:4] for row in rows] == [(kind, "*", "tester", "test") for kind in kinds]
+    before, after = json.loads(rows[3][4]), json.loads(rows[3][5])
+    assert before["permissions"] == ["chat", "learn"]
+    assert before["tokens_per_day"] is None
+    assert after["permissions"] == ["chat"]
+    assert after["tokens_per_day"] == 5
+    assert json.loads(rows[4][5])["revoked"] is True
+
+
+async def test_a_key_makes_no_namespace(store: RuleStore) -> None:
+    await make(store, "nobody-was-here")
+    assert not await store.namespace_exists("nobody-was-here")
+    await store.ensure_namespace("nobody-was-here")
+    assert await store.namespace_exists("nobody-was-here")
+
+
+async def test_pages_go_through_all_keys_once_newest_first(store: RuleStore) -> None:
+    made = [(await make(store, name=f"key {number}"))[0].id for number in range(7)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await store.list_keys(limit=3, cursor=cursor)
+        assert page.total == 7
+        seen += [key.id for key in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+    with pytest.raises(InvalidCursor):
+        await store.list_keys(cursor="nonsense")
+
+
+async def test_what_is_patched_changes_and_the_rest_stays(store: RuleStore) -> None:
+    key, secret = await make(store, "a", requests_per_minute=5, tokens_per_day=6)
+    await store.patch_key(key.id, {"namespaces": ("b", "c"), "tokens_per_day": None}, **WHO)
+    changed = await store.get_key(key.id)
+    assert changed == store.find_key(secret)
+    assert changed.namespaces == ("b", "c")
+    assert changed.tokens_per_day is None
+    assert (changed.name, changed.requests_per_minute) == ("a key", 5)
+    assert changed.permissions == (CHAT, LEARN)
+
+
+@pytest.mark.parametrize(
+    ("namespaces_given", "permissions"),
+    [((), (CHAT,)), (("a",), ()), (("*", "a"), (CHAT,))],
+)
+async def test_a_key_that_could_do_nothing_is_none(
+    store: RuleStore, tmp_path: Path, namespaces_given: tuple[str, ...], permissions: Any
+) -> None:
+    with pytest.raises(ValueError, match="namespace"):
+        await store.create_key(NewKey("k", namespaces_given, permissions), **WHO)
+    key, _ = await make(store)
+    with pytest.raises(ValueError, match="namespace"):
+        await store.patch_key(
+            key.id, {"namespaces": namespaces_given, "permissions": permissions}, **WHO
+        )
+    assert len(events_of_keys(tmp_path)) == 1
+
+
+async def test_revoked_is_for_good(store: RuleStore, clock: Clock) -> None:
+    key, secret = await make(store)
+    revoked = await store.revoke_key(key.id, **WHO)
+    assert revoked.revoked_at == clock.now
+    assert store.find_key(secret) is None
+    assert store.has_keys, "to revoke the last key must not open the service"
+    with pytest.raises(InvalidTransition):
+        await store.revoke_key(key.id, **WHO)
+    with pytest.raises(InvalidTransition):
+        await store.patch_key(key.id, {"name": "again"}, **WHO)
+
+
+async def test_an_unknown_key_is_said_to_be_unknown(store: RuleStore) -> None:
+    with pytest.raises(UnknownKey, match="key_none"):
+        await store.get_key("key_none")
+    with pytest.raises(UnknownKey):
+        await store.revoke_key("key_none", **WHO)
+    with pytest.raises(UnknownKey):
+        await store.patch_key("key_none", {"name": "x"}, **WHO)
+
+
+async def test_another_process_hears_of_it_by_events(store: RuleStore, tmp_path: Path) -> None:
+    other = await open_store(tmp_path)
+    try:
+        assert not other.has_keys
+        key, secret = await make(store)
+        assert other.find_key(secret) is None
+        await other.catch_up()
+        assert other.find_key(secret) == key
+        await store.revoke_key(key.id, **WHO)
+        await other.catch_up()
+        assert other.find_key(secret) is None
+    finally:
+        await other.close()
+
+
+async def test_a_restart_knows_its_keys_with_a_snapshot_and_without(tmp_path: Path) -> None:
+    first = await open_store(tmp_path)
+    key, secret = await make(first)
+    await first.close()
+    for _ in range(2):
+        again = await open_store(tmp_path)
+        assert again.find_key(secret) == key
+        await again.rebuild()
+        assert again.find_key(secret) == key
+        await again.close()
+        for snapshot in (tmp_path / "index").glob("*"):
+            snapshot.unlink()
+
+
+async def test_use_adds_up_by_day_and_the_last_use_never_goes_back(
+    store: RuleStore, clock: Clock
+) -> None:
+    key, _ = await make(store)
+    late, early = clock.now, clock.now.replace(hour=1)
+    await store.add_key_use([KeyUse(key.id, 7, 2, 30, late), KeyUse(key.id, 8, 1, 0, late)])
+    await store.add_key_use([KeyUse(key.id, 7, 1, 12, early)])
+    assert await store.key_spend(7) == {key.id: KeySpend(3, 42)}
+    assert await store.key_spend(8) == {key.id: KeySpend(1, 0)}
+    assert await store.key_spend(9) == {}
+    assert (await store.get_key(key.id)).last_used_at == late
