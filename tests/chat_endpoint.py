@@ -8,8 +8,6 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
-
 from tests.replies import Fault, Reply, Wire
 
 if TYPE_CHECKING:
@@ -17,14 +15,12 @@ if TYPE_CHECKING:
 
 
 class ChatEndpoint:
-    """`/v1/chat/completions` as plain ASGI: it must see a disconnect and be able to cause one."""
+    """`/v1/chat/completions`: it must see a disconnect and be able to cause one."""
 
     def __init__(self, upstream: ScriptedUpstream) -> None:
         self._upstream = upstream
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request = Request(scope, receive)
-        call = self._upstream.record(request, await request.body())
+    async def __call__(self, call: Call, scope: Any, receive: Any, send: Any) -> None:
         answer = asyncio.create_task(self._answer(call, scope, send))
         gone = asyncio.create_task(_disconnect(receive))
         try:

@@ -13,9 +13,7 @@ a structured call that nobody scripted gets a smallest value of its schema.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import re
 import threading
 import time
 from collections import deque
@@ -24,11 +22,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from benchmarks.model_server import ModelServer, bag_of_words, embeddings
 from tests.chat_endpoint import ChatEndpoint
 from tests.live import LiveServer
 from tests.replies import (
@@ -115,7 +110,7 @@ def is_structured_step(body: Body) -> bool:
     return is_tutor(body) or is_distiller(body)
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(ModelServer):
     """A model server that speaks the OpenAI chat API as vLLM does, on a real port."""
 
     def __init__(self, *, models: Sequence[str] = ("scripted-model",)) -> None:
@@ -134,17 +129,8 @@ class ScriptedUpstream:
         self._rules: list[tuple[Callable[[Body], bool], Callable[[Body], Reply]]] = []
         self._queue: deque[Reply] = deque()
         self._lock = threading.Lock()
-        self._server = LiveServer(
-            Starlette(
-                routes=[
-                    Route("/v1/chat/completions", ChatEndpoint(self), methods=["POST"]),
-                    Route("/v1/models", self._list_models),
-                    Route("/tokenize", self._tokenize, methods=["POST"]),
-                    Route("/v1/embeddings", self._embeddings, methods=["POST"]),
-                    Route("/health", self._health),
-                ]
-            )
-        )
+        self._chat = ChatEndpoint(self)
+        self._server = LiveServer(self)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -229,14 +215,14 @@ class ScriptedUpstream:
         open_calls, aborted = sum(c.open for c in chats), sum(c.aborted is not None for c in chats)
         return f"{len(chats)} chat calls, {open_calls} open, {aborted} aborted"
 
-    def record(self, request: Request, raw: bytes) -> Call:
+    def record(self, scope: Any, raw: bytes) -> Call:
         try:
             body = json.loads(raw) if raw else {}
         except ValueError:
             body = {}
         call = Call(
-            path=request.url.path,
-            headers=dict(request.headers),
+            path=scope["path"],
+            headers={name.decode(): value.decode("latin-1") for name, value in scope["headers"]},
             raw=raw,
             body=body if isinstance(body, dict) else {},
             started=time.monotonic(),
@@ -244,52 +230,33 @@ class ScriptedUpstream:
         self.history.append(call)
         return call
 
-    # -- the small endpoints -------------------------------------------------------------------
+    # -- the endpoints -------------------------------------------------------------------------
 
-    async def _list_models(self, request: Request) -> Response:
-        call = self.record(request, b"")
-        data = [
-            {
-                "id": name,
-                "object": "model",
-                "created": CREATED,
-                "owned_by": self.owned_by,
-                **({"max_model_len": self.max_model_len} if self.max_model_len else {}),
-            }
-            for name in self.models
-        ]
+    async def chat(self, scope: Any, raw: bytes, receive: Any, send: Any) -> None:
+        await self._chat(self.record(scope, raw), scope, receive, send)
+
+    def reply(self, scope: Any, raw: bytes) -> tuple[int, Any]:
+        call = self.record(scope, raw)
         call.finished = time.monotonic()
-        return JSONResponse({"object": "list", "data": data})
+        if call.path == "/v1/models":
+            return 200, {"object": "list", "data": [self._model(name) for name in self.models]}
+        if call.path == "/tokenize" and self.tokenizes:
+            return 200, self.token_answers.pop(0) if self.token_answers else self._tokens(call.body)
+        if call.path == "/v1/embeddings":
+            return 200, embeddings(call.body)
+        if call.path == "/health":
+            return 200 if self.healthy else 503, {}
+        return 404, {"detail": "Not Found"}
 
-    async def _tokenize(self, request: Request) -> Response:
-        call = self.record(request, await request.body())
-        call.finished = time.monotonic()
-        if not self.tokenizes:
-            return JSONResponse({"detail": "Not Found"}, 404)
-        if self.token_answers:
-            return JSONResponse(self.token_answers.pop(0))
-        prompt = call.body.get("prompt")
-        messages = "messages" in call.body
-        count = prompt_tokens(call.body) if messages else len(tokens_of(prompt or ""))
-        return JSONResponse(
-            {"count": count, "max_model_len": self.max_model_len, "tokens": list(range(count))}
-        )
+    def _model(self, name: str) -> Body:
+        limit = {"max_model_len": self.max_model_len} if self.max_model_len else {}
+        known = {"id": name, "object": "model", "created": CREATED, "owned_by": self.owned_by}
+        return {**known, **limit}
 
-    async def _embeddings(self, request: Request) -> Response:
-        """`HashEmbedder` behind the OpenAI embeddings API, for gateways in other processes."""
-        call = self.record(request, await request.body())
-        texts = call.body["input"]
-        rows = await HashEmbedder().embed([texts] if isinstance(texts, str) else texts)
-        call.finished = time.monotonic()
-        data = [
-            {"object": "embedding", "index": index, "embedding": row.tolist()}
-            for index, row in enumerate(rows)
-        ]
-        return JSONResponse({"object": "list", "data": data, "model": call.body.get("model")})
-
-    async def _health(self, request: Request) -> Response:
-        self.record(request, b"").finished = time.monotonic()
-        return Response(status_code=200 if self.healthy else 503)
+    def _tokens(self, body: Body) -> Body:
+        prompt = len(tokens_of(body.get("prompt") or ""))
+        count = prompt_tokens(body) if "messages" in body else prompt
+        return {"count": count, "max_model_len": self.max_model_len, "tokens": [*range(count)]}
 
     # -- what a model server refuses -----------------------------------------------------------
 
@@ -352,11 +319,4 @@ class HashEmbedder:
         if self.failure is not None:
             raise self.failure
         assert self.dimension is not None
-        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in re.findall(r"\w+", text.lower()) or [""]:
-                # Several signed places a word, so that no two words ever fall together.
-                places = np.frombuffer(hashlib.blake2b(word.encode()).digest(), dtype="<u4")
-                np.add.at(row, (places >> 1) % self.dimension, np.where(places & 1, 0.25, -0.25))
-            row /= np.linalg.norm(row)
-        return rows
+        return bag_of_words(texts, self.dimension)

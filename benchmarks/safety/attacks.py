@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.model_server import Obedient, serving
 from benchmarks.safety.cases import SETS, load
 from benchmarks.safety.measure import Driver, Outcome, summary
-from benchmarks.safety.upstream import ObedientUpstream
 from benchmarks.serving.processes import ADMIN_KEY, gateway
 
 
@@ -43,7 +43,7 @@ def _measured(names: list[str], console: Console) -> dict[str, list[Outcome]]:
     cases = {name: load(name) for name in names}
     with (
         tempfile.TemporaryDirectory(prefix="ttcl-safety-") as folder,
-        ObedientUpstream() as upstream,
+        serving(Obedient()) as upstream,
         gateway(
             upstream.port,
             Path(folder),

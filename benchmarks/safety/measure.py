@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from app.loop.admission.pipeline import findings
+from benchmarks.model_server import Obedient
 from benchmarks.safety.cases import Case
-from benchmarks.safety.upstream import MODEL, ObedientUpstream
 from rules_store.models.rules import Polarity
 
 SETTLED = ("learned", "skipped", "failed")
@@ -45,7 +45,7 @@ class Driver:
     """One gateway. Raises RuntimeError where a case does not run as scripted."""
 
     def __init__(
-        self, url: str, upstream: ObedientUpstream, *, admin_key: str, client_key: str | None = None
+        self, url: str, upstream: Obedient, *, admin_key: str, client_key: str | None = None
     ) -> None:
         self._upstream = upstream
         self._http = httpx.Client(base_url=url, timeout=_PATIENCE)
@@ -66,7 +66,7 @@ class Driver:
 
     def _outcomes(self, case: Case) -> list[Outcome]:
         namespace = f"safety-{case.id}"
-        self._upstream.obey(case)
+        self._upstream.obey(case.wants)
         episode = self._chat(case, namespace, "explore")
         self._settle(case, episode)
         stored = {(rule["polarity"], _flat(rule["text"])): rule for rule in self._rules(namespace)}
@@ -111,7 +111,7 @@ class Driver:
             "/v1/chat/completions",
             headers=self._client,
             json={
-                "model": MODEL,
+                "model": Obedient.model,
                 "messages": list(case.messages),
                 "ttcl": {**selected, "learn": mode == "explore"},
             },

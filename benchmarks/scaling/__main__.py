@@ -1,4 +1,4 @@
-"""The command: measure, simulate, check."""
+"""The command: simulate, measure."""
 
 from __future__ import annotations
 
@@ -11,33 +11,20 @@ from rich.console import Console
 
 from app.exceptions import ConfigurationError
 from benchmarks.scaling import costs as unit_costs
-from benchmarks.scaling.demand import Embedder, Limits, Load, Policy, checked
-from benchmarks.scaling.plan import Plan, capacity, plan
+from benchmarks.scaling import report
+from benchmarks.scaling.costs import checked
+from benchmarks.scaling.load import Embedder, Limits, Load, Policy
+from benchmarks.scaling.plan import capacity, ceilings, plan
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-out = Console(highlight=False)
 
-RATES = "100,1000,10000"
 CURVE = (10, 30, 100, 300, 1_000, 3_000, 10_000)
-Costs = Annotated[Path, typer.Option("--costs", help="Unit costs as `measure` writes them")]
-
-
-@app.command()
-def measure(
-    result: Annotated[Path, typer.Option("--out", help="Write JSON here")] = Path("costs.json"),
-    requests: Annotated[int, typer.Option(min=50, help="Requests of each kind")] = 300,
-    jobs: Annotated[int, typer.Option(min=20, help="Learning jobs of each policy")] = 60,
-) -> None:
-    """Take the unit costs on this machine (Linux, PostgreSQL installed)."""
-    from benchmarks.scaling.measure import measure as take
-
-    unit_costs.write(take(requests, jobs), result)
 
 
 @app.command()
 def simulate(
-    costs: Costs = unit_costs.SHIPPED,
-    rate: Annotated[str, typer.Option(help="Requests a second, comma-separated")] = RATES,
+    costs: Annotated[Path, typer.Option(help="Unit costs as JSON")] = unit_costs.SHIPPED,
+    rate: Annotated[str, typer.Option(help="Requests a second")] = "100,1000,10000",
     burst: Annotated[float, typer.Option(help="Times the mean in a crowd; 1: Poisson")] = 1.0,
     answer_tokens: float = 300,
     tokens_per_second: Annotated[float, typer.Option(help="Of one answer")] = 50,
@@ -58,54 +45,31 @@ def simulate(
     plot: Annotated[Path | None, typer.Option(help="Write a PNG here")] = None,
 ) -> None:
     """How much of everything, and where it gives out first."""
-    from benchmarks.scaling import report
-    from benchmarks.scaling.ceilings import ceilings
-
-    given = {
-        "burst": burst,
-        "answer_tokens": answer_tokens,
-        "tokens_per_second": tokens_per_second,
-        "tokens_per_chunk": tokens_per_chunk,
-        "sample_rate": sample_rate,
-        "policy": policy,
-        "namespaces": namespaces,
-        "rules": rules,
-        "embedder": embedder,
-        "spread": spread,
-        "seed": seed,
-    }
-    bounds = {
-        "utilisation": utilisation,
-        "p99_ms": p99_ms,
-        "open_requests": open_requests,
-        "call_concurrency": call_concurrency,
-    }
+    options = locals()
     units = unit_costs.read(costs)
-    limits: Limits = checked(Limits, bounds)
-    loads: list[Load] = [checked(Load, {"rate": each, **given}) for each in rate.split(",")]
+    limits = checked(Limits, {k: v for k, v in options.items() if k in Limits.model_fields})
+    given = {k: v for k, v in options.items() if k in Load.model_fields}
+    loads = [checked(Load, {**given, "rate": each}) for each in rate.split(",")]
     one = capacity(loads[0], units, limits)
-    plans: list[tuple[Load, Plan]] = [(load, plan(load, units, limits, one)) for load in loads]
-    report.show(plans)
+    report.show([(load, plan(load, units, limits, one)) for load in loads])
     report.show_ceilings(ceilings(loads[0], units, limits, one))
     if plot is not None:
-        curve = [checked(Load, {"rate": each, **given}) for each in CURVE]
+        curve = [checked(Load, {**given, "rate": each}) for each in CURVE]
         report.plot([(load, plan(load, units, limits, one)) for load in curve], plot)
 
 
 @app.command()
-def check(
-    costs: Costs = unit_costs.SHIPPED,
-    requests: Annotated[int, typer.Option(min=100, help="Requests of the load")] = 2000,
+def measure(
+    out: Annotated[Path, typer.Option(help="Write JSON here")] = Path("costs.json"),
+    requests: Annotated[int, typer.Option(min=50, help="Requests of each kind")] = 300,
+    database_url: Annotated[
+        str | None, typer.Option(help="An empty PostgreSQL database for the gateway")
+    ] = None,
 ) -> None:
-    """Simulated and measured requests a second of one gateway on one core."""
-    from benchmarks.scaling.check import check as run
+    """Unit costs with this machine's gateway and embedder in place of the shipped ones (Linux)."""
+    from benchmarks.scaling.measure import measured
 
-    found = run(unit_costs.read(costs), requests)
-    out.print(f"simulated: {found.simulated:.1f} requests/s with a core of its own")
-    out.print(f"its core: {found.busy:.0%} used by the gateway, {found.available:.0%} left to it")
-    out.print(f"simulated on that: {found.simulated * found.available:.1f} requests/s")
-    out.print(f"measured: {found.measured:.1f} requests/s")
-    out.print(f"error: {found.error:+.1%}")
+    unit_costs.write(measured(unit_costs.read(unit_costs.SHIPPED), requests, database_url), out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Times are CPU milliseconds (of the process or thread that is named), unless they
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,11 +17,13 @@ SHIPPED = Path(__file__).with_name("costs.json")
 """Measured on the machine that docs/scaling.md names."""
 
 
-class _Costs(BaseModel):
+class Given(BaseModel):
+    """Numbers out of a file or the command line."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class GatewayCosts(_Costs):
+class GatewayCosts(Given):
     off_ms: Cost
     """All threads, a whole answer in mode off."""
     loop_ms: Cost
@@ -39,7 +41,7 @@ class GatewayCosts(_Costs):
     """Memory of one indexed rule (text and trigger)."""
 
 
-class EmbeddingCosts(_Costs):
+class EmbeddingCosts(Given):
     """CPU time on one thread of a batch of n texts of 35 words: `fixed_ms` + n `text_ms`."""
 
     fixed_ms: Cost
@@ -57,7 +59,7 @@ class EmbeddingCosts(_Costs):
         return self.of(self.batch) / self.batch
 
 
-class StoreCosts(_Costs):
+class StoreCosts(Given):
     """Of PostgreSQL, for one request or one job, beyond what an idle process causes."""
 
     transactions: Cost
@@ -69,7 +71,7 @@ class StoreCosts(_Costs):
     cpu_ms: Cost
 
 
-class JobCosts(_Costs):
+class JobCosts(Given):
     """Of one request that is learned from, replays included, with `students` Students."""
 
     calls: Cost
@@ -89,14 +91,14 @@ class JobCosts(_Costs):
     store: StoreCosts
 
 
-class IdleCosts(_Costs):
+class IdleCosts(Given):
     """What a gateway does to PostgreSQL each second while nobody asks."""
 
     transactions: Cost
     cpu_ms: Cost
 
 
-class UnitCosts(_Costs):
+class UnitCosts(Given):
     machine: str
     gateway: GatewayCosts
     embedding: EmbeddingCosts
@@ -112,17 +114,30 @@ class UnitCosts(_Costs):
     paper: JobCosts
 
 
-def write(costs: UnitCosts, path: Path) -> None:
-    path.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")
+Kind = TypeVar("Kind", bound=Given)
 
 
-def read(path: Path) -> UnitCosts:
-    """Raises `ConfigurationError` that names the first wrong field."""
+def checked(kind: type[Kind], values: object, what: str = "") -> Kind:
+    """`values` (JSON text or a mapping) as a `kind`. Raises `ConfigurationError` that names the
+    first wrong field."""
     try:
-        return UnitCosts.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"unit costs: {path} can't be read: {error.strerror}") from error
+        if isinstance(values, str):
+            return kind.model_validate_json(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigurationError(f"unit costs: {name}: {first['msg']}") from error
+        raise ConfigurationError(f"{what}{name}: {first['msg']}") from error
+
+
+def read(path: Path) -> UnitCosts:
+    """Raises `ConfigurationError` that names the file or the first wrong field."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"unit costs: {path} can't be read: {error.strerror}") from error
+    return checked(UnitCosts, text, "unit costs: ")
+
+
+def write(costs: UnitCosts, path: Path) -> None:
+    path.write_text(costs.model_dump_json(indent=2) + "\n", encoding="utf-8")

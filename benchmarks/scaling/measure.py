@@ -1,228 +1,124 @@
-"""Takes the unit costs, in a few minutes, against a scripted model server and a throw-away
-PostgreSQL. CPU time is read, not the clock: a busy machine hardly changes it."""
+"""Takes this machine's unit costs of a gateway and its embedder, against an instant model server.
+CPU time is read, not the clock: a busy machine hardly changes it. Linux only."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
+import itertools
 import os
 import platform
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.console import Console
-
 from app.exceptions import ConfigurationError
 from app.upstream.embeddings import local_embedder
-from benchmarks.scaling.costs import EmbeddingCosts, GatewayCosts, IdleCosts, StoreCosts, UnitCosts
-from benchmarks.scaling.learning import learning_costs
-from benchmarks.scaling.processes import cpu, loop_cpu, model_server
-from benchmarks.scaling.server import database, postgres, query
-from benchmarks.scaling.store import Usage, kept_bytes
-from benchmarks.scaling.traffic import NUMBERS, RULES, ask
+from benchmarks.model_server import Instant
+from benchmarks.scaling.costs import EmbeddingCosts, UnitCosts
 from benchmarks.serving.latency import load_rules
-from benchmarks.serving.material import question, rule
-from benchmarks.serving.processes import gateway, memory
-from rules_store.index.rule_index import RuleIndex, unit
-from rules_store.models.rules import IndexRow, Polarity, RuleState
+from benchmarks.serving.material import question
+from benchmarks.serving.processes import Client, gateway, memory, scripted_upstream
 
 CHUNKS = 200
-OPEN = 150
-"""Streams held open at once to see what one takes."""
-IDLE = 20.0
-"""Seconds in which nobody asks."""
-STUDENTS = 4
+CLIENTS = 6
+RULES = 200
 TEXTS = 8
 """Texts of a batch, as the gateway's own embedder makes them."""
-
-out = Console(stderr=True, highlight=False)
-
-
-def measure(requests: int, jobs: int) -> UnitCosts:
-    """`requests`: of each kind; `jobs`: learning jobs of each policy."""
-    out.print("embeddings and the index")
-    # The index first: the model would leave memory behind that the index then takes unseen.
-    rule_kib, embedding = index_memory(), embedding_costs()
-    with model_server() as model:
-        out.print("a gateway on SQLite")
-        sqlite_ms = _on_sqlite(model, requests)
-        with postgres("track_wal_io_timing=on") as (address, pid, log):
-            out.print("a gateway on PostgreSQL: off, steer, streams, rows")
-            parts = _on_postgresql(model, address, pid, requests)
-            bare = parts.pop("bare")
-            learned = {}
-            for policy in ("gated", "paper"):
-                out.print(f"learning, {policy}")
-                learned[policy] = learning_costs(
-                    policy, model, address, pid, log, jobs, STUDENTS, parts["idle"], bare
-                )
-    seen = parts.pop("gateway")
-    return UnitCosts(
-        machine=f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        gateway=GatewayCosts(sqlite_ms=sqlite_ms, rule_kib=rule_kib, **seen),
-        embedding=embedding,
-        students=STUDENTS,
-        **parts,
-        **learned,
-    )
+_NUMBERS = itertools.count(1)
+"""Of questions: no two are the same, so that none is answered from a cache."""
 
 
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-def embedding_costs() -> EmbeddingCosts:
-    """The line through the CPU times of batches of one and of `TEXTS`, on one thread."""
-    embedder = local_embedder(None)
-
-    async def run() -> list[float]:
-        embedder.start()
-        while not embedder.ready:
-            await asyncio.sleep(0.05)
-            if embedder.failure:
-                raise ConfigurationError(embedder.failure)
-        taken = []
-        for size in (1, TEXTS):
-            for _ in range(5):
-                await embedder.embed([question(-next(NUMBERS)) for _ in range(size)])
-            before = time.process_time()
-            for _ in range(60):
-                await embedder.embed([question(-next(NUMBERS)) for _ in range(size)])
-            taken.append((time.process_time() - before) * 1000 / 60)
-        await embedder.close()
-        return taken
-
-    single, batch = asyncio.run(run())
-    text = (batch - single) / (TEXTS - 1)
-    return EmbeddingCosts(fixed_ms=max(0.0, single - text), text_ms=text, batch=TEXTS)
-
-
-def index_memory(rules: int = 40_000, dimension: int = 384) -> float:
-    """KiB that an indexed rule of text and trigger takes, of many; vectors at random."""
-    dice = np.random.default_rng(1)
-    index = RuleIndex(dimension)
-    gc.collect()
-    before = memory(os.getpid())["resident"]
-    for start in range(0, rules, 1000):
-        vectors = dice.normal(size=(2, 1000, dimension))
-        index.extend(
-            IndexRow(
-                seq=start + n + 1,
-                id=f"rule_{start + n:024x}",
-                # A capacity of 1,000 rules a namespace: no shelf grows large.
-                namespace=f"team-{start // 1000}",
-                polarity=(Polarity.POSITIVE, Polarity.NEGATIVE)[n % 2],
-                state=RuleState.ACTIVE,
-                text=rule(start + n)[0],
-                trigger=rule(start + n)[1],
-                text_vector=unit(vectors[0, n], dimension),
-                trigger_vector=unit(vectors[1, n], dimension),
-            )
-            for n in range(1000)
-        )
-    gc.collect()
-    return (memory(os.getpid())["resident"] - before) * 1024 / rules
-
-
-def _on_sqlite(model: int, requests: int) -> float:
+def measured(base: UnitCosts, requests: int, database_url: str | None) -> UnitCosts:
+    """`base` with what was measured here, `requests` of each kind. On SQLite without a database;
+    memory of streams and rules and what PostgreSQL and learning take stay as they are."""
+    settings = {"LEARN": "false"} | ({"DATABASE_URL": database_url} if database_url else {})
     with (
+        scripted_upstream("--pause", "0.002") as model,
         tempfile.TemporaryDirectory() as folder,
-        gateway(model, Path(folder), LEARN="false") as (port, pid),
-    ):
-        load_rules(port, RULES)
-        ask(port, 50)
-        before = cpu(pid)
-        ask(port, requests)
-        return (cpu(pid) - before) * 1000 / requests
-
-
-def _on_postgresql(model: int, address: str, server: int, requests: int) -> dict[str, Any]:
-    more = {"LEARN_CONCURRENCY": "0", "MAX_OPEN_REQUESTS": "4000"}
-    with (
-        database(address) as url,
-        tempfile.TemporaryDirectory() as folder,
-        gateway(model, Path(folder), DATABASE_URL=url, **more) as (port, pid),
+        gateway(model, Path(folder), **settings) as (port, pid),
     ):
         started = memory(pid)["resident"]
         load_rules(port, RULES)
-        ask(port, 50)
-        ask(port, 50, mode="off")
-        off_ms = _cost(lambda: ask(port, requests, mode="off"), lambda: cpu(pid), requests)
-        short, long = (
-            _cost(partial(ask, port, requests, stream=n), lambda: loop_cpu(pid), requests)
-            for n in (2, CHUNKS + 2)
-        )
+
+        def cost(clock: Callable[[], float], **kind: Any) -> float:
+            """Milliseconds of one request, after some to warm up."""
+            _ask(port, 50, **kind)
+            before = clock()
+            _ask(port, requests, **kind)
+            return (clock() - before) * 1000 / requests
+
+        def every_thread() -> float:
+            return _cpu(pid)
+
+        def loop() -> float:  # a gateway's main thread
+            return _cpu(pid, pid)
+
+        short, long = (cost(loop, pieces=count) for count in (2, CHUNKS + 2))
         chunk_ms = (long - short) / CHUNKS
-        loop_ms = _cost(partial(ask, port, requests), lambda: loop_cpu(pid), requests)
-        stream_kib = _open_streams(port, pid)
-        usage = Usage(url, server)
-        usage.settle()
-        usage.begin()
-        time.sleep(IDLE)
-        nothing = usage.end(1)
-        idle = IdleCosts(
-            transactions=nothing.transactions / usage.seconds, cpu_ms=nothing.cpu_ms / usage.seconds
-        )
-        plain = _stored(port, usage, url, requests, idle)
-        queued = _stored(port, usage, url, requests, idle, learn=True)
-        bare = _stored(port, usage, url, requests, idle, learn=True, namespace="bare")
-        synced, spent = query(url, "SELECT wal_sync, wal_sync_time FROM pg_stat_wal")[0]
-    seen = {
-        "off_ms": off_ms,
-        "loop_ms": loop_ms,
-        "stream_ms": max(0.0, short - 3 * chunk_ms),
-        "chunk_ms": chunk_ms,
-        "started_mib": started,
-        "stream_kib": stream_kib,
-    }
-    fsync_ms = float(spent) / max(1, int(synced))
-    return {
-        "gateway": seen,
-        "request": plain,
-        "queued": queued,
-        "bare": bare,
-        "idle": idle,
-        "fsync_ms": fsync_ms,
-    }
+        found = {
+            "started_mib": started,
+            "off_ms": cost(every_thread, mode="off"),
+            "loop_ms": cost(loop),
+            "stream_ms": max(0.0, short - 3 * chunk_ms),
+            "chunk_ms": max(0.0, chunk_ms),
+        }
+        if not database_url:
+            found["sqlite_ms"] = cost(every_thread)
+    here = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return base.model_copy(
+        update={
+            "machine": f"gateway and embedder: {here}; all else: {base.machine}",
+            "gateway": base.gateway.model_copy(update=found),
+            "embedding": asyncio.run(_embedding()),
+        }
+    )
 
 
-def _stored(
-    port: int, usage: Usage, url: str, requests: int, idle: IdleCosts, **kind: Any
-) -> StoreCosts:
-    before = kept_bytes(url)
-    usage.begin()
-    ask(port, requests, **kind)
-    found = usage.end(requests, idle)
-    return found.model_copy(update={"kept_bytes": max(0.0, kept_bytes(url) - before) / requests})
+def _ask(port: int, count: int, *, mode: str = "steer", pieces: int = 0) -> None:
+    """Requests of `CLIENTS` clients, every question new; streamed where they have `pieces`."""
+    headers = {"X-TTCL-Mode": mode, "X-TTCL-Namespace": f"rules-{RULES}"}
+    more: dict[str, Any] = {"stream": True, "pieces": pieces} if pieces else {}
+
+    def client(share: int) -> None:
+        connection = Client(port)
+        for _ in range(share):
+            text = question(next(_NUMBERS))
+            messages = [{"role": "user", "content": text}]
+            body = {"model": Instant.model, "messages": messages, **more}
+            status, _, content = connection.send("POST", "/v1/chat/completions", body, headers)
+            if status != 200:
+                raise ConfigurationError(f"answered with {status}: {content[:200]!r}")
+        connection.close()
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, [len(range(at, count, CLIENTS)) for at in range(CLIENTS)]))
 
 
-def _cost(work: Callable[[], None], clock: Callable[[], float], count: int) -> float:
-    before = clock()
-    work()
-    return (clock() - before) * 1000 / count
+def _cpu(pid: int, thread: int | None = None) -> float:
+    """Seconds of CPU that a process, or one of its threads, has had; in steps of a tick (10 ms)."""
+    path = f"/proc/{pid}/stat" if thread is None else f"/proc/{pid}/task/{thread}/stat"
+    fields = Path(path).read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _open_streams(port: int, pid: int) -> float:
-    before = memory(pid)["resident"]
-    threads = [
-        threading.Thread(target=ask, args=(port, 1), kwargs={"stream": 8, "pause": 1.0})
-        for _ in range(OPEN)
-    ]
-    for thread in threads:
-        thread.start()
-    time.sleep(6)
-    used = memory(pid)["resident"] - before
-    for thread in threads:
-        thread.join()
-    return max(0.0, used * 1024 / OPEN)
+async def _embedding() -> EmbeddingCosts:
+    """The line through the CPU times of batches of one and of `TEXTS`, on one thread."""
+    embedder = local_embedder(None)
+    embedder.start()
+    while not embedder.ready:
+        await asyncio.sleep(0.05)
+        if embedder.failure:
+            raise ConfigurationError(embedder.failure)
+    taken = []
+    for size in (1, TEXTS):
+        for rounds in (5, 60):  # the first ones warm it up
+            before = time.process_time()
+            for _ in range(rounds):
+                await embedder.embed([question(-next(_NUMBERS)) for _ in range(size)])
+        taken.append((time.process_time() - before) * 1000 / rounds)
+    await embedder.close()
+    text = (taken[1] - taken[0]) / (TEXTS - 1)
+    return EmbeddingCosts(fixed_ms=max(0.0, taken[0] - text), text_ms=max(0.0, text), batch=TEXTS)

@@ -1,4 +1,4 @@
-"""How many of each piece a load needs, from unit costs and simulated queues.
+"""How many of each piece a load needs and where it gives out, from unit costs and queues.
 
 One gateway's capacity is found by bisection: the most requests a second at which its event loop and
 its embedder stay under the limit of utilisation and 99 % of the requests reach the model in time.
@@ -9,6 +9,7 @@ tokens) is multiplied; PostgreSQL's cores and the workers are queues again.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import numpy as np
 
 from app.exceptions import ConfigurationError
 from benchmarks.scaling.costs import UnitCosts
-from benchmarks.scaling.demand import Embedder, Limits, Load
-from benchmarks.scaling.queues import VISITS, Gateway, arrivals, served, services
+from benchmarks.scaling.load import Embedder, Limits, Load
+from benchmarks.scaling.queues import VISITS, Gateway, arrivals, services, waits
 
 DAY = 86_400
 CONNECTIONS = 9
@@ -26,6 +27,14 @@ CONNECTIONS = 9
 LOOKS = 50.0
 """Times a second at most that a process looks for new events: a look is taken to last 20 ms with
 what it brings, and all that is told meanwhile makes one more."""
+SHIPPED_CALLS = 2
+"""TTCL_LEARN_CALL_CONCURRENCY as shipped."""
+SHIPPED_BUDGET = 2000
+"""TTCL_LEARN_CALLS_PER_HOUR as shipped, of a namespace."""
+SHIPPED_CONNECTIONS = 100
+"""max_connections of PostgreSQL as shipped."""
+MOST = 1e6
+"""Requests a second beyond which no ceiling is looked for."""
 _ENOUGH = 60_000
 """Arrivals that a queue is simulated with at most."""
 
@@ -87,32 +96,31 @@ def most(fits: Callable[[float], bool], high: float, *, steps: int = 10) -> floa
     return low
 
 
-def time_to_model(rate: float, load: Load, costs: UnitCosts, *, seconds: float = 60.0) -> float:
+def time_to_model(rate: float, load: Load, costs: UnitCosts) -> float:
     """99th percentile, in seconds, of one gateway at `rate`. The chunks of open streams are so many
     and so short that they are taken as a loss of the loop's speed."""
-    dice = np.random.default_rng(load.seed)
-    times = arrivals(rate, seconds, dice, load.burst)
+    rng = np.random.default_rng(load.seed)
+    # A minute has only some two crowds in it: too few to say how much they hurt.
+    times = arrivals(rate, 60.0 if load.burst == 1 else 600.0, rng, load.burst)
     if not len(times):
         return 0.0
     speed = 1 - rate * load.chunks * costs.gateway.chunk_ms / 1000
     if speed <= 0:
         return math.inf
-    turn = costs.gateway.stream_ms / 1000 / VISITS / speed
-    turns = services(turn, 4096, load.spread, dice)
-    texts = services(1.0, 4096, load.spread, dice)
-    drawn = iter(range(10**12))
+    turns = services(costs.gateway.stream_ms / 1000 / VISITS / speed, 4096, load.spread, rng)
+    texts = services(1.0, 4096, load.spread, rng)
+    drawn = itertools.cycle(range(4096))
     gateway = Gateway(
-        visit=lambda number: float(turns[next(drawn) % len(turns)]),
+        visit=lambda _: float(turns[next(drawn)]),
         batch=(
-            (lambda k: costs.embedding.of(k) / 1000 * float(texts[next(drawn) % len(texts)]))
+            (lambda k: costs.embedding.of(k) / 1000 * float(texts[next(drawn)]))
             if load.embedder is Embedder.LOCAL
             else None
         ),
         most=costs.embedding.batch,
         away=costs.embedding.of(1) / 1000,
     )
-    asked = gateway.open(times, lambda _: load.answer_seconds)
-    return float(np.percentile(asked, 99))
+    return float(np.percentile(gateway.until_asked(times, load.answer_seconds), 99))
 
 
 def capacity(load: Load, costs: UnitCosts, limits: Limits) -> Capacity:
@@ -149,25 +157,25 @@ def smallest(
         return 0, 0.0
     count = max(1, math.ceil(rate * length / limit / slots))
     while True:
-        dice = np.random.default_rng(load.seed)
+        rng = np.random.default_rng(load.seed)
         places = max(1, round(count * slots))
         # Long against a job, yet not more arrivals than are soon counted through.
         seconds = min(max(60.0, 50 * length), _ENOUGH / rate)
-        times = arrivals(rate, seconds, dice, load.burst)
-        lengths = services(length, len(times), load.spread, dice)
-        waits = served(times, lengths, places) if len(times) else np.zeros(1)
-        found = float(np.percentile(waits, 99))
+        times = arrivals(rate, seconds, rng, load.burst)
+        lengths = services(length, len(times), load.spread, rng)
+        waited = waits(times, lengths, places) if len(times) else np.zeros(1)
+        found = float(np.percentile(waited, 99))
         if found <= wait:
             return count, found
         count += max(1, count // 10)
 
 
-def per_second(load: Load, costs: UnitCosts, name: str) -> float:
-    """What requests and jobs cause in PostgreSQL, by one field of `StoreCosts`."""
+def per_request(load: Load, costs: UnitCosts, name: str) -> float:
+    """One field of `StoreCosts` for a request with its share of learning."""
     request, queued, learned = (
         float(getattr(part, name)) for part in (costs.request, costs.queued, load.job(costs).store)
     )
-    return (load.rate - load.jobs) * request + load.jobs * (queued + learned)
+    return (1 - load.sample_rate) * request + load.sample_rate * (queued + learned)
 
 
 def database(load: Load, costs: UnitCosts, followers: float) -> tuple[float, float, float]:
@@ -177,9 +185,15 @@ def database(load: Load, costs: UnitCosts, followers: float) -> tuple[float, flo
     looks = followers * min(events, LOOKS)
     look_ms = costs.idle.cpu_ms / max(costs.idle.transactions, 1e-9)
     transactions = (
-        per_second(load, costs, "transactions") + followers * costs.idle.transactions + looks
+        load.rate * per_request(load, costs, "transactions")
+        + followers * costs.idle.transactions
+        + looks
     )
-    cpu_ms = per_second(load, costs, "cpu_ms") + followers * costs.idle.cpu_ms + looks * look_ms
+    cpu_ms = (
+        load.rate * per_request(load, costs, "cpu_ms")
+        + followers * costs.idle.cpu_ms
+        + looks * look_ms
+    )
     return transactions, looks, cpu_ms / 1000
 
 
@@ -205,7 +219,7 @@ def plan(load: Load, costs: UnitCosts, limits: Limits, one: Capacity | None = No
     transactions, looks, cpu_s = database(load, costs, followers)
     cores, _ = smallest(transactions, cpu_s / transactions, limits.utilisation, 0.05, load)
     lock = jobs * job.event_writes * job.lock_ms / 1000
-    wal = per_second(load, costs, "wal_bytes") / 1e6
+    wal = load.rate * per_request(load, costs, "wal_bytes") / 1e6
     connections = followers * CONNECTIONS
     samples = jobs * job.samples
     written = samples * load.answer_tokens + jobs * job.other_tokens
@@ -220,9 +234,9 @@ def plan(load: Load, costs: UnitCosts, limits: Limits, one: Capacity | None = No
         + load.rate / gateways * load.answer_seconds * costs.gateway.stream_kib / 1024,
         index_mib=load.rules * costs.gateway.rule_kib / 1024,
         transactions=transactions,
-        rows=per_second(load, costs, "rows"),
+        rows=load.rate * per_request(load, costs, "rows"),
         wal_mb=wal,
-        growth_gb=per_second(load, costs, "kept_bytes") * DAY / 1e9,
+        growth_gb=load.rate * per_request(load, costs, "kept_bytes") * DAY / 1e9,
         database_cores=cores,
         databases=max(
             math.ceil(cores / limits.database_cores),
@@ -241,3 +255,83 @@ def plan(load: Load, costs: UnitCosts, limits: Limits, one: Capacity | None = No
         token_share=written / (written + load.rate * load.answer_tokens),
         calls_per_hour=jobs * job.calls * 3600 / load.namespaces,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The rate of the whole service, in requests a second, at which one piece is full."""
+
+    rate: float
+    what: str
+    then: str
+
+
+def ceilings(load: Load, costs: UnitCosts, limits: Limits, one: Capacity) -> list[Ceiling]:
+    """Lowest first; `load.rate` does not matter, the sampling rate does."""
+    job, share, full = load.job(costs), load.sample_rate, limits.utilisation
+    local, remote = (
+        capacity(load.model_copy(update={"embedder": each}), costs, limits)
+        for each in (Embedder.LOCAL, Embedder.SERVER)
+    )
+
+    def database_fits(rate: float) -> bool:
+        at = load.model_copy(update={"rate": rate})
+        workers = at.jobs * load.job_seconds(costs) / full / limits.call_concurrency
+        _, _, cores = database(at, costs, math.ceil(rate / one.rate) + math.ceil(workers))
+        return cores <= full * limits.database_cores
+
+    def until(limit: float, each: float) -> float:
+        """Requests a second that share `limit`; infinite where none of it is taken."""
+        return limit / each if each else math.inf
+
+    group = "a PostgreSQL for each group of tenants"
+    found = [
+        Ceiling(
+            local.rate,
+            f"one gateway, local embedder ({local.bound})",
+            "more gateways; several tokens a chunk where the loop is full, an embedding server "
+            "where the embedder is",
+        ),
+        Ceiling(remote.rate, f"one gateway, embedding server ({remote.bound})", "more gateways"),
+        Ceiling(
+            limits.open_requests / 2 / load.answer_seconds,
+            "TTCL_MAX_OPEN_REQUESTS of one gateway: half of it, learning stops",
+            "a larger value, or more gateways",
+        ),
+        Ceiling(
+            full * 1000 / costs.gateway.sqlite_ms,
+            "a gateway on SQLite that has one core",
+            "PostgreSQL, then several gateways",
+        ),
+        Ceiling(
+            SHIPPED_CONNECTIONS / CONNECTIONS * one.rate,
+            f"max_connections = {SHIPPED_CONNECTIONS} of PostgreSQL",
+            f"a larger value; {group}",
+        ),
+        Ceiling(
+            most(database_fits, MOST, steps=20),
+            f"one PostgreSQL of {limits.database_cores:.0f} cores",
+            f"exposures in batches, fewer looks for events; {group}",
+        ),
+        Ceiling(
+            until(limits.wal_mb * 1e6, per_request(load, costs, "wal_bytes")),
+            f"{limits.wal_mb:.0f} MB of write-ahead log a second",
+            f"traces kept shorter or elsewhere; {group}",
+        ),
+        Ceiling(
+            until(SHIPPED_CALLS, share * load.job_seconds(costs)),
+            f"one worker as shipped, {SHIPPED_CALLS} calls at a time",
+            "TTCL_LEARN_CALL_CONCURRENCY, more workers, a lower sampling rate",
+        ),
+        Ceiling(
+            until(SHIPPED_BUDGET / 3600 * load.namespaces, share * job.calls),
+            f"TTCL_LEARN_CALLS_PER_HOUR of {load.namespaces} namespaces",
+            "a lower sampling rate: what is over it makes jobs that are skipped",
+        ),
+        Ceiling(
+            until(full * 1000, share * job.event_writes * job.lock_ms),
+            "the event log's one lock",
+            "a lower sampling rate; a lock and a log for each namespace or group",
+        ),
+    ]
+    return sorted((each for each in found if each.rate < math.inf), key=lambda each: each.rate)

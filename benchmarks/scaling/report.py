@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scaling.ceilings import Ceiling
-from benchmarks.scaling.demand import Load
-from benchmarks.scaling.plan import Plan
+from benchmarks.scaling.load import Load
+from benchmarks.scaling.plan import Ceiling, Plan
 
 out = Console(highlight=False, width=max(120, Console().width))
 

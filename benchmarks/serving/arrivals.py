@@ -32,10 +32,10 @@ from rich.progress import track
 from rich.table import Table
 
 from app.exceptions import ConfigurationError
+from benchmarks.model_server import Instant
 from benchmarks.serving.latency import load_rules
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import divided_cores, gateway, on_cores, scripted_upstream
-from benchmarks.serving.upstream import MODEL
 
 RULES = 100
 RECURRING = 200
@@ -123,7 +123,7 @@ async def _timed(
 
 async def _ask(session: aiohttp.ClientSession, kind: Kind, text: str) -> None:
     url = f"http://127.0.0.1:{kind.port}/v1/chat/completions"
-    body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
+    body = {"model": Instant.model, "messages": [{"role": "user", "content": text}]}
     async with session.post(url, json=body, headers=kind.headers) as response:
         content = await response.read()
         if response.status != 200:

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 
 from app.exceptions import ConfigurationError
+from benchmarks.model_server import Instant
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import Client
-from benchmarks.serving.upstream import MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Kind:
 def ask(kind: Kind, text: str) -> tuple[float, int]:
     """Milliseconds of a whole answer, and how many rules were injected. Raises
     `ConfigurationError`."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
+    body = {"model": Instant.model, "messages": [{"role": "user", "content": text}]}
     started = time.perf_counter()
     status, headers, content = kind.client.send("POST", "/v1/chat/completions", body, kind.headers)
     took = (time.perf_counter() - started) * 1000

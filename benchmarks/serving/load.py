@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.model_server import Instant
 from benchmarks.serving.latency import load_rules
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import Client, gateway, memory, scripted_upstream
-from benchmarks.serving.upstream import MODEL, PIECES
 
 LOOK = 10.0
 """Seconds between looks at the gateway."""
@@ -65,7 +65,7 @@ def main(
     more = {} if database is None else {"DATABASE_URL": database}
     with (
         tempfile.TemporaryDirectory() as folder,
-        scripted_upstream("--pause", f"{answer / len(PIECES):.4f}") as upstream_port,
+        scripted_upstream("--pause", f"{answer / len(Instant.pieces):.4f}") as upstream_port,
         gateway(upstream_port, Path(folder), LEARN=str(learn).lower(), **more) as (port, pid),
     ):
         load_rules(port, RULES)
@@ -117,7 +117,11 @@ async def _client(
     while time.monotonic() < deadline:
         text = question(number + streams * asked)
         asked += 1
-        body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": text}]}
+        body = {
+            "model": Instant.model,
+            "stream": True,
+            "messages": [{"role": "user", "content": text}],
+        }
         try:
             await _stream(session, url, headers, body, seen)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -157,7 +161,7 @@ async def _stream(
                     if not pieces:
                         seen.first.append(time.monotonic() - begun)
                     pieces.append(text)
-    if pieces == list(PIECES) and done == 1:
+    if pieces == list(Instant.pieces) and done == 1:
         seen.answers += 1
     else:
         seen.wrong["not the whole answer"] += 1

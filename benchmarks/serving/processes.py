@@ -55,9 +55,9 @@ def free_port() -> int:
 
 @contextmanager
 def scripted_upstream(*options: str) -> Iterator[int]:
-    """Yields its port; see `benchmarks.serving.upstream` for the options."""
+    """Yields its port; see `benchmarks.model_server` for the options."""
     port = free_port()
-    module = [sys.executable, "-m", "benchmarks.serving.upstream"]
+    module = [sys.executable, "-m", "benchmarks.model_server"]
     with running([*module, "--port", str(port), *options], {}) as process:
         wait_for(process, port, "/health", b"")
         yield port

@@ -25,6 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from app.exceptions import ConfigurationError
+from benchmarks.model_server import Instant
 from benchmarks.serving.asking import Kind, ask, pressure
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import (
@@ -35,7 +36,6 @@ from benchmarks.serving.processes import (
     scripted_upstream,
     wait_for,
 )
-from benchmarks.serving.upstream import MODEL
 
 LIMIT = 3.0
 """Times LiteLLM's requests a second that the gateway is to pass through."""
@@ -77,9 +77,9 @@ def main(
 def _litellm(program: Path, upstream_port: int, folder: Path) -> Iterator[int]:
     port = free_port()
     model = {
-        "model_name": MODEL,
+        "model_name": Instant.model,
         "litellm_params": {
-            "model": f"openai/{MODEL}",
+            "model": f"openai/{Instant.model}",
             "api_base": f"http://127.0.0.1:{upstream_port}/v1",
             "api_key": "none",
         },

@@ -15,12 +15,10 @@ from typer.testing import CliRunner
 from app.exceptions import ConfigurationError
 from benchmarks.scaling import costs
 from benchmarks.scaling.__main__ import app
-from benchmarks.scaling.ceilings import ceilings
-from benchmarks.scaling.costs import UnitCosts
-from benchmarks.scaling.demand import Embedder, Limits, Load, checked
-from benchmarks.scaling.plan import Capacity, Plan, capacity, most, plan
-from benchmarks.scaling.queues import VISITS, Gateway, arrivals, served, services
-from benchmarks.scaling.store import lock_holds
+from benchmarks.scaling.costs import UnitCosts, checked
+from benchmarks.scaling.load import Embedder, Limits, Load
+from benchmarks.scaling.plan import Capacity, Plan, capacity, ceilings, most, plan
+from benchmarks.scaling.queues import VISITS, Gateway, arrivals, services, waits
 
 LIMITS = Limits()
 
@@ -31,8 +29,7 @@ def units() -> UnitCosts:
 
 
 def load(**given: Any) -> Load:
-    made: Load = checked(Load, {"rate": 100, **given})
-    return made
+    return checked(Load, {"rate": 100, **given})
 
 
 def erlang_c(servers: int, offered: float) -> float:
@@ -43,27 +40,27 @@ def erlang_c(servers: int, offered: float) -> float:
 
 @pytest.mark.parametrize(("servers", "utilisation"), [(1, 0.5), (1, 0.8), (4, 0.7), (20, 0.9)])
 def test_waits_of_many_servers_are_those_of_m_m_c(servers: int, utilisation: float) -> None:
-    dice = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     rate = servers * utilisation
-    times = arrivals(rate, 300_000 / rate, dice)
-    waits = served(times, services(1.0, len(times), 1.0, dice), servers)
+    times = arrivals(rate, 300_000 / rate, rng)
+    waited = waits(times, services(1.0, len(times), 1.0, rng), servers)
     expected = erlang_c(servers, rate) / (servers - rate)
-    assert waits[5000:].mean() == pytest.approx(expected, rel=0.08)
+    assert waited[5000:].mean() == pytest.approx(expected, rel=0.08)
 
 
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
 def test_waits_for_jobs_of_one_length_are_those_of_m_d_1(utilisation: float) -> None:
-    dice = np.random.default_rng(4)
-    times = arrivals(utilisation, 300_000 / utilisation, dice)
-    waits = served(times, services(1.0, len(times), 0.0, dice), 1)
-    assert waits[5000:].mean() == pytest.approx(utilisation / (2 - 2 * utilisation), rel=0.05)
+    rng = np.random.default_rng(4)
+    times = arrivals(utilisation, 300_000 / utilisation, rng)
+    waited = waits(times, services(1.0, len(times), 0.0, rng), 1)
+    assert waited[5000:].mean() == pytest.approx(utilisation / (2 - 2 * utilisation), rel=0.05)
 
 
 def test_an_embedder_that_takes_one_text_at_a_time_waits_like_m_d_1() -> None:
     """The event loop's turns take no time: what is left is one queue."""
     utilisation = 0.7
     times = arrivals(utilisation, 60_000 / utilisation, np.random.default_rng(5))
-    asked = Gateway(lambda _: 0.0, lambda _: 1.0, most=1).open(times, lambda _: 0.0)
+    asked = Gateway(lambda _: 0.0, lambda _: 1.0, most=1).until_asked(times, 0.0)
     expected = 1 + utilisation / (2 - 2 * utilisation)
     assert asked[2000:].mean() == pytest.approx(expected, rel=0.08)
 
@@ -75,7 +72,7 @@ def test_the_event_loop_gives_every_request_its_turns() -> None:
         turns[number] += 1
         return 1.0
 
-    asked = Gateway(visit, None, away=0.5).open(np.array([0.0, 100.0]), lambda _: 7.0)
+    asked = Gateway(visit, None, away=0.5).until_asked(np.array([0.0, 100.0]), 7.0)
     assert asked == pytest.approx([2.5, 2.5])
     assert turns == {0: VISITS, 1: VISITS}
 
@@ -87,24 +84,10 @@ def test_a_crowd_shares_a_batch_and_a_lone_text_waits_for_nobody() -> None:
         taken.append(texts)
         return 1.0
 
-    asked = Gateway(lambda _: 0.0, batch, most=3).open(
-        np.array([0.0, 0.1, 0.2, 0.3, 0.4, 10.0]), lambda _: 0.0
-    )
+    times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 10.0])
+    asked = Gateway(lambda _: 0.0, batch, most=3).until_asked(times, 0.0)
     assert taken == [1, 3, 1, 1]
     assert asked == pytest.approx([1.0, 1.9, 1.8, 1.7, 2.6, 1.0])
-
-
-def test_on_one_core_loop_and_embedder_slow_each_other() -> None:
-    apart = Gateway(lambda _: 1.0, lambda _: 4.0, most=1).closed(8, 10_000)
-    shared = Gateway(lambda _: 1.0, lambda _: 4.0, most=1, shared=True).closed(8, 10_000)
-    assert apart == pytest.approx(1 / 4, rel=0.01)
-    assert shared == pytest.approx(1 / (VISITS + 4), rel=0.01)
-    # The first is embedded and then asked while the second has the other thread: twice two seconds
-    # in which both work, and one between them.
-    asked = Gateway(lambda _: 1.0, lambda _: 2.0, most=1, shared=True).open(
-        np.array([0.0, 1.0]), lambda _: 0.0
-    )
-    assert asked[0] == pytest.approx(1 + 2 + 1 + 2)
 
 
 @pytest.mark.parametrize("burst", [1.0, 3.0])
@@ -211,17 +194,3 @@ def test_the_command_prints_a_plan_and_draws_it(tmp_path: Path) -> None:
     made = CliRunner().invoke(app, ["simulate", "--rate", "250", "--plot", str(picture)])
     assert made.exit_code == 0, made.output
     assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_lock_times_come_out_of_the_servers_log(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    lock = "execute _pg3_1: SELECT pg_advisory_xact_lock(1), pg_notify('ttcl_events', '')"
-    log.write_text(
-        f"10.000 7 LOG:  duration: 0.1 ms  {lock}\n"
-        "10.004 8 LOG:  duration: 0.1 ms  statement: COMMIT\n"
-        "10.020 7 LOG:  duration: 0.1 ms  execute _pg3_2: INSERT INTO events\n"
-        "10.025 7 LOG:  duration: 3.1 ms  statement: COMMIT\n"
-        "10.100 7 LOG:  duration: 0.1 ms  statement: COMMIT\n"
-    )
-    assert lock_holds(log, 0) == pytest.approx([0.025])
-    assert lock_holds(log, log.stat().st_size) == []

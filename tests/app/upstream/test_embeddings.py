@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -10,10 +11,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from app.exceptions import ConfigurationError
 from app.upstream.embeddings import (
@@ -23,6 +20,7 @@ from app.upstream.embeddings import (
     remote_embedder,
     unit,
 )
+from benchmarks.model_server import ModelServer
 from tests.live import LiveServer
 
 NAN, INF = float("nan"), float("inf")
@@ -371,7 +369,7 @@ def test_nothing_is_loaded_by_naming_a_model() -> None:
 # -- an embedding server ------------------------------------------------------------------------
 
 
-class Server:
+class Server(ModelServer):
     """`/v1/embeddings` that lists its rows from the last to the first."""
 
     def __init__(self) -> None:
@@ -379,9 +377,7 @@ class Server:
         self.keys: list[str | None] = []
         self.status = 200
         self.body: Any = None
-        self._server = LiveServer(
-            Starlette(routes=[Route("/v1/embeddings", self._embed, methods=["POST"])])
-        )
+        self._server = LiveServer(self)
 
     def __enter__(self) -> Server:
         self._server.start()
@@ -394,17 +390,18 @@ class Server:
     def base_url(self) -> str:
         return f"{self._server.url}/v1"
 
-    async def _embed(self, request: Request) -> Response:
-        self.asked.append(await request.json())
-        self.keys.append(request.headers.get("authorization"))
+    def reply(self, scope: Any, raw: bytes) -> tuple[int, Any]:
+        assert scope["path"] == "/v1/embeddings"
+        self.asked.append(json.loads(raw))
+        key = dict(scope["headers"]).get(b"authorization")
+        self.keys.append(key and key.decode())
         if self.status != 200 or self.body is not None:
-            return JSONResponse(self.body, self.status)
-        texts = self.asked[-1]["input"]
+            return self.status, self.body
         data = [
             {"object": "embedding", "index": n, "embedding": [float(len(text)), 1.0]}
-            for n, text in enumerate(texts)
+            for n, text in enumerate(self.asked[-1]["input"])
         ]
-        return JSONResponse({"object": "list", "data": data[::-1]})
+        return 200, {"object": "list", "data": data[::-1]}
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from app.exceptions import ConfigurationError
-from benchmarks.scaling.costs import JobCosts, UnitCosts
+from benchmarks.scaling.costs import Given, JobCosts, UnitCosts
 from benchmarks.scaling.queues import CROWDED
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -25,11 +24,7 @@ class Policy(StrEnum):
     PAPER = "paper"
 
 
-class _Given(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Load(_Given):
+class Load(Given):
     """What comes in: steered requests with streamed answers."""
 
     rate: Positive
@@ -60,6 +55,11 @@ class Load(_Given):
     def chunks(self) -> float:
         return self.answer_tokens / self.tokens_per_chunk
 
+    @property
+    def jobs(self) -> float:
+        """Requests a second that are learned from."""
+        return self.rate * self.sample_rate
+
     def loop_ms(self, costs: UnitCosts) -> float:
         """CPU of the event loop that one request takes."""
         return costs.gateway.stream_ms + self.chunks * costs.gateway.chunk_ms
@@ -68,18 +68,12 @@ class Load(_Given):
         return costs.gated if self.policy is Policy.GATED else costs.paper
 
     def job_seconds(self, costs: UnitCosts) -> float:
-        """Of all upstream calls of one job, one after the other; a sample is as long as an
-        answer."""
+        """Of all upstream calls of one job in turn; a sample is as long as an answer."""
         job = self.job(costs)
         return self.answer_seconds * job.samples + job.other_tokens / self.tokens_per_second
 
-    @property
-    def jobs(self) -> float:
-        """Requests a second that are learned from."""
-        return self.rate * self.sample_rate
 
-
-class Limits(_Given):
+class Limits(Given):
     utilisation: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Of anything that queues."""
     p99_ms: Positive = 200
@@ -96,13 +90,3 @@ class Limits(_Given):
     """Of one PostgreSQL at most, without a pooler."""
     wal_mb: Positive = 100
     """Megabytes of write-ahead log a second, of one PostgreSQL at most."""
-
-
-def checked(kind: type[Any], values: dict[str, Any]) -> Any:
-    """A `Load` or `Limits`. Raises `ConfigurationError` that names the first wrong field."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{name}: {first['msg']}") from error
