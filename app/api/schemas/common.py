@@ -1,19 +1,21 @@
-"""What answers look like, for the OpenAPI document: shapes with an example each.
+"""The base of what the API answers, and the answers that are of no one subject.
 
-No answer is validated or rebuilt at run time; `tests/app/api/test_openapi.py` holds the answers of
-a running gateway against these.
+An entity is one model: `of` makes it of what the store holds, FastAPI serialises it as the
+endpoint's return type says, and it documents itself, with an example.
 """
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
+Timestamp = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
 
 AT = "2026-01-31T12:00:00+00:00"
 EPISODE_ID = "ep_0123456789abcdef0123456789abcdef"
@@ -23,31 +25,44 @@ JSON_LINES = "application/x-ndjson"
 
 
 def example(**value: Any) -> ConfigDict:
+    """Without nulls: FastAPI drops them from examples."""
     return ConfigDict(json_schema_extra={"examples": [value]})
 
 
-class Shape(BaseModel):
-    """Base of all that an answer is made of; `app.api.openapi` documents its subclasses."""
+class ResponseModel(BaseModel):
+    model_config = ConfigDict(
+        from_attributes=True, json_schema_serialization_defaults_required=True
+    )
+
+    @classmethod
+    def of(cls, value: Any, /, **others: Any) -> Self:
+        """Each field is one of `others`, or else the attribute of that name of `value`."""
+        found = {
+            name: getattr(value, name)
+            for name in cls.model_fields
+            if name not in others and hasattr(value, name)
+        }
+        return cls(**found, **others)
 
 
-def example_of(shape: type[Shape]) -> dict[str, Any]:
-    extra: Any = shape.model_config["json_schema_extra"]
+def example_of(model: type[ResponseModel]) -> dict[str, Any]:
+    extra: Any = model.model_config["json_schema_extra"]
     found: dict[str, Any] = extra["examples"][0]
     return found
 
 
 def _example_of_list(schema: dict[str, Any], listing: type[Any]) -> None:
-    for shape in listing.__pydantic_generic_metadata__["args"]:
-        one = {"object": "list", "data": [example_of(shape)], "next_cursor": None, "total": 1}
-        schema["examples"] = [one]
+    for model in listing.__pydantic_generic_metadata__["args"]:
+        one = {"object": "list", "data": [example_of(model)], "next_cursor": "cnVsZTo0MQ"}
+        schema["examples"] = [{**one, "total": 51}]
 
 
-class ListOf(Shape, Generic[T]):
+class ListOf(ResponseModel, Generic[T]):
     """One page. `total` is exact; `next_cursor` is null on the last page."""
 
     model_config = ConfigDict(json_schema_extra=_example_of_list)
 
-    object: Literal["list"]
+    object: Literal["list"] = "list"
     data: list[T]
     next_cursor: str | None
     total: int
@@ -57,21 +72,9 @@ class ListOf(Shape, Generic[T]):
         return f"{params[0].__name__}List"
 
 
-def gives(
-    shape: type[Shape],
-    *,
-    status: int = 200,
-    description: str = "Done",
-    also: tuple[int, ...] = (),
-) -> Responses:
-    """`also`: refusals that `app.api.openapi` does not see by itself."""
-    documented = {"model": shape, "description": description}
-    return {status: documented, **{refusal: {} for refusal in also}}
-
-
-def lists(shape: type[Shape]) -> Responses:
-    page = ListOf[shape]  # type: ignore[valid-type]
-    return gives(page, description="One page")
+def refuses(*statuses: int) -> Responses:
+    """Refusals that `app.api.openapi` does not see by itself, for a route's `responses`."""
+    return {status: {} for status in statuses}
 
 
 def text(media_type: str, sample: str, *, description: str) -> Responses:
@@ -80,28 +83,30 @@ def text(media_type: str, sample: str, *, description: str) -> Responses:
     return {200: {"description": description, "content": content}}
 
 
-class ErrorDetail(Shape):
+class ErrorDetail(ResponseModel):
     message: str = Field(description="A sentence for people")
     type: str
     param: str | None = Field(description="The field that is wrong, where it is one")
     code: str | None = Field(description="A word for programs")
 
 
-class Error(Shape):
+class Error(ResponseModel):
     """The one shape of every error, on every path."""
 
     error: ErrorDetail
 
 
-class Cost(Shape):
+class Cost(ResponseModel):
     calls: int
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class TTCLTold(Shape):
+class TTCLTold(ResponseModel):
     """What the gateway did for this answer."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     mode: str
     namespace: str
@@ -121,7 +126,6 @@ _ANSWER: dict[str, Any] = {
         {
             "index": 0,
             "message": {"role": "assistant", "content": "84"},
-            "logprobs": None,
             "finish_reason": "stop",
         }
     ],
@@ -132,8 +136,7 @@ _ANSWER: dict[str, Any] = {
         "episode": EPISODE_ID,
         "rules": [{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}],
         "cost": {"calls": 1, "prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42},
-        "exploration": None,
-        "degraded": None,
+        "degraded": ["episode_not_recorded"],
     },
 }
 
@@ -153,10 +156,12 @@ TOLD_HEADERS = {
 }
 
 
-class ChatCompletion(Shape):
+class ChatCompletion(ResponseModel):
     """OpenAI's, as the model server gives it, with `ttcl` but in mode `off`."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_ANSWER]})
+    model_config = ConfigDict(
+        extra="allow", json_schema_serialization_defaults_required=False, **example(**_ANSWER)
+    )
 
     id: str
     object: Literal["chat.completion"]
@@ -167,17 +172,17 @@ class ChatCompletion(Shape):
     ttcl: TTCLTold | None = None
 
 
-_MODEL: dict[str, Any] = {
-    "id": "SmolLM2-135M-Instruct",
-    "object": "model",
-    "created": 1769860800,
-    "owned_by": "ttcl",
-    "max_model_len": 8192,
-}
-
-
-class Model(Shape):
-    model_config = example(**_MODEL)
+class Model(ResponseModel):
+    model_config = ConfigDict(
+        json_schema_serialization_defaults_required=False,
+        **example(
+            id="SmolLM2-135M-Instruct",
+            object="model",
+            created=1769860800,
+            owned_by="ttcl",
+            max_model_len=8192,
+        ),
+    )
 
     id: str
     object: Literal["model"]
@@ -186,29 +191,29 @@ class Model(Shape):
     max_model_len: int | None = None
 
 
-class Models(Shape):
-    model_config = example(object="list", data=[_MODEL])
+class Models(ResponseModel):
+    model_config = example(object="list", data=[example_of(Model)])
 
-    object: Literal["list"]
+    object: Literal["list"] = "list"
     data: list[Model]
 
 
-class Feedback(Shape):
+class Feedback(ResponseModel):
     model_config = example(
         object="feedback",
         id="fb_0123456789abcdef",
         episode_id=EPISODE_ID,
         namespace="default",
-        source="client",
+        source="verifier",
         score=1.0,
-        label=None,
-        verified=None,
+        label="84",
+        verified=True,
         comment="Right at once",
         key="ticket-42",
         created_at=AT,
     )
 
-    object: Literal["feedback"]
+    object: Literal["feedback"] = "feedback"
     id: str
     episode_id: str
     namespace: str
@@ -218,16 +223,16 @@ class Feedback(Shape):
     verified: bool | None
     comment: str | None
     key: str | None
-    created_at: str
+    created_at: Timestamp
 
 
-class Health(Shape):
+class Health(ResponseModel):
     model_config = example(status="ok")
 
-    status: Literal["ok"]
+    status: Literal["ok"] = "ok"
 
 
-class Readiness(Shape):
+class Readiness(ResponseModel):
     model_config = example(
         status="degraded",
         degraded=["embedder"],

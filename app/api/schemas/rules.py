@@ -1,10 +1,10 @@
-"""The admin API's shapes: what comes in (unknown fields refused) and what goes out."""
+"""Rules, their evidence and the episodes that they came of: what comes in (unknown fields refused)
+and what goes out."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,25 +23,25 @@ from app.api.schemas.common import (
     RULE_TEXT,
     Cost,
     Feedback,
-    Shape,
+    ResponseModel,
+    Timestamp,
     example,
     example_of,
 )
-from app.loop.steer.explain import Verdict
+from app.loop.steer.explain import Explanation as FoundExplanation
+from app.loop.steer.explain import InjectionVerdict
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import Episode as StoredEpisode
 from rules_store.models.episodes import EpisodeStatus
-from rules_store.models.events import Event as StoredEvent
 from rules_store.models.evidence import Evidence as StoredEvidence
-from rules_store.models.evidence import LinkKind, Reference, Signal, Standing
+from rules_store.models.evidence import ExposureRecord, LinkKind, Reference, Signal, Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
-from rules_store.models.paging import Page
 from rules_store.models.rules import Polarity, RuleState
 from rules_store.models.rules import Rule as StoredRule
 from rules_store.operations.curation import PrunePolicy
-from rules_store.policy.gate import Verdict as GateVerdict
+from rules_store.policy.gate import Verdict
 from rules_store.policy.lift import NOTHING
-from rules_store.policy.lift import Tally as StoredTally
+from rules_store.policy.lift import Lift as MeasuredLift
 
 MAX_RULE_CHARS = 2000
 NO_NUL = r"^[^\x00]*$"
@@ -145,119 +145,9 @@ def clean(text: str) -> str:
     return " ".join(printable.split())
 
 
-def rule_shape(rule: StoredRule, standing: Standing | None = None) -> dict[str, Any]:
-    return {
-        "object": "rule",
-        **asdict(rule),
-        "polarity": rule.polarity.value,
-        "state": rule.state.value,
-        "lift": lift_shape(standing),
-        "created_at": _time(rule.created_at),
-        "updated_at": _time(rule.updated_at),
-    }
-
-
-def lift_shape(standing: Standing | None) -> dict[str, Any] | None:
-    """Null while there is no evidence."""
-    if standing is None or not standing.measured:
-        return None
-    lift = standing.lift
-    return {"mean": lift.mean, "low": lift.low, "high": lift.high}
-
-
-def evidence_shape(rule_id: str, found: StoredEvidence) -> dict[str, Any]:
-    standing = found.standing
-    return {
-        "object": "evidence",
-        "rule_id": rule_id,
-        "lift": lift_shape(standing),
-        "proven": standing is not None and standing.proven,
-        "verdict": None if standing is None else standing.verdict,
-        "test": {
-            "helped": standing.helped if standing else 0,
-            "harmed": standing.harmed if standing else 0,
-            "tried": standing.tried if standing else 0,
-        },
-        "with_rule": _tally(standing.with_rule if standing else NOTHING),
-        "without_rule": _tally(standing.without_rule if standing else NOTHING),
-        "trials": [
-            {
-                "episode_id": trial.episode_id,
-                "with_rule": trial.with_rule,
-                "without_rule": trial.without_rule,
-                "reference": trial.reference.value,
-                "weight": trial.weight,
-                "at": None if trial.at is None else _time(trial.at),
-            }
-            for trial in found.trials
-        ],
-        "exposures": [
-            {
-                "episode_id": each.episode_id,
-                "withheld": each.position is None,
-                "position": each.position,
-                "similarity": each.similarity,
-                "score": each.score,
-                "at": _time(each.at),
-                "outcome": None
-                if each.source is None
-                else {"source": each.source.value, "value": each.value, "weight": each.weight},
-            }
-            for each in found.exposures
-        ],
-        "links": [
-            {"kind": link.kind.value, "id": link.other, "at": _time(link.at)}
-            for link in found.links
-        ],
-    }
-
-
-def _tally(tally: StoredTally) -> dict[str, float]:
-    return {"hits": tally.hits, "misses": tally.misses, "mean": tally.mean}
-
-
-def event_shape(event: StoredEvent) -> dict[str, Any]:
-    return {**asdict(event), "at": _time(event.at)}
-
-
-def episode_shape(episode: StoredEpisode, *, full: bool) -> dict[str, Any]:
-    """`full` adds the trace; a list goes without it."""
-    trace = episode.trace
-    shape: dict[str, Any] = {
-        "object": "episode",
-        "id": episode.id,
-        "namespace": episode.namespace,
-        "mode": episode.mode,
-        "status": episode.status.value,
-        "reason": episode.reason,
-        "model": episode.model,
-        "question": episode.question,
-        "answer": episode.answer,
-        "rules_injected": trace.get("rules_injected", []),
-        "rules_learned": trace.get("rules_learned", []),
-        "cost": trace.get("cost"),
-        "degraded": trace.get("degraded", []),
-        "created_at": _time(episode.created_at),
-        "updated_at": _time(episode.updated_at),
-    }
-    if full:
-        shape.update(trace)
-        shape.setdefault("trajectories", [])
-        shape.setdefault("selection", None)
-    return shape
-
-
-def list_shape(page: Page, data: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": data,
-        "next_cursor": page.next_cursor,
-        "total": page.total,
-    }
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat()
+def lift_of(standing: Standing | None) -> MeasuredLift | None:
+    """None while there is no evidence."""
+    return standing.lift if standing is not None and standing.measured else None
 
 
 LIFT = {"mean": 0.12, "low": 0.02, "high": 0.22}
@@ -274,12 +164,12 @@ _RULE: dict[str, Any] = {
     "domain": "default",
     "frequency": 3,
     "exposures": 17,
-    "lift": LIFT,
     "source_episode": EPISODE_ID,
     "version": 2,
-    "reason": None,
+    "reason": "released by kim",
     "created_at": AT,
     "updated_at": AT,
+    "lift": LIFT,
 }
 
 
@@ -307,8 +197,8 @@ _EPISODE: dict[str, Any] = {
     "id": EPISODE_ID,
     "namespace": "default",
     "mode": "steer",
-    "status": "learned",
-    "reason": None,
+    "status": "skipped",
+    "reason": "distiller_wrote_nothing",
     "model": "SmolLM2-135M-Instruct",
     "question": "What is 12 times 7?",
     "answer": "84",
@@ -321,7 +211,7 @@ _EPISODE: dict[str, Any] = {
 }
 
 
-class Lift(Shape):
+class Lift(ResponseModel):
     """Outcome with the rule less outcome without it, with its 95 % credible interval."""
 
     mean: float
@@ -329,10 +219,10 @@ class Lift(Shape):
     high: float
 
 
-class Rule(Shape):
+class Rule(ResponseModel):
     model_config = example(**_RULE)
 
-    object: Literal["rule"]
+    object: Literal["rule"] = "rule"
     id: str
     namespace: str
     polarity: Polarity
@@ -342,19 +232,23 @@ class Rule(Shape):
     domain: str
     frequency: int = Field(description="How often it was learned")
     exposures: int = Field(description="How often it was injected")
-    lift: Lift | None = Field(description="Null while there is no evidence")
     source_episode: str | None
     version: int
     reason: str | None = Field(description="Why it is in its state")
-    created_at: str
-    updated_at: str
+    created_at: Timestamp
+    updated_at: Timestamp
+    lift: Lift | None = Field(description="Null while there is no evidence")
+
+    @classmethod
+    def of(cls, rule: StoredRule, /, standing: Standing | None = None, **others: Any) -> Self:
+        return super().of(rule, lift=lift_of(standing), **others)
 
 
-class Event(Shape):
+class Event(ResponseModel):
     model_config = example(**_EVENT)
 
     id: int
-    at: str
+    at: Timestamp
     namespace: str
     kind: str
     rule_id: str | None
@@ -388,7 +282,7 @@ class PrunedRule(Rule):
     prune_reason: str
 
 
-class Prune(Shape):
+class Prune(ResponseModel):
     model_config = example(
         object="prune",
         namespace="default",
@@ -401,7 +295,7 @@ class Prune(Shape):
         rules=[example_of(PrunedRule)],
     )
 
-    object: Literal["prune"]
+    object: Literal["prune"] = "prune"
     namespace: str
     policy: PrunePolicy
     dry_run: bool
@@ -412,17 +306,19 @@ class Prune(Shape):
     rules: list[PrunedRule]
 
 
-class Refused(Shape):
+class Refused(ResponseModel):
     line: int
     reason: str
 
 
-class Warned(Shape):
+class Warned(ResponseModel):
+    """A line taken in though a learned rule of its text would be quarantined."""
+
     line: int
     checks: list[str]
 
 
-class Import(Shape):
+class Import(ResponseModel):
     model_config = example(
         object="import",
         dry_run=False,
@@ -434,29 +330,31 @@ class Import(Shape):
         unembedded=0,
     )
 
-    object: Literal["import"]
+    object: Literal["import"] = "import"
     dry_run: bool
-    imported: int
-    skipped: int = Field(description="The namespace has their text already")
-    refused: list[Refused]
-    warnings: list[Warned]
-    evicted: list[str] = Field(description="Rules retired to keep within the capacity")
-    unembedded: int = Field(description="Written without vectors, which a running gateway brings")
+    imported: int = 0
+    skipped: int = Field(0, description="The namespace has their text already")
+    refused: list[Refused] = Field([])
+    warnings: list[Warned] = Field([])
+    evicted: list[str] = Field([], description="Rules retired to keep within the capacity")
+    unembedded: int = Field(
+        0, description="Written without vectors, which a running gateway brings"
+    )
 
 
-class Candidate(Shape):
+class Candidate(ResponseModel):
     id: str
     polarity: Polarity
     state: RuleState
     text: str
     trigger: str
     similarity: float
-    verdict: Verdict
+    verdict: InjectionVerdict
     reason: str
     lift: Lift | None
 
 
-class Explanation(Shape):
+class Explanation(ResponseModel):
     model_config = example(
         object="explanation",
         namespace="default",
@@ -465,7 +363,7 @@ class Explanation(Shape):
         candidates=[
             {
                 **_INJECTED,
-                "lift": None,
+                "lift": LIFT,
                 "state": "active",
                 "trigger": "counting what is left",
                 "verdict": "injected",
@@ -478,7 +376,7 @@ class Explanation(Shape):
         ],
     )
 
-    object: Literal["explanation"]
+    object: Literal["explanation"] = "explanation"
     namespace: str
     similarity_floor: float
     hold_out: float = Field(
@@ -487,11 +385,15 @@ class Explanation(Shape):
     candidates: list[Candidate] = Field(description="Most similar first")
     messages: list[dict[str, Any]] = Field(description="As they would go to the model")
 
+    @classmethod
+    def of(cls, found: FoundExplanation, /, **others: Any) -> Self:
+        return super().of(found, similarity_floor=found.floor, **others)
 
-class Episode(Shape):
+
+class Episode(ResponseModel):
     model_config = example(**_EPISODE)
 
-    object: Literal["episode"]
+    object: Literal["episode"] = "episode"
     id: str
     namespace: str
     mode: str
@@ -504,33 +406,55 @@ class Episode(Shape):
     rules_learned: list[dict[str, Any]]
     cost: Cost | None
     degraded: list[str]
-    created_at: str
-    updated_at: str
+    created_at: Timestamp
+    updated_at: Timestamp
+
+    @classmethod
+    def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
+        kept: dict[str, Any] = {
+            "rules_injected": [],
+            "rules_learned": [],
+            "cost": None,
+            "degraded": [],
+        }
+        traced = {name: episode.trace.get(name, none) for name, none in kept.items()}
+        return super().of(episode, **{**traced, **others})
 
 
 class EpisodeWithTrace(Episode):
-    model_config = example(
-        **_EPISODE,
-        messages_sent=[{"role": "user", "content": "What is 12 times 7?"}],
-        trajectories=[{"name": "teacher", "role": "teacher", "text": "84", "cost": _COST}],
-        selection={"case": "unanimous", "task": "closed", "better": "teacher", "worse": None},
-        feedback=[example_of(Feedback)],
+    """Whatever else the trace keeps is there too."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        **example(
+            **_EPISODE,
+            messages_sent=[{"role": "user", "content": "What is 12 times 7?"}],
+            trajectories=[{"name": "teacher", "role": "teacher", "text": "84", "cost": _COST}],
+            selection={"case": "unanimous", "task": "closed", "better": "teacher"},
+            feedback=[example_of(Feedback)],
+        ),
     )
 
-    messages_sent: list[dict[str, Any]] = Field([], description="As they went upstream")
-    trajectories: list[dict[str, Any]]
-    selection: dict[str, Any] | None
+    messages_sent: list[dict[str, Any]] | None = Field(
+        None, description="As they went upstream; null with images"
+    )
+    trajectories: list[dict[str, Any]] = Field([])
+    selection: dict[str, Any] | None = None
     feedback: list[Feedback]
 
+    @classmethod
+    def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
+        return super().of(episode, **{**episode.trace, **others})
 
-class Parity(Shape):
+
+class Parity(ResponseModel):
     indexed: int
     stored: int
     unembedded: int
     behind: int = Field(description="Events that the index has not seen yet")
 
 
-class Stats(Shape):
+class Stats(ResponseModel):
     model_config = example(
         object="stats",
         namespaces=1,
@@ -543,7 +467,7 @@ class Stats(Shape):
         index={"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0},
     )
 
-    object: Literal["stats"]
+    object: Literal["stats"] = "stats"
     namespaces: int
     rules: dict[str, int]
     rules_by_polarity: dict[str, int]
@@ -554,52 +478,58 @@ class Stats(Shape):
     index: Parity
 
 
-class Tally(Shape):
+class Tally(ResponseModel):
     hits: float
     misses: float
     mean: float = Field(description="Of the posterior")
 
 
-class GateTest(Shape):
+class GateTest(ResponseModel):
     """The test that is under way; it begins anew with each verdict."""
 
-    helped: int
-    harmed: int
-    tried: int
+    helped: int = 0
+    harmed: int = 0
+    tried: int = 0
 
 
-class Trial(Shape):
+class Trial(ResponseModel):
     episode_id: str
     with_rule: float
     without_rule: float
     reference: Reference
     weight: float
-    at: str | None
+    at: Timestamp | None
 
 
-class EpisodeOutcome(Shape):
+class EpisodeOutcome(ResponseModel):
     source: Signal
     value: float
     weight: float
 
 
-class Exposure(Shape):
+class Exposure(ResponseModel):
     episode_id: str
     withheld: bool
     position: int | None
     similarity: float
     score: float
-    at: str
+    at: Timestamp
     outcome: EpisodeOutcome | None = Field(description="Null: nothing is known, which says nothing")
 
+    @classmethod
+    def of(cls, exposure: ExposureRecord, /, **others: Any) -> Self:
+        outcome = None if exposure.source is None else EpisodeOutcome.of(exposure)
+        withheld = exposure.position is None
+        return super().of(exposure, withheld=withheld, outcome=outcome, **others)
 
-class Link(Shape):
+
+class Link(ResponseModel):
     kind: LinkKind
     id: str
-    at: str
+    at: Timestamp
 
 
-class Evidence(Shape):
+class Evidence(ResponseModel):
     model_config = example(
         object="evidence",
         rule_id=RULE_ID,
@@ -633,14 +563,30 @@ class Evidence(Shape):
         links=[{"kind": "source", "id": EPISODE_ID, "at": AT}],
     )
 
-    object: Literal["evidence"]
+    object: Literal["evidence"] = "evidence"
     rule_id: str
     lift: Lift | None
     proven: bool = Field(description="The gate let it through, or a person made it active")
-    verdict: GateVerdict | None = Field(description="Of the last test that ended")
+    verdict: Verdict | None = Field(description="Of the last test that ended")
     test: GateTest
     with_rule: Tally
     without_rule: Tally
     trials: list[Trial] = Field(description="Newest first")
     exposures: list[Exposure] = Field(description="Newest first")
     links: list[Link]
+
+    @classmethod
+    def of(cls, found: StoredEvidence, /, **others: Any) -> Self:
+        standing = found.standing
+        return super().of(
+            found,
+            lift=lift_of(standing),
+            proven=standing is not None and standing.proven,
+            verdict=None if standing is None else standing.verdict,
+            test=GateTest() if standing is None else standing,
+            with_rule=NOTHING if standing is None else standing.with_rule,
+            without_rule=NOTHING if standing is None else standing.without_rule,
+            exposures=[Exposure.of(each) for each in found.exposures],
+            links=[Link.of(each, id=each.other) for each in found.links],
+            **others,
+        )

@@ -1,0 +1,148 @@
+"""What the endpoints of keys take and give."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from app.api.schemas.common import AT, ResponseModel, Timestamp, example
+from app.api.schemas.rules import Write
+from app.settings import NAMESPACE_PATTERN
+from rules_store.models.keys import ALL, KeyChanges, NewKey, Permission
+
+MOST = 2**31 - 1
+NAMESPACE_OR_ALL = rf"^\*$|{NAMESPACE_PATTERN}"
+
+
+def _alone(names: list[str]) -> list[str]:
+    if ALL in names and len(names) > 1:
+        raise ValueError("'*' stands for every namespace, and alone")
+    return list(dict.fromkeys(names))
+
+
+def _each_once(permissions: list[Permission]) -> list[Permission]:
+    return [each for each in Permission if each in permissions]
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Names = Annotated[
+    list[Annotated[str, StringConstraints(pattern=NAMESPACE_OR_ALL)]],
+    Field(
+        min_length=1,
+        max_length=100,
+        description="The first is the default of requests that name none; ['*'] is all",
+    ),
+    AfterValidator(_alone),
+]
+Permissions = Annotated[
+    list[Permission], Field(min_length=1, max_length=10), AfterValidator(_each_once)
+]
+PerMinute = Annotated[
+    int | None, Field(ge=1, le=MOST, description="Requests a minute, on each gateway; null: any")
+]
+PerDay = Annotated[int | None, Field(ge=1, le=MOST, description="Tokens a UTC day; null: any")]
+
+
+class KeyCreate(Write):
+    model_config = example(
+        name="help desk",
+        namespaces=["support"],
+        permissions=["chat", "learn"],
+        requests_per_minute=60,
+        actor="kim",
+        reason="a new client",
+    )
+
+    name: Name
+    namespaces: Names
+    permissions: Permissions = Field(default=[Permission.CHAT, Permission.LEARN])
+    requests_per_minute: PerMinute = None
+    tokens_per_day: PerDay = None
+
+    def as_new(self) -> NewKey:
+        return NewKey(
+            name=self.name,
+            namespaces=tuple(self.namespaces),
+            permissions=tuple(self.permissions),
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_day=self.tokens_per_day,
+        )
+
+
+class KeyPatch(Write):
+    model_config = example(requests_per_minute=120, actor="kim", reason="they grew")
+
+    name: Name | None = None
+    namespaces: Names | None = None
+    permissions: Permissions | None = None
+    requests_per_minute: PerMinute = None
+    tokens_per_day: PerDay = None
+
+    @model_validator(mode="after")
+    def _something(self) -> KeyPatch:
+        if not self.model_fields_set - set(Write.model_fields):
+            raise ValueError(f"nothing to change: give {', '.join(KeyChanges.__annotations__)}")
+        for name in ("name", "namespaces", "permissions"):
+            if name in self.model_fields_set and getattr(self, name) is None:
+                raise ValueError(f"{name} can't be null")
+        return self
+
+    def changes(self) -> KeyChanges:
+        """What was given. A null limit takes the limit away."""
+        changes: KeyChanges = {}
+        if self.name is not None:
+            changes["name"] = self.name
+        if self.namespaces is not None:
+            changes["namespaces"] = tuple(self.namespaces)
+        if self.permissions is not None:
+            changes["permissions"] = tuple(self.permissions)
+        if "requests_per_minute" in self.model_fields_set:
+            changes["requests_per_minute"] = self.requests_per_minute
+        if "tokens_per_day" in self.model_fields_set:
+            changes["tokens_per_day"] = self.tokens_per_day
+        return changes
+
+
+class Spend(ResponseModel):
+    requests: int = 0
+    tokens: int = 0
+
+
+_KEY: dict[str, Any] = {
+    "object": "api_key",
+    "id": "key_0123456789abcdef",
+    "name": "help desk",
+    "shown": "ttcl_ab12",
+    "namespaces": ["support"],
+    "permissions": ["chat", "learn"],
+    "requests_per_minute": 60,
+    "tokens_per_day": 100_000,
+    "created_at": AT,
+    "last_used_at": AT,
+    "revoked_at": AT,
+    "used_today": {"requests": 12, "tokens": 3400},
+}
+
+
+class Key(ResponseModel):
+    model_config = example(**_KEY)
+
+    object: Literal["api_key"] = "api_key"
+    id: str
+    name: str
+    shown: str = Field(description="The secret's first characters")
+    namespaces: list[str]
+    permissions: list[Permission]
+    requests_per_minute: int | None
+    tokens_per_day: int | None
+    created_at: Timestamp
+    last_used_at: Timestamp | None
+    revoked_at: Timestamp | None
+    used_today: Spend = Spend()
+
+
+class KeyWithSecret(Key):
+    model_config = example(**_KEY, secret="ttcl_ab12cd34ef56")
+
+    secret: str = Field(description="Shown this once")
