@@ -77,13 +77,8 @@ async def give_feedback(
     if body.key is not None and idempotency_key not in (None, body.key):
         raise InvalidRequest(f"key: differs from the header {IDEMPOTENCY_HEADER}", param="key")
     episode = await _episode(state, caller, body.episode_id)
-    new = NewFeedback(
-        score=body.score,
-        label=body.label,
-        verified=body.verified,
-        comment=body.comment,
-        key=body.key or idempotency_key,
-    )
+    sent = body.model_dump(exclude={"episode_id", "key"})
+    new = NewFeedback(**sent, key=body.key or idempotency_key)
     # Of whom nothing is learned, no evidence is taken either.
     outcome = None
     if caller.may(Permission.LEARN):

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.api.schemas.rules import MAX_RULE_CHARS, Import, Moment, Refused, Warned, clean
+from app.api.schemas.rules import Domain, Import, Moment, Refused, RuleText, Trigger, Warned
 from app.exceptions import InvalidRequest
 from app.learning.reembed import embedded
 from app.loop.admission.pipeline import findings
@@ -209,9 +209,9 @@ class RuleLine(BaseModel):
     namespace: str | None = Field(None, pattern=NAMESPACE_PATTERN)
     polarity: Polarity
     state: RuleState = RuleState.ACTIVE
-    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
-    trigger: str = Field("", max_length=500)
-    domain: str = Field("default", min_length=1, max_length=64)
+    text: RuleText
+    trigger: Trigger = ""
+    domain: Domain = "default"
     frequency: int = Field(1, ge=1, le=MOST_LEARNED)
     source_episode: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=2000)
@@ -219,19 +219,10 @@ class RuleLine(BaseModel):
     embedding_model: str | None = Field(None, max_length=256)
     vectors: LineVectors | None = None
 
-    _one_line = field_validator("text", "trigger")(lambda cls, value: clean(value))
-
     @field_validator("domain", "source_episode", "reason")
     @classmethod
     def _storable(cls, value: str | None) -> str | None:
         return None if value is None else json_codec.clean(value)
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value:
-            raise ValueError("must not be blank")
-        return value
 
     def as_rule(self, namespace: str) -> Rule:
         made = (self.created_at or datetime.now(UTC)).astimezone(UTC)

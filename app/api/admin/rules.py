@@ -60,14 +60,7 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> Wri
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
     await state.store.ensure_namespace(body.namespace, actor=body.actor)
-    new = NewRule(
-        namespace=body.namespace,
-        polarity=body.polarity,
-        text=body.text,
-        trigger=body.trigger,
-        domain=body.domain,
-        state=body.state,
-    )
+    new = NewRule(**body.content())
     rule = await state.store.create_rule(new, vectors, actor=body.actor, reason=body.reason)
     # A person may write what a model may not; the checks only say so.
     objections = findings(body.text, polarity=body.polarity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -15,19 +15,19 @@ MOST = 2**31 - 1
 NAMESPACE_OR_ALL = rf"^\*$|{NAMESPACE_PATTERN}"
 
 
-def _alone(names: list[str]) -> list[str]:
+def _alone(names: tuple[str, ...]) -> tuple[str, ...]:
     if ALL in names and len(names) > 1:
         raise ValueError("'*' stands for every namespace, and alone")
-    return list(dict.fromkeys(names))
+    return tuple(dict.fromkeys(names))
 
 
-def _each_once(permissions: list[Permission]) -> list[Permission]:
-    return [each for each in Permission if each in permissions]
+def _each_once(permissions: tuple[Permission, ...]) -> tuple[Permission, ...]:
+    return tuple(each for each in Permission if each in permissions)
 
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 Names = Annotated[
-    list[Annotated[str, StringConstraints(pattern=NAMESPACE_OR_ALL)]],
+    tuple[Annotated[str, StringConstraints(pattern=NAMESPACE_OR_ALL)], ...],
     Field(
         min_length=1,
         max_length=100,
@@ -36,7 +36,7 @@ Names = Annotated[
     AfterValidator(_alone),
 ]
 Permissions = Annotated[
-    list[Permission], Field(min_length=1, max_length=10), AfterValidator(_each_once)
+    tuple[Permission, ...], Field(min_length=1, max_length=10), AfterValidator(_each_once)
 ]
 PerMinute = Annotated[
     int | None, Field(ge=1, le=MOST, description="Requests a minute, on each gateway; null: any")
@@ -56,18 +56,12 @@ class KeyCreate(Write):
 
     name: Name
     namespaces: Names
-    permissions: Permissions = Field(default=[Permission.CHAT, Permission.LEARN])
+    permissions: Permissions = (Permission.CHAT, Permission.LEARN)
     requests_per_minute: PerMinute = None
     tokens_per_day: PerDay = None
 
     def as_new(self) -> NewKey:
-        return NewKey(
-            name=self.name,
-            namespaces=tuple(self.namespaces),
-            permissions=tuple(self.permissions),
-            requests_per_minute=self.requests_per_minute,
-            tokens_per_day=self.tokens_per_day,
-        )
+        return NewKey(**self.content())
 
 
 class KeyPatch(Write):
@@ -90,18 +84,7 @@ class KeyPatch(Write):
 
     def changes(self) -> KeyChanges:
         """What was given. A null limit takes the limit away."""
-        changes: KeyChanges = {}
-        if self.name is not None:
-            changes["name"] = self.name
-        if self.namespaces is not None:
-            changes["namespaces"] = tuple(self.namespaces)
-        if self.permissions is not None:
-            changes["permissions"] = tuple(self.permissions)
-        if "requests_per_minute" in self.model_fields_set:
-            changes["requests_per_minute"] = self.requests_per_minute
-        if "tokens_per_day" in self.model_fields_set:
-            changes["tokens_per_day"] = self.tokens_per_day
-        return changes
+        return cast(KeyChanges, self.content(exclude_unset=True))
 
 
 class Spend(ResponseModel):

@@ -12,7 +12,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 
@@ -38,10 +37,11 @@ from rules_store.models.evidence import ExposureRecord, LinkKind, Reference, Sig
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.rules import Polarity, RuleState
 from rules_store.models.rules import Rule as StoredRule
+from rules_store.models.stats import Parity
 from rules_store.operations.curation import PrunePolicy
 from rules_store.policy.gate import Verdict
 from rules_store.policy.lift import NOTHING
-from rules_store.policy.lift import Lift as MeasuredLift
+from rules_store.policy.lift import Lift as Lift
 
 MAX_RULE_CHARS = 2000
 NO_NUL = r"^[^\x00]*$"
@@ -56,7 +56,27 @@ def in_utc(moment: datetime) -> datetime:
         raise ValueError("is out of range") from None
 
 
+def clean(text: str) -> str:
+    """One line without control characters: a rule is one line of a prompt."""
+    printable = "".join(c if c.isprintable() or c.isspace() else " " for c in text)
+    return " ".join(printable.split())
+
+
+def _not_blank(text: str) -> str:
+    if not text:
+        raise ValueError("must not be blank")
+    return text
+
+
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
+RuleText = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_RULE_CHARS),
+    AfterValidator(clean),
+    AfterValidator(_not_blank),
+]
+Trigger = Annotated[str, Field(max_length=500), AfterValidator(clean)]
+Domain = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Write(BaseModel):
@@ -66,6 +86,10 @@ class Write(BaseModel):
 
     actor: str = Field("admin", min_length=1, max_length=MAX_ACTOR_CHARS)
     reason: str = Field("", max_length=2000)
+
+    def content(self, **how: Any) -> dict[str, Any]:
+        """What is written, without who and why."""
+        return self.model_dump(exclude=set(Write.model_fields), **how)
 
 
 class VersionedWrite(Write):
@@ -88,19 +112,10 @@ class RuleCreate(Write):
 
     namespace: str = Field(pattern=NAMESPACE_PATTERN)
     polarity: Polarity
-    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
-    trigger: str = Field("", max_length=500)
-    domain: str = Field("default", min_length=1, max_length=64)
+    text: RuleText
+    trigger: Trigger = ""
+    domain: Domain = "default"
     state: RuleState = RuleState.ACTIVE
-
-    _text = field_validator("text", "trigger")(lambda cls, value: clean(value))
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value:
-            raise ValueError("must not be blank")
-        return value
 
 
 class RulePatch(VersionedWrite):
@@ -108,21 +123,9 @@ class RulePatch(VersionedWrite):
         trigger="subtracting", expected_version=2, actor="kim", reason="it is found more often so"
     )
 
-    text: str | None = Field(None, min_length=1, max_length=MAX_RULE_CHARS)
-    trigger: str | None = Field(None, max_length=500)
-    domain: str | None = Field(None, min_length=1, max_length=64)
-
-    @field_validator("text", "trigger")
-    @classmethod
-    def _clean(cls, value: str | None) -> str | None:
-        return None if value is None else clean(value)
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, value: str | None) -> str | None:
-        if value == "":
-            raise ValueError("must not be blank")
-        return value
+    text: RuleText | None = None
+    trigger: Trigger | None = None
+    domain: Domain | None = None
 
     @model_validator(mode="after")
     def _something(self) -> RulePatch:
@@ -139,13 +142,7 @@ class RuleRestore(VersionedWrite):
     )
 
 
-def clean(text: str) -> str:
-    """One line without control characters: a rule is one line of a prompt."""
-    printable = "".join(c if c.isprintable() or c.isspace() else " " for c in text)
-    return " ".join(printable.split())
-
-
-def lift_of(standing: Standing | None) -> MeasuredLift | None:
+def lift_of(standing: Standing | None) -> Lift | None:
     """None while there is no evidence."""
     return standing.lift if standing is not None and standing.measured else None
 
@@ -209,14 +206,6 @@ _EPISODE: dict[str, Any] = {
     "created_at": AT,
     "updated_at": AT,
 }
-
-
-class Lift(ResponseModel):
-    """Outcome with the rule less outcome without it, with its 95 % credible interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class Rule(ResponseModel):
@@ -445,13 +434,6 @@ class EpisodeWithTrace(Episode):
     @classmethod
     def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
         return super().of(episode, **{**episode.trace, **others})
-
-
-class Parity(ResponseModel):
-    indexed: int
-    stored: int
-    unembedded: int
-    behind: int = Field(description="Events that the index has not seen yet")
 
 
 class Stats(ResponseModel):
