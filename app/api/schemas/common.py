@@ -1,7 +1,8 @@
 """The base of what the API answers, and the answers that are of no one subject.
 
 An entity is one model: `of` makes it of what the store holds, FastAPI serialises it as the
-endpoint's return type says, and it documents itself, with an example.
+endpoint's return type says, and it documents itself: each field has its example, none of them null,
+since FastAPI drops nulls from examples.
 """
 
 from __future__ import annotations
@@ -15,23 +16,50 @@ from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
-Timestamp = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
-
 AT = "2026-01-31T12:00:00+00:00"
 EPISODE_ID = "ep_0123456789abcdef0123456789abcdef"
 RULE_ID = "rule_0123456789abcdef01234567"
 RULE_TEXT = "Check a subtraction by adding the parts back together."
 JSON_LINES = "application/x-ndjson"
 
+Timestamp = Annotated[
+    datetime, PlainSerializer(datetime.isoformat, return_type=str), Field(examples=[AT])
+]
+NamespaceName = Annotated[str, Field(examples=["support"])]
+RuleId = Annotated[str, Field(examples=[RULE_ID])]
+EpisodeId = Annotated[str, Field(examples=[EPISODE_ID])]
+ModelId = Annotated[str, Field(examples=["SmolLM2-135M-Instruct"])]
+Actor = Annotated[str, Field(examples=["kim"])]
+
 
 def example(**value: Any) -> ConfigDict:
-    """Without nulls: FastAPI drops them from examples."""
+    """Of a request's body."""
     return ConfigDict(json_schema_extra={"examples": [value]})
+
+
+def example_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The examples of its fields, or their defaults."""
+    return {
+        name: field.examples[0] if field.examples else field.default
+        for name, field in model.model_fields.items()
+        if field.examples or not field.is_required()
+    }
+
+
+def _with_example(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """One example of the whole in place of one of each field; an answer has no defaults."""
+    for field in schema["properties"].values():
+        field.pop("examples", None)
+        field.pop("default", None)
+    if found := example_of(model):
+        schema["examples"] = [found]
 
 
 class ResponseModel(BaseModel):
     model_config = ConfigDict(
-        from_attributes=True, json_schema_serialization_defaults_required=True
+        from_attributes=True,
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra=_with_example,
     )
 
     @classmethod
@@ -45,22 +73,16 @@ class ResponseModel(BaseModel):
         return cls(**found, **others)
 
 
-def example_of(model: type[ResponseModel]) -> dict[str, Any]:
-    extra: Any = model.model_config["json_schema_extra"]
-    found: dict[str, Any] = extra["examples"][0]
-    return found
-
-
-def _example_of_list(schema: dict[str, Any], listing: type[Any]) -> None:
-    for model in listing.__pydantic_generic_metadata__["args"]:
-        one = {"object": "list", "data": [example_of(model)], "next_cursor": "cnVsZTo0MQ"}
-        schema["examples"] = [{**one, "total": 51}]
+def _with_example_of_list(schema: dict[str, Any], listing: type[Any]) -> None:
+    (model,) = listing.__pydantic_generic_metadata__["args"]
+    one = {"object": "list", "data": [example_of(model)], "next_cursor": "cnVsZTo0MQ", "total": 51}
+    schema["examples"] = [one]
 
 
 class ListOf(ResponseModel, Generic[T]):
     """One page. `total` is exact; `next_cursor` is null on the last page."""
 
-    model_config = ConfigDict(json_schema_extra=_example_of_list)
+    model_config = ConfigDict(json_schema_extra=_with_example_of_list)
 
     object: Literal["list"] = "list"
     data: list[T]
@@ -97,10 +119,10 @@ class Error(ResponseModel):
 
 
 class Cost(ResponseModel):
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    calls: int = Field(examples=[1])
+    prompt_tokens: int = Field(examples=[38])
+    completion_tokens: int = Field(examples=[4])
+    total_tokens: int = Field(examples=[42])
 
 
 class TTCLTold(ResponseModel):
@@ -108,37 +130,18 @@ class TTCLTold(ResponseModel):
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    mode: str
-    namespace: str
-    episode: str | None
-    rules: list[dict[str, Any]] = Field(description="Injected rules, in their order")
+    mode: str = Field(examples=["steer"])
+    namespace: NamespaceName
+    episode: str | None = Field(examples=[EPISODE_ID])
+    rules: list[dict[str, Any]] = Field(
+        description="Injected rules, in their order",
+        examples=[[{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}]],
+    )
     exploration: dict[str, Any] | None = None
-    cost: Cost
-    degraded: list[str] | None = Field(description="What had to be left out")
-
-
-_ANSWER: dict[str, Any] = {
-    "id": "chatcmpl-0123456789abcdef",
-    "object": "chat.completion",
-    "created": 1769860800,
-    "model": "SmolLM2-135M-Instruct",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "84"},
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {"prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42},
-    "ttcl": {
-        "mode": "steer",
-        "namespace": "default",
-        "episode": EPISODE_ID,
-        "rules": [{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}],
-        "cost": {"calls": 1, "prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42},
-        "degraded": ["episode_not_recorded"],
-    },
-}
+    cost: Cost = Field(examples=[example_of(Cost)])
+    degraded: list[str] | None = Field(
+        description="What had to be left out", examples=[["episode_not_recorded"]]
+    )
 
 
 STREAMED = """\
@@ -159,97 +162,75 @@ TOLD_HEADERS = {
 class ChatCompletion(ResponseModel):
     """OpenAI's, as the model server gives it, with `ttcl` but in mode `off`."""
 
-    model_config = ConfigDict(
-        extra="allow", json_schema_serialization_defaults_required=False, **example(**_ANSWER)
-    )
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=False)
 
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[dict[str, Any]]
-    usage: dict[str, Any] | None = None
-    ttcl: TTCLTold | None = None
+    id: str = Field(examples=["chatcmpl-0123456789abcdef"])
+    object: Literal["chat.completion"] = Field(examples=["chat.completion"])
+    created: int = Field(examples=[1769860800])
+    model: ModelId
+    choices: list[dict[str, Any]] = Field(
+        examples=[
+            [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": "84"},
+                    "finish_reason": "stop",
+                }
+            ]
+        ]
+    )
+    usage: dict[str, Any] | None = Field(
+        None, examples=[{"prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42}]
+    )
+    ttcl: TTCLTold | None = Field(None, examples=[example_of(TTCLTold)])
 
 
 class Model(ResponseModel):
-    model_config = ConfigDict(
-        json_schema_serialization_defaults_required=False,
-        **example(
-            id="SmolLM2-135M-Instruct",
-            object="model",
-            created=1769860800,
-            owned_by="ttcl",
-            max_model_len=8192,
-        ),
-    )
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    max_model_len: int | None = None
+    id: ModelId
+    object: Literal["model"] = Field(examples=["model"])
+    created: int = Field(examples=[1769860800])
+    owned_by: str = Field(examples=["ttcl"])
+    max_model_len: int | None = Field(None, examples=[8192])
 
 
 class Models(ResponseModel):
-    model_config = example(object="list", data=[example_of(Model)])
-
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[Model] = Field(examples=[[example_of(Model)]])
 
 
 class Feedback(ResponseModel):
-    model_config = example(
-        object="feedback",
-        id="fb_0123456789abcdef",
-        episode_id=EPISODE_ID,
-        namespace="default",
-        source="verifier",
-        score=1.0,
-        label="84",
-        verified=True,
-        comment="Right at once",
-        key="ticket-42",
-        created_at=AT,
-    )
-
     object: Literal["feedback"] = "feedback"
-    id: str
-    episode_id: str
-    namespace: str
-    source: FeedbackSource = Field(description="The strongest signal that was given")
-    score: float | None
-    label: str | None
-    verified: bool | None
-    comment: str | None
-    key: str | None
+    id: str = Field(examples=["fb_0123456789abcdef"])
+    episode_id: EpisodeId
+    namespace: NamespaceName
+    source: FeedbackSource = Field(
+        description="The strongest signal that was given", examples=["verifier"]
+    )
+    score: float | None = Field(examples=[1.0])
+    label: str | None = Field(examples=["84"])
+    verified: bool | None = Field(examples=[True])
+    comment: str | None = Field(examples=["Right at once"])
+    key: str | None = Field(examples=["ticket-42"])
     created_at: Timestamp
 
 
 class Health(ResponseModel):
-    model_config = example(status="ok")
-
     status: Literal["ok"] = "ok"
 
 
-class Readiness(ResponseModel):
-    model_config = example(
-        status="degraded",
-        degraded=["embedder"],
-        checks={
-            "upstream": {"ok": True, "models": ["SmolLM2-135M-Instruct"], "capabilities": {}},
-            "database": {"ok": True},
-            "index": {
-                "ok": True,
-                "indexed": 12,
-                "stored": 12,
-                "without_embedding": 0,
-                "events_behind": 0,
-            },
-            "embedder": {"ok": False, "model": "all-MiniLM-L6-v2", "reason": "loading"},
-        },
-    )
+_CHECKS: dict[str, Any] = {
+    "upstream": {"ok": True, "models": ["SmolLM2-135M-Instruct"], "capabilities": {}},
+    "database": {"ok": True},
+    "index": {"ok": True, "indexed": 12, "stored": 12, "without_embedding": 0, "events_behind": 0},
+    "embedder": {"ok": False, "model": "all-MiniLM-L6-v2", "reason": "loading"},
+}
 
-    status: Literal["ready", "degraded", "unavailable"]
-    degraded: list[str] = Field(description="Names of the checks that are not ok")
-    checks: dict[str, dict[str, Any]]
+
+class Readiness(ResponseModel):
+    status: Literal["ready", "degraded", "unavailable"] = Field(examples=["degraded"])
+    degraded: list[str] = Field(
+        description="Names of the checks that are not ok", examples=[["embedder"]]
+    )
+    checks: dict[str, dict[str, Any]] = Field(examples=[_CHECKS])

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from app.api.schemas.common import AT, EPISODE_ID, ResponseModel, Timestamp, example
+from app.api.schemas.common import EpisodeId, NamespaceName, ResponseModel, Timestamp, example
 from app.api.schemas.rules import Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.jobs import JobRecord, JobState
@@ -21,26 +21,13 @@ class PauseBody(Write):
 
 
 class Job(ResponseModel):
-    model_config = example(
-        object="job",
-        id=7,
-        episode=EPISODE_ID,
-        namespace="support",
-        state="failed",
-        attempts=3,
-        last_error="the model server did not answer",
-        not_before=AT,
-        created_at=AT,
-        updated_at=AT,
-    )
-
     object: Literal["job"] = "job"
-    id: int
-    episode: str
-    namespace: str
-    state: JobState
-    attempts: int
-    last_error: str | None
+    id: int = Field(examples=[7])
+    episode: EpisodeId
+    namespace: NamespaceName
+    state: JobState = Field(examples=["failed"])
+    attempts: int = Field(examples=[3])
+    last_error: str | None = Field(examples=["the model server did not answer"])
     not_before: Timestamp
     created_at: Timestamp
     updated_at: Timestamp
@@ -51,8 +38,6 @@ class Job(ResponseModel):
 
 
 class Pauses(ResponseModel):
-    model_config = example(object="pauses", all=False, namespaces=["support"])
-
     object: Literal["pauses"] = "pauses"
-    all: bool
-    namespaces: list[str]
+    all: bool = Field(examples=[False])
+    namespaces: list[str] = Field(examples=[["support"]])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from app.api.schemas.common import AT, ResponseModel, Timestamp, example
+from app.api.schemas.common import AT, ResponseModel, Timestamp, example, example_of
 from app.api.schemas.rules import Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.keys import ALL, KeyChanges, NewKey, Permission
@@ -88,44 +88,24 @@ class KeyPatch(Write):
 
 
 class Spend(ResponseModel):
-    requests: int = 0
-    tokens: int = 0
-
-
-_KEY: dict[str, Any] = {
-    "object": "api_key",
-    "id": "key_0123456789abcdef",
-    "name": "help desk",
-    "shown": "ttcl_ab12",
-    "namespaces": ["support"],
-    "permissions": ["chat", "learn"],
-    "requests_per_minute": 60,
-    "tokens_per_day": 100_000,
-    "created_at": AT,
-    "last_used_at": AT,
-    "revoked_at": AT,
-    "used_today": {"requests": 12, "tokens": 3400},
-}
+    requests: int = Field(0, examples=[12])
+    tokens: int = Field(0, examples=[3400])
 
 
 class Key(ResponseModel):
-    model_config = example(**_KEY)
-
     object: Literal["api_key"] = "api_key"
-    id: str
-    name: str
-    shown: str = Field(description="The secret's first characters")
-    namespaces: list[str]
-    permissions: list[Permission]
-    requests_per_minute: int | None
-    tokens_per_day: int | None
+    id: str = Field(examples=["key_0123456789abcdef"])
+    name: str = Field(examples=["help desk"])
+    shown: str = Field(description="The secret's first characters", examples=["ttcl_ab12"])
+    namespaces: list[str] = Field(examples=[["support"]])
+    permissions: list[Permission] = Field(examples=[["chat", "learn"]])
+    requests_per_minute: int | None = Field(examples=[60])
+    tokens_per_day: int | None = Field(examples=[100_000])
     created_at: Timestamp
-    last_used_at: Timestamp | None
-    revoked_at: Timestamp | None
-    used_today: Spend = Spend()
+    last_used_at: Timestamp | None = Field(examples=[AT])
+    revoked_at: Timestamp | None = Field(examples=[AT])
+    used_today: Spend = Field(Spend(), examples=[example_of(Spend)])
 
 
 class KeyWithSecret(Key):
-    model_config = example(**_KEY, secret="ttcl_ab12cd34ef56")
-
-    secret: str = Field(description="Shown this once")
+    secret: str = Field(description="Shown this once", examples=["ttcl_ab12cd34ef56"])

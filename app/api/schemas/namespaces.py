@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from app.api.schemas.common import AT, RULE_ID, RULE_TEXT, ResponseModel, Timestamp, example
+from app.api.schemas.common import (
+    RULE_TEXT,
+    Actor,
+    NamespaceName,
+    ResponseModel,
+    RuleId,
+    Timestamp,
+    example,
+    example_of,
+)
 from app.api.schemas.rules import Moment, Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import EpisodeStatus
@@ -84,50 +93,40 @@ class RollbackBody(Write):
         return RollbackTarget(self.to_event, self.to_time, self.to_snapshot)
 
 
-_NAMESPACE: dict[str, Any] = {
-    "object": "namespace",
-    "name": "support",
-    "created_at": AT,
-    "frozen": False,
-    "settings": {
-        "policy": "gated",
-        "learn": True,
-        "sample_rate": 0.5,
-        "calls_per_hour": 1000,
-        "tokens_per_hour": 500_000,
-        "capacity": 200,
-        "pruning": "fifo",
-        "max_positive": 5,
-        "max_negative": 2,
-        "similarity_floor": 0.3,
-        "retention_days": 30,
-    },
+_SETTINGS: dict[str, Any] = {
+    "policy": "gated",
+    "learn": True,
+    "sample_rate": 0.5,
+    "calls_per_hour": 1000,
+    "tokens_per_hour": 500_000,
+    "capacity": 200,
+    "pruning": "fifo",
+    "max_positive": 5,
+    "max_negative": 2,
+    "similarity_floor": 0.3,
+    "retention_days": 30,
 }
 
 
 class Namespace(ResponseModel):
-    model_config = example(**_NAMESPACE)
-
     object: Literal["namespace"] = "namespace"
-    name: str
+    name: NamespaceName
     created_at: Timestamp
-    frozen: bool = Field(description="Its rules can't be changed, and nothing is learned")
-    settings: NamespaceSettings
+    frozen: bool = Field(
+        description="Its rules can't be changed, and nothing is learned", examples=[False]
+    )
+    settings: NamespaceSettings = Field(examples=[_SETTINGS])
 
 
 class NamespaceSummary(Namespace):
-    model_config = example(
-        **_NAMESPACE,
-        paused=False,
-        rules={"candidate": 0, "active": 12, "quarantined": 1, "retired": 3},
-        episodes={"pending": 0, "learning": 0, "learned": 20, "skipped": 1, "failed": 0},
-        jobs={"pending": 0, "running": 0, "done": 20, "failed": 0},
+    paused: bool = Field(examples=[False])
+    rules: dict[str, int] = Field(
+        examples=[{"candidate": 0, "active": 12, "quarantined": 1, "retired": 3}]
     )
-
-    paused: bool
-    rules: dict[str, int]
-    episodes: dict[str, int]
-    jobs: dict[str, int]
+    episodes: dict[str, int] = Field(
+        examples=[{"pending": 0, "learning": 0, "learned": 20, "skipped": 1, "failed": 0}]
+    )
+    jobs: dict[str, int] = Field(examples=[{"pending": 0, "running": 0, "done": 20, "failed": 0}])
 
     @classmethod
     def of(cls, summary: StoredNamespaceSummary, /, **others: Any) -> Self:
@@ -142,44 +141,30 @@ class NamespaceSummary(Namespace):
 
 
 class NamespaceDeleted(ResponseModel):
-    model_config = example(
-        object="namespace.deleted",
-        name="support",
-        event=99,
-        rules=16,
-        episodes=21,
-        jobs=20,
-        events=64,
-    )
-
     object: Literal["namespace.deleted"] = "namespace.deleted"
-    name: str
-    event: int = Field(description="The event of the deletion, which stays")
-    rules: int
-    episodes: int
-    jobs: int
-    events: int
+    name: NamespaceName
+    event: int = Field(description="The event of the deletion, which stays", examples=[99])
+    rules: int = Field(examples=[16])
+    episodes: int = Field(examples=[21])
+    jobs: int = Field(examples=[20])
+    events: int = Field(examples=[64])
 
 
 class Snapshot(ResponseModel):
-    model_config = example(
-        object="snapshot", event=41, label="before-launch", at=AT, actor="kim", reason=""
-    )
-
     object: Literal["snapshot"] = "snapshot"
-    event: int
-    label: str
+    event: int = Field(examples=[41])
+    label: str = Field(examples=["before-launch"])
     at: Timestamp
-    actor: str
-    reason: str
+    actor: Actor
+    reason: str = Field(examples=[""])
 
 
 class RuleChange(ResponseModel):
-    rule: str
-    created_later: bool = Field(description="It was not there then, so it retires")
-    text: str
-    before: dict[str, Any]
-    after: dict[str, Any]
+    rule: RuleId
+    created_later: bool = Field(description="It was not there then, so it retires", examples=[True])
+    text: str = Field(examples=[RULE_TEXT])
+    before: dict[str, Any] = Field(examples=[{"state": "active"}])
+    after: dict[str, Any] = Field(examples=[{"state": "retired"}])
 
     @classmethod
     def of(cls, change: StoredRuleChange, /, **others: Any) -> Self:
@@ -197,38 +182,23 @@ class RuleChange(ResponseModel):
 
 
 class RolledBack(ResponseModel):
-    model_config = example(
-        object="rollback",
-        namespace="support",
-        dry_run=False,
-        event=65,
-        to_event=41,
-        before_event=64,
-        changed=1,
-        retired=1,
-        changes=[
-            {
-                "rule": RULE_ID,
-                "created_later": True,
-                "text": RULE_TEXT,
-                "before": {"state": "active"},
-                "after": {"state": "retired"},
-            }
-        ],
-    )
-
     object: Literal["rollback"] = "rollback"
-    namespace: str
-    dry_run: bool
-    event: int | None = Field(description="Of the rollback itself; null after a dry run")
-    to_event: int
+    namespace: NamespaceName
+    dry_run: bool = Field(examples=[False])
+    event: int | None = Field(
+        description="Of the rollback itself; null after a dry run", examples=[65]
+    )
+    to_event: int = Field(examples=[41])
     before_event: int = Field(
         description="The namespace's last event before. Rolling back to it undoes the rollback; "
-        "after a dry run it is the `expected_event` of the rollback that was shown"
+        "after a dry run it is the `expected_event` of the rollback that was shown",
+        examples=[64],
     )
-    changed: int
-    retired: int
-    changes: list[RuleChange] = Field(description="The first 200; `changed` counts them all")
+    changed: int = Field(examples=[1])
+    retired: int = Field(examples=[1])
+    changes: list[RuleChange] = Field(
+        description="The first 200; `changed` counts them all", examples=[[example_of(RuleChange)]]
+    )
 
     @classmethod
     def of(cls, rollback: Rollback, /, **others: Any) -> Self:
@@ -244,31 +214,15 @@ class RolledBack(ResponseModel):
 
 class CurvePoint(ResponseModel):
     start: Timestamp
-    episodes: int
-    learned: int
-    rules_created: int
-    rules_merged: int
-    rules_retired: int
+    episodes: int = Field(examples=[21])
+    learned: int = Field(examples=[20])
+    rules_created: int = Field(examples=[16])
+    rules_merged: int = Field(examples=[4])
+    rules_retired: int = Field(examples=[3])
 
 
 class Curve(ResponseModel):
-    model_config = example(
-        object="curve",
-        namespace="support",
-        by="day",
-        data=[
-            {
-                "start": "2026-01-31T00:00:00+00:00",
-                "episodes": 21,
-                "learned": 20,
-                "rules_created": 16,
-                "rules_merged": 4,
-                "rules_retired": 3,
-            }
-        ],
-    )
-
     object: Literal["curve"] = "curve"
-    namespace: str
-    by: Literal["day", "hour"]
-    data: list[CurvePoint]
+    namespace: NamespaceName
+    by: Literal["day", "hour"] = Field(examples=["day"])
+    data: list[CurvePoint] = Field(examples=[[example_of(CurvePoint)]])

@@ -20,9 +20,14 @@ from app.api.schemas.common import (
     EPISODE_ID,
     RULE_ID,
     RULE_TEXT,
+    Actor,
     Cost,
+    EpisodeId,
     Feedback,
+    ModelId,
+    NamespaceName,
     ResponseModel,
+    RuleId,
     Timestamp,
     example,
     example_of,
@@ -148,85 +153,26 @@ def lift_of(standing: Standing | None) -> Lift | None:
 
 
 LIFT = {"mean": 0.12, "low": 0.02, "high": 0.22}
-
-
-_RULE: dict[str, Any] = {
-    "object": "rule",
-    "id": RULE_ID,
-    "namespace": "default",
-    "polarity": "positive",
-    "state": "active",
-    "text": RULE_TEXT,
-    "trigger": "counting what is left",
-    "domain": "default",
-    "frequency": 3,
-    "exposures": 17,
-    "source_episode": EPISODE_ID,
-    "version": 2,
-    "reason": "released by kim",
-    "created_at": AT,
-    "updated_at": AT,
-    "lift": LIFT,
-}
-
-
-_EVENT: dict[str, Any] = {
-    "id": 41,
-    "at": AT,
-    "namespace": "default",
-    "kind": "rule.retired",
-    "rule_id": RULE_ID,
-    "actor": "kim",
-    "reason": "wrong for fractions",
-    "before": {"state": "active", "version": 2},
-    "after": {"state": "retired", "version": 3},
-}
-
-
-_INJECTED = {"id": RULE_ID, "polarity": "positive", "text": RULE_TEXT, "similarity": 0.71}
-
-
-_COST = {"calls": 1, "prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42}
-
-
-_EPISODE: dict[str, Any] = {
-    "object": "episode",
-    "id": EPISODE_ID,
-    "namespace": "default",
-    "mode": "steer",
-    "status": "skipped",
-    "reason": "distiller_wrote_nothing",
-    "model": "SmolLM2-135M-Instruct",
-    "question": "What is 12 times 7?",
-    "answer": "84",
-    "rules_injected": [{**_INJECTED, "position": 0}],
-    "rules_learned": [],
-    "cost": _COST,
-    "degraded": [],
-    "created_at": AT,
-    "updated_at": AT,
-}
+INJECTED = {"id": RULE_ID, "polarity": "positive", "text": RULE_TEXT, "similarity": 0.71}
 
 
 class Rule(ResponseModel):
-    model_config = example(**_RULE)
-
     object: Literal["rule"] = "rule"
-    id: str
-    namespace: str
-    polarity: Polarity
-    state: RuleState
-    text: str
-    trigger: str
-    domain: str
-    frequency: int = Field(description="How often it was learned")
-    exposures: int = Field(description="How often it was injected")
-    source_episode: str | None
-    version: int
-    reason: str | None = Field(description="Why it is in its state")
+    id: RuleId
+    namespace: NamespaceName
+    polarity: Polarity = Field(examples=["positive"])
+    state: RuleState = Field(examples=["active"])
+    text: str = Field(examples=[RULE_TEXT])
+    trigger: str = Field(examples=["counting what is left"])
+    domain: str = Field(examples=["default"])
+    frequency: int = Field(description="How often it was learned", examples=[3])
+    exposures: int = Field(description="How often it was injected", examples=[17])
+    source_episode: str | None = Field(examples=[EPISODE_ID])
+    version: int = Field(examples=[2])
+    reason: str | None = Field(description="Why it is in its state", examples=["looked at it"])
     created_at: Timestamp
     updated_at: Timestamp
-    lift: Lift | None = Field(description="Null while there is no evidence")
+    lift: Lift | None = Field(description="Null while there is no evidence", examples=[LIFT])
 
     @classmethod
     def of(cls, rule: StoredRule, /, standing: Standing | None = None, **others: Any) -> Self:
@@ -234,97 +180,68 @@ class Rule(ResponseModel):
 
 
 class Event(ResponseModel):
-    model_config = example(**_EVENT)
-
-    id: int
+    id: int = Field(examples=[41])
     at: Timestamp
-    namespace: str
-    kind: str
-    rule_id: str | None
-    actor: str
-    reason: str
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+    namespace: NamespaceName
+    kind: str = Field(examples=["rule.retired"])
+    rule_id: str | None = Field(examples=[RULE_ID])
+    actor: Actor
+    reason: str = Field(examples=["wrong for fractions"])
+    before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
+    after: dict[str, Any] | None = Field(examples=[{"state": "retired", "version": 3}])
 
 
 class WrittenRule(Rule):
-    model_config = example(**_RULE, warnings=["url"])
-
-    warnings: list[str] = Field(description="Checks that a learned rule of this text would fail")
+    warnings: list[str] = Field(
+        description="Checks that a learned rule of this text would fail", examples=[["url"]]
+    )
 
 
 class RuleWithHistory(Rule):
-    model_config = example(**_RULE, history=[_EVENT])
-
-    history: list[Event]
+    history: list[Event] = Field(examples=[[example_of(Event)]])
 
 
 class NearRule(Rule):
-    model_config = example(**_RULE, score=0.83)
-
-    score: float = Field(description="The larger cosine of text and trigger")
+    score: float = Field(description="The larger cosine of text and trigger", examples=[0.83])
 
 
 class PrunedRule(Rule):
-    model_config = example(**_RULE, prune_reason="older than the 100 newest")
-
-    prune_reason: str
+    prune_reason: str = Field(examples=["older than the 100 newest"])
 
 
 class Prune(ResponseModel):
-    model_config = example(
-        object="prune",
-        namespace="default",
-        policy="fifo",
-        dry_run=True,
-        token="3f1c5a",
-        active_before=101,
-        active_after=100,
-        total=1,
-        rules=[example_of(PrunedRule)],
-    )
-
     object: Literal["prune"] = "prune"
-    namespace: str
-    policy: PrunePolicy
-    dry_run: bool
-    token: str = Field(description="For the real call: exactly these rules go, or none (409)")
-    active_before: int
-    active_after: int
-    total: int
-    rules: list[PrunedRule]
+    namespace: NamespaceName
+    policy: PrunePolicy = Field(examples=["fifo"])
+    dry_run: bool = Field(examples=[True])
+    token: str = Field(
+        description="For the real call: exactly these rules go, or none (409)", examples=["3f1c5a"]
+    )
+    active_before: int = Field(examples=[101])
+    active_after: int = Field(examples=[100])
+    total: int = Field(examples=[1])
+    rules: list[PrunedRule] = Field(examples=[[example_of(PrunedRule)]])
 
 
 class Refused(ResponseModel):
-    line: int
-    reason: str
+    line: int = Field(examples=[4])
+    reason: str = Field(examples=["text: must not be blank"])
 
 
 class Warned(ResponseModel):
     """A line taken in though a learned rule of its text would be quarantined."""
 
-    line: int
-    checks: list[str]
+    line: int = Field(examples=[2])
+    checks: list[str] = Field(examples=[["url"]])
 
 
 class Import(ResponseModel):
-    model_config = example(
-        object="import",
-        dry_run=False,
-        imported=2,
-        skipped=1,
-        refused=[{"line": 4, "reason": "text: must not be blank"}],
-        warnings=[{"line": 2, "checks": ["url"]}],
-        evicted=[],
-        unembedded=0,
-    )
-
     object: Literal["import"] = "import"
-    dry_run: bool
-    imported: int = 0
-    skipped: int = Field(0, description="The namespace has their text already")
-    refused: list[Refused] = Field([])
-    warnings: list[Warned] = Field([])
+    dry_run: bool = Field(examples=[False])
+    imported: int = Field(0, examples=[2])
+    skipped: int = Field(0, description="The namespace has their text already", examples=[1])
+    refused: list[Refused] = Field([], examples=[[example_of(Refused)]])
+    warnings: list[Warned] = Field([], examples=[[example_of(Warned)]])
     evicted: list[str] = Field([], description="Rules retired to keep within the capacity")
     unembedded: int = Field(
         0, description="Written without vectors, which a running gateway brings"
@@ -332,47 +249,37 @@ class Import(ResponseModel):
 
 
 class Candidate(ResponseModel):
-    id: str
-    polarity: Polarity
-    state: RuleState
-    text: str
-    trigger: str
-    similarity: float
-    verdict: InjectionVerdict
-    reason: str
-    lift: Lift | None
+    id: RuleId
+    polarity: Polarity = Field(examples=["positive"])
+    state: RuleState = Field(examples=["active"])
+    text: str = Field(examples=[RULE_TEXT])
+    trigger: str = Field(examples=["counting what is left"])
+    similarity: float = Field(examples=[0.71])
+    verdict: InjectionVerdict = Field(examples=["injected"])
+    reason: str = Field(examples=["it is near enough, chosen, and fits"])
+    lift: Lift | None = Field(examples=[LIFT])
 
 
 class Explanation(ResponseModel):
-    model_config = example(
-        object="explanation",
-        namespace="default",
-        similarity_floor=0.3,
-        hold_out=0.1,
-        candidates=[
-            {
-                **_INJECTED,
-                "lift": LIFT,
-                "state": "active",
-                "trigger": "counting what is left",
-                "verdict": "injected",
-                "reason": "it is near enough, chosen, and fits",
-            }
-        ],
-        messages=[
-            {"role": "system", "content": f"<advice>\nHelpful:\n- {RULE_TEXT}\n</advice>"},
-            {"role": "user", "content": "I had 12 apples and ate 5. How many are left?"},
-        ],
-    )
-
     object: Literal["explanation"] = "explanation"
-    namespace: str
-    similarity_floor: float
+    namespace: NamespaceName
+    similarity_floor: float = Field(examples=[0.3])
     hold_out: float = Field(
-        description="Share of the requests that leave out one of the injected rules, by lot"
+        description="Share of the requests that leave out one of the injected rules, by lot",
+        examples=[0.1],
     )
-    candidates: list[Candidate] = Field(description="Most similar first")
-    messages: list[dict[str, Any]] = Field(description="As they would go to the model")
+    candidates: list[Candidate] = Field(
+        description="Most similar first", examples=[[example_of(Candidate)]]
+    )
+    messages: list[dict[str, Any]] = Field(
+        description="As they would go to the model",
+        examples=[
+            [
+                {"role": "system", "content": f"<advice>\nHelpful:\n- {RULE_TEXT}\n</advice>"},
+                {"role": "user", "content": "I had 12 apples and ate 5. How many are left?"},
+            ]
+        ],
+    )
 
     @classmethod
     def of(cls, found: FoundExplanation, /, **others: Any) -> Self:
@@ -380,123 +287,102 @@ class Explanation(ResponseModel):
 
 
 class Episode(ResponseModel):
-    model_config = example(**_EPISODE)
-
     object: Literal["episode"] = "episode"
-    id: str
-    namespace: str
-    mode: str
-    status: EpisodeStatus
-    reason: str | None
-    model: str
-    question: str
-    answer: str | None
-    rules_injected: list[dict[str, Any]]
-    rules_learned: list[dict[str, Any]]
-    cost: Cost | None
-    degraded: list[str]
+    id: EpisodeId
+    namespace: NamespaceName
+    mode: str = Field(examples=["steer"])
+    status: EpisodeStatus = Field(examples=["skipped"])
+    reason: str | None = Field(examples=["distiller_wrote_nothing"])
+    model: ModelId
+    question: str = Field(examples=["What is 12 times 7?"])
+    answer: str | None = Field(examples=["84"])
+    rules_injected: list[dict[str, Any]] = Field([], examples=[[{**INJECTED, "position": 0}]])
+    rules_learned: list[dict[str, Any]] = Field([])
+    cost: Cost | None = Field(None, examples=[example_of(Cost)])
+    degraded: list[str] = Field([])
     created_at: Timestamp
     updated_at: Timestamp
 
     @classmethod
     def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
-        kept: dict[str, Any] = {
-            "rules_injected": [],
-            "rules_learned": [],
-            "cost": None,
-            "degraded": [],
-        }
-        traced = {name: episode.trace.get(name, none) for name, none in kept.items()}
-        return super().of(episode, **{**traced, **others})
+        """What the trace says of it is there too, as far as the model has fields for it."""
+        return super().of(episode, **{**episode.trace, **others})
 
 
 class EpisodeWithTrace(Episode):
     """Whatever else the trace keeps is there too."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        **example(
-            **_EPISODE,
-            messages_sent=[{"role": "user", "content": "What is 12 times 7?"}],
-            trajectories=[{"name": "teacher", "role": "teacher", "text": "84", "cost": _COST}],
-            selection={"case": "unanimous", "task": "closed", "better": "teacher"},
-            feedback=[example_of(Feedback)],
-        ),
-    )
+    model_config = ConfigDict(extra="allow")
 
     messages_sent: list[dict[str, Any]] | None = Field(
-        None, description="As they went upstream; null with images"
+        None,
+        description="As they went upstream; null with images",
+        examples=[[{"role": "user", "content": "What is 12 times 7?"}]],
     )
-    trajectories: list[dict[str, Any]] = Field([])
-    selection: dict[str, Any] | None = None
-    feedback: list[Feedback]
-
-    @classmethod
-    def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
-        return super().of(episode, **{**episode.trace, **others})
+    trajectories: list[dict[str, Any]] = Field(
+        [],
+        examples=[[{"name": "teacher", "role": "teacher", "text": "84", "cost": example_of(Cost)}]],
+    )
+    selection: dict[str, Any] | None = Field(
+        None, examples=[{"case": "unanimous", "task": "closed", "better": "teacher"}]
+    )
+    feedback: list[Feedback] = Field(examples=[[example_of(Feedback)]])
 
 
 class Stats(ResponseModel):
-    model_config = example(
-        object="stats",
-        namespaces=1,
-        rules={"candidate": 0, "active": 12, "quarantined": 1, "retired": 3},
-        rules_by_polarity={"positive": 8, "negative": 4},
-        rules_by_namespace={"default": {"active": 12, "quarantined": 1, "retired": 3}},
-        episodes={"learned": 20},
-        jobs={"done": 20},
-        last_event=64,
-        index={"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0},
-    )
-
     object: Literal["stats"] = "stats"
-    namespaces: int
-    rules: dict[str, int]
-    rules_by_polarity: dict[str, int]
-    rules_by_namespace: dict[str, dict[str, int]]
-    episodes: dict[str, int]
-    jobs: dict[str, int]
-    last_event: int
-    index: Parity
+    namespaces: int = Field(examples=[1])
+    rules: dict[str, int] = Field(examples=[{"active": 12, "quarantined": 1, "retired": 3}])
+    rules_by_polarity: dict[str, int] = Field(examples=[{"positive": 8, "negative": 4}])
+    rules_by_namespace: dict[str, dict[str, int]] = Field(
+        examples=[{"support": {"active": 12, "quarantined": 1, "retired": 3}}]
+    )
+    episodes: dict[str, int] = Field(examples=[{"learned": 20}])
+    jobs: dict[str, int] = Field(examples=[{"done": 20}])
+    last_event: int = Field(examples=[64])
+    index: Parity = Field(examples=[{"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0}])
 
 
 class Tally(ResponseModel):
-    hits: float
-    misses: float
-    mean: float = Field(description="Of the posterior")
+    hits: float = Field(examples=[9.5])
+    misses: float = Field(examples=[2.0])
+    mean: float = Field(description="Of the posterior", examples=[0.78])
 
 
 class GateTest(ResponseModel):
     """The test that is under way; it begins anew with each verdict."""
 
-    helped: int = 0
+    helped: int = Field(0, examples=[1])
     harmed: int = 0
-    tried: int = 0
+    tried: int = Field(0, examples=[4])
 
 
 class Trial(ResponseModel):
-    episode_id: str
-    with_rule: float
-    without_rule: float
-    reference: Reference
-    weight: float
-    at: Timestamp | None
+    episode_id: EpisodeId
+    with_rule: float = Field(examples=[1.0])
+    without_rule: float = Field(examples=[0.0])
+    reference: Reference = Field(examples=["consensus"])
+    weight: float = Field(examples=[0.5])
+    at: Timestamp | None = Field(examples=[AT])
 
 
 class EpisodeOutcome(ResponseModel):
-    source: Signal
-    value: float
-    weight: float
+    source: Signal = Field(examples=["agreement"])
+    value: float = Field(examples=[0.6])
+    weight: float = Field(examples=[0.25])
 
 
 class Exposure(ResponseModel):
-    episode_id: str
-    withheld: bool
-    position: int | None
-    similarity: float
-    score: float
+    episode_id: EpisodeId
+    withheld: bool = Field(examples=[False])
+    position: int | None = Field(examples=[0])
+    similarity: float = Field(examples=[0.71])
+    score: float = Field(examples=[0.77])
     at: Timestamp
-    outcome: EpisodeOutcome | None = Field(description="Null: nothing is known, which says nothing")
+    outcome: EpisodeOutcome | None = Field(
+        description="Null: nothing is known, which says nothing",
+        examples=[example_of(EpisodeOutcome)],
+    )
 
     @classmethod
     def of(cls, exposure: ExposureRecord, /, **others: Any) -> Self:
@@ -506,56 +392,25 @@ class Exposure(ResponseModel):
 
 
 class Link(ResponseModel):
-    kind: LinkKind
-    id: str
+    kind: LinkKind = Field(examples=["source"])
+    id: EpisodeId
     at: Timestamp
 
 
 class Evidence(ResponseModel):
-    model_config = example(
-        object="evidence",
-        rule_id=RULE_ID,
-        lift=LIFT,
-        proven=True,
-        verdict="helpful",
-        test={"helped": 1, "harmed": 0, "tried": 4},
-        with_rule={"hits": 9.5, "misses": 2.0, "mean": 0.78},
-        without_rule={"hits": 7.0, "misses": 4.5, "mean": 0.59},
-        trials=[
-            {
-                "episode_id": EPISODE_ID,
-                "with_rule": 1.0,
-                "without_rule": 0.0,
-                "reference": "consensus",
-                "weight": 0.5,
-                "at": AT,
-            }
-        ],
-        exposures=[
-            {
-                "episode_id": EPISODE_ID,
-                "withheld": False,
-                "position": 0,
-                "similarity": 0.71,
-                "score": 0.77,
-                "at": AT,
-                "outcome": {"source": "agreement", "value": 0.6, "weight": 0.25},
-            }
-        ],
-        links=[{"kind": "source", "id": EPISODE_ID, "at": AT}],
-    )
-
     object: Literal["evidence"] = "evidence"
-    rule_id: str
-    lift: Lift | None
-    proven: bool = Field(description="The gate let it through, or a person made it active")
-    verdict: Verdict | None = Field(description="Of the last test that ended")
-    test: GateTest
-    with_rule: Tally
-    without_rule: Tally
-    trials: list[Trial] = Field(description="Newest first")
-    exposures: list[Exposure] = Field(description="Newest first")
-    links: list[Link]
+    rule_id: RuleId
+    lift: Lift | None = Field(examples=[LIFT])
+    proven: bool = Field(
+        description="The gate let it through, or a person made it active", examples=[True]
+    )
+    verdict: Verdict | None = Field(description="Of the last test that ended", examples=["helpful"])
+    test: GateTest = Field(examples=[example_of(GateTest)])
+    with_rule: Tally = Field(examples=[example_of(Tally)])
+    without_rule: Tally = Field(examples=[{"hits": 7.0, "misses": 4.5, "mean": 0.59}])
+    trials: list[Trial] = Field(description="Newest first", examples=[[example_of(Trial)]])
+    exposures: list[Exposure] = Field(description="Newest first", examples=[[example_of(Exposure)]])
+    links: list[Link] = Field(examples=[[example_of(Link)]])
 
     @classmethod
     def of(cls, found: StoredEvidence, /, **others: Any) -> Self:
