@@ -95,7 +95,7 @@ class NamespaceFrozen(StoreError):
 
 class InvalidSetting(StoreError, ValueError):
     def __init__(self, field: str, what: str) -> None:
-        super().__init__(f"{field} {what}")
+        super().__init__(f"{field}: {what}")
         self.field = field
 
 

@@ -21,7 +21,7 @@ from app.api.dependencies import (
     namespace_forbidden,
     unknown_namespace,
 )
-from app.api.schemas.common import STREAMED, TOLD_HEADERS, ChatCompletion, gives
+from app.api.schemas.common import STREAMED, TOLD_HEADERS, ChatCompletion, Responses, refuses
 from app.api.streaming import ClientGone, EventStream, until_disconnect
 from app.chat.call import ChatCall
 from app.chat.request import TTCLOptions, parse_chat, parse_json, split_model
@@ -64,13 +64,19 @@ BODY_SCHEMA: dict[str, Any] = {
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
     }
 }
-ANSWER = gives(ChatCompletion, description="The answer", also=(404, 429, 502, 504))
-ANSWER[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": STREAMED}}
-ANSWER[200]["headers"] = {
-    name: {"description": meaning, "schema": {"type": "string"}}
-    for name, meaning in TOLD_HEADERS.items()
+ANSWER: Responses = {
+    200: {
+        "model": ChatCompletion,
+        "description": "The answer",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAMED}},
+        "headers": {
+            name: {"description": meaning, "schema": {"type": "string"}}
+            for name, meaning in TOLD_HEADERS.items()
+        },
+    },
+    **refuses(404, 429, 502, 504),
+    "4XX": {},
 }
-ANSWER["4XX"] = {}
 
 
 @router.post(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Header
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from app.api.dependencies import Client, State
-from app.api.schemas.common import Feedback as FeedbackAnswer
-from app.api.schemas.common import gives
+from app.api.schemas.common import Feedback, example, refuses
 from app.api.schemas.rules import NO_NUL
 from app.exceptions import InvalidRequest, NotFound
 from app.wiring.container import AppState
 from rules_store.errors import UnknownEpisode
 from rules_store.models.episodes import Episode
 from rules_store.models.evidence import Outcome, Signal
-from rules_store.models.feedback import Feedback, FeedbackSource, NewFeedback
+from rules_store.models.feedback import FeedbackSource, NewFeedback
 from rules_store.models.keys import Permission
 
 router = APIRouter(tags=["chat"])
@@ -34,10 +31,7 @@ IdempotencyKey = Annotated[
 
 class FeedbackBody(BaseModel):
     model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"episode_id": "ep_0123456789abcdef", "score": 1.0, "key": "ticket-42"}]
-        },
+        extra="forbid", **example(episode_id="ep_0123456789abcdef", score=1.0, key="ticket-42")
     )
 
     episode_id: str = Field(
@@ -69,39 +63,30 @@ class FeedbackBody(BaseModel):
     "/v1/feedback",
     status_code=201,
     summary="Say how good an answer was",
-    responses=gives(FeedbackAnswer, status=201, also=(404, 409, 429)),
+    responses=refuses(404, 409, 429),
 )
 async def give_feedback(
-    body: FeedbackBody, state: State, caller: Client, idempotency_key: IdempotencyKey = None
-) -> JSONResponse:
+    body: FeedbackBody,
+    state: State,
+    caller: Client,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Feedback:
     """The feedback as it is stored; under a `key` used before for this episode, the first one."""
     allowance = state.meter.admit(caller)
     if body.key is not None and idempotency_key not in (None, body.key):
         raise InvalidRequest(f"key: differs from the header {IDEMPOTENCY_HEADER}", param="key")
     episode = await _episode(state, caller, body.episode_id)
-    new = NewFeedback(
-        score=body.score,
-        label=body.label,
-        verified=body.verified,
-        comment=body.comment,
-        key=body.key or idempotency_key,
-    )
+    sent = body.model_dump(exclude={"episode_id", "key"})
+    new = NewFeedback(**sent, key=body.key or idempotency_key)
     # Of whom nothing is learned, no evidence is taken either.
     outcome = None
     if caller.may(Permission.LEARN):
         outcome = await _outcome(state, episode, new)
     given = await state.store.add_feedback(body.episode_id, new, outcome)
-    headers = {} if allowance is None else allowance.headers()
-    return JSONResponse(feedback_shape(given), status_code=201, headers=headers)
-
-
-def feedback_shape(feedback: Feedback) -> dict[str, Any]:
-    return {
-        "object": "feedback",
-        **asdict(feedback),
-        "source": feedback.source.value,
-        "created_at": feedback.created_at.isoformat(),
-    }
+    if allowance is not None:
+        response.headers.update(allowance.headers())
+    return Feedback.of(given)
 
 
 async def _outcome(state: AppState, episode: Episode, new: NewFeedback) -> Outcome | None:

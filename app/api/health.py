@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from app.api.dependencies import State
-from app.api.schemas.common import Health, Readiness, gives, text
+from app.api.schemas.common import Health, Readiness, text
 from app.exceptions import TTCLError
 from app.wiring.container import AppState
 from rules_store.errors import StoreError
@@ -18,29 +17,27 @@ router = APIRouter(tags=["operation"])
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 SAMPLE = "# TYPE ttcl_rules gauge\nttcl_rules 12.0\n"
-READY = {
-    **gives(Readiness, description="Requests can be answered"),
-    **gives(Readiness, status=503, description="The model server can't answer"),
-}
 
 
-@router.get("/healthz", summary="Whether the process is alive", responses=gives(Health))
-async def healthz() -> dict[str, str]:
-    return {"status": "ok"}
+@router.get("/healthz", summary="Whether the process is alive")
+async def healthz() -> Health:
+    return Health()
 
 
 @router.get(
-    "/readyz", summary="Whether requests can be answered, and what is degraded", responses=READY
+    "/readyz",
+    summary="Whether requests can be answered, and what is degraded",
+    responses={503: {"model": Readiness, "description": "The model server can't answer"}},
 )
-async def readyz(state: State) -> JSONResponse:
+async def readyz(state: State, response: Response) -> Readiness:
     """503 while the upstream can't answer. A broken store or embedder leaves the service able to
     answer, unsteered: 200 with `degraded` naming it."""
-    body = await readiness(state)
-    return JSONResponse(body, status_code=503 if body["status"] == "unavailable" else 200)
+    found = await readiness(state)
+    response.status_code = 503 if found.status == "unavailable" else 200
+    return found
 
 
-async def readiness(state: AppState) -> dict[str, Any]:
-    """`status` (ready | degraded | unavailable), `degraded` (names) and each check."""
+async def readiness(state: AppState) -> Readiness:
     upstream = await _upstream(state)
     checks = {
         "upstream": upstream,
@@ -49,8 +46,11 @@ async def readiness(state: AppState) -> dict[str, Any]:
         "embedder": _embedder(state),
     }
     degraded = [name for name, check in checks.items() if not check["ok"]]
-    status = "unavailable" if not upstream["ok"] else "degraded" if degraded else "ready"
-    return {"status": status, "degraded": degraded, "checks": checks}
+    return Readiness(
+        status="unavailable" if not upstream["ok"] else "degraded" if degraded else "ready",
+        degraded=degraded,
+        checks=checks,
+    )
 
 
 @router.get(

@@ -1,20 +1,19 @@
 """The OpenAPI document: what FastAPI sees in the endpoints, completed by what all of them share.
 
-An endpoint documents its answer by a shape of `app.api.schemas`, and its own refusals by their
-bare status. What follows from its path and what it takes is added here: keys (401, 403), wrong
-values (400), bodies (413), unknown things (404), the store (503).
+An endpoint documents its answer by its return type, and its own refusals by their bare status.
+What follows from its path and what it takes is added here: keys (401, 403), wrong values (400),
+bodies (413), unknown things (404), the store (503).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.schemas.common import Shape
+from app.api.schemas.common import Error
 from app.chat.request import ChatRequest
 from app.exceptions import (
     AuthenticationFailed,
@@ -148,33 +147,25 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    schemas.update(_schemas())
+    schemas.update(_unseen())
     components["responses"] = {each.name: _response(each) for each in REFUSALS.values()}
     components["securitySchemes"] = {BEARER: {"type": "http", "scheme": "bearer"}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if method in METHODS:
-                _complete(path, operation, schemas)
+                _complete(path, operation)
     return document
 
 
-def _schemas() -> dict[str, Any]:
-    """Of the answers, with the nulls of their examples, which FastAPI drops; and of the chat body,
-    which no endpoint's signature shows: it is read by its own parser."""
-    models = [(shape, "serialization") for shape in _below(Shape)]
+def _unseen() -> dict[str, Any]:
+    """Schemas that no endpoint's signature shows: refusals, and the chat body, which is read by its
+    own parser."""
     _, found = models_json_schema(
-        [*models, (ChatRequest, "validation")],  # type: ignore[list-item]
+        [(ChatRequest, "validation"), (Error, "serialization")],
         ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = found["$defs"]
     return schemas
-
-
-def _below(shape: type[Shape]) -> Iterator[type[Shape]]:
-    for each in shape.__subclasses__():
-        if not each.__pydantic_generic_metadata__["parameters"]:
-            yield each
-        yield from _below(each)
 
 
 def _response(refusal: Refusal) -> dict[str, Any]:
@@ -195,7 +186,7 @@ def _response(refusal: Refusal) -> dict[str, Any]:
     return response
 
 
-def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+def _complete(path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if responses.pop("422", None) is not None or path.startswith((CLIENT, ADMIN)):
         for status in _implied(path, operation):
@@ -203,8 +194,6 @@ def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> 
     for status in responses:
         if status in REFUSALS and "content" not in responses[status]:
             responses[status] = {"$ref": f"#/components/responses/{REFUSALS[status].name}"}
-        else:
-            _only_the_shape(responses[status], schemas)
     operation["responses"] = dict(sorted(responses.items()))
     if path.startswith(ADMIN):
         operation["security"] = [{BEARER: []}]
@@ -224,15 +213,6 @@ def _implied(path: str, operation: dict[str, Any]) -> list[str]:
     if any(each["in"] == "path" or each["name"] == "namespace" for each in parameters):
         statuses.append("404")
     return statuses
-
-
-def _only_the_shape(response: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """FastAPI joins the documented shape with the endpoint's own `dict`."""
-    for media in response.get("content", {}).values():
-        reference = media.get("schema", {}).get("$ref")
-        if reference is not None:
-            media["schema"] = {"$ref": reference}
-            media["example"] = schemas[reference.rpartition("/")[2]]["examples"][0]
 
 
 def operation_id(route: Any) -> str:

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.api.schemas.rules import MAX_RULE_CHARS, Moment, clean
+from app.api.schemas.rules import Domain, Import, Moment, Refused, RuleText, Trigger, Warned
 from app.exceptions import InvalidRequest
 from app.learning.reembed import embedded
 from app.loop.admission.pipeline import findings
@@ -35,36 +35,6 @@ from rules_store.store import RuleStore
 MOST_LINES = 20_000
 _AT_ONCE = 200
 """Rules of one transaction, and at most so many embedded before it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Warned:
-    line: int
-    checks: list[str]
-
-
-@dataclass(slots=True)
-class ImportReport:
-    """`warnings`: lines taken in though a learned rule of that text would be quarantined, with the
-    names of the checks. `skipped`: the namespace has the text already. `evicted`: ids of rules that
-    were retired to keep within the capacity. `unembedded`: written without vectors, which a running
-    gateway brings."""
-
-    imported: int = 0
-    skipped: int = 0
-    refused: list[Refused] = field(default_factory=list)
-    warnings: list[Warned] = field(default_factory=list)
-    evicted: list[str] = field(default_factory=list)
-    unembedded: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +64,12 @@ async def export_lines(
 
 async def import_lines(
     store: RuleStore, embedder: Embedder, content: bytes, order: Order
-) -> ImportReport:
+) -> Import:
     """Takes the rules in, some hundreds a transaction; a dry run only tells what would happen.
 
     Raises `InvalidRequest` for too many lines, StoreError.
     """
-    report = ImportReport()
+    report = Import(dry_run=order.dry_run)
     for items in _chunks(_read(content, order, store, embedder, report)):
         # In a thread: some hundreds of texts take tens of milliseconds.
         report.warnings += await asyncio.to_thread(_warnings, items)
@@ -117,7 +87,7 @@ Numbered = tuple[int, Incoming]
 
 
 def _read(
-    content: bytes, order: Order, store: RuleStore, embedder: Embedder, report: ImportReport
+    content: bytes, order: Order, store: RuleStore, embedder: Embedder, report: Import
 ) -> Iterator[Numbered]:
     lines = content.split(b"\n")
     if sum(bool(line.strip()) for line in lines) > MOST_LINES:
@@ -135,9 +105,9 @@ def _read(
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            report.refused.append(Refused(number, f"{where}: {first['msg']}"))
+            report.refused.append(Refused(line=number, reason=f"{where}: {first['msg']}"))
         except ValueError as error:
-            report.refused.append(Refused(number, str(error)))
+            report.refused.append(Refused(line=number, reason=str(error)))
         else:
             same = (item.rule.namespace, item.rule.polarity, item.rule.text.casefold())
             if same in seen:
@@ -151,7 +121,11 @@ def _warnings(items: Sequence[Numbered]) -> list[Warned]:
     judged = (
         (number, findings(item.rule.text, polarity=item.rule.polarity)) for number, item in items
     )
-    return [Warned(number, [each.name for each in found]) for number, found in judged if found]
+    return [
+        Warned(line=number, checks=[each.name for each in found])
+        for number, found in judged
+        if found
+    ]
 
 
 def _rule(line: RuleLine, order: Order) -> Rule:
@@ -194,16 +168,16 @@ async def _with_vectors(
     ]
 
 
-async def _write(
-    store: RuleStore, items: Sequence[Numbered], order: Order, report: ImportReport
-) -> None:
+async def _write(store: RuleStore, items: Sequence[Numbered], order: Order, report: Import) -> None:
     await store.ensure_namespace(items[0][1].rule.namespace, actor=order.actor)
     try:
         done = await store.import_rules(
             [item for _, item in items], actor=order.actor, reason=order.reason
         )
     except NamespaceFrozen as error:
-        report.refused += [Refused(number, f"namespace: {error}") for number, _ in items]
+        report.refused += [
+            Refused(line=number, reason=f"namespace: {error}") for number, _ in items
+        ]
         return
     report.evicted += done.evicted
     for (_, item), id in zip(items, done.outcomes, strict=True):
@@ -235,9 +209,9 @@ class RuleLine(BaseModel):
     namespace: str | None = Field(None, pattern=NAMESPACE_PATTERN)
     polarity: Polarity
     state: RuleState = RuleState.ACTIVE
-    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
-    trigger: str = Field("", max_length=500)
-    domain: str = Field("default", min_length=1, max_length=64)
+    text: RuleText
+    trigger: Trigger = ""
+    domain: Domain = "default"
     frequency: int = Field(1, ge=1, le=MOST_LEARNED)
     source_episode: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=2000)
@@ -245,19 +219,10 @@ class RuleLine(BaseModel):
     embedding_model: str | None = Field(None, max_length=256)
     vectors: LineVectors | None = None
 
-    _one_line = field_validator("text", "trigger")(lambda cls, value: clean(value))
-
     @field_validator("domain", "source_episode", "reason")
     @classmethod
     def _storable(cls, value: str | None) -> str | None:
         return None if value is None else json_codec.clean(value)
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value:
-            raise ValueError("must not be blank")
-        return value
 
     def as_rule(self, namespace: str) -> Rule:
         made = (self.created_at or datetime.now(UTC)).astimezone(UTC)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -48,9 +49,10 @@ async def opened_store(settings: Settings | None = None) -> AsyncIterator[RuleSt
         await store.close()
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: BaseModel | dict[str, Any]) -> None:
     """One line."""
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    sys.stdout.write(json.dumps(shown) + "\n")
 
 
 def table(columns: str) -> Table:

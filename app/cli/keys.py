@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from app.cli.common import print_json
 from app.exceptions import ConfigurationError
 from app.settings import load_settings
 from rules_store.models.keys import ALL, ApiKey, NewKey, Permission
@@ -48,7 +48,7 @@ def keys_create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secret is printed this once, alone on standard output."""
-    from app.api.admin.keys import key_shape
+    from app.api.schemas.keys import KeyWithSecret
 
     new = _checked(
         name=name,
@@ -59,7 +59,7 @@ def keys_create(
     )
     key, secret = _with_store(lambda s: s.create_key(new, actor=_actor(), reason=reason))
     if as_json:
-        sys.stdout.write(json.dumps({**key_shape(key), "secret": secret}) + "\n")
+        print_json(KeyWithSecret.of(key, secret=secret))
         return
     where = ", ".join(key.namespaces)
     err.print(f"{key.id} for {where}. This is the only time the secret is shown:", markup=False)
@@ -72,15 +72,13 @@ def keys_list(
     as_json: AsJson = False,
 ) -> None:
     """List keys, newest first; revoked ones too."""
-    from app.api.admin.keys import key_shape
+    from app.api.schemas.keys import Key
 
     page = _with_store(lambda s: s.list_keys(limit=limit))
     if as_json:
         for key in page.items:
-            shape = key_shape(key)
-            # Known to a running gateway before it is to the store, and shown there.
-            shape.pop("used_today")
-            sys.stdout.write(json.dumps(shape) + "\n")
+            # What it used is known to a running gateway before it is to the store.
+            print_json(Key.of(key).model_dump(mode="json", exclude={"used_today"}))
         return
     _show(page.items)
     err.print(f"{len(page.items)} of {page.total}")
@@ -89,18 +87,18 @@ def keys_list(
 @app.command("revoke")
 def keys_revoke(key_id: str, reason: Reason = "", as_json: AsJson = False) -> None:
     """Revoke a key, for good. Running gateways refuse it within a second."""
-    from app.api.admin.keys import key_shape
+    from app.api.schemas.keys import Key
 
     key = _with_store(lambda s: s.revoke_key(key_id, actor=_actor(), reason=reason))
     if as_json:
-        sys.stdout.write(json.dumps(key_shape(key)) + "\n")
+        print_json(Key.of(key))
     else:
         err.print(f"{key.id} ({key.name}) is revoked", markup=False)
 
 
 def _checked(**given: Any) -> NewKey:
     """By the admin API's own rules. Raises `ConfigurationError`."""
-    from app.api.admin.keys import KeyCreate
+    from app.api.schemas.keys import KeyCreate
 
     try:
         return KeyCreate(**given).as_new()

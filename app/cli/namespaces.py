@@ -14,12 +14,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from app.api.schemas.namespaces import (
-    namespace_shape,
-    rollback_shape,
-    snapshot_shape,
-    summary_shape,
-)
+from app.api.schemas.common import ResponseModel
+from app.api.schemas.namespaces import Namespace, NamespaceSummary, RolledBack, Snapshot
 from app.cli.common import (
     Actor,
     AsJson,
@@ -34,18 +30,14 @@ from app.cli.common import (
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE
 from rules_store.models.events import Rollback, RollbackTarget
-from rules_store.models.namespaces import (
-    DEFAULTS,
-    SETTING_NAMES,
-    Namespace,
-    NamespaceSummary,
-)
-from rules_store.models.rules import Pruning
+from rules_store.models.namespaces import NamespaceSettings
+from rules_store.models.namespaces import NamespaceSummary as StoredSummary
 from rules_store.store import RuleStore
 
 app = typer.Typer(no_args_is_help=True, help="Namespaces: set up, freeze, roll back, delete.")
 
 T = TypeVar("T")
+KNOWN = ", ".join(sorted(NamespaceSettings.model_fields))
 SHOWN = 30
 """Changes of a rollback that people see; JSON has more."""
 
@@ -59,8 +51,8 @@ Assignments = Annotated[
 def namespaces_list(as_json: AsJson = False) -> None:
     """Every namespace with what is in it."""
 
-    async def read(store: RuleStore) -> list[NamespaceSummary]:
-        found: list[NamespaceSummary] = []
+    async def read(store: RuleStore) -> list[StoredSummary]:
+        found: list[StoredSummary] = []
         cursor = None
         while True:
             page = await store.namespace_summaries(limit=500, cursor=cursor)
@@ -72,7 +64,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
     summaries = _run(read)
     if as_json:
         for each in summaries:
-            print_json(summary_shape(each))
+            print_json(NamespaceSummary.of(each))
         return
     shown = table("namespace active candidate quarantined retired episodes waiting state")
     for each in summaries:
@@ -92,8 +84,8 @@ def namespaces_list(as_json: AsJson = False) -> None:
 @app.command("show")
 def namespaces_show(name: str, as_json: AsJson = False) -> None:
     """One namespace with its settings and what is in it."""
-    shape = summary_shape(_run(lambda store: store.namespace_summary(name)))
-    _show(shape, as_json)
+    summary = _run(lambda store: store.namespace_summary(name))
+    _show(NamespaceSummary.of(summary), as_json)
 
 
 @app.command("create")
@@ -107,9 +99,9 @@ def namespaces_create(
     """Make a namespace (its first use would, too)."""
     if not NAMESPACE.match(name):
         raise InvalidRequest("NAME: 1 to 64 letters, digits, '_', '.', '-'", param="name")
-    given = DEFAULTS.changed(_parsed(settings or []))
+    given = _parsed(settings or [])
     made = _run(lambda store: store.create_namespace(name, given, actor=actor, reason=reason))
-    _show(namespace_shape(made), as_json)
+    _show(Namespace.of(made), as_json)
 
 
 @app.command("set")
@@ -121,12 +113,11 @@ def namespaces_set(
     as_json: AsJson = False,
 ) -> None:
     """Change settings of a namespace: `ttcl namespaces set NAME learn=false capacity=200`."""
-    given = _parsed(settings or [])
+    given = _parsed(settings or []).model_dump(exclude_unset=True)
     if not given:
-        known = ", ".join(sorted(SETTING_NAMES))
-        raise InvalidRequest(f"nothing to set: give SETTING=VALUE of {known}", param="settings")
+        raise InvalidRequest(f"nothing to set: give SETTING=VALUE of {KNOWN}", param="settings")
     done = _run(lambda store: store.change_settings(name, given, actor=actor, reason=reason))
-    _show(namespace_shape(done), as_json)
+    _show(Namespace.of(done), as_json)
 
 
 @app.command("freeze")
@@ -135,7 +126,7 @@ def namespaces_freeze(
 ) -> None:
     """Let nobody change the rules of a namespace."""
     done = _run(lambda store: store.freeze_namespace(name, actor=actor, reason=reason))
-    _show(namespace_shape(done), as_json)
+    _show(Namespace.of(done), as_json)
 
 
 @app.command("unfreeze")
@@ -144,7 +135,7 @@ def namespaces_unfreeze(
 ) -> None:
     """Let a frozen namespace change again."""
     done = _run(lambda store: store.unfreeze_namespace(name, actor=actor, reason=reason))
-    _show(namespace_shape(done), as_json)
+    _show(Namespace.of(done), as_json)
 
 
 @app.command("snapshot")
@@ -153,7 +144,7 @@ def namespaces_snapshot(
 ) -> None:
     """Name this point of a namespace's history, to roll back to."""
     made = _run(lambda store: store.snapshot_namespace(name, label, actor=actor, reason=reason))
-    _show(snapshot_shape(made), as_json)
+    _show(Snapshot.of(made), as_json)
 
 
 @app.command("rollback")
@@ -184,7 +175,7 @@ def rollback(
         _show_rollback(plan)
     if dry_run:
         if as_json:
-            print_json(rollback_shape(plan))
+            print_json(RolledBack.of(plan))
         return
     if not yes:
         typer.confirm(f"Change {len(plan.changes)} rules of {name}?", abort=True, err=True)
@@ -196,7 +187,7 @@ def rollback(
         )
     )
     if as_json:
-        print_json(rollback_shape(done))
+        print_json(RolledBack.of(done))
     err.print(f"{len(done.changes)} rules changed; --to-event {done.before_event} undoes it")
 
 
@@ -246,44 +237,27 @@ def _run(work: Callable[[RuleStore], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(run())
 
 
-def _parsed(assignments: list[str]) -> dict[str, Any]:
-    """Raises `InvalidRequest`; whether a value fits its setting is for the store to say."""
-    given: dict[str, Any] = {}
+def _parsed(assignments: list[str]) -> NamespaceSettings:
+    """Raises `InvalidRequest`, InvalidSetting."""
+    given: dict[str, str | None] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        if not equals or name not in SETTING_NAMES:
-            known = ", ".join(sorted(SETTING_NAMES))
-            raise InvalidRequest(f"{assignment}: not SETTING=VALUE of {known}", param=name)
-        given[name] = _value(name, text.strip())
-    return given
+        if not equals or name not in NamespaceSettings.model_fields:
+            raise InvalidRequest(f"{assignment}: not SETTING=VALUE of {KNOWN}", param=name)
+        given[name] = text.strip() or None
+    return NamespaceSettings.read(given)
 
 
-def _value(name: str, text: str) -> Any:
-    if not text:
-        return None
-    if name == "policy":
-        return text
-    try:
-        if name == "pruning":
-            return Pruning(text)
-        if name == "learn":
-            return {"true": True, "false": False}[text.lower()]
-        return float(text) if name in ("sample_rate", "similarity_floor") else int(text)
-    except (KeyError, ValueError) as error:
-        raise InvalidRequest(f"{name}: {text!r} is no value for it", param=name) from error
+def _states(summary: StoredSummary) -> list[tuple[str, bool]]:
+    return [("frozen", summary.namespace.frozen), ("paused", summary.paused)]
 
 
-def _states(summary: NamespaceSummary) -> list[tuple[str, bool]]:
-    namespace: Namespace = summary.namespace
-    return [("frozen", namespace.frozen), ("paused", summary.paused)]
-
-
-def _show(shape: dict[str, Any], as_json: bool) -> None:
+def _show(answer: ResponseModel, as_json: bool) -> None:
     if as_json:
-        print_json(shape)
+        print_json(answer)
         return
     shown = table("what value")
-    for key, value in shape.items():
+    for key, value in answer.model_dump(mode="json").items():
         if isinstance(value, dict):
             for inner, each in value.items():
                 # Counts of nothing are left out; a setting of 0 is one.
@@ -295,19 +269,14 @@ def _show(shape: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_rollback(plan: Rollback) -> None:
-    shape = rollback_shape(plan)
+    rolled = RolledBack.of(plan)
     shown = table("id before after rule")
-    for change in shape["changes"][:SHOWN]:
-        add_row(
-            shown,
-            change["rule"],
-            _listed(change["before"]),
-            _listed(change["after"]),
-            change["text"],
-        )
+    for change in rolled.changes[:SHOWN]:
+        before, after = _listed(change.before), _listed(change.after)
+        add_row(shown, change.rule, before, after, change.text)
     out.print(shown)
     err.print(
-        f"{shape['changed']} rules change, {shape['retired']} of them retire because they came "
+        f"{rolled.changed} rules change, {rolled.retired} of them retire because they came "
         f"after event {plan.to_event}"
     )
 

@@ -151,7 +151,7 @@ def import_(
 
     report = asyncio.run(run())
     if as_json:
-        print_json({"dry_run": dry_run, **report.as_dict()})
+        print_json(report.model_dump(mode="json", exclude={"object"}))
     else:
         for refused in report.refused:
             err.print(f"line {refused.line}: {refused.reason}", markup=False)
@@ -175,7 +175,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """What happened to a rule, newest first."""
-    from app.api.schemas.rules import event_shape
+    from app.api.schemas.rules import Event
 
     async def run() -> Any:
         async with opened_store() as store:
@@ -184,7 +184,7 @@ def history(
     page = asyncio.run(run())
     if as_json:
         for event in page.items:
-            print_json(event_shape(event))
+            print_json(Event.of(event))
         return
     shown = table("event at kind actor reason change")
     for event in page.items:
@@ -218,7 +218,7 @@ def explain(
 ) -> None:
     """Which rules a question would get, which not and why. Loads the embedding model; tokens are
     estimated, since no model server is asked."""
-    from app.api.schemas.curation import explanation_shape
+    from app.api.schemas.rules import Explanation
 
     settings = load_settings()
     space = namespace or settings.namespace
@@ -228,7 +228,7 @@ def explain(
         _explained(settings, text, space, domain, max_positive, max_negative, limit)
     )
     if as_json:
-        print_json(explanation_shape(found, space))
+        print_json(Explanation.of(found, namespace=space))
         return
     shown = table("id similarity verdict polarity rule why")
     for each in found.candidates:
@@ -328,28 +328,24 @@ def rules_search(
 @app.command("show")
 def rules_show(rule_id: str, as_json: AsJson = False) -> None:
     """One rule with its history."""
-    from app.api.schemas.rules import event_shape, rule_shape
+    from app.api.schemas.rules import RuleWithHistory
 
-    async def read() -> dict[str, Any]:
+    async def read() -> RuleWithHistory:
         async with opened_store() as store:
             rule = await store.get_rule(rule_id)
             events = await store.rule_events(rule_id)
             known = await store.standings_of([rule_id])
-        return {
-            **rule_shape(rule, known.get(rule_id)),
-            "history": [event_shape(event) for event in events],
-        }
+        return RuleWithHistory.of(rule, known.get(rule_id), history=events)
 
     shown = asyncio.run(read())
     if as_json:
         print_json(shown)
         return
-    for key, value in shown.items():
-        if key != "history":
-            out.print(f"[bold]{key:>15}[/bold]  ", end="")
-            out.print(str(value), markup=False)
-    for event in shown["history"]:
-        line = f"{event['at']}  {event['kind']}  by {event['actor']}  {event['reason'] or ''}"
+    for key, value in shown.model_dump(mode="json", exclude={"history"}).items():
+        out.print(f"[bold]{key:>15}[/bold]  ", end="")
+        out.print(str(value), markup=False)
+    for event in shown.history:
+        line = f"{event.at.isoformat()}  {event.kind}  by {event.actor}  {event.reason or ''}"
         out.print(line, markup=False)
 
 
@@ -363,10 +359,10 @@ def _show(found: tuple[Page, dict[str, Standing]], as_json: bool) -> None:
     page, known = found
     rules: list[Rule] = page.items
     if as_json:
-        from app.api.schemas.rules import rule_shape
+        from app.api.schemas.rules import Rule
 
         for rule in rules:
-            print_json(rule_shape(rule, known.get(rule.id)))
+            print_json(Rule.of(rule, known.get(rule.id)))
         return
     shown = table("id namespace polarity state freq used lift rule")
     for rule in rules:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rules_store.errors import InvalidSetting
 from rules_store.models.rules import Pruning
@@ -15,85 +17,54 @@ MAX_ACTOR_CHARS = 128
 MOST_COUNT = 10**12
 MOST_RULES = 30
 MOST_RETENTION_DAYS = 36_500
-POLICIES = ("gated", "paper")
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "sample_rate": (0, 1),
-    "calls_per_hour": (0, MOST_COUNT),
-    "tokens_per_hour": (0, MOST_COUNT),
-    "capacity": (1, MOST_COUNT),
-    "max_positive": (0, MOST_RULES),
-    "max_negative": (0, MOST_RULES),
-    "similarity_floor": (-1, 1),
-    "retention_days": (1, MOST_RETENTION_DAYS),
-}
-_FRACTIONS = ("sample_rate", "similarity_floor")
 
 
-@dataclass(frozen=True, slots=True)
-class NamespaceSettings:
-    """What one namespace does differently from the service; None follows the service.
+class NamespaceSettings(BaseModel):
+    """What one namespace does differently from the service; null follows the service. In a change,
+    what is left out stays as it is."""
 
-    Raises InvalidSetting, which names the field.
-    """
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
+    )
 
-    policy: str | None = None
+    policy: Literal["gated", "paper"] | None = None
     learn: bool | None = None
-    sample_rate: float | None = None
-    """Share of steered requests that are learned from."""
-    calls_per_hour: int | None = None
-    tokens_per_hour: int | None = None
-    capacity: int | None = None
-    """Active rules."""
+    sample_rate: float | None = Field(
+        None, ge=0, le=1, description="Share of steered requests that are learned from"
+    )
+    calls_per_hour: int | None = Field(None, ge=0, le=MOST_COUNT)
+    tokens_per_hour: int | None = Field(None, ge=0, le=MOST_COUNT)
+    capacity: int | None = Field(None, ge=1, le=MOST_COUNT, description="Active rules")
     pruning: Pruning | None = None
-    max_positive: int | None = None
-    max_negative: int | None = None
-    similarity_floor: float | None = None
-    retention_days: int | None = None
-    """Age at which an episode (question, answer, trace) is deleted; None keeps it for good."""
+    max_positive: int | None = Field(None, ge=0, le=MOST_RULES)
+    max_negative: int | None = Field(None, ge=0, le=MOST_RULES)
+    similarity_floor: float | None = Field(None, ge=-1, le=1)
+    retention_days: int | None = Field(
+        None, ge=1, le=MOST_RETENTION_DAYS, description="Episodes that are older are deleted"
+    )
 
-    def __post_init__(self) -> None:
-        if self.policy is not None and self.policy not in POLICIES:
-            raise InvalidSetting("policy", f"must be one of {', '.join(POLICIES)}")
-        if self.learn is not None and not isinstance(self.learn, bool):
-            raise InvalidSetting("learn", "must be true or false")
-        if self.pruning is not None and self.pruning not in list(Pruning):
-            raise InvalidSetting("pruning", f"must be one of {', '.join(Pruning)}")
-        for name, (least, most) in _RANGES.items():
-            _check_number(name, getattr(self, name), least, most)
+    @classmethod
+    def read(cls, values: Mapping[str, Any], *, strict: bool = False) -> Self:
+        """`strict`: a text or a truth value is no number. Raises InvalidSetting."""
+        try:
+            return cls.model_validate(values, strict=strict)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidSetting(str(first["loc"][0]), first["msg"]) from error
 
     def changed(self, changes: Mapping[str, Any]) -> NamespaceSettings:
         """With these in place of its own; None goes back to the service's. Raises
         InvalidSetting."""
-        for name in changes:
-            if name not in SETTING_NAMES:
-                raise InvalidSetting(name, "is no setting of a namespace")
-        return NamespaceSettings(**{**asdict(self), **changes})
+        return self.read({**dict(self), **changes}, strict=True)
 
     def as_json(self) -> dict[str, Any]:
         """What is set, as it is stored."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> NamespaceSettings:
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """As `as_json` wrote it; a later version's settings are passed over."""
-        known = {name: value for name, value in stored.items() if name in SETTING_NAMES}
-        if "pruning" in known:
-            known["pruning"] = Pruning(known["pruning"])
-        return cls(**known)
-
-
-SETTING_NAMES = frozenset(each.name for each in fields(NamespaceSettings))
-
-
-def _check_number(name: str, value: Any, least: float, most: float) -> None:
-    if value is None:
-        return
-    kinds = (int, float) if name in _FRACTIONS else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise InvalidSetting(name, "must be a number" if name in _FRACTIONS else "must be whole")
-    if not least <= value <= most:  # false for NaN
-        raise InvalidSetting(name, f"must be from {least} to {most}")
+        return cls.read({name: stored[name] for name in cls.model_fields if name in stored})
 
 
 DEFAULTS = NamespaceSettings()

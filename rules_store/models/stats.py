@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """The index against SQL, for this process and its embedding model."""
+    """The index against SQL, for this process and its embedding model; `behind` counts the events
+    that the index has not seen yet."""
 
     indexed: int
     """Rules in the index (active and candidate)."""
@@ -16,7 +17,6 @@ class Parity:
     unembedded: int
     """Of these, rules that still lack a vector of the current embedding model."""
     behind: int
-    """Events that the index has not seen yet."""
 
     @property
     def ok(self) -> bool:

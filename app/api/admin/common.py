@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated
 
 from fastapi import Query
 
-from app.api.schemas.rules import rule_shape
+from app.api.schemas.rules import Rule
 from app.exceptions import NotFound, Overloaded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
+from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
-from rules_store.models.rules import Rule, Vector, Vectors
+from rules_store.models.rules import Rule as StoredRule
+from rules_store.models.rules import Vector, Vectors
 
 EMBEDDING_TIMEOUT = 10.0
 """Seconds that a person waits, not a chat request."""
@@ -32,14 +34,17 @@ async def known_namespace(state: AppState, namespace: str | None) -> None:
         )
 
 
-async def shapes(state: AppState, rules: Sequence[Rule]) -> list[dict[str, Any]]:
-    """The rules with what is known of their worth."""
-    known = await state.store.standings_of([rule.id for rule in rules])
-    return [rule_shape(rule, known.get(rule.id)) for rule in rules]
+async def answered(state: AppState, rule: StoredRule) -> Rule:
+    """The rule with what is known of its worth."""
+    return Rule.of(rule, await standing_of(state, rule))
 
 
-async def shape(state: AppState, rule: Rule) -> dict[str, Any]:
-    return (await shapes(state, [rule]))[0]
+async def standing_of(state: AppState, rule: StoredRule) -> Standing | None:
+    return (await state.store.standings_of([rule.id])).get(rule.id)
+
+
+async def standings_of(state: AppState, rules: Iterable[StoredRule]) -> dict[str, Standing]:
+    return await state.store.standings_of([rule.id for rule in rules])
 
 
 async def vectors_of(state: AppState, text: str | None, trigger: str | None) -> Vectors:

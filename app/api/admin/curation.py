@@ -10,23 +10,21 @@ from fastapi.responses import StreamingResponse
 from app.api.admin.common import (
     ActorParameter,
     Namespace,
+    answered,
     embedding_of,
     known_namespace,
-    shape,
-    shapes,
+    standings_of,
 )
 from app.api.admin.filters import Filter
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
 from app.api.rules_jsonl import Order, export_lines, import_lines
-from app.api.schemas.common import JSON_LINES, RULE_TEXT, gives, lists, text
+from app.api.schemas.common import JSON_LINES, RULE_TEXT, ListOf, refuses, text
 from app.api.schemas.curation import (
     ExplainBody,
     MergeBody,
     PruneBody,
-    explanation_shape,
-    pruned_shape,
 )
-from app.api.schemas.rules import Explanation, Import, NearRule, Prune, Rule
+from app.api.schemas.rules import Explanation, Import, NearRule, Prune, PrunedRule, Rule
 from app.exceptions import InvalidRequest, UpstreamError
 from app.loop.steer.explain import Question
 from app.settings import NAMESPACE_PATTERN
@@ -48,7 +46,6 @@ LINES: dict[str, Any] = {
 @router.get(
     "/rules:search",
     summary="Rules near a text in meaning, most similar first",
-    responses=lists(NearRule),
 )
 async def search_rules(
     state: State,
@@ -60,7 +57,7 @@ async def search_rules(
         list[RuleState] | None, Query(alias="state", description="Unset: active and candidate")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
-) -> dict[str, Any]:
+) -> ListOf[NearRule]:
     """Each rule comes with `score`, the larger cosine of its text and its trigger. `total` counts
     what is returned; there is no further page."""
     await known_namespace(state, namespace)
@@ -74,17 +71,19 @@ async def search_rules(
         states=rule_state or (RuleState.ACTIVE, RuleState.CANDIDATE),
         limit=limit,
     )
-    shown = await shapes(state, [near.rule for near in found])
-    data = [{**rule, "score": near.similarity} for rule, near in zip(shown, found, strict=True)]
-    return {"object": "list", "data": data, "next_cursor": None, "total": len(data)}
+    known = await standings_of(state, [near.rule for near in found])
+    data = [
+        NearRule.of(near.rule, known.get(near.rule.id), score=near.similarity) for near in found
+    ]
+    return ListOf[NearRule](data=data, next_cursor=None, total=len(data))
 
 
 @router.post(
     "/rules:prune",
     summary="Retire many rules by a policy, or preview that",
-    responses=gives(Prune, also=(404, 409)),
+    responses=refuses(404, 409),
 )
-async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> Prune:
     """A dry run names the rules that would go, and a `token`. With that token the real call
     retires exactly these, or answers 409 because they have changed since."""
     reach(caller, body.namespace)
@@ -95,16 +94,29 @@ async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict
         done = await state.store.prune(
             order, token=body.token, actor=body.actor, reason=body.reason
         )
-    known = await state.store.standings_of([victim.rule.id for victim in done.victims])
-    return pruned_shape(done, body, known)
+    known = await standings_of(state, [victim.rule for victim in done.victims])
+    rules = [
+        PrunedRule.of(victim.rule, known.get(victim.rule.id), prune_reason=victim.reason)
+        for victim in done.victims
+    ]
+    return Prune(
+        namespace=body.namespace,
+        policy=body.policy,
+        dry_run=body.dry_run,
+        token=done.token,
+        active_before=done.active,
+        active_after=done.active - len(rules),
+        total=len(rules),
+        rules=rules,
+    )
 
 
 @router.post(
     "/rules:merge",
     summary="Join rules that say the same into one of them",
-    responses=gives(Rule, also=(404, 409)),
+    responses=refuses(404, 409),
 )
-async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> Rule:
     """The survivor gets the frequencies of the others, which are retired."""
     for rule_id in (body.into, *body.rules):
         if not caller.reaches((await state.store.get_rule(rule_id)).namespace):
@@ -116,7 +128,7 @@ async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> dict
         actor=body.actor,
         reason=body.reason,
     )
-    return await shape(state, rule)
+    return await answered(state, rule)
 
 
 @router.get(
@@ -142,7 +154,6 @@ async def export_rules(
 @router.post(
     "/rules:import",
     summary="Take rules in from JSON lines",
-    responses=gives(Import),
     openapi_extra=LINES,
 )
 async def import_rules(
@@ -155,20 +166,19 @@ async def import_rules(
     dry_run: bool = False,
     actor: ActorParameter = "admin",
     reason: Annotated[str, Query(max_length=2000)] = "",
-) -> dict[str, Any]:
+) -> Import:
     """Reports how many rules were written, how many were skipped because the namespace has their
     text, and each refused line with its reason."""
     order = Order(namespace, dry_run, actor, reason, caller.reaches)
-    report = await import_lines(state.store, state.embedder, await request.body(), order)
-    return {"object": "import", "dry_run": dry_run, **report.as_dict()}
+    return await import_lines(state.store, state.embedder, await request.body(), order)
 
 
 @router.post(
     "/rules:explain",
     summary="Which rules a text would get, which not and why",
-    responses=gives(Explanation, also=(404, 502, 504)),
+    responses=refuses(404, 502, 504),
 )
-async def explain(body: ExplainBody, state: State, caller: AdminRead) -> dict[str, Any]:
+async def explain(body: ExplainBody, state: State, caller: AdminRead) -> Explanation:
     """Nothing is sent upstream and nothing is recorded. `messages` is the conversation as it would
     go to the model."""
     reach(caller, body.namespace)
@@ -190,7 +200,8 @@ async def explain(body: ExplainBody, state: State, caller: AdminRead) -> dict[st
         model=model,
         context=context,
     )
-    return explanation_shape(await state.explainer.explain(question, body.limit), body.namespace)
+    found = await state.explainer.explain(question, body.limit)
+    return Explanation.of(found, namespace=body.namespace)
 
 
 async def _model(state: AppState, name: str | None) -> tuple[str, int | None]:

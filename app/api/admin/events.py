@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from app.api.admin.common import Cursor, Limit, Namespace
 from app.api.dependencies import AdminRead, State
-from app.api.schemas.common import lists
+from app.api.schemas.common import ListOf
 from app.api.schemas.namespaces import LARGEST_ID
-from app.api.schemas.rules import NO_NUL, Event, Moment, event_shape, list_shape
+from app.api.schemas.rules import NO_NUL, Event, Moment
 from rules_store.models.events import EventFilter
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 
@@ -20,7 +20,7 @@ Text = Annotated[str | None, Query(max_length=MAX_ACTOR_CHARS, pattern=NO_NUL)]
 EventId = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
 
 
-@router.get("/events", summary="List events, newest first", responses=lists(Event))
+@router.get("/events", summary="List events, newest first")
 async def list_events(
     state: State,
     caller: AdminRead,
@@ -41,7 +41,7 @@ async def list_events(
     until: Moment | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> ListOf[Event]:
     # Of a namespace that was deleted, the event of its deletion is still there.
     where = EventFilter(
         namespace=namespace,
@@ -55,4 +55,4 @@ async def list_events(
         within=caller.namespaces,
     )
     page = await state.store.list_events(where, limit=limit, cursor=cursor)
-    return list_shape(page, [event_shape(event) for event in page.items])
+    return ListOf[Event].of(page, data=page.items)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
 from app.access.callers import Caller
 from app.api.admin.common import Cursor, Limit, Namespace, known_namespace
 from app.api.dependencies import AdminRead, AdminWrite, State, unknown_namespace
-from app.api.schemas.common import gives, lists
-from app.api.schemas.namespaces import LARGEST_ID, Job, PauseBody, Pauses, job_shape
-from app.api.schemas.rules import Write, list_shape
+from app.api.schemas.common import ListOf, refuses
+from app.api.schemas.jobs import Job, PauseBody, Pauses
+from app.api.schemas.namespaces import LARGEST_ID
+from app.api.schemas.rules import Write
 from app.wiring.container import AppState
 from rules_store.errors import UnknownJob
 from rules_store.models.jobs import JobFilter, JobState
@@ -22,7 +23,7 @@ router = APIRouter(tags=["jobs"])
 JobId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
-@router.get("/jobs", summary="List learning jobs, newest first", responses=lists(Job))
+@router.get("/jobs", summary="List learning jobs, newest first")
 async def list_jobs(
     state: State,
     caller: AdminRead,
@@ -30,32 +31,32 @@ async def list_jobs(
     job_state: Annotated[JobState | None, Query(alias="state")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> ListOf[Job]:
     await known_namespace(state, namespace)
     where = JobFilter(state=job_state, namespace=namespace, within=caller.namespaces)
     page = await state.store.list_jobs(where, limit=limit, cursor=cursor)
-    return list_shape(page, [job_shape(job) for job in page.items])
+    return ListOf[Job].of(page, data=[Job.of(job) for job in page.items])
 
 
 @router.post(
     "/jobs/{job_id}/retry",
     summary="Let a failed job be tried again",
-    responses=gives(Job, also=(409,)),
+    responses=refuses(409),
 )
-async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite) -> dict[str, Any]:
+async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite) -> Job:
     if not caller.reaches((await state.store.get_job(job_id)).namespace):
         raise UnknownJob(job_id)
     job = await state.store.retry_failed_job(job_id, actor=body.actor, reason=body.reason)
     state.worker.wake()
-    return job_shape(job)
+    return Job.of(job)
 
 
 @router.post(
     "/jobs:pause",
     summary="Let learning jobs wait, of one namespace or of all",
-    responses=gives(Pauses, also=(404,)),
+    responses=refuses(404),
 )
-async def pause(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+async def pause(body: PauseBody, state: State, caller: AdminWrite) -> Pauses:
     _check_reach(caller, body.namespace)
     await state.store.pause_learning(body.namespace, actor=body.actor, reason=body.reason)
     return await _pauses(state, caller)
@@ -64,9 +65,9 @@ async def pause(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, 
 @router.post(
     "/jobs:resume",
     summary="End such a pause; that of all and that of one are two",
-    responses=gives(Pauses, also=(404,)),
+    responses=refuses(404),
 )
-async def resume(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
+async def resume(body: PauseBody, state: State, caller: AdminWrite) -> Pauses:
     _check_reach(caller, body.namespace)
     await state.store.resume_learning(body.namespace, actor=body.actor, reason=body.reason)
     return await _pauses(state, caller)
@@ -79,10 +80,9 @@ def _check_reach(caller: Caller, namespace: str | None) -> None:
         raise unknown_namespace(namespace)
 
 
-async def _pauses(state: AppState, caller: Caller) -> dict[str, Any]:
+async def _pauses(state: AppState, caller: Caller) -> Pauses:
     paused = await state.store.learning_pauses()
-    return {
-        "object": "pauses",
-        "all": EVERY_NAMESPACE in paused,
-        "namespaces": [name for name in paused if name != EVERY_NAMESPACE and caller.reaches(name)],
-    }
+    return Pauses(
+        all=EVERY_NAMESPACE in paused,
+        namespaces=[name for name in paused if name != EVERY_NAMESPACE and caller.reaches(name)],
+    )

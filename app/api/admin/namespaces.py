@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
 from app.api.admin.common import ActorParameter, Cursor, Limit
 from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
-from app.api.schemas.common import gives, lists
+from app.api.schemas.common import ListOf, refuses
 from app.api.schemas.namespaces import (
     Curve,
+    CurvePoint,
     Namespace,
     NamespaceCreate,
     NamespaceDeleted,
@@ -21,19 +21,14 @@ from app.api.schemas.namespaces import (
     RolledBack,
     Snapshot,
     SnapshotCreate,
-    namespace_shape,
-    rollback_shape,
-    snapshot_shape,
-    summary_shape,
 )
-from app.api.schemas.rules import Write, list_shape
+from app.api.schemas.rules import Write
 from app.exceptions import InvalidRequest
 from app.learning.reembed import embedded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
 from rules_store.models.events import Rollback, RollbackTarget
-from rules_store.models.namespaces import DEFAULTS
 from rules_store.models.rules import Vectors
 
 router = APIRouter(prefix="/namespaces", tags=["namespaces"])
@@ -42,124 +37,106 @@ Name = Annotated[str, Path(pattern=NAMESPACE_PATTERN)]
 EMBEDDED_AT_ONCE = 64
 
 
-@router.get(
-    "", summary="List namespaces with what is in them, by name", responses=lists(NamespaceSummary)
-)
+@router.get("", summary="List namespaces with what is in them, by name")
 async def list_namespaces(
     state: State, caller: AdminRead, limit: Limit = 50, cursor: Cursor = None
-) -> dict[str, Any]:
+) -> ListOf[NamespaceSummary]:
     page = await state.store.namespace_summaries(
         within=caller.namespaces, limit=limit, cursor=cursor
     )
-    return list_shape(page, [summary_shape(each) for each in page.items])
+    data = [NamespaceSummary.of(each) for each in page.items]
+    return ListOf[NamespaceSummary].of(page, data=data)
 
 
 @router.post(
     "",
     status_code=201,
     summary="Create a namespace",
-    responses=gives(NamespaceSummary, status=201, also=(409,)),
+    responses=refuses(409),
 )
 async def create_namespace(
     body: NamespaceCreate, state: State, caller: AdminWrite
-) -> dict[str, Any]:
+) -> NamespaceSummary:
     if not caller.reaches(body.name):
         raise namespace_forbidden(body.name)
     await state.store.create_namespace(
         body.name,
-        DEFAULTS.changed(body.settings.changes()),
+        body.settings,
         actor=body.actor,
         reason=body.reason,
     )
     return await _summary(state, body.name)
 
 
-@router.get(
-    "/{namespace}", summary="One namespace with what is in it", responses=gives(NamespaceSummary)
-)
-async def get_namespace(namespace: Name, state: State) -> dict[str, Any]:
+@router.get("/{namespace}", summary="One namespace with what is in it")
+async def get_namespace(namespace: Name, state: State) -> NamespaceSummary:
     return await _summary(state, namespace)
 
 
-@router.patch(
-    "/{namespace}",
-    summary="Change how a namespace learns and steers",
-    responses=gives(NamespaceSummary),
-)
-async def patch_namespace(namespace: Name, body: NamespacePatch, state: State) -> dict[str, Any]:
+@router.patch("/{namespace}", summary="Change how a namespace learns and steers")
+async def patch_namespace(namespace: Name, body: NamespacePatch, state: State) -> NamespaceSummary:
     await state.store.change_settings(
-        namespace, body.settings.changes(), actor=body.actor, reason=body.reason
+        namespace,
+        body.settings.model_dump(exclude_unset=True),
+        actor=body.actor,
+        reason=body.reason,
     )
     return await _summary(state, namespace)
 
 
-@router.delete(
-    "/{namespace}",
-    summary="Delete a namespace with all that is in it",
-    responses=gives(NamespaceDeleted),
-)
+@router.delete("/{namespace}", summary="Delete a namespace with all that is in it")
 async def delete_namespace(
     namespace: Name,
     state: State,
     confirm: Annotated[str, Query(max_length=100, description="The namespace's name again")],
     actor: ActorParameter = "admin",
     reason: Annotated[str, Query(max_length=2000)] = "",
-) -> dict[str, Any]:
+) -> NamespaceDeleted:
     if confirm != namespace:
         raise InvalidRequest("confirm: must be the namespace's name", param="confirm")
     deleted = await state.store.delete_namespace(namespace, actor=actor, reason=reason)
-    return {"object": "namespace.deleted", **asdict(deleted)}
+    return NamespaceDeleted.of(deleted)
 
 
-@router.post(
-    "/{namespace}/freeze",
-    summary="Let nobody change the rules of a namespace",
-    responses=gives(Namespace),
-)
-async def freeze_namespace(namespace: Name, body: Write, state: State) -> dict[str, Any]:
+@router.post("/{namespace}/freeze", summary="Let nobody change the rules of a namespace")
+async def freeze_namespace(namespace: Name, body: Write, state: State) -> Namespace:
     done = await state.store.freeze_namespace(namespace, actor=body.actor, reason=body.reason)
-    return namespace_shape(done)
+    return Namespace.of(done)
 
 
-@router.post(
-    "/{namespace}/unfreeze",
-    summary="Let a frozen namespace change again",
-    responses=gives(Namespace),
-)
-async def unfreeze_namespace(namespace: Name, body: Write, state: State) -> dict[str, Any]:
+@router.post("/{namespace}/unfreeze", summary="Let a frozen namespace change again")
+async def unfreeze_namespace(namespace: Name, body: Write, state: State) -> Namespace:
     done = await state.store.unfreeze_namespace(namespace, actor=body.actor, reason=body.reason)
-    return namespace_shape(done)
+    return Namespace.of(done)
 
 
-@router.get(
-    "/{namespace}/snapshots", summary="List snapshots, newest first", responses=lists(Snapshot)
-)
+@router.get("/{namespace}/snapshots", summary="List snapshots, newest first")
 async def list_snapshots(
     namespace: Name, state: State, limit: Limit = 50, cursor: Cursor = None
-) -> dict[str, Any]:
+) -> ListOf[Snapshot]:
     page = await state.store.list_snapshots(namespace, limit=limit, cursor=cursor)
-    return list_shape(page, [snapshot_shape(each) for each in page.items])
+    return ListOf[Snapshot].of(page, data=page.items)
 
 
 @router.post(
     "/{namespace}/snapshots",
     status_code=201,
     summary="Name this point to come back to",
-    responses=gives(Snapshot, status=201, also=(409,)),
+    responses=refuses(409),
 )
-async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -> dict[str, Any]:
+async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -> Snapshot:
     made = await state.store.snapshot_namespace(
         namespace, body.label, actor=body.actor, reason=body.reason
     )
-    return snapshot_shape(made)
+    return Snapshot.of(made)
 
 
 @router.post(
     "/{namespace}/rollback",
     summary="Take all rules back to how they once were",
-    responses=gives(RolledBack, also=(409,)),
+    responses=refuses(409),
 )
-async def roll_back(namespace: Name, body: RollbackBody, state: State) -> dict[str, Any]:
+async def roll_back(namespace: Name, body: RollbackBody, state: State) -> RolledBack:
     plan = await state.store.plan_rollback(
         namespace, body.target, expected_last=body.expected_event
     )
@@ -173,31 +150,22 @@ async def roll_back(namespace: Name, body: RollbackBody, state: State) -> dict[s
             actor=body.actor,
             reason=body.reason,
         )
-    return rollback_shape(plan)
+    return RolledBack.of(plan)
 
 
-@router.get(
-    "/{namespace}/curve",
-    summary="What was asked and learned, by day or hour",
-    responses=gives(Curve),
-)
+@router.get("/{namespace}/curve", summary="What was asked and learned, by day or hour")
 async def curve(
     namespace: Name,
     state: State,
     by: Literal["day", "hour"] = "day",
     points: Annotated[int, Query(ge=1, le=1000, description="The latest so many")] = 30,
-) -> dict[str, Any]:
+) -> Curve:
     found = await state.store.curve(namespace, points=points, hourly=by == "hour")
-    return {
-        "object": "curve",
-        "namespace": namespace,
-        "by": by,
-        "data": [{**asdict(point), "start": point.start.isoformat()} for point in found],
-    }
+    return Curve(namespace=namespace, by=by, data=[CurvePoint.of(point) for point in found])
 
 
-async def _summary(state: AppState, namespace: str) -> dict[str, Any]:
-    return summary_shape(await state.store.namespace_summary(namespace))
+async def _summary(state: AppState, namespace: str) -> NamespaceSummary:
+    return NamespaceSummary.of(await state.store.namespace_summary(namespace))
 
 
 async def _vectors(state: AppState, plan: Rollback) -> dict[str, Vectors]:

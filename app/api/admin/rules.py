@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.api.admin.common import Cursor, Limit, known_namespace, shape, shapes, vectors_of
+from app.api.admin.common import (
+    Cursor,
+    Limit,
+    answered,
+    known_namespace,
+    standing_of,
+    standings_of,
+    vectors_of,
+)
 from app.api.admin.filters import Filter
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
-from app.api.schemas.common import gives, lists
+from app.api.schemas.common import ListOf, refuses
 from app.api.schemas.rules import (
     Event,
     Evidence,
@@ -20,9 +28,6 @@ from app.api.schemas.rules import (
     RuleWithHistory,
     VersionedWrite,
     WrittenRule,
-    event_shape,
-    evidence_shape,
-    list_shape,
 )
 from app.loop.admission.pipeline import findings
 from rules_store.models.rules import NewRule, RuleSort, Vectors
@@ -30,7 +35,7 @@ from rules_store.models.rules import NewRule, RuleSort, Vectors
 router = APIRouter(tags=["rules"])
 
 
-@router.get("/rules", summary="List rules, newest first", responses=lists(Rule))
+@router.get("/rules", summary="List rules, newest first")
 async def list_rules(
     state: State,
     _: AdminRead,
@@ -38,76 +43,61 @@ async def list_rules(
     sort: Annotated[RuleSort, Query(description="used: most exposures first")] = RuleSort.NEWEST,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> ListOf[Rule]:
     await known_namespace(state, where.namespace)
     page = await state.store.list_rules(where, sort=sort, limit=limit, cursor=cursor)
-    return list_shape(page, await shapes(state, page.items))
+    known = await standings_of(state, page.items)
+    return ListOf[Rule].of(page, data=[Rule.of(rule, known.get(rule.id)) for rule in page.items])
 
 
 @router.post(
     "/rules",
     status_code=201,
     summary="Write a rule by hand",
-    responses=gives(WrittenRule, status=201, also=(404, 409)),
+    responses=refuses(404, 409),
 )
-async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dict[str, Any]:
+async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> WrittenRule:
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
     await state.store.ensure_namespace(body.namespace, actor=body.actor)
-    new = NewRule(
-        namespace=body.namespace,
-        polarity=body.polarity,
-        text=body.text,
-        trigger=body.trigger,
-        domain=body.domain,
-        state=body.state,
-    )
+    new = NewRule(**body.content())
     rule = await state.store.create_rule(new, vectors, actor=body.actor, reason=body.reason)
     # A person may write what a model may not; the checks only say so.
     objections = findings(body.text, polarity=body.polarity)
-    return {**await shape(state, rule), "warnings": [finding.name for finding in objections]}
+    warnings = [finding.name for finding in objections]
+    return WrittenRule.of(rule, await standing_of(state, rule), warnings=warnings)
 
 
-@router.get(
-    "/rules/{rule_id}", summary="One rule with its history", responses=gives(RuleWithHistory)
-)
-async def get_rule(rule_id: str, state: State, _: AdminRead) -> dict[str, Any]:
+@router.get("/rules/{rule_id}", summary="One rule with its history")
+async def get_rule(rule_id: str, state: State, _: AdminRead) -> RuleWithHistory:
     rule = await state.store.get_rule(rule_id)
     events = await state.store.rule_events(rule_id)
-    return {**await shape(state, rule), "history": [event_shape(event) for event in events]}
+    return RuleWithHistory.of(rule, await standing_of(state, rule), history=events)
 
 
-@router.get(
-    "/rules/{rule_id}/history",
-    summary="What happened to a rule, newest first",
-    responses=lists(Event),
-)
+@router.get("/rules/{rule_id}/history", summary="What happened to a rule, newest first")
 async def rule_history(
     rule_id: str, state: State, _: AdminRead, limit: Limit = 50, cursor: Cursor = None
-) -> dict[str, Any]:
+) -> ListOf[Event]:
     page = await state.store.rule_history(rule_id, limit=limit, cursor=cursor)
-    return list_shape(page, [event_shape(event) for event in page.items])
+    return ListOf[Event].of(page, data=page.items)
 
 
-@router.get(
-    "/rules/{rule_id}/evidence",
-    summary="What speaks for a rule and against it",
-    responses=gives(Evidence),
-)
+@router.get("/rules/{rule_id}/evidence", summary="What speaks for a rule and against it")
 async def rule_evidence(
     rule_id: str, state: State, _: AdminRead, limit: Annotated[int, Query(ge=1, le=500)] = 50
-) -> dict[str, Any]:
+) -> Evidence:
     """Its standing, the latest trials and exposures with what came of them, the episodes and rules
     behind it, and which rules say the opposite."""
-    return evidence_shape(rule_id, await state.store.evidence_of(rule_id, limit=limit))
+    return Evidence.of(await state.store.evidence_of(rule_id, limit=limit), rule_id=rule_id)
 
 
 @router.patch(
     "/rules/{rule_id}",
     summary="Change a rule's text, trigger or domain",
-    responses=gives(Rule, also=(409,)),
+    responses=refuses(409),
 )
-async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> dict[str, Any]:
+async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> Rule:
     await state.store.get_rule(rule_id)
     vectors = await vectors_of(state, body.text, body.trigger)
     rule = await state.store.patch_rule(
@@ -120,63 +110,51 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
         actor=body.actor,
         reason=body.reason,
     )
-    return await shape(state, rule)
+    return await answered(state, rule)
 
 
-@router.post(
-    "/rules/{rule_id}/retire", summary="Take a rule out of use", responses=gives(Rule, also=(409,))
-)
-async def retire_rule(
-    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
-) -> dict[str, Any]:
+@router.post("/rules/{rule_id}/retire", summary="Take a rule out of use", responses=refuses(409))
+async def retire_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
     rule = await state.store.retire_rule(rule_id, **body.model_dump())
-    return await shape(state, rule)
+    return await answered(state, rule)
 
 
 @router.post(
     "/rules/{rule_id}/quarantine",
     summary="Take a rule out of use for review",
-    responses=gives(Rule, also=(409,)),
+    responses=refuses(409),
 )
-async def quarantine_rule(
-    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
-) -> dict[str, Any]:
+async def quarantine_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
     rule = await state.store.quarantine_rule(rule_id, **body.model_dump())
-    return await shape(state, rule)
+    return await answered(state, rule)
 
 
 @router.post(
     "/rules/{rule_id}/release",
     summary="Make a quarantined rule active",
-    responses=gives(Rule, also=(409,)),
+    responses=refuses(409),
 )
-async def release_rule(
-    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
-) -> dict[str, Any]:
+async def release_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
     rule = await state.store.release_rule(rule_id, **body.model_dump())
-    return await shape(state, rule)
+    return await answered(state, rule)
 
 
 @router.post(
     "/rules/{rule_id}/reject",
     summary="Retire a quarantined rule",
-    responses=gives(Rule, also=(409,)),
+    responses=refuses(409),
 )
-async def reject_rule(
-    rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
-) -> dict[str, Any]:
+async def reject_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
     rule = await state.store.reject_rule(rule_id, **body.model_dump())
-    return await shape(state, rule)
+    return await answered(state, rule)
 
 
 @router.post(
     "/rules/{rule_id}/restore",
     summary="Reactivate a rule, or give it an old text back",
-    responses=gives(Rule, also=(409,)),
+    responses=refuses(409),
 )
-async def restore_rule(
-    rule_id: str, body: RuleRestore, state: State, _: AdminWrite
-) -> dict[str, Any]:
+async def restore_rule(rule_id: str, body: RuleRestore, state: State, _: AdminWrite) -> Rule:
     vectors = Vectors()
     if body.version is not None:
         old = await state.store.rule_at_version(rule_id, body.version)
@@ -189,4 +167,4 @@ async def restore_rule(
         actor=body.actor,
         reason=body.reason,
     )
-    return await shape(state, rule)
+    return await answered(state, rule)

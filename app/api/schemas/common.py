@@ -1,53 +1,90 @@
-"""What answers look like, for the OpenAPI document: shapes with an example each.
+"""The base of what the API answers, and the answers that are of no one subject.
 
-No answer is validated or rebuilt at run time; `tests/app/api/test_openapi.py` holds the answers of
-a running gateway against these.
+An entity is one model: `of` makes it of what the store holds, FastAPI serialises it as the
+endpoint's return type says, and it documents itself: each field has its example, none of them null,
+since FastAPI drops nulls from examples.
 """
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
-
 AT = "2026-01-31T12:00:00+00:00"
 EPISODE_ID = "ep_0123456789abcdef0123456789abcdef"
 RULE_ID = "rule_0123456789abcdef01234567"
 RULE_TEXT = "Check a subtraction by adding the parts back together."
 JSON_LINES = "application/x-ndjson"
 
+Timestamp = Annotated[
+    datetime, PlainSerializer(datetime.isoformat, return_type=str), Field(examples=[AT])
+]
+NamespaceName = Annotated[str, Field(examples=["support"])]
+RuleId = Annotated[str, Field(examples=[RULE_ID])]
+EpisodeId = Annotated[str, Field(examples=[EPISODE_ID])]
+ModelId = Annotated[str, Field(examples=["SmolLM2-135M-Instruct"])]
+Actor = Annotated[str, Field(examples=["kim"])]
+
 
 def example(**value: Any) -> ConfigDict:
+    """Of a request's body."""
     return ConfigDict(json_schema_extra={"examples": [value]})
 
 
-class Shape(BaseModel):
-    """Base of all that an answer is made of; `app.api.openapi` documents its subclasses."""
+def example_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The examples of its fields, or their defaults."""
+    return {
+        name: field.examples[0] if field.examples else field.default
+        for name, field in model.model_fields.items()
+        if field.examples or not field.is_required()
+    }
 
 
-def example_of(shape: type[Shape]) -> dict[str, Any]:
-    extra: Any = shape.model_config["json_schema_extra"]
-    found: dict[str, Any] = extra["examples"][0]
-    return found
+def _with_example(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """One example of the whole in place of one of each field; an answer has no defaults."""
+    for field in schema["properties"].values():
+        field.pop("examples", None)
+        field.pop("default", None)
+    if found := example_of(model):
+        schema["examples"] = [found]
 
 
-def _example_of_list(schema: dict[str, Any], listing: type[Any]) -> None:
-    for shape in listing.__pydantic_generic_metadata__["args"]:
-        one = {"object": "list", "data": [example_of(shape)], "next_cursor": None, "total": 1}
-        schema["examples"] = [one]
+class ResponseModel(BaseModel):
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra=_with_example,
+    )
+
+    @classmethod
+    def of(cls, value: Any, /, **others: Any) -> Self:
+        """Each field is one of `others`, or else the attribute of that name of `value`."""
+        found = {
+            name: getattr(value, name)
+            for name in cls.model_fields
+            if name not in others and hasattr(value, name)
+        }
+        return cls(**found, **others)
 
 
-class ListOf(Shape, Generic[T]):
+def _with_example_of_list(schema: dict[str, Any], listing: type[Any]) -> None:
+    (model,) = listing.__pydantic_generic_metadata__["args"]
+    one = {"object": "list", "data": [example_of(model)], "next_cursor": "cnVsZTo0MQ", "total": 51}
+    schema["examples"] = [one]
+
+
+class ListOf(ResponseModel, Generic[T]):
     """One page. `total` is exact; `next_cursor` is null on the last page."""
 
-    model_config = ConfigDict(json_schema_extra=_example_of_list)
+    model_config = ConfigDict(json_schema_extra=_with_example_of_list)
 
-    object: Literal["list"]
+    object: Literal["list"] = "list"
     data: list[T]
     next_cursor: str | None
     total: int
@@ -57,21 +94,9 @@ class ListOf(Shape, Generic[T]):
         return f"{params[0].__name__}List"
 
 
-def gives(
-    shape: type[Shape],
-    *,
-    status: int = 200,
-    description: str = "Done",
-    also: tuple[int, ...] = (),
-) -> Responses:
-    """`also`: refusals that `app.api.openapi` does not see by itself."""
-    documented = {"model": shape, "description": description}
-    return {status: documented, **{refusal: {} for refusal in also}}
-
-
-def lists(shape: type[Shape]) -> Responses:
-    page = ListOf[shape]  # type: ignore[valid-type]
-    return gives(page, description="One page")
+def refuses(*statuses: int) -> Responses:
+    """Refusals that `app.api.openapi` does not see by itself, for a route's `responses`."""
+    return {status: {} for status in statuses}
 
 
 def text(media_type: str, sample: str, *, description: str) -> Responses:
@@ -80,62 +105,43 @@ def text(media_type: str, sample: str, *, description: str) -> Responses:
     return {200: {"description": description, "content": content}}
 
 
-class ErrorDetail(Shape):
+class ErrorDetail(ResponseModel):
     message: str = Field(description="A sentence for people")
     type: str
     param: str | None = Field(description="The field that is wrong, where it is one")
     code: str | None = Field(description="A word for programs")
 
 
-class Error(Shape):
+class Error(ResponseModel):
     """The one shape of every error, on every path."""
 
     error: ErrorDetail
 
 
-class Cost(Shape):
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+class Cost(ResponseModel):
+    calls: int = Field(examples=[1])
+    prompt_tokens: int = Field(examples=[38])
+    completion_tokens: int = Field(examples=[4])
+    total_tokens: int = Field(examples=[42])
 
 
-class TTCLTold(Shape):
+class TTCLTold(ResponseModel):
     """What the gateway did for this answer."""
 
-    mode: str
-    namespace: str
-    episode: str | None
-    rules: list[dict[str, Any]] = Field(description="Injected rules, in their order")
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    mode: str = Field(examples=["steer"])
+    namespace: NamespaceName
+    episode: str | None = Field(examples=[EPISODE_ID])
+    rules: list[dict[str, Any]] = Field(
+        description="Injected rules, in their order",
+        examples=[[{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}]],
+    )
     exploration: dict[str, Any] | None = None
-    cost: Cost
-    degraded: list[str] | None = Field(description="What had to be left out")
-
-
-_ANSWER: dict[str, Any] = {
-    "id": "chatcmpl-0123456789abcdef",
-    "object": "chat.completion",
-    "created": 1769860800,
-    "model": "SmolLM2-135M-Instruct",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "84"},
-            "logprobs": None,
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {"prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42},
-    "ttcl": {
-        "mode": "steer",
-        "namespace": "default",
-        "episode": EPISODE_ID,
-        "rules": [{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}],
-        "cost": {"calls": 1, "prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42},
-        "exploration": None,
-        "degraded": None,
-    },
-}
+    cost: Cost = Field(examples=[example_of(Cost)])
+    degraded: list[str] | None = Field(
+        description="What had to be left out", examples=[["episode_not_recorded"]]
+    )
 
 
 STREAMED = """\
@@ -153,98 +159,78 @@ TOLD_HEADERS = {
 }
 
 
-class ChatCompletion(Shape):
+class ChatCompletion(ResponseModel):
     """OpenAI's, as the model server gives it, with `ttcl` but in mode `off`."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_ANSWER]})
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=False)
 
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[dict[str, Any]]
-    usage: dict[str, Any] | None = None
-    ttcl: TTCLTold | None = None
+    id: str = Field(examples=["chatcmpl-0123456789abcdef"])
+    object: Literal["chat.completion"] = Field(examples=["chat.completion"])
+    created: int = Field(examples=[1769860800])
+    model: ModelId
+    choices: list[dict[str, Any]] = Field(
+        examples=[
+            [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": "84"},
+                    "finish_reason": "stop",
+                }
+            ]
+        ]
+    )
+    usage: dict[str, Any] | None = Field(
+        None, examples=[{"prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42}]
+    )
+    ttcl: TTCLTold | None = Field(None, examples=[example_of(TTCLTold)])
 
 
-_MODEL: dict[str, Any] = {
-    "id": "SmolLM2-135M-Instruct",
-    "object": "model",
-    "created": 1769860800,
-    "owned_by": "ttcl",
-    "max_model_len": 8192,
+class Model(ResponseModel):
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    id: ModelId
+    object: Literal["model"] = Field(examples=["model"])
+    created: int = Field(examples=[1769860800])
+    owned_by: str = Field(examples=["ttcl"])
+    max_model_len: int | None = Field(None, examples=[8192])
+
+
+class Models(ResponseModel):
+    object: Literal["list"] = "list"
+    data: list[Model] = Field(examples=[[example_of(Model)]])
+
+
+class Feedback(ResponseModel):
+    object: Literal["feedback"] = "feedback"
+    id: str = Field(examples=["fb_0123456789abcdef"])
+    episode_id: EpisodeId
+    namespace: NamespaceName
+    source: FeedbackSource = Field(
+        description="The strongest signal that was given", examples=["verifier"]
+    )
+    score: float | None = Field(examples=[1.0])
+    label: str | None = Field(examples=["84"])
+    verified: bool | None = Field(examples=[True])
+    comment: str | None = Field(examples=["Right at once"])
+    key: str | None = Field(examples=["ticket-42"])
+    created_at: Timestamp
+
+
+class Health(ResponseModel):
+    status: Literal["ok"] = "ok"
+
+
+_CHECKS: dict[str, Any] = {
+    "upstream": {"ok": True, "models": ["SmolLM2-135M-Instruct"], "capabilities": {}},
+    "database": {"ok": True},
+    "index": {"ok": True, "indexed": 12, "stored": 12, "without_embedding": 0, "events_behind": 0},
+    "embedder": {"ok": False, "model": "all-MiniLM-L6-v2", "reason": "loading"},
 }
 
 
-class Model(Shape):
-    model_config = example(**_MODEL)
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    max_model_len: int | None = None
-
-
-class Models(Shape):
-    model_config = example(object="list", data=[_MODEL])
-
-    object: Literal["list"]
-    data: list[Model]
-
-
-class Feedback(Shape):
-    model_config = example(
-        object="feedback",
-        id="fb_0123456789abcdef",
-        episode_id=EPISODE_ID,
-        namespace="default",
-        source="client",
-        score=1.0,
-        label=None,
-        verified=None,
-        comment="Right at once",
-        key="ticket-42",
-        created_at=AT,
+class Readiness(ResponseModel):
+    status: Literal["ready", "degraded", "unavailable"] = Field(examples=["degraded"])
+    degraded: list[str] = Field(
+        description="Names of the checks that are not ok", examples=[["embedder"]]
     )
-
-    object: Literal["feedback"]
-    id: str
-    episode_id: str
-    namespace: str
-    source: FeedbackSource = Field(description="The strongest signal that was given")
-    score: float | None
-    label: str | None
-    verified: bool | None
-    comment: str | None
-    key: str | None
-    created_at: str
-
-
-class Health(Shape):
-    model_config = example(status="ok")
-
-    status: Literal["ok"]
-
-
-class Readiness(Shape):
-    model_config = example(
-        status="degraded",
-        degraded=["embedder"],
-        checks={
-            "upstream": {"ok": True, "models": ["SmolLM2-135M-Instruct"], "capabilities": {}},
-            "database": {"ok": True},
-            "index": {
-                "ok": True,
-                "indexed": 12,
-                "stored": 12,
-                "without_embedding": 0,
-                "events_behind": 0,
-            },
-            "embedder": {"ok": False, "model": "all-MiniLM-L6-v2", "reason": "loading"},
-        },
-    )
-
-    status: Literal["ready", "degraded", "unavailable"]
-    degraded: list[str] = Field(description="Names of the checks that are not ok")
-    checks: dict[str, dict[str, Any]]
+    checks: dict[str, dict[str, Any]] = Field(examples=[_CHECKS])

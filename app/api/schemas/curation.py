@@ -1,22 +1,18 @@
-"""What prune, merge and explain take and give."""
+"""What prune, merge and explain take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from app.api.schemas.common import RULE_ID, example
-from app.api.schemas.rules import NO_NUL, Write, rule_shape
+from app.api.schemas.rules import NO_NUL, Write
 from app.chat.request import ChatMessage
 from app.domain.trajectory import Message
-from app.loop.steer.explain import Explained, Explanation
 from app.loop.steer.injector import question_of
 from app.settings import NAMESPACE_PATTERN
-from rules_store.models.evidence import Standing
-from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.operations.curation import PruneOrder, PrunePolicy
 
 MOST = 2**31 - 1
 MOST_DAYS = 36_500
@@ -119,38 +115,3 @@ class ExplainBody(BaseModel):
 
     def question(self) -> str:
         return question_of(self.conversation())
-
-
-def pruned_shape(done: Pruned, body: PruneBody, known: Mapping[str, Standing]) -> dict[str, Any]:
-    """`known`: what is known of the rules' worth, by id."""
-    rules = [
-        {**rule_shape(victim.rule, known.get(victim.rule.id)), "prune_reason": victim.reason}
-        for victim in done.victims
-    ]
-    return {
-        "object": "prune",
-        "namespace": body.namespace,
-        "policy": body.policy.value,
-        "dry_run": body.dry_run,
-        "token": done.token,
-        "active_before": done.active,
-        "active_after": done.active - len(rules),
-        "total": len(rules),
-        "rules": rules,
-    }
-
-
-def explanation_shape(found: Explanation, namespace: str) -> dict[str, Any]:
-    return {
-        "object": "explanation",
-        "namespace": namespace,
-        "similarity_floor": found.floor,
-        "hold_out": found.hold_out,
-        "candidates": [_candidate(each) for each in found.candidates],
-        "messages": found.messages,
-    }
-
-
-def _candidate(each: Explained) -> dict[str, Any]:
-    shown = asdict(each)
-    return {**shown, "lift": None if each.lift is None else asdict(each.lift)}

@@ -1,10 +1,10 @@
-"""The admin API's shapes: what comes in (unknown fields refused) and what goes out."""
+"""Rules, their evidence and the episodes that they came of: what comes in (unknown fields refused)
+and what goes out."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,7 +12,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 
@@ -21,27 +20,33 @@ from app.api.schemas.common import (
     EPISODE_ID,
     RULE_ID,
     RULE_TEXT,
+    Actor,
     Cost,
+    EpisodeId,
     Feedback,
-    Shape,
+    ModelId,
+    NamespaceName,
+    ResponseModel,
+    RuleId,
+    Timestamp,
     example,
     example_of,
 )
-from app.loop.steer.explain import Verdict
+from app.loop.steer.explain import Explanation as FoundExplanation
+from app.loop.steer.explain import InjectionVerdict
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import Episode as StoredEpisode
 from rules_store.models.episodes import EpisodeStatus
-from rules_store.models.events import Event as StoredEvent
 from rules_store.models.evidence import Evidence as StoredEvidence
-from rules_store.models.evidence import LinkKind, Reference, Signal, Standing
+from rules_store.models.evidence import ExposureRecord, LinkKind, Reference, Signal, Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
-from rules_store.models.paging import Page
 from rules_store.models.rules import Polarity, RuleState
 from rules_store.models.rules import Rule as StoredRule
+from rules_store.models.stats import Parity
 from rules_store.operations.curation import PrunePolicy
-from rules_store.policy.gate import Verdict as GateVerdict
+from rules_store.policy.gate import Verdict
 from rules_store.policy.lift import NOTHING
-from rules_store.policy.lift import Tally as StoredTally
+from rules_store.policy.lift import Lift as Lift
 
 MAX_RULE_CHARS = 2000
 NO_NUL = r"^[^\x00]*$"
@@ -56,7 +61,27 @@ def in_utc(moment: datetime) -> datetime:
         raise ValueError("is out of range") from None
 
 
+def clean(text: str) -> str:
+    """One line without control characters: a rule is one line of a prompt."""
+    printable = "".join(c if c.isprintable() or c.isspace() else " " for c in text)
+    return " ".join(printable.split())
+
+
+def _not_blank(text: str) -> str:
+    if not text:
+        raise ValueError("must not be blank")
+    return text
+
+
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
+RuleText = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_RULE_CHARS),
+    AfterValidator(clean),
+    AfterValidator(_not_blank),
+]
+Trigger = Annotated[str, Field(max_length=500), AfterValidator(clean)]
+Domain = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Write(BaseModel):
@@ -66,6 +91,10 @@ class Write(BaseModel):
 
     actor: str = Field("admin", min_length=1, max_length=MAX_ACTOR_CHARS)
     reason: str = Field("", max_length=2000)
+
+    def content(self, **how: Any) -> dict[str, Any]:
+        """What is written, without who and why."""
+        return self.model_dump(exclude=set(Write.model_fields), **how)
 
 
 class VersionedWrite(Write):
@@ -88,19 +117,10 @@ class RuleCreate(Write):
 
     namespace: str = Field(pattern=NAMESPACE_PATTERN)
     polarity: Polarity
-    text: str = Field(min_length=1, max_length=MAX_RULE_CHARS)
-    trigger: str = Field("", max_length=500)
-    domain: str = Field("default", min_length=1, max_length=64)
+    text: RuleText
+    trigger: Trigger = ""
+    domain: Domain = "default"
     state: RuleState = RuleState.ACTIVE
-
-    _text = field_validator("text", "trigger")(lambda cls, value: clean(value))
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value:
-            raise ValueError("must not be blank")
-        return value
 
 
 class RulePatch(VersionedWrite):
@@ -108,21 +128,9 @@ class RulePatch(VersionedWrite):
         trigger="subtracting", expected_version=2, actor="kim", reason="it is found more often so"
     )
 
-    text: str | None = Field(None, min_length=1, max_length=MAX_RULE_CHARS)
-    trigger: str | None = Field(None, max_length=500)
-    domain: str | None = Field(None, min_length=1, max_length=64)
-
-    @field_validator("text", "trigger")
-    @classmethod
-    def _clean(cls, value: str | None) -> str | None:
-        return None if value is None else clean(value)
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, value: str | None) -> str | None:
-        if value == "":
-            raise ValueError("must not be blank")
-        return value
+    text: RuleText | None = None
+    trigger: Trigger | None = None
+    domain: Domain | None = None
 
     @model_validator(mode="after")
     def _something(self) -> RulePatch:
@@ -139,508 +147,283 @@ class RuleRestore(VersionedWrite):
     )
 
 
-def clean(text: str) -> str:
-    """One line without control characters: a rule is one line of a prompt."""
-    printable = "".join(c if c.isprintable() or c.isspace() else " " for c in text)
-    return " ".join(printable.split())
-
-
-def rule_shape(rule: StoredRule, standing: Standing | None = None) -> dict[str, Any]:
-    return {
-        "object": "rule",
-        **asdict(rule),
-        "polarity": rule.polarity.value,
-        "state": rule.state.value,
-        "lift": lift_shape(standing),
-        "created_at": _time(rule.created_at),
-        "updated_at": _time(rule.updated_at),
-    }
-
-
-def lift_shape(standing: Standing | None) -> dict[str, Any] | None:
-    """Null while there is no evidence."""
-    if standing is None or not standing.measured:
-        return None
-    lift = standing.lift
-    return {"mean": lift.mean, "low": lift.low, "high": lift.high}
-
-
-def evidence_shape(rule_id: str, found: StoredEvidence) -> dict[str, Any]:
-    standing = found.standing
-    return {
-        "object": "evidence",
-        "rule_id": rule_id,
-        "lift": lift_shape(standing),
-        "proven": standing is not None and standing.proven,
-        "verdict": None if standing is None else standing.verdict,
-        "test": {
-            "helped": standing.helped if standing else 0,
-            "harmed": standing.harmed if standing else 0,
-            "tried": standing.tried if standing else 0,
-        },
-        "with_rule": _tally(standing.with_rule if standing else NOTHING),
-        "without_rule": _tally(standing.without_rule if standing else NOTHING),
-        "trials": [
-            {
-                "episode_id": trial.episode_id,
-                "with_rule": trial.with_rule,
-                "without_rule": trial.without_rule,
-                "reference": trial.reference.value,
-                "weight": trial.weight,
-                "at": None if trial.at is None else _time(trial.at),
-            }
-            for trial in found.trials
-        ],
-        "exposures": [
-            {
-                "episode_id": each.episode_id,
-                "withheld": each.position is None,
-                "position": each.position,
-                "similarity": each.similarity,
-                "score": each.score,
-                "at": _time(each.at),
-                "outcome": None
-                if each.source is None
-                else {"source": each.source.value, "value": each.value, "weight": each.weight},
-            }
-            for each in found.exposures
-        ],
-        "links": [
-            {"kind": link.kind.value, "id": link.other, "at": _time(link.at)}
-            for link in found.links
-        ],
-    }
-
-
-def _tally(tally: StoredTally) -> dict[str, float]:
-    return {"hits": tally.hits, "misses": tally.misses, "mean": tally.mean}
-
-
-def event_shape(event: StoredEvent) -> dict[str, Any]:
-    return {**asdict(event), "at": _time(event.at)}
-
-
-def episode_shape(episode: StoredEpisode, *, full: bool) -> dict[str, Any]:
-    """`full` adds the trace; a list goes without it."""
-    trace = episode.trace
-    shape: dict[str, Any] = {
-        "object": "episode",
-        "id": episode.id,
-        "namespace": episode.namespace,
-        "mode": episode.mode,
-        "status": episode.status.value,
-        "reason": episode.reason,
-        "model": episode.model,
-        "question": episode.question,
-        "answer": episode.answer,
-        "rules_injected": trace.get("rules_injected", []),
-        "rules_learned": trace.get("rules_learned", []),
-        "cost": trace.get("cost"),
-        "degraded": trace.get("degraded", []),
-        "created_at": _time(episode.created_at),
-        "updated_at": _time(episode.updated_at),
-    }
-    if full:
-        shape.update(trace)
-        shape.setdefault("trajectories", [])
-        shape.setdefault("selection", None)
-    return shape
-
-
-def list_shape(page: Page, data: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": data,
-        "next_cursor": page.next_cursor,
-        "total": page.total,
-    }
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat()
+def lift_of(standing: Standing | None) -> Lift | None:
+    """None while there is no evidence."""
+    return standing.lift if standing is not None and standing.measured else None
 
 
 LIFT = {"mean": 0.12, "low": 0.02, "high": 0.22}
+INJECTED = {"id": RULE_ID, "polarity": "positive", "text": RULE_TEXT, "similarity": 0.71}
 
 
-_RULE: dict[str, Any] = {
-    "object": "rule",
-    "id": RULE_ID,
-    "namespace": "default",
-    "polarity": "positive",
-    "state": "active",
-    "text": RULE_TEXT,
-    "trigger": "counting what is left",
-    "domain": "default",
-    "frequency": 3,
-    "exposures": 17,
-    "lift": LIFT,
-    "source_episode": EPISODE_ID,
-    "version": 2,
-    "reason": None,
-    "created_at": AT,
-    "updated_at": AT,
-}
+class Rule(ResponseModel):
+    object: Literal["rule"] = "rule"
+    id: RuleId
+    namespace: NamespaceName
+    polarity: Polarity = Field(examples=["positive"])
+    state: RuleState = Field(examples=["active"])
+    text: str = Field(examples=[RULE_TEXT])
+    trigger: str = Field(examples=["counting what is left"])
+    domain: str = Field(examples=["default"])
+    frequency: int = Field(description="How often it was learned", examples=[3])
+    exposures: int = Field(description="How often it was injected", examples=[17])
+    source_episode: str | None = Field(examples=[EPISODE_ID])
+    version: int = Field(examples=[2])
+    reason: str | None = Field(description="Why it is in its state", examples=["looked at it"])
+    created_at: Timestamp
+    updated_at: Timestamp
+    lift: Lift | None = Field(description="Null while there is no evidence", examples=[LIFT])
+
+    @classmethod
+    def of(cls, rule: StoredRule, /, standing: Standing | None = None, **others: Any) -> Self:
+        return super().of(rule, lift=lift_of(standing), **others)
 
 
-_EVENT: dict[str, Any] = {
-    "id": 41,
-    "at": AT,
-    "namespace": "default",
-    "kind": "rule.retired",
-    "rule_id": RULE_ID,
-    "actor": "kim",
-    "reason": "wrong for fractions",
-    "before": {"state": "active", "version": 2},
-    "after": {"state": "retired", "version": 3},
-}
-
-
-_INJECTED = {"id": RULE_ID, "polarity": "positive", "text": RULE_TEXT, "similarity": 0.71}
-
-
-_COST = {"calls": 1, "prompt_tokens": 38, "completion_tokens": 4, "total_tokens": 42}
-
-
-_EPISODE: dict[str, Any] = {
-    "object": "episode",
-    "id": EPISODE_ID,
-    "namespace": "default",
-    "mode": "steer",
-    "status": "learned",
-    "reason": None,
-    "model": "SmolLM2-135M-Instruct",
-    "question": "What is 12 times 7?",
-    "answer": "84",
-    "rules_injected": [{**_INJECTED, "position": 0}],
-    "rules_learned": [],
-    "cost": _COST,
-    "degraded": [],
-    "created_at": AT,
-    "updated_at": AT,
-}
-
-
-class Lift(Shape):
-    """Outcome with the rule less outcome without it, with its 95 % credible interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class Rule(Shape):
-    model_config = example(**_RULE)
-
-    object: Literal["rule"]
-    id: str
-    namespace: str
-    polarity: Polarity
-    state: RuleState
-    text: str
-    trigger: str
-    domain: str
-    frequency: int = Field(description="How often it was learned")
-    exposures: int = Field(description="How often it was injected")
-    lift: Lift | None = Field(description="Null while there is no evidence")
-    source_episode: str | None
-    version: int
-    reason: str | None = Field(description="Why it is in its state")
-    created_at: str
-    updated_at: str
-
-
-class Event(Shape):
-    model_config = example(**_EVENT)
-
-    id: int
-    at: str
-    namespace: str
-    kind: str
-    rule_id: str | None
-    actor: str
-    reason: str
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+class Event(ResponseModel):
+    id: int = Field(examples=[41])
+    at: Timestamp
+    namespace: NamespaceName
+    kind: str = Field(examples=["rule.retired"])
+    rule_id: str | None = Field(examples=[RULE_ID])
+    actor: Actor
+    reason: str = Field(examples=["wrong for fractions"])
+    before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
+    after: dict[str, Any] | None = Field(examples=[{"state": "retired", "version": 3}])
 
 
 class WrittenRule(Rule):
-    model_config = example(**_RULE, warnings=["url"])
-
-    warnings: list[str] = Field(description="Checks that a learned rule of this text would fail")
+    warnings: list[str] = Field(
+        description="Checks that a learned rule of this text would fail", examples=[["url"]]
+    )
 
 
 class RuleWithHistory(Rule):
-    model_config = example(**_RULE, history=[_EVENT])
-
-    history: list[Event]
+    history: list[Event] = Field(examples=[[example_of(Event)]])
 
 
 class NearRule(Rule):
-    model_config = example(**_RULE, score=0.83)
-
-    score: float = Field(description="The larger cosine of text and trigger")
+    score: float = Field(description="The larger cosine of text and trigger", examples=[0.83])
 
 
 class PrunedRule(Rule):
-    model_config = example(**_RULE, prune_reason="older than the 100 newest")
-
-    prune_reason: str
+    prune_reason: str = Field(examples=["older than the 100 newest"])
 
 
-class Prune(Shape):
-    model_config = example(
-        object="prune",
-        namespace="default",
-        policy="fifo",
-        dry_run=True,
-        token="3f1c5a",
-        active_before=101,
-        active_after=100,
-        total=1,
-        rules=[example_of(PrunedRule)],
+class Prune(ResponseModel):
+    object: Literal["prune"] = "prune"
+    namespace: NamespaceName
+    policy: PrunePolicy = Field(examples=["fifo"])
+    dry_run: bool = Field(examples=[True])
+    token: str = Field(
+        description="For the real call: exactly these rules go, or none (409)", examples=["3f1c5a"]
+    )
+    active_before: int = Field(examples=[101])
+    active_after: int = Field(examples=[100])
+    total: int = Field(examples=[1])
+    rules: list[PrunedRule] = Field(examples=[[example_of(PrunedRule)]])
+
+
+class Refused(ResponseModel):
+    line: int = Field(examples=[4])
+    reason: str = Field(examples=["text: must not be blank"])
+
+
+class Warned(ResponseModel):
+    """A line taken in though a learned rule of its text would be quarantined."""
+
+    line: int = Field(examples=[2])
+    checks: list[str] = Field(examples=[["url"]])
+
+
+class Import(ResponseModel):
+    object: Literal["import"] = "import"
+    dry_run: bool = Field(examples=[False])
+    imported: int = Field(0, examples=[2])
+    skipped: int = Field(0, description="The namespace has their text already", examples=[1])
+    refused: list[Refused] = Field([], examples=[[example_of(Refused)]])
+    warnings: list[Warned] = Field([], examples=[[example_of(Warned)]])
+    evicted: list[str] = Field([], description="Rules retired to keep within the capacity")
+    unembedded: int = Field(
+        0, description="Written without vectors, which a running gateway brings"
     )
 
-    object: Literal["prune"]
-    namespace: str
-    policy: PrunePolicy
-    dry_run: bool
-    token: str = Field(description="For the real call: exactly these rules go, or none (409)")
-    active_before: int
-    active_after: int
-    total: int
-    rules: list[PrunedRule]
+
+class Candidate(ResponseModel):
+    id: RuleId
+    polarity: Polarity = Field(examples=["positive"])
+    state: RuleState = Field(examples=["active"])
+    text: str = Field(examples=[RULE_TEXT])
+    trigger: str = Field(examples=["counting what is left"])
+    similarity: float = Field(examples=[0.71])
+    verdict: InjectionVerdict = Field(examples=["injected"])
+    reason: str = Field(examples=["it is near enough, chosen, and fits"])
+    lift: Lift | None = Field(examples=[LIFT])
 
 
-class Refused(Shape):
-    line: int
-    reason: str
-
-
-class Warned(Shape):
-    line: int
-    checks: list[str]
-
-
-class Import(Shape):
-    model_config = example(
-        object="import",
-        dry_run=False,
-        imported=2,
-        skipped=1,
-        refused=[{"line": 4, "reason": "text: must not be blank"}],
-        warnings=[{"line": 2, "checks": ["url"]}],
-        evicted=[],
-        unembedded=0,
-    )
-
-    object: Literal["import"]
-    dry_run: bool
-    imported: int
-    skipped: int = Field(description="The namespace has their text already")
-    refused: list[Refused]
-    warnings: list[Warned]
-    evicted: list[str] = Field(description="Rules retired to keep within the capacity")
-    unembedded: int = Field(description="Written without vectors, which a running gateway brings")
-
-
-class Candidate(Shape):
-    id: str
-    polarity: Polarity
-    state: RuleState
-    text: str
-    trigger: str
-    similarity: float
-    verdict: Verdict
-    reason: str
-    lift: Lift | None
-
-
-class Explanation(Shape):
-    model_config = example(
-        object="explanation",
-        namespace="default",
-        similarity_floor=0.3,
-        hold_out=0.1,
-        candidates=[
-            {
-                **_INJECTED,
-                "lift": None,
-                "state": "active",
-                "trigger": "counting what is left",
-                "verdict": "injected",
-                "reason": "it is near enough, chosen, and fits",
-            }
-        ],
-        messages=[
-            {"role": "system", "content": f"<advice>\nHelpful:\n- {RULE_TEXT}\n</advice>"},
-            {"role": "user", "content": "I had 12 apples and ate 5. How many are left?"},
-        ],
-    )
-
-    object: Literal["explanation"]
-    namespace: str
-    similarity_floor: float
+class Explanation(ResponseModel):
+    object: Literal["explanation"] = "explanation"
+    namespace: NamespaceName
+    similarity_floor: float = Field(examples=[0.3])
     hold_out: float = Field(
-        description="Share of the requests that leave out one of the injected rules, by lot"
+        description="Share of the requests that leave out one of the injected rules, by lot",
+        examples=[0.1],
     )
-    candidates: list[Candidate] = Field(description="Most similar first")
-    messages: list[dict[str, Any]] = Field(description="As they would go to the model")
+    candidates: list[Candidate] = Field(
+        description="Most similar first", examples=[[example_of(Candidate)]]
+    )
+    messages: list[dict[str, Any]] = Field(
+        description="As they would go to the model",
+        examples=[
+            [
+                {"role": "system", "content": f"<advice>\nHelpful:\n- {RULE_TEXT}\n</advice>"},
+                {"role": "user", "content": "I had 12 apples and ate 5. How many are left?"},
+            ]
+        ],
+    )
+
+    @classmethod
+    def of(cls, found: FoundExplanation, /, **others: Any) -> Self:
+        return super().of(found, similarity_floor=found.floor, **others)
 
 
-class Episode(Shape):
-    model_config = example(**_EPISODE)
+class Episode(ResponseModel):
+    object: Literal["episode"] = "episode"
+    id: EpisodeId
+    namespace: NamespaceName
+    mode: str = Field(examples=["steer"])
+    status: EpisodeStatus = Field(examples=["skipped"])
+    reason: str | None = Field(examples=["distiller_wrote_nothing"])
+    model: ModelId
+    question: str = Field(examples=["What is 12 times 7?"])
+    answer: str | None = Field(examples=["84"])
+    rules_injected: list[dict[str, Any]] = Field([], examples=[[{**INJECTED, "position": 0}]])
+    rules_learned: list[dict[str, Any]] = Field([])
+    cost: Cost | None = Field(None, examples=[example_of(Cost)])
+    degraded: list[str] = Field([])
+    created_at: Timestamp
+    updated_at: Timestamp
 
-    object: Literal["episode"]
-    id: str
-    namespace: str
-    mode: str
-    status: EpisodeStatus
-    reason: str | None
-    model: str
-    question: str
-    answer: str | None
-    rules_injected: list[dict[str, Any]]
-    rules_learned: list[dict[str, Any]]
-    cost: Cost | None
-    degraded: list[str]
-    created_at: str
-    updated_at: str
+    @classmethod
+    def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
+        """What the trace says of it is there too, as far as the model has fields for it."""
+        return super().of(episode, **{**episode.trace, **others})
 
 
 class EpisodeWithTrace(Episode):
-    model_config = example(
-        **_EPISODE,
-        messages_sent=[{"role": "user", "content": "What is 12 times 7?"}],
-        trajectories=[{"name": "teacher", "role": "teacher", "text": "84", "cost": _COST}],
-        selection={"case": "unanimous", "task": "closed", "better": "teacher", "worse": None},
-        feedback=[example_of(Feedback)],
+    """Whatever else the trace keeps is there too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    messages_sent: list[dict[str, Any]] | None = Field(
+        None,
+        description="As they went upstream; null with images",
+        examples=[[{"role": "user", "content": "What is 12 times 7?"}]],
     )
-
-    messages_sent: list[dict[str, Any]] = Field([], description="As they went upstream")
-    trajectories: list[dict[str, Any]]
-    selection: dict[str, Any] | None
-    feedback: list[Feedback]
-
-
-class Parity(Shape):
-    indexed: int
-    stored: int
-    unembedded: int
-    behind: int = Field(description="Events that the index has not seen yet")
-
-
-class Stats(Shape):
-    model_config = example(
-        object="stats",
-        namespaces=1,
-        rules={"candidate": 0, "active": 12, "quarantined": 1, "retired": 3},
-        rules_by_polarity={"positive": 8, "negative": 4},
-        rules_by_namespace={"default": {"active": 12, "quarantined": 1, "retired": 3}},
-        episodes={"learned": 20},
-        jobs={"done": 20},
-        last_event=64,
-        index={"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0},
+    trajectories: list[dict[str, Any]] = Field(
+        [],
+        examples=[[{"name": "teacher", "role": "teacher", "text": "84", "cost": example_of(Cost)}]],
     )
-
-    object: Literal["stats"]
-    namespaces: int
-    rules: dict[str, int]
-    rules_by_polarity: dict[str, int]
-    rules_by_namespace: dict[str, dict[str, int]]
-    episodes: dict[str, int]
-    jobs: dict[str, int]
-    last_event: int
-    index: Parity
+    selection: dict[str, Any] | None = Field(
+        None, examples=[{"case": "unanimous", "task": "closed", "better": "teacher"}]
+    )
+    feedback: list[Feedback] = Field(examples=[[example_of(Feedback)]])
 
 
-class Tally(Shape):
-    hits: float
-    misses: float
-    mean: float = Field(description="Of the posterior")
+class Stats(ResponseModel):
+    object: Literal["stats"] = "stats"
+    namespaces: int = Field(examples=[1])
+    rules: dict[str, int] = Field(examples=[{"active": 12, "quarantined": 1, "retired": 3}])
+    rules_by_polarity: dict[str, int] = Field(examples=[{"positive": 8, "negative": 4}])
+    rules_by_namespace: dict[str, dict[str, int]] = Field(
+        examples=[{"support": {"active": 12, "quarantined": 1, "retired": 3}}]
+    )
+    episodes: dict[str, int] = Field(examples=[{"learned": 20}])
+    jobs: dict[str, int] = Field(examples=[{"done": 20}])
+    last_event: int = Field(examples=[64])
+    index: Parity = Field(examples=[{"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0}])
 
 
-class GateTest(Shape):
+class Tally(ResponseModel):
+    hits: float = Field(examples=[9.5])
+    misses: float = Field(examples=[2.0])
+    mean: float = Field(description="Of the posterior", examples=[0.78])
+
+
+class GateTest(ResponseModel):
     """The test that is under way; it begins anew with each verdict."""
 
-    helped: int
-    harmed: int
-    tried: int
+    helped: int = Field(0, examples=[1])
+    harmed: int = 0
+    tried: int = Field(0, examples=[4])
 
 
-class Trial(Shape):
-    episode_id: str
-    with_rule: float
-    without_rule: float
-    reference: Reference
-    weight: float
-    at: str | None
+class Trial(ResponseModel):
+    episode_id: EpisodeId
+    with_rule: float = Field(examples=[1.0])
+    without_rule: float = Field(examples=[0.0])
+    reference: Reference = Field(examples=["consensus"])
+    weight: float = Field(examples=[0.5])
+    at: Timestamp | None = Field(examples=[AT])
 
 
-class EpisodeOutcome(Shape):
-    source: Signal
-    value: float
-    weight: float
+class EpisodeOutcome(ResponseModel):
+    source: Signal = Field(examples=["agreement"])
+    value: float = Field(examples=[0.6])
+    weight: float = Field(examples=[0.25])
 
 
-class Exposure(Shape):
-    episode_id: str
-    withheld: bool
-    position: int | None
-    similarity: float
-    score: float
-    at: str
-    outcome: EpisodeOutcome | None = Field(description="Null: nothing is known, which says nothing")
-
-
-class Link(Shape):
-    kind: LinkKind
-    id: str
-    at: str
-
-
-class Evidence(Shape):
-    model_config = example(
-        object="evidence",
-        rule_id=RULE_ID,
-        lift=LIFT,
-        proven=True,
-        verdict="helpful",
-        test={"helped": 1, "harmed": 0, "tried": 4},
-        with_rule={"hits": 9.5, "misses": 2.0, "mean": 0.78},
-        without_rule={"hits": 7.0, "misses": 4.5, "mean": 0.59},
-        trials=[
-            {
-                "episode_id": EPISODE_ID,
-                "with_rule": 1.0,
-                "without_rule": 0.0,
-                "reference": "consensus",
-                "weight": 0.5,
-                "at": AT,
-            }
-        ],
-        exposures=[
-            {
-                "episode_id": EPISODE_ID,
-                "withheld": False,
-                "position": 0,
-                "similarity": 0.71,
-                "score": 0.77,
-                "at": AT,
-                "outcome": {"source": "agreement", "value": 0.6, "weight": 0.25},
-            }
-        ],
-        links=[{"kind": "source", "id": EPISODE_ID, "at": AT}],
+class Exposure(ResponseModel):
+    episode_id: EpisodeId
+    withheld: bool = Field(examples=[False])
+    position: int | None = Field(examples=[0])
+    similarity: float = Field(examples=[0.71])
+    score: float = Field(examples=[0.77])
+    at: Timestamp
+    outcome: EpisodeOutcome | None = Field(
+        description="Null: nothing is known, which says nothing",
+        examples=[example_of(EpisodeOutcome)],
     )
 
-    object: Literal["evidence"]
-    rule_id: str
-    lift: Lift | None
-    proven: bool = Field(description="The gate let it through, or a person made it active")
-    verdict: GateVerdict | None = Field(description="Of the last test that ended")
-    test: GateTest
-    with_rule: Tally
-    without_rule: Tally
-    trials: list[Trial] = Field(description="Newest first")
-    exposures: list[Exposure] = Field(description="Newest first")
-    links: list[Link]
+    @classmethod
+    def of(cls, exposure: ExposureRecord, /, **others: Any) -> Self:
+        outcome = None if exposure.source is None else EpisodeOutcome.of(exposure)
+        withheld = exposure.position is None
+        return super().of(exposure, withheld=withheld, outcome=outcome, **others)
+
+
+class Link(ResponseModel):
+    kind: LinkKind = Field(examples=["source"])
+    id: EpisodeId
+    at: Timestamp
+
+
+class Evidence(ResponseModel):
+    object: Literal["evidence"] = "evidence"
+    rule_id: RuleId
+    lift: Lift | None = Field(examples=[LIFT])
+    proven: bool = Field(
+        description="The gate let it through, or a person made it active", examples=[True]
+    )
+    verdict: Verdict | None = Field(description="Of the last test that ended", examples=["helpful"])
+    test: GateTest = Field(examples=[example_of(GateTest)])
+    with_rule: Tally = Field(examples=[example_of(Tally)])
+    without_rule: Tally = Field(examples=[{"hits": 7.0, "misses": 4.5, "mean": 0.59}])
+    trials: list[Trial] = Field(description="Newest first", examples=[[example_of(Trial)]])
+    exposures: list[Exposure] = Field(description="Newest first", examples=[[example_of(Exposure)]])
+    links: list[Link] = Field(examples=[[example_of(Link)]])
+
+    @classmethod
+    def of(cls, found: StoredEvidence, /, **others: Any) -> Self:
+        standing = found.standing
+        return super().of(
+            found,
+            lift=lift_of(standing),
+            proven=standing is not None and standing.proven,
+            verdict=None if standing is None else standing.verdict,
+            test=GateTest() if standing is None else standing,
+            with_rule=NOTHING if standing is None else standing.with_rule,
+            without_rule=NOTHING if standing is None else standing.without_rule,
+            exposures=[Exposure.of(each) for each in found.exposures],
+            links=[Link.of(each, id=each.other) for each in found.links],
+            **others,
+        )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi.responses import Response
 
 from app.api.admin.curation import explain as explain_text
 from app.api.errors import from_store
 from app.api.schemas.curation import ExplainBody
+from app.api.schemas.rules import Explanation
 from app.console.access import At, Desk, Posted, console_router, validated
 from app.exceptions import InvalidRequest, Overloaded
 from rules_store.errors import StoreError
@@ -52,7 +51,7 @@ async def _page(
     desk: Desk,
     text: str,
     namespace: str,
-    found: dict[str, Any] | None = None,
+    found: Explanation | None = None,
     *,
     status: int = 200,
 ) -> Response:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from fastapi.responses import HTMLResponse
 
 from app.api.health import readiness
+from app.api.schemas.common import Readiness
 from app.console.access import At, console_router
 from app.wiring.container import AppState
 from rules_store.models.episodes import EpisodeFilter
@@ -39,11 +39,11 @@ async def overview(desk: At) -> HTMLResponse:
     )
 
 
-async def _readiness(state: AppState) -> dict[str, Any]:
+async def _readiness(state: AppState) -> Readiness:
     try:
         async with asyncio.timeout(PATIENCE):
             return await readiness(state)
     except TimeoutError:
         reason = f"no answer within {PATIENCE:.0f} s"
         check = {"ok": False, "reason": reason}
-        return {"status": "unavailable", "degraded": ["upstream"], "checks": {"upstream": check}}
+        return Readiness(status="unavailable", degraded=["upstream"], checks={"upstream": check})

@@ -44,12 +44,12 @@ async def confirm(name: Id, desk: At, form: Posted) -> Response:
     except PreviewOutdated:
         desk.problem("Something has changed since the preview. Nothing was done; look again.")
         return await _page(desk, name, body.to_event, status=409)
-    number = done["changed"]
+    number = done.changed
     what = "1 rule is" if number == 1 else f"{number} rules are"
     return desk.go(
         f"/console/namespaces/{name}",
         f"{what} as after event {body.to_event} again. "
-        f"Going back to event {done['before_event']} undoes it.",
+        f"Going back to event {done.before_event} undoes it.",
     )
 
 

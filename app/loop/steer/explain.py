@@ -17,7 +17,7 @@ from rules_store.policy.lift import Lift
 from rules_store.store import RuleStore
 
 
-class Verdict(StrEnum):
+class InjectionVerdict(StrEnum):
     INJECTED = "injected"
     BELOW_FLOOR = "below_floor"
     MMR = "mmr"
@@ -40,7 +40,7 @@ class Explained:
     text: str
     trigger: str
     similarity: float
-    verdict: Verdict
+    verdict: InjectionVerdict
     reason: str
     lift: Lift | None = None
     """None while nothing has been measured."""
@@ -140,30 +140,39 @@ class _Judge:
     def in_state(self, hit: RuleHit, state: RuleState) -> Explained:
         if state is RuleState.ACTIVE:
             return self.active(hit)
-        return _explained(hit, state, Verdict.STATE, f"it is {state.value}")
+        return _explained(hit, state, InjectionVerdict.STATE, f"it is {state.value}")
 
     def active(self, hit: RuleHit) -> Explained:
         verdict, reason = self._verdict(hit)
         return _explained(hit, RuleState.ACTIVE, verdict, reason)
 
-    def _verdict(self, hit: RuleHit) -> tuple[Verdict, str]:
+    def _verdict(self, hit: RuleHit) -> tuple[InjectionVerdict, str]:
         floor = self._sifted[hit.polarity].floor
         if hit.id in self._kept:
-            return Verdict.INJECTED, "it is near enough, chosen, and fits"
+            return InjectionVerdict.INJECTED, "it is near enough, chosen, and fits"
         if hit.id in self._chosen:
             room = f"the budget of {self._budget} tokens, or the model's context, has no room"
-            return Verdict.BUDGET, room
+            return InjectionVerdict.BUDGET, room
         if hit.similarity < floor:
-            return Verdict.BELOW_FLOOR, f"{hit.similarity:.3f} is below the floor of {floor:g}"
+            return (
+                InjectionVerdict.BELOW_FLOOR,
+                f"{hit.similarity:.3f} is below the floor of {floor:g}",
+            )
         if hit.id in self._sifted[hit.polarity].unlikely:
-            return Verdict.UNLIKELY, "what is known of its lift speaks against it"
+            return InjectionVerdict.UNLIKELY, "what is known of its lift speaks against it"
         if hit.id in self._sifted[hit.polarity].unproven:
-            return Verdict.UNPROVEN, "it has not proven itself: a share of the requests try it"
+            return (
+                InjectionVerdict.UNPROVEN,
+                "it has not proven itself: a share of the requests try it",
+            )
         count = len(self._sifted[hit.polarity].chosen)
-        return Verdict.MMR, f"{count} others were chosen: nearer, or as near and less alike"
+        return (
+            InjectionVerdict.MMR,
+            f"{count} others were chosen: nearer, or as near and less alike",
+        )
 
 
-def _explained(hit: RuleHit, state: RuleState, verdict: Verdict, reason: str) -> Explained:
+def _explained(hit: RuleHit, state: RuleState, verdict: InjectionVerdict, reason: str) -> Explained:
     return Explained(
         hit.id, hit.polarity, state, hit.text, hit.trigger, hit.similarity, verdict, reason
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from app.api.schemas import namespaces
+from app.api.schemas import keys, namespaces
 from app.api.schemas import rules as rule_schemas
 from app.main import create_app
 from app.settings import Settings
@@ -155,7 +155,7 @@ def test_answers_that_need_a_history_are_as_documented(gw: Gateway, namespace: s
         (rule_schemas.Rule, "POST", "/rules:merge", merge),
         (rule_schemas.Rule, "POST", f"/rules/{rules[2]}/release", {}),
         (namespaces.RolledBack, "POST", f"{path}/rollback", back),
-        (namespaces.Key, "PATCH", f"/keys/{key['id']}", {"name": "l"}),
+        (keys.Key, "PATCH", f"/keys/{key['id']}", {"name": "l"}),
         (namespaces.NamespaceDeleted, "DELETE", f"{path}?confirm={namespace}", None),
     ):
         answer = gw.admin(method, address, json=body)
