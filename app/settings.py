@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
+from rules_store.models.namespaces import NamespaceSettings
 from rules_store.models.rules import Pruning
 
 PREFIX = "TTCL_"
@@ -272,6 +273,18 @@ class Settings(BaseSettings):
                 "PostgreSQL: set TTCL_DATABASE_URL, or TTCL_LEARN=false to learn nothing"
             )
         return self
+
+    def rule_limits(
+        self, own: NamespaceSettings, positive: int | None, negative: int | None
+    ) -> tuple[int, int]:
+        """Most positive and most negative rules of a request that asks for so many: it goes
+        before its namespace's `own` settings, and those before ours."""
+        most_positive = (positive, own.max_positive, self.max_positive)
+        most_negative = (negative, own.max_negative, self.max_negative)
+        return (
+            next(each for each in most_positive if each is not None),
+            next(each for each in most_negative if each is not None),
+        )
 
     @property
     def on_postgresql(self) -> bool:

@@ -145,7 +145,9 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         raise namespace_forbidden(namespace)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
-    here = state.store.settings_of(namespace)
+    positive, negative = settings.rule_limits(
+        state.store.settings_of(namespace), options.max_positive, options.max_negative
+    )
     return ChatCall(
         caller=caller,
         request=parsed,
@@ -157,8 +159,8 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         mode=mode,
         namespace=namespace,
         domain=domain,
-        max_positive=_first(options.max_positive, here.max_positive, settings.max_positive),
-        max_negative=_first(options.max_negative, here.max_negative, settings.max_negative),
+        max_positive=positive,
+        max_negative=negative,
         episode=None if mode is Mode.OFF else state.service.new_episode(),
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
@@ -218,8 +220,3 @@ def _header_namespace(request: Request) -> str | None:
             "X-TTCL-Namespace: 1 to 64 letters, digits, '_', '.', '-'", param="X-TTCL-Namespace"
         )
     return given
-
-
-def _first(*given: int | None) -> int:
-    """The first that was given; the last one always is."""
-    return next(value for value in given if value is not None)

@@ -1,8 +1,9 @@
-"""The parts that the gateway and the benchmarks build alike, from settings."""
+"""One object each, from settings, for gateway, worker process, command line and benchmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from app.exceptions import ConfigurationError
 from app.learning.evaluation.evidence import Judge
@@ -141,18 +142,26 @@ async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -
     return QueueWorker(store, learner, queue, settings.learn_concurrency)
 
 
-async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
-    """Raises `ConfigurationError` with one sentence that says what to mend."""
+@asynccontextmanager
+async def opened_store(
+    settings: Settings, embedding_model: str | None = None
+) -> AsyncIterator[RuleStore]:
+    """The store of these settings. `embedding_model` None: the one that they name, which is not
+    loaded for it. Raises `ConfigurationError` with one sentence that says what to mend."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        return await RuleStore.open(
+        store = await RuleStore.open(
             settings.resolved_database_url,
-            embedding_model=embedding_model,
+            embedding_model=embedding_model or build_embedder(settings).name,
             data_dir=settings.data_dir,
             options=store_options(settings),
         )
     except StoreUnavailable as error:
         raise ConfigurationError(str(error)) from error
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def store_options(settings: Settings) -> StoreOptions:

@@ -9,12 +9,11 @@ from typing import Protocol
 
 import orjson
 
+from app.domain.tokens import overestimate
 from app.domain.trajectory import Message
 from app.loop.steer.injector import text_of
 from rules_store.models.rules import RuleHit
 
-CHARS_PER_TOKEN = 3
-"""Used where the upstream has no tokenizer: below the English average of 4, so it overestimates."""
 BLOCK_OVERHEAD = 96
 """Tokens of the block's frame, an upper bound for the shipped prompt."""
 COUNT_TIMEOUT = 0.25
@@ -49,7 +48,7 @@ class TokenCounter:
         key = (model, text)
         known = self._known.get(key)
         if known is None:
-            return estimate(text)
+            return overestimate(text)
         self._known.move_to_end(key)
         return known
 
@@ -60,10 +59,6 @@ class TokenCounter:
         self._known[(model, text)] = counted
         while len(self._known) > self._size:
             self._known.popitem(last=False)
-
-
-def estimate(text: str) -> int:
-    return -(-len(text.encode("utf-8", "surrogatepass")) // CHARS_PER_TOKEN)
 
 
 async def fit(
@@ -86,7 +81,7 @@ async def fit(
     counts = await counter.count(model, [hit.text for hit in hits])
     room = budget
     if context is not None:
-        prompt = estimate(orjson.dumps(list(messages)).decode())
+        prompt = overestimate(orjson.dumps(list(messages)).decode())
         if prompt + answer_tokens + BLOCK_OVERHEAD + sum(counts) > context:
             exact = await counter.count(model, [_flat(messages)])
             room = min(room, context - answer_tokens - BLOCK_OVERHEAD - exact[0])
