@@ -27,7 +27,7 @@ from app.chat.call import ChatCall
 from app.chat.request import TTCLOptions, parse_chat, parse_json, split_model
 from app.domain.trajectory import Mode
 from app.exceptions import InvalidRequest, TTCLError
-from app.observability.tracing import current, traced
+from app.observability.tracing import current, set_attributes, traced
 from app.settings import NAMESPACE
 from app.upstream.transport import forwarded_headers
 from app.wiring.container import AppState
@@ -175,7 +175,7 @@ def _name(call: ChatCall) -> None:
         ids["episode"] = call.episode
     bind_contextvars(**ids)
     stream = bool(call.request.stream)
-    current().set(mode=call.mode.value, model=call.model.id, stream=stream, **ids)
+    set_attributes(current(), mode=call.mode.value, model=call.model.id, stream=stream, **ids)
 
 
 async def _known(state: AppState, caller: Caller, namespace: str) -> None:
