@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
+import cachetools
 import orjson
 
 from app.domain.tokens import overestimate
@@ -32,8 +32,7 @@ class TokenCounter:
 
     def __init__(self, upstream: Tokenizer, size: int = 50_000) -> None:
         self._upstream = upstream
-        self._size = size
-        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._known: cachetools.LRUCache[tuple[str, str], int] = cachetools.LRUCache(size)
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; an estimate where the upstream can't or doesn't tell in time."""
@@ -42,23 +41,16 @@ class TokenCounter:
             await asyncio.gather(*(self._ask(model, text) for text in unknown))
         elif unknown:
             await self._ask(model, unknown[0])
-        return [self._count(model, text) for text in texts]
-
-    def _count(self, model: str, text: str) -> int:
-        key = (model, text)
-        known = self._known.get(key)
-        if known is None:
-            return overestimate(text)
-        self._known.move_to_end(key)
-        return known
+        known = [self._known.get((model, text)) for text in texts]
+        return [
+            overestimate(text) if count is None else count
+            for text, count in zip(texts, known, strict=True)
+        ]
 
     async def _ask(self, model: str, text: str) -> None:
         counted = await self._upstream.count_tokens(model, text, seconds=COUNT_TIMEOUT)
-        if counted is None:
-            return
-        self._known[(model, text)] = counted
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
+        if counted is not None:
+            self._known[(model, text)] = counted
 
 
 async def fit(
