@@ -14,7 +14,7 @@ from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import ExplorerOptions
 from app.loop.loop import Loop, LoopOptions
 from app.loop.reflect.equivalence import Equivalence
-from app.loop.steer.retriever import Retriever, WorthOptions
+from app.loop.steer.retriever import Retriever
 from app.observability.tracing import NO_TRACES, Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
@@ -59,27 +59,20 @@ def build_retriever(
         store,
         embedder,
         floor=settings.similarity_floor,
-        mmr_lambda=settings.mmr_lambda,
         timeout=settings.embedding_timeout if timeout is None else timeout,
         policy=settings.resolved_policy,
-        worth=WorthOptions(
-            utility_weight=settings.utility_weight,
-            abstention=settings.abstention,
-            hold_out_rate=settings.hold_out_rate,
-            unproven_share=settings.unproven_share,
-            triggers=settings.trigger_retrieval,
-        ),
+        experiment=settings.experiment,
     )
 
 
 def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
-    confidence = settings.explore_confidence
+    confidence = settings.experiment.explore_confidence
     return EffortPlanner(store, embedder, enabled=settings.adapts, confidence=confidence)
 
 
 def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Judge) -> Gatekeeper:
     floor = settings.similarity_floor
-    return Gatekeeper(store, loop, judge, GateSettings(floor, settings.probation))
+    return Gatekeeper(store, loop, judge, GateSettings(floor, settings.experiment.probation))
 
 
 def build_upstream(
@@ -168,11 +161,11 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         capacity=settings.capacity,
         pruning=settings.pruning,
-        merge_threshold=settings.merge_threshold,
+        merge_threshold=settings.experiment.merge_threshold,
         lease=settings.job_lease,
         max_attempts=settings.job_attempts,
-        gate=GateOptions(replays=settings.gate_replays),
-        half_life_days=settings.lift_half_life_days,
+        gate=GateOptions(replays=settings.experiment.gate_replays),
+        half_life_days=settings.experiment.lift_half_life_days,
     )
 
 
@@ -193,6 +186,6 @@ def build_loop(
             max_tokens=settings.sample_max_tokens,
         ),
         stops_early=settings.stops_early,
-        open_spread=settings.open_spread,
+        open_spread=settings.experiment.open_spread,
     )
     return Loop(backend, embedder, equivalence, prompts, options)
