@@ -15,12 +15,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from dotenv.parser import Binding, parse_stream
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
+from rules_store.models.namespaces import NamespaceSettings
 from rules_store.models.rules import Pruning
+from rules_store.options import DEFAULT_OPTIONS
 
 PREFIX = "TTCL_"
 NAMESPACE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -44,6 +60,87 @@ class Policy(StrEnum):
 class EngineBackend(StrEnum):
     LLAMA = "llama"
     VLLM = "vllm"
+
+
+class Experiment(BaseModel):
+    """Knobs of the method that its measurements turn: operators leave them alone.
+
+    Each has a variable of its own, like every other setting (`TTCL_HOLD_OUT_RATE`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mmr_lambda: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Weight of relevance against diversity in MMR; 1 = no diversity",
+    )
+    early_stop: bool | None = Field(
+        None,
+        description="Cancel calls that can't change the outcome; unset: under `gated` yes, under "
+        "`paper` no",
+    )
+    open_spread: float = Field(
+        0.1,
+        ge=0,
+        le=2,
+        description="Least spread of similarities for a negative rule (open tasks)",
+    )
+    merge_threshold: float = Field(
+        DEFAULT_OPTIONS.merge_threshold,
+        gt=0,
+        le=1,
+        description="Cosine from which two rules of one polarity are the same",
+    )
+    gate_replays: int = Field(
+        DEFAULT_OPTIONS.gate.replays,
+        ge=1,
+        le=10_000,
+        description="Most replays of one candidate (gated policy)",
+    )
+    probation: int = Field(
+        50,
+        ge=1,
+        description="Requests that an imported rule may steer before it has proven itself (gated)",
+    )
+    unproven_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of requests that one imported, still unproven rule may steer (gated)",
+    )
+    hold_out_rate: float = Field(
+        0.1, ge=0, le=1, description="Share of requests that leave out one fitting rule (gated)"
+    )
+    utility_weight: float = Field(
+        0.5, ge=0, le=10, description="Weight of lift beside similarity in retrieval (gated)"
+    )
+    trigger_retrieval: bool = Field(
+        True, description="Find rules by their triggers, not by their texts alone"
+    )
+    abstention: bool = Field(
+        True, description="Leave out rules that are not likely to help (gated)"
+    )
+    lift_half_life_days: float = Field(
+        DEFAULT_OPTIONS.half_life_days,
+        gt=0,
+        description="Days in which evidence about a rule loses half of its weight",
+    )
+    adaptive_effort: bool | None = Field(
+        None,
+        description="Explore less where answers have agreed; unset: under `gated` yes, under "
+        "`paper` no",
+    )
+    explore_confidence: float = Field(
+        0.85,
+        gt=0.5,
+        lt=1,
+        description="How sure of the majority an exploration must be to stop early (adaptive)",
+    )
+
+
+DEFAULT_EXPERIMENT = Experiment()
 
 
 class Settings(BaseSettings):
@@ -102,12 +199,6 @@ class Settings(BaseSettings):
     similarity_floor: float = Field(
         0.3, ge=-1, le=1, description="Least cosine of question and rule (or its trigger)"
     )
-    mmr_lambda: float = Field(
-        0.7,
-        ge=0,
-        le=1,
-        description="Weight of relevance against diversity in MMR; 1 = no diversity",
-    )
     rules_token_budget: int = Field(512, ge=0, description="Most tokens of injected rules")
 
     # Explore and learn
@@ -125,71 +216,19 @@ class Settings(BaseSettings):
         ge=16,
         description="Most tokens of one of the loop's own samples where the client set no limit",
     )
-    early_stop: bool | None = Field(
-        None,
-        description="Cancel calls that can't change the outcome; unset: under `gated` yes, under "
-        "`paper` no",
-    )
-    open_spread: float = Field(
-        0.1,
-        ge=0,
-        le=2,
-        description="Least spread of similarities for a negative rule (open tasks)",
-    )
     policy: Policy | None = Field(
         None,
         description="Rule life: gated or paper; unset: gated, but paper with the embedded model, "
         "where one wants to see rules work at once",
     )
-    capacity: int = Field(1000, ge=1, description="Active rules per namespace, and candidates")
+    capacity: int = Field(
+        DEFAULT_OPTIONS.capacity, ge=1, description="Active rules per namespace, and candidates"
+    )
     pruning: Pruning = Field(
-        Pruning.FIFO, description="What makes room at capacity: fifo or similarity"
-    )
-    merge_threshold: float = Field(
-        0.95, gt=0, le=1, description="Cosine from which two rules of one polarity are the same"
-    )
-    gate_replays: int = Field(
-        48, ge=1, le=10_000, description="Most replays of one candidate (gated policy)"
+        DEFAULT_OPTIONS.pruning, description="What makes room at capacity: fifo or similarity"
     )
     gate_calls_per_answer: float = Field(
         0.4, ge=0, le=100, description="Replays that one learned-from request pays for (gated)"
-    )
-    probation: int = Field(
-        50,
-        ge=1,
-        description="Requests that an imported rule may steer before it has proven itself (gated)",
-    )
-    unproven_share: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="Share of requests that one imported, still unproven rule may steer (gated)",
-    )
-    hold_out_rate: float = Field(
-        0.1, ge=0, le=1, description="Share of requests that leave out one fitting rule (gated)"
-    )
-    utility_weight: float = Field(
-        0.5, ge=0, le=10, description="Weight of lift beside similarity in retrieval (gated)"
-    )
-    trigger_retrieval: bool = Field(
-        True, description="Find rules by their triggers, not by their texts alone"
-    )
-    abstention: bool = Field(
-        True, description="Leave out rules that are not likely to help (gated)"
-    )
-    lift_half_life_days: float = Field(
-        30.0, gt=0, description="Days in which evidence about a rule loses half of its weight"
-    )
-    adaptive_effort: bool | None = Field(
-        None,
-        description="Explore less where answers have agreed; unset: under `gated` yes, under "
-        "`paper` no",
-    )
-    explore_confidence: float = Field(
-        0.85,
-        gt=0.5,
-        lt=1,
-        description="How sure of the majority an exploration must be to stop early (adaptive)",
     )
     learn: bool = Field(True, description="Learn from answered requests")
     learn_sample_rate: float = Field(
@@ -215,9 +254,13 @@ class Settings(BaseSettings):
         10_000, ge=0, description="Most jobs waiting; above it new ones are skipped, and said so"
     )
     job_lease: float = Field(
-        15.0, ge=1, description="Seconds after which a dead process's job is taken up again"
+        DEFAULT_OPTIONS.lease,
+        ge=1,
+        description="Seconds after which a dead process's job is taken up again",
     )
-    job_attempts: int = Field(3, ge=1, description="Tries before a learning job has failed")
+    job_attempts: int = Field(
+        DEFAULT_OPTIONS.max_attempts, ge=1, description="Tries before a learning job has failed"
+    )
 
     # Pieces
     database_url: str | None = Field(
@@ -241,6 +284,31 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged"
     )
+
+    experiment: Experiment = Field(DEFAULT_EXPERIMENT, description="Knobs that experiments turn")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment is asked for the fields of a class: for the knobs' own names as well.
+        knobs = EnvSettingsSource(Experiment, env_prefix=PREFIX, env_ignore_empty=True)  # type: ignore[arg-type]
+        return init_settings, env_settings, knobs, dotenv_settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest_knobs(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Knobs come by their flat names, from wherever settings come."""
+        flat = {name: given[name] for name in Experiment.model_fields if name in given}
+        nested = given.get("experiment", {})
+        if isinstance(nested, Experiment):
+            nested = nested.model_dump()
+        return {**given, "experiment": {**nested, **flat}}
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -273,6 +341,31 @@ class Settings(BaseSettings):
             )
         return self
 
+    def changed(self, **values: Any) -> Settings:
+        """A copy with these values, unchecked; knobs go by their flat names."""
+        knobs = {name: values.pop(name) for name in Experiment.model_fields if name in values}
+        return self.model_copy(
+            update={**values, "experiment": self.experiment.model_copy(update=knobs)}
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting as JSON, knobs among them, by the names in `SETTINGS`."""
+        dumped = self.model_dump(mode="json")
+        knobs: dict[str, Any] = dumped.pop("experiment")
+        return dumped | knobs
+
+    def rule_limits(
+        self, own: NamespaceSettings, positive: int | None, negative: int | None
+    ) -> tuple[int, int]:
+        """Most positive and most negative rules of a request that asks for so many: it goes
+        before its namespace's `own` settings, and those before ours."""
+        most_positive = (positive, own.max_positive, self.max_positive)
+        most_negative = (negative, own.max_negative, self.max_negative)
+        return (
+            next(each for each in most_positive if each is not None),
+            next(each for each in most_negative if each is not None),
+        )
+
     @property
     def on_postgresql(self) -> bool:
         return (self.database_url or "").startswith("postgresql")
@@ -290,12 +383,22 @@ class Settings(BaseSettings):
     @property
     def stops_early(self) -> bool:
         gated = self.resolved_policy is Policy.GATED
-        return gated if self.early_stop is None else self.early_stop
+        chosen = self.experiment.early_stop
+        return gated if chosen is None else chosen
 
     @property
     def adapts(self) -> bool:
         gated = self.resolved_policy is Policy.GATED
-        return gated if self.adaptive_effort is None else self.adaptive_effort
+        chosen = self.experiment.adaptive_effort
+        return gated if chosen is None else chosen
+
+
+SETTINGS = {
+    name: field
+    for name, field in (Settings.model_fields | Experiment.model_fields).items()
+    if name != "experiment"
+}
+"""Every setting by its flat name: with the prefix, that of its variable."""
 
 
 def is_loopback(host: str) -> bool:
@@ -309,12 +412,12 @@ def is_loopback(host: str) -> bool:
 
 def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:
     """Read the environment and `env_file`; raise `ConfigurationError` with one sentence."""
-    refuse_unknown(env_file, PREFIX, Settings.model_fields)
+    refuse_unknown(env_file, PREFIX, SETTINGS)
     try:
         return Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"][:1]).upper()
+        name = next((str(part) for part in first["loc"] if part != "experiment"), "").upper()
         where = f"{PREFIX}{name}: " if name else ""
         raise ConfigurationError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
 

@@ -64,7 +64,7 @@ GATED_SETTINGS = (
     "explore_confidence",
 )
 """Those of the gated arms; a run that has none of these arms may get some later."""
-FIXED_SETTINGS = {
+FIXED_SETTINGS: dict[str, Any] = {
     # Of the arms that are not gated; those that are say so themselves.
     "policy": Policy.PAPER,
     # A call that is cancelled because others came first could not be replayed.
@@ -117,7 +117,7 @@ async def run(
     task, questions = load_task_data(
         task, task_name=options.task, data=options.data, limit=options.limit
     )
-    settings = settings.model_copy(update=FIXED_SETTINGS)
+    settings = settings.changed(**FIXED_SETTINGS)
     prompts = load_prompts(settings)
     try:
         prompts.get(task.domain, ANSWER_PROMPT[task.kind])
@@ -266,7 +266,7 @@ def describe(
     digest = hashlib.sha256()
     for question in questions:
         digest.update(repr((question.id, question.prompt, question.gold)).encode())
-    dumped = settings.model_dump(mode="json")
+    dumped = settings.flat()
     arms = [arm.name for arm in make_arms(options.arms)]
     return {
         "task": task.described(),

@@ -23,7 +23,7 @@ class StoreOptions:
     """The same for `begin_episode`, which a client waits for."""
     lease: float = 15.0
     """A running job that is not heard of for this long may be taken by another worker."""
-    max_attempts: int = 5
+    max_attempts: int = 3
     retry_delay: float = 2.0
     """Before the second attempt; doubles with each further one, up to five minutes."""
     retry_window: float = 300.0

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import structlog
 
 from app.access.callers import Caller
+from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost
 from app.exceptions import TooManyRequests
 from rules_store.errors import StoreError
@@ -26,8 +27,6 @@ from rules_store.store import RuleStore
 log = structlog.get_logger(__name__)
 
 DAY = 86_400
-CHARS_PER_TOKEN = 4
-"""Of an estimate, where the upstream tells no usage."""
 _ROUNDING = 1e-6
 """Who waited for as long as they were told is let in, whatever floats make of it."""
 
@@ -200,7 +199,7 @@ class Bill:
 
 def estimate(prompt: str, made: int) -> Cost:
     """What a request cost, where the upstream does not tell; `made` in characters."""
-    return Cost(1, len(prompt) // CHARS_PER_TOKEN, math.ceil(made / CHARS_PER_TOKEN))
+    return Cost(1, len(prompt) // CHARACTERS_PER_TOKEN, math.ceil(made / CHARACTERS_PER_TOKEN))
 
 
 def _day(moment: datetime) -> int:

@@ -27,7 +27,7 @@ from app.chat.call import ChatCall
 from app.chat.request import TTCLOptions, parse_chat, parse_json, split_model
 from app.domain.trajectory import Mode
 from app.exceptions import InvalidRequest, TTCLError
-from app.observability.tracing import current, traced
+from app.observability.tracing import current, set_attributes, traced
 from app.settings import NAMESPACE
 from app.upstream.transport import forwarded_headers
 from app.wiring.container import AppState
@@ -151,7 +151,9 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         raise namespace_forbidden(namespace)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
-    here = state.store.settings_of(namespace)
+    positive, negative = settings.rule_limits(
+        state.store.settings_of(namespace), options.max_positive, options.max_negative
+    )
     return ChatCall(
         caller=caller,
         request=parsed,
@@ -163,8 +165,8 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         mode=mode,
         namespace=namespace,
         domain=domain,
-        max_positive=_first(options.max_positive, here.max_positive, settings.max_positive),
-        max_negative=_first(options.max_negative, here.max_negative, settings.max_negative),
+        max_positive=positive,
+        max_negative=negative,
         episode=None if mode is Mode.OFF else state.service.new_episode(),
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
@@ -179,7 +181,7 @@ def _name(call: ChatCall) -> None:
         ids["episode"] = call.episode
     bind_contextvars(**ids)
     stream = bool(call.request.stream)
-    current().set(mode=call.mode.value, model=call.model.id, stream=stream, **ids)
+    set_attributes(current(), mode=call.mode.value, model=call.model.id, stream=stream, **ids)
 
 
 async def _known(state: AppState, caller: Caller, namespace: str) -> None:
@@ -224,8 +226,3 @@ def _header_namespace(request: Request) -> str | None:
             "X-TTCL-Namespace: 1 to 64 letters, digits, '_', '.', '-'", param="X-TTCL-Namespace"
         )
     return given
-
-
-def _first(*given: int | None) -> int:
-    """The first that was given; the last one always is."""
-    return next(value for value in given if value is not None)

@@ -11,7 +11,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from app.api.errors import render
 from app.chat.ids import IdSource
 from app.exceptions import PayloadTooLarge
-from app.observability.tracing import Tracer
+from app.observability.tracing import Tracer, set_attributes, set_failed, trace_id
 
 REQUEST_ID = "x-request-id"
 _ACCEPTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
@@ -63,14 +63,14 @@ class Traces:
         method, headers = scope["method"], Headers(scope=scope)
         name = f"{method} {self._path}"
         with self._tracer.request(name, headers, method=method, route=self._path) as span:
-            span.set(request_id=scope["state"]["request_id"])
-            bind_contextvars(trace_id=span.trace_id)
+            set_attributes(span, request_id=scope["state"]["request_id"])
+            bind_contextvars(trace_id=trace_id(span))
 
             async def send_and_tell(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    span.set(status=message["status"])
+                    set_attributes(span, status=message["status"])
                     if message["status"] >= 500:
-                        span.failed(str(message["status"]))
+                        set_failed(span, str(message["status"]))
                 await send(message)
 
             await self.app(scope, receive, send_and_tell)

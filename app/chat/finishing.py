@@ -20,7 +20,7 @@ from app.learning.evaluation.evidence import agreement_outcome, teacher_text
 from app.loop.loop import Exploration
 from app.loop.steer.injector import has_images
 from app.observability.metrics import Metrics
-from app.observability.tracing import current
+from app.observability.tracing import current, set_attributes, trace_headers
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.keys import Permission
 
@@ -79,7 +79,7 @@ class Closing:
     def abandon(self, call: ChatCall, steered: Steered, reason: str) -> None:
         """As `failed`, for a caller that is being cancelled and can't wait."""
         # Now: by the time that it is written down, the request's span has ended.
-        current().set(skipped=reason)
+        set_attributes(current(), skipped=reason)
         task = asyncio.create_task(self.failed(call, steered, reason))
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
@@ -126,7 +126,8 @@ class Closing:
         findings: Findings = NO_FINDINGS,
     ) -> None:
         assert steered.episode is not None
-        current().set(
+        set_attributes(
+            current(),
             mode=steered.mode.value,
             rules=len(steered.hits),
             degraded=steered.degraded or None,
@@ -150,7 +151,7 @@ class Closing:
 
 def _origin(call: ChatCall) -> dict[str, str]:
     """What the logs and the trace of a job name as the request that it is about."""
-    return {"request_id": call.request_id, **current().headers()}
+    return {"request_id": call.request_id, **trace_headers(current())}
 
 
 def _withheld(steered: Steered) -> dict[str, Any]:

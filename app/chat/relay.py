@@ -17,7 +17,7 @@ from app.domain.trajectory import Cost, Mode
 from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
 from app.loop.steer.injector import prompt_of
-from app.observability.tracing import Span
+from app.observability.tracing import Span, set_attributes, set_cost, set_failed
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
@@ -43,7 +43,7 @@ class Relay:
                 content = await response.read()
                 body = _completion(content)
                 cost = parse_usage(body.get("usage"))
-                response.span.spent(cost)
+                set_cost(response.span, cost)
         except asyncio.CancelledError:
             # The model was at work, and how much it made nobody will tell.
             _pay(bill, call, Cost(), 0)
@@ -93,7 +93,7 @@ class Relay:
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
-            response.span.set(model=call.model.id)
+            set_attributes(response.span, model=call.model.id)
             if response.status == 200:
                 return response
             content = await response.read()
@@ -131,11 +131,11 @@ class Relay:
             answer.ended = True
         except TTCLError as error:
             answer.error = error.message
-            asked.failed(type(error).__name__)
+            set_failed(asked, type(error).__name__)
             yield frame(error.envelope())
         finally:
             # Also of a stream that its client left early.
-            asked.spent(answer.cost)
+            set_cost(asked, answer.cost)
             _pay(bill, call, answer.cost, answer.characters, whole=answer.ended)
         if steered.episode is not None:
             await self._closing.answered(

@@ -13,7 +13,7 @@ from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.injector import inject
 from app.loop.steer.retriever import Retriever
 from app.observability.metrics import Metrics
-from app.observability.tracing import span
+from app.observability.tracing import set_attributes, span
 from app.prompt_library import PromptLibrary
 
 
@@ -41,7 +41,7 @@ class Steering:
         """Never fails for a broken store or embedder: the answer then goes out unsteered."""
         with span("steer") as step:
             steered = await self._steer(call)
-            step.set(rules=len(steered.hits), degraded=steered.degraded or None)
+            set_attributes(step, rules=len(steered.hits), degraded=steered.degraded or None)
             return steered
 
     async def _steer(self, call: ChatCall) -> Steered:

@@ -1,12 +1,12 @@
-"""What the commands on the store share: where they print, and the store while they use it."""
+"""What the commands share: where they print, and the store while they use it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.settings import Settings, load_settings
+from app.settings import load_settings
+from app.wiring.factories import opened_store
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.store import RuleStore
+
+T = TypeVar("T")
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
@@ -35,18 +38,14 @@ Actor = Annotated[str, typer.Option(help="Who does it, for the event log", callb
 Reason = Annotated[str, typer.Option(help="Why, for the event log")]
 
 
-@asynccontextmanager
-async def opened_store(settings: Settings | None = None) -> AsyncIterator[RuleStore]:
-    """The store that a gateway of these settings would use."""
-    from app.wiring.factories import build_embedder, open_store
+def with_store(work: Callable[[RuleStore], Coroutine[Any, Any, T]]) -> T:
+    """What `work` gives on the store that a gateway of these settings would use."""
 
-    settings = settings or load_settings()
-    # The embedder is only asked for its name; its model is never loaded.
-    store = await open_store(settings, build_embedder(settings).name)
-    try:
-        yield store
-    finally:
-        await store.close()
+    async def run() -> T:
+        async with opened_store(load_settings()) as store:
+            return await work(store)
+
+    return asyncio.run(run())
 
 
 def print_json(value: BaseModel | dict[str, Any]) -> None:

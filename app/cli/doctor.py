@@ -6,9 +6,7 @@ It changes nothing: what a first start would make is reported as not there yet.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -16,21 +14,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from app.access.admin_key import admin_key_file
+from app.cli.common import out, print_json
 from app.engine.llama import check_llama
 from app.engine.vllm import check_vllm
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Settings, is_loopback, load_settings
 from app.upstream.client import Upstream
 from app.upstream.embeddings import EmbeddingFailed
-from app.wiring.factories import build_embedder, load_prompts, open_store
+from app.wiring.factories import build_embedder, load_prompts, opened_store
 from rules_store.database import migrate
 from rules_store.database.engine import parse_url
 from rules_store.errors import StoreError
 from rules_store.options import DEFAULT_OPTIONS
+from rules_store.store import RuleStore
 
 EMBEDDER_PATIENCE = 120.0
 """Seconds for a local model to be read from a slow disk."""
@@ -122,28 +121,27 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
         if not await migrate.is_current(settings.resolved_database_url, DEFAULT_OPTIONS):
             yield warn("database", f"{shown} has an older schema", "start ttcl serve to migrate it")
             return
-        store = await open_store(settings, build_embedder(settings).name)
+        async with opened_store(settings) as store:
+            async for check in _stored(settings, store, shown):
+                yield check
     except (StoreError, ConfigurationError) as error:
         yield fail("database", f"{shown}: {error}", "mend it, or set TTCL_DATABASE_URL")
-        return
-    try:
-        stats = await store.stats()
-        yield ok("database", f"{shown}: schema is current, {sum(stats.rules.values())} rules")
-        keys = (await store.list_keys(limit=10_000)).items
-        yield _keys(settings, sum(key.revoked_at is None for key in keys), len(keys))
-        parity = await store.parity()
-        found = f"{parity.indexed} of {parity.stored} rules that can steer"
-        if parity.unembedded:
-            missing = f"{found}; {parity.unembedded} lack a vector of {store.embedding_model}"
-            yield warn("index", missing, "ttcl serve makes them in the background")
-        elif not parity.ok:
-            yield warn("index", found, "run it again: a gateway may be writing just now")
-        else:
-            yield ok("index", found)
-    except StoreError as error:
-        yield fail("database", f"{shown}: {error}", "mend it, or set TTCL_DATABASE_URL")
-    finally:
-        await store.close()
+
+
+async def _stored(settings: Settings, store: RuleStore, shown: str) -> AsyncIterator[Check]:
+    stats = await store.stats()
+    yield ok("database", f"{shown}: schema is current, {sum(stats.rules.values())} rules")
+    keys = (await store.list_keys(limit=10_000)).items
+    yield _keys(settings, sum(key.revoked_at is None for key in keys), len(keys))
+    parity = await store.parity()
+    found = f"{parity.indexed} of {parity.stored} rules that can steer"
+    if parity.unembedded:
+        missing = f"{found}; {parity.unembedded} lack a vector of {store.embedding_model}"
+        yield warn("index", missing, "ttcl serve makes them in the background")
+    elif not parity.ok:
+        yield warn("index", found, "run it again: a gateway may be writing just now")
+    else:
+        yield ok("index", found)
 
 
 def _exists(path: str | None) -> bool:
@@ -226,9 +224,6 @@ def _engine(settings: Settings) -> Check:
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-out = Console(highlight=False, soft_wrap=True)
-
-
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text")] = False,
 ) -> None:
@@ -253,10 +248,10 @@ async def _examine(as_json: bool) -> bool:
 
 def _show(check: Check, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(asdict(check)) + "\n")
+        print_json(asdict(check))
         return
     line = Text(f"{check.verdict.value:<5}", style=STYLES[check.verdict.value])
     line.append(f"{check.name:<13} ", style="bold").append(check.said, style="none")
     if check.advice:
         line.append(f" -> {check.advice}", style="none")
-    out.print(line)
+    out.print(line, soft_wrap=True)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
-from app.cli.common import print_json
+from app.cli.common import add_row, err, out, print_json, table, with_store
 from app.exceptions import ConfigurationError
-from app.settings import load_settings
 from rules_store.models.keys import ALL, ApiKey, NewKey, Permission
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
-from rules_store.store import RuleStore
-
-T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
-
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table or a line")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the event log")]
@@ -57,7 +46,7 @@ def keys_create(
         requests_per_minute=requests_per_minute,
         tokens_per_day=tokens_per_day,
     )
-    key, secret = _with_store(lambda s: s.create_key(new, actor=_actor(), reason=reason))
+    key, secret = with_store(lambda s: s.create_key(new, actor=_actor(), reason=reason))
     if as_json:
         print_json(KeyWithSecret.of(key, secret=secret))
         return
@@ -74,7 +63,7 @@ def keys_list(
     """List keys, newest first; revoked ones too."""
     from app.api.schemas.keys import Key
 
-    page = _with_store(lambda s: s.list_keys(limit=limit))
+    page = with_store(lambda s: s.list_keys(limit=limit))
     if as_json:
         for key in page.items:
             # What it used is known to a running gateway before it is to the store.
@@ -89,7 +78,7 @@ def keys_revoke(key_id: str, reason: Reason = "", as_json: AsJson = False) -> No
     """Revoke a key, for good. Running gateways refuse it within a second."""
     from app.api.schemas.keys import Key
 
-    key = _with_store(lambda s: s.revoke_key(key_id, actor=_actor(), reason=reason))
+    key = with_store(lambda s: s.revoke_key(key_id, actor=_actor(), reason=reason))
     if as_json:
         print_json(Key.of(key))
     else:
@@ -108,21 +97,6 @@ def _checked(**given: Any) -> NewKey:
         raise ConfigurationError(f"{first['loc'][0]}: {message}") from error
 
 
-def _with_store(work: Callable[[RuleStore], Awaitable[T]]) -> T:
-    from app.wiring.factories import build_embedder, open_store
-
-    async def run() -> T:
-        settings = load_settings()
-        # The embedder is only asked for its name; its model is never loaded.
-        store = await open_store(settings, build_embedder(settings).name)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
-
-
 def _actor() -> str:
     try:
         return f"cli:{getpass.getuser()}"[:MAX_ACTOR_CHARS]
@@ -131,13 +105,12 @@ def _actor() -> str:
 
 
 def _show(keys: list[ApiKey]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("id", "name", "begins", "namespaces", "permissions", "limits", "used", "state"):
-        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    shown = table("id name begins namespaces permissions limits used state")
     for key in keys:
         rate, budget = key.requests_per_minute, key.tokens_per_day
         limits = [f"{rate}/min" if rate else "", f"{budget} tokens/day" if budget else ""]
-        table.add_row(
+        add_row(
+            shown,
             key.id,
             key.name,
             key.shown,
@@ -147,4 +120,4 @@ def _show(keys: list[ApiKey]) -> None:
             f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never",
             "revoked" if key.revoked_at else "live",
         )
-    out.print(table, markup=False)
+    out.print(shown)

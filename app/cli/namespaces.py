@@ -3,14 +3,12 @@ stored. A running gateway takes changes up within a second."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -22,10 +20,10 @@ from app.cli.common import (
     Reason,
     add_row,
     err,
-    opened_store,
     out,
     print_json,
     table,
+    with_store,
 )
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE
@@ -36,7 +34,6 @@ from rules_store.store import RuleStore
 
 app = typer.Typer(no_args_is_help=True, help="Namespaces: set up, freeze, roll back, delete.")
 
-T = TypeVar("T")
 KNOWN = ", ".join(sorted(NamespaceSettings.model_fields))
 SHOWN = 30
 """Changes of a rollback that people see; JSON has more."""
@@ -61,7 +58,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
             if cursor is None:
                 return found
 
-    summaries = _run(read)
+    summaries = with_store(read)
     if as_json:
         for each in summaries:
             print_json(NamespaceSummary.of(each))
@@ -84,7 +81,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
 @app.command("show")
 def namespaces_show(name: str, as_json: AsJson = False) -> None:
     """One namespace with its settings and what is in it."""
-    summary = _run(lambda store: store.namespace_summary(name))
+    summary = with_store(lambda store: store.namespace_summary(name))
     _show(NamespaceSummary.of(summary), as_json)
 
 
@@ -100,7 +97,7 @@ def namespaces_create(
     if not NAMESPACE.match(name):
         raise InvalidRequest("NAME: 1 to 64 letters, digits, '_', '.', '-'", param="name")
     given = _parsed(settings or [])
-    made = _run(lambda store: store.create_namespace(name, given, actor=actor, reason=reason))
+    made = with_store(lambda store: store.create_namespace(name, given, actor=actor, reason=reason))
     _show(Namespace.of(made), as_json)
 
 
@@ -116,7 +113,7 @@ def namespaces_set(
     given = _parsed(settings or []).model_dump(exclude_unset=True)
     if not given:
         raise InvalidRequest(f"nothing to set: give SETTING=VALUE of {KNOWN}", param="settings")
-    done = _run(lambda store: store.change_settings(name, given, actor=actor, reason=reason))
+    done = with_store(lambda store: store.change_settings(name, given, actor=actor, reason=reason))
     _show(Namespace.of(done), as_json)
 
 
@@ -125,7 +122,7 @@ def namespaces_freeze(
     name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Let nobody change the rules of a namespace."""
-    done = _run(lambda store: store.freeze_namespace(name, actor=actor, reason=reason))
+    done = with_store(lambda store: store.freeze_namespace(name, actor=actor, reason=reason))
     _show(Namespace.of(done), as_json)
 
 
@@ -134,7 +131,7 @@ def namespaces_unfreeze(
     name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Let a frozen namespace change again."""
-    done = _run(lambda store: store.unfreeze_namespace(name, actor=actor, reason=reason))
+    done = with_store(lambda store: store.unfreeze_namespace(name, actor=actor, reason=reason))
     _show(Namespace.of(done), as_json)
 
 
@@ -143,7 +140,9 @@ def namespaces_snapshot(
     name: str, label: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Name this point of a namespace's history, to roll back to."""
-    made = _run(lambda store: store.snapshot_namespace(name, label, actor=actor, reason=reason))
+    made = with_store(
+        lambda store: store.snapshot_namespace(name, label, actor=actor, reason=reason)
+    )
     _show(Snapshot.of(made), as_json)
 
 
@@ -170,7 +169,7 @@ def rollback(
         raise InvalidRequest("give exactly one of --to-event, --to-time and --to-snapshot")
     when = None if to_time is None else to_time.replace(tzinfo=UTC)
     target = RollbackTarget(to_event, when, to_snapshot)
-    plan = _run(lambda store: store.plan_rollback(name, target))
+    plan = with_store(lambda store: store.plan_rollback(name, target))
     if not as_json:
         _show_rollback(plan)
     if dry_run:
@@ -181,7 +180,7 @@ def rollback(
         typer.confirm(f"Change {len(plan.changes)} rules of {name}?", abort=True, err=True)
     # The event by now: a time must not move it. And what was shown is done, or nothing.
     fixed = RollbackTarget(event=plan.to_event)
-    done = _run(
+    done = with_store(
         lambda store: store.roll_back(
             name, fixed, expected_last=plan.before_event, actor=actor, reason=reason
         )
@@ -205,7 +204,7 @@ def namespaces_delete(
         confirm = typer.prompt(f"Everything in {name} goes. Its name again", err=True)
     if confirm != name:
         raise InvalidRequest("--confirm: must be the namespace's name", param="confirm")
-    gone = _run(lambda store: store.delete_namespace(name, actor=actor, reason=reason))
+    gone = with_store(lambda store: store.delete_namespace(name, actor=actor, reason=reason))
     err.print(f"{gone.rules} rules, {gone.episodes} episodes and {gone.jobs} jobs deleted")
 
 
@@ -224,17 +223,9 @@ def namespaces_export(
         return rows
 
     try:
-        err.print(f"{_run(write)} rows")
+        err.print(f"{with_store(write)} rows")
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
-
-
-def _run(work: Callable[[RuleStore], Coroutine[Any, Any, T]]) -> T:
-    async def run() -> T:
-        async with opened_store() as store:
-            return await work(store)
-
-    return asyncio.run(run())
 
 
 def _parsed(assignments: list[str]) -> NamespaceSettings:

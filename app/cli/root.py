@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +26,7 @@ from rich.text import Text
 from app.access.admin_key import admin_key_file, load_admin_key
 from app.cli import doctor, namespaces, rules, worker
 from app.cli import keys as cli_keys
+from app.cli.common import err, out
 from app.cli.demo import QUESTIONS, Told, Visitor, read_questions, visit
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Policy, Settings, load_settings
@@ -48,9 +48,6 @@ for command in entry_points(group="ttcl.commands"):
 
 EXAMPLE = "What is the capital of France?"
 _SWITCH_INTERVAL = 0.001  # seconds
-
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,19 +18,22 @@ from app.cli.common import (
     Reason,
     add_row,
     err,
-    opened_store,
     out,
     print_json,
     table,
+    with_store,
 )
 from app.exceptions import InvalidRequest
+from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer, Explanation, Question
 from app.settings import NAMESPACE, Settings, load_settings
+from app.wiring.factories import build_embedder, build_retriever, load_prompts, opened_store
 from rules_store.errors import UnknownNamespace
 from rules_store.models.evidence import Standing
 from rules_store.models.paging import Page
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
 from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.store import RuleStore
 
 app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store, and tidy them up.")
 
@@ -55,20 +59,15 @@ def prune(
     except ValueError as error:
         raise InvalidRequest(f"--policy: {error} (--max, --older-than-days)") from error
 
-    async def run(token: str | None) -> Pruned:
-        async with opened_store() as store:
-            if token is None:
-                return await store.plan_prune(order)
-            return await store.prune(order, token=token, actor=actor, reason=reason)
-
-    plan = asyncio.run(run(None))
+    plan = with_store(lambda store: store.plan_prune(order))
     _show_pruned(plan, as_json)
     if dry_run or not plan.victims:
         return
     if not yes:
         typer.confirm(f"Retire these {len(plan.victims)} rules?", abort=True, err=True)
     # The token makes it these rules or none, whatever was written since.
-    asyncio.run(run(plan.token))
+    token = plan.token
+    with_store(lambda store: store.prune(order, token=token, actor=actor, reason=reason))
     err.print(f"{len(plan.victims)} rules retired; each can be restored")
 
 
@@ -102,22 +101,18 @@ def export(
 
     where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
 
-    async def run() -> int:
+    async def write(store: RuleStore) -> int:
         written = 0
-        target = sys.stdout.buffer if file is None else file.open("wb")
-        try:
-            async with opened_store() as store:
-                async for lines in export_lines(store, where, vectors=vectors):
-                    target.write(lines)
-                    written += lines.count(b"\n")
-        finally:
+        output = contextlib.nullcontext(sys.stdout.buffer) if file is None else file.open("wb")
+        with output as target:
+            async for lines in export_lines(store, where, vectors=vectors):
+                target.write(lines)
+                written += lines.count(b"\n")
             target.flush()
-            if file is not None:
-                target.close()
         return written
 
     try:
-        err.print(f"{asyncio.run(run())} rules")
+        err.print(f"{with_store(write)} rules")
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
 
@@ -133,7 +128,6 @@ def import_(
 ) -> None:
     """Take rules in from JSON lines. Exit code 1 when a line was refused."""
     from app.api.rules_jsonl import Order, import_lines
-    from app.wiring.factories import build_embedder
 
     if namespace is not None and not NAMESPACE.match(namespace):
         raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
@@ -141,15 +135,10 @@ def import_(
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
-    settings = load_settings()
     order = Order(namespace, dry_run, actor, reason)
-
-    async def run() -> Any:
-        async with opened_store(settings) as store:
-            # Not loaded: rules without vectors get them from the gateway.
-            return await import_lines(store, build_embedder(settings), content, order)
-
-    report = asyncio.run(run())
+    # Not loaded: rules without vectors get them from the gateway.
+    embedder = build_embedder(load_settings())
+    report = with_store(lambda store: import_lines(store, embedder, content, order))
     if as_json:
         print_json(report.model_dump(mode="json", exclude={"object"}))
     else:
@@ -177,11 +166,7 @@ def history(
     """What happened to a rule, newest first."""
     from app.api.schemas.rules import Event
 
-    async def run() -> Any:
-        async with opened_store() as store:
-            return await store.rule_history(rule_id, limit=limit)
-
-    page = asyncio.run(run())
+    page = with_store(lambda store: store.rule_history(rule_id, limit=limit))
     if as_json:
         for event in page.items:
             print_json(Event.of(event))
@@ -264,9 +249,6 @@ async def _explained(
     max_negative: int | None,
     limit: int,
 ) -> Explanation:
-    from app.loop.steer.budget import TokenCounter
-    from app.wiring.factories import build_embedder, build_retriever, load_prompts
-
     prompts = load_prompts(settings)
     embedder = build_embedder(settings)
     async with opened_store(settings) as store:
@@ -276,6 +258,7 @@ async def _explained(
         counter = TokenCounter(_Estimates())
         explainer = Explainer(store, retriever, counter, prompts, settings.rules_token_budget)
         own = store.settings_of(namespace)
+        positive, negative = settings.rule_limits(own, max_positive, max_negative)
         embedder.start()
         try:
             vector = (await embedder.embed([text]))[0]
@@ -285,17 +268,13 @@ async def _explained(
             namespace=namespace,
             messages=[{"role": "user", "content": text}],
             vector=vector,
-            max_positive=_first(max_positive, own.max_positive, settings.max_positive),
-            max_negative=_first(max_negative, own.max_negative, settings.max_negative),
+            max_positive=positive,
+            max_negative=negative,
             domain=domain,
             model="",
             context=None,
         )
         return await explainer.explain(question, limit)
-
-
-def _first(*given: int | None) -> int:
-    return next(value for value in given if value is not None)
 
 
 app.command("rollback")(namespaces.rollback)
@@ -311,7 +290,7 @@ def rules_list(
 ) -> None:
     """List rules, newest first."""
     where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
-    _show(asyncio.run(_page(where, limit)), as_json)
+    _show(_page(where, limit), as_json)
 
 
 @app.command("search")
@@ -322,7 +301,7 @@ def rules_search(
     as_json: AsJson = False,
 ) -> None:
     """Find rules by text."""
-    _show(asyncio.run(_page(RuleFilter(namespace=namespace, text=text), limit)), as_json)
+    _show(_page(RuleFilter(namespace=namespace, text=text), limit), as_json)
 
 
 @app.command("show")
@@ -330,14 +309,13 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
     """One rule with its history."""
     from app.api.schemas.rules import RuleWithHistory
 
-    async def read() -> RuleWithHistory:
-        async with opened_store() as store:
-            rule = await store.get_rule(rule_id)
-            events = await store.rule_events(rule_id)
-            known = await store.standings_of([rule_id])
+    async def read(store: RuleStore) -> RuleWithHistory:
+        rule = await store.get_rule(rule_id)
+        events = await store.rule_events(rule_id)
+        known = await store.standings_of([rule_id])
         return RuleWithHistory.of(rule, known.get(rule_id), history=events)
 
-    shown = asyncio.run(read())
+    shown = with_store(read)
     if as_json:
         print_json(shown)
         return
@@ -349,10 +327,12 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
         out.print(line, markup=False)
 
 
-async def _page(where: RuleFilter, limit: int) -> tuple[Page, dict[str, Standing]]:
-    async with opened_store() as store:
+def _page(where: RuleFilter, limit: int) -> tuple[Page, dict[str, Standing]]:
+    async def read(store: RuleStore) -> tuple[Page, dict[str, Standing]]:
         page = await store.list_rules(where, limit=limit)
         return page, await store.standings_of([rule.id for rule in page.items])
+
+    return with_store(read)
 
 
 def _show(found: tuple[Page, dict[str, Standing]], as_json: bool) -> None:

@@ -6,11 +6,9 @@ import asyncio
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from app.cli.common import err
 from app.settings import load_settings
-
-err = Console(stderr=True, highlight=False)
 
 
 def worker(

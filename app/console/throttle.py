@@ -7,6 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import cachetools
+
 FAILURES = 8
 """Wrong keys of one address within the window; after them even the right one has to wait."""
 WINDOW = 300.0
@@ -16,7 +18,9 @@ MOST_ADDRESSES = 10_000
 class Throttle:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._failed: dict[str, deque[float]] = {}
+        self._failed: cachetools.TTLCache[str, deque[float]] = cachetools.TTLCache(
+            MOST_ADDRESSES, ttl=WINDOW, timer=clock
+        )
 
     def wait(self, address: str) -> float:
         """Seconds until this address may try again; 0 when it may now."""
@@ -32,12 +36,10 @@ class Throttle:
 
     def failed(self, address: str) -> None:
         network = _network(address)
-        failures = self._failed.pop(network, None) or deque(maxlen=FAILURES)
+        failures = self._failed.get(network) or deque[float](maxlen=FAILURES)
         failures.append(self._clock())
-        # Put back at the end: the address that failed longest ago is forgotten first.
+        # Set anew: its time runs from the last failure.
         self._failed[network] = failures
-        while len(self._failed) > MOST_ADDRESSES:
-            del self._failed[next(iter(self._failed))]
 
     def succeeded(self, address: str) -> None:
         self._failed.pop(_network(address), None)

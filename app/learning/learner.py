@@ -37,7 +37,7 @@ from app.learning.evaluation.evidence import (
 from app.learning.evaluation.gatekeeper import Gatekeeper, worth_distilling
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Loop
-from app.observability.tracing import NO_TRACES, Tracer, span
+from app.observability.tracing import NO_TRACES, Tracer, set_attributes, span
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
@@ -125,7 +125,7 @@ class Learner:
         bind_contextvars(request_id=origin.get("request_id", job.episode_id), **ids)
         with self._tracer.work("learn", origin, attempt=job.attempts, **ids) as step:
             outcome = await self._run(job)
-            step.set(outcome=outcome)
+            set_attributes(step, outcome=outcome)
         return outcome
 
     async def _run(self, job: Job) -> str:
@@ -252,7 +252,7 @@ class Learner:
                 applied: Applied = await self._store.apply_learning(
                     job, drafts, trace=trace, spend=bill.spend, findings=found
                 )
-                step.set(evicted=len(applied.evicted))
+                set_attributes(step, evicted=len(applied.evicted))
         except NamespaceFrozen:
             # Since the job began.
             await self._store.skip_job(job, FROZEN_SKIP, trace=trace, spend=bill.spend)

@@ -35,7 +35,7 @@ from app.loop.reflect.selection import (
     select_open,
 )
 from app.loop.steer.block import render_block
-from app.observability.tracing import span
+from app.observability.tracing import set_attributes, set_cost, span
 from app.prompt_library import PromptLibrary
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.embeddings import Embedder
@@ -140,13 +140,13 @@ class Loop:
                 enough=enough,
                 spending=spending,
             )
-            step.spent(explored.cost)
-            step.set(degraded=explored.problems or None)
+            set_cost(step, explored.cost)
+            set_attributes(step, degraded=explored.problems or None)
         problems = [*explored.problems, *_silent_students(explored.trajectories)]
         try:
             with span("select") as step:
                 selection, found = await self._select(observation, explored.trajectories)
-                step.set(case=selection.case.value, agreement=selection.agreement)
+                set_attributes(step, case=selection.case.value, agreement=selection.agreement)
             problems += found
         except UpstreamError:
             raise
@@ -209,14 +209,14 @@ class Loop:
                 {"temperature": 0, "seed": observation.seed, "max_tokens": DISTILLER_TOKENS},
                 background=background,
             )
-            step.spent(completion.cost)
+            set_cost(step, completion.cost)
         with span("admit") as step:
             written = self._distiller.parse(
                 selection.case, answer if answer is not None else completion.text
             )
             rules = pipeline.judge(written, observation, selection, prompt=prompt)
             refused = sum(rule.refusal is not None for rule in rules)
-            step.set(rules=len(rules), refused=refused)
+            set_attributes(step, rules=len(rules), refused=refused)
         return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text)
 
 

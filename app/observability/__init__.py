@@ -2,11 +2,10 @@
 
 from app.observability.logs import configure
 from app.observability.metrics import Metrics
-from app.observability.tracing import Span, Tracer, open_tracer, span
+from app.observability.tracing import Tracer, open_tracer, span
 
 __all__ = [
     "Metrics",
-    "Span",
     "Tracer",
     "configure",
     "open_tracer",

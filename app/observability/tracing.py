@@ -1,8 +1,8 @@
 """Optional OpenTelemetry traces: what the loop did for a request, and how long each step took.
 
 Nothing is traced unless the environment names a receiver (OTEL_EXPORTER_OTLP_ENDPOINT). Spans hang
-on the one that is current, so only roots need a `Tracer`; where there is no root, a span is one
-look at a context variable, and the SDK is not imported.
+on the one that is current, so only roots need a `Tracer`; where there is no root, every span is
+OpenTelemetry's `INVALID_SPAN`, which does nothing, and the SDK is not imported.
 
 Names, numbers and ids are all that a span carries: no prompt, no answer, no key, and of an error
 only its type, since its message may quote what it is about.
@@ -13,18 +13,22 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, create_key, detach, get_value, set_value
+from opentelemetry.trace import INVALID_SPAN as INVALID_SPAN
+from opentelemetry.trace import Link, SpanKind, StatusCode
+from opentelemetry.trace import Span as Span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.domain.trajectory import Cost
 from app.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span as OtelSpan
 
 Value = str | bool | int | float | Sequence[str] | None
 
@@ -45,76 +49,134 @@ _CONVENTIONS = {
 """Attributes that OpenTelemetry has names for; the others are `ttcl.*`."""
 
 
-class Span:
-    """A step of the work. This one, which stands where nothing is traced, does nothing."""
-
-    __slots__ = ()
-    trace_id: str | None = None
-
-    def set(self, **attributes: Value) -> None:
-        """Attributes; those that are None are left out."""
-
-    def spent(self, cost: Cost) -> None:
-        """Calls and tokens of this step."""
-
-    def failed(self, kind: str) -> None:
-        """Mark the step as failed. `kind`: a type or a status, never a message."""
-
-    def end(self, error: BaseException | None = None) -> None:
-        """For a span that is not used as a context manager; twice is harmless."""
-
-    def headers(self) -> dict[str, str]:
-        """What makes another service's spans children of this one (`traceparent`)."""
-        return {}
-
-    def child(self, name: str, attributes: Mapping[str, Value], *, kind: str = "INTERNAL") -> Span:
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        pass
-
-
-class Tracer:
-    """Begins traces. This one begins none."""
-
-    def request(self, name: str, headers: Mapping[str, str], **attributes: Value) -> Span:
-        """The root of a request; its parent is the client's span where `headers` name one."""
-        return UNTRACED
-
-    def work(self, name: str, origin: Mapping[str, str], **attributes: Value) -> Span:
-        """The root of work in the background, linked to the span that `origin` names, if any."""
-        return UNTRACED
-
-    async def close(self) -> None:
-        """Sends what is left, within a bounded time."""
-
-
-UNTRACED = Span()
-NO_TRACES = Tracer()
-_current: ContextVar[Span] = ContextVar("span", default=UNTRACED)
-
-
-def current() -> Span:
-    return _current.get()
+_TRACER = create_key("ttcl-tracer")
+"""Where a context keeps the tracer of its root: one process may have several applications."""
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 def traced() -> bool:
     """Whether there is a trace here, recorded or not."""
-    return _current.get() is not UNTRACED
+    return _tracer() is not None
 
 
-def span(name: str, **attributes: Value) -> Span:
-    """A step of what is current, as a context manager."""
-    return _current.get().child(name, attributes)
+def current() -> Span:
+    return trace.get_current_span() if traced() else INVALID_SPAN
+
+
+def span(name: str, **attributes: Value) -> AbstractContextManager[Span]:
+    """A step of what is current, and current itself until its end."""
+    return _step(name, attributes)
 
 
 def outgoing(name: str, **attributes: Value) -> Span:
-    """A call to another service. It never becomes current, and who began it ends it: an open
-    answer is closed by another task than the one that asked."""
-    return _current.get().child(name, attributes, kind="CLIENT")
+    """A call to another service. It never becomes current, and who began it ends it (`end`): an
+    open answer is closed by another task than the one that asked."""
+    return _started(name, attributes, kind=SpanKind.CLIENT)
+
+
+def set_attributes(of: Span, **attributes: Value) -> None:
+    """Those that are None are left out."""
+    if of.is_recording():
+        of.set_attributes(_named(attributes))
+
+
+def set_cost(of: Span, cost: Cost) -> None:
+    """Calls and tokens of this step."""
+    told = bool(cost.tokens)
+    set_attributes(
+        of,
+        calls=cost.calls,
+        input_tokens=cost.prompt_tokens if told else None,
+        output_tokens=cost.completion_tokens if told else None,
+    )
+
+
+def set_failed(of: Span, kind: str) -> None:
+    """Marks the step as failed. `kind`: a type or a status, never a message."""
+    if of.is_recording():
+        set_attributes(of, error=kind)
+        of.set_status(StatusCode.ERROR)
+
+
+def end(of: Span, error: BaseException | None = None) -> None:
+    """Twice is harmless."""
+    if not of.is_recording():
+        return
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        set_attributes(of, cancelled=True)
+    elif error is not None:
+        set_failed(of, type(error).__name__)
+    of.end()
+
+
+def trace_id(of: Span) -> str:
+    return trace.format_trace_id(of.get_span_context().trace_id)
+
+
+def trace_headers(of: Span) -> dict[str, str]:
+    """What makes another service's spans children of this one (`traceparent`)."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(of))
+    return carrier
+
+
+class Tracer:
+    """Begins traces, which a thread of the provider's sends in batches; what it can't send is
+    dropped, and no request waits for it. Without a provider it begins none."""
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        self._provider = provider
+
+    def request(
+        self, name: str, headers: Mapping[str, str], **attributes: Value
+    ) -> AbstractContextManager[Span]:
+        """The root of a request; its parent is the client's span where `headers` name one."""
+        return self._root(name, attributes, _named_by(headers), kind=SpanKind.SERVER)
+
+    def work(
+        self, name: str, origin: Mapping[str, str], **attributes: Value
+    ) -> AbstractContextManager[Span]:
+        """The root of work in the background, linked to the span that `origin` names, if any."""
+        cause = trace.get_current_span(_named_by(origin)).get_span_context()
+        links = [Link(cause)] if cause.is_valid else []
+        return self._root(name, attributes, Context(), links=links)
+
+    @contextmanager
+    def _root(
+        self, name: str, attributes: Mapping[str, Value], parent: Context, **more: Any
+    ) -> Iterator[Span]:
+        if self._provider is None:
+            yield INVALID_SPAN
+            return
+        token = attach(set_value(_TRACER, self._provider.get_tracer("ttcl"), parent))
+        try:
+            with _step(name, attributes, **more) as root:
+                yield root
+        finally:
+            detach(token)
+
+    async def close(self) -> None:
+        """Sends what is left, within a bounded time."""
+        provider = self._provider
+        if provider is None:
+            return
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            try:
+                provider.shutdown()
+            finally:
+                with suppress(RuntimeError):  # the loop is gone: nobody waits any more
+                    loop.call_soon_threadsafe(done.set)
+
+        # A daemon: one that hangs in a dead connection must not keep the process.
+        threading.Thread(target=shut_down, name="traces-end", daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH):
+                await done.wait()
+
+
+NO_TRACES = Tracer()
 
 
 def receiver() -> str | None:
@@ -159,119 +221,44 @@ def open_tracer() -> Tracer:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     except (ValueError, RuntimeError) as error:
         raise ConfigurationError(f"an OTEL_ variable can't be used: {error}") from error
-    return _Otlp(provider)
+    return Tracer(provider)
 
 
 def _env(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
-class _Otlp(Tracer):
-    """Spans are handed to a thread that sends them in batches; what it can't send is dropped, and
-    no request waits for it."""
-
-    def __init__(self, provider: TracerProvider) -> None:
-        from opentelemetry import trace
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        self.api = trace
-        self.propagator = TraceContextTextMapPropagator()
-        self._provider = provider
-        self._tracer = provider.get_tracer("ttcl")
-
-    def start(self, name: str, attributes: Mapping[str, Value], kind: str, **more: Any) -> Span:
-        return _Recorded(
-            self,
-            self._tracer.start_span(
-                name, kind=self.api.SpanKind[kind], attributes=_named(attributes), **more
-            ),
-        )
-
-    def request(self, name: str, headers: Mapping[str, str], **attributes: Value) -> Span:
-        return self.start(name, attributes, "SERVER", context=self._named_by(headers))
-
-    def work(self, name: str, origin: Mapping[str, str], **attributes: Value) -> Span:
-        cause = self.api.get_current_span(self._named_by(origin)).get_span_context()
-        links = [self.api.Link(cause)] if cause.is_valid else []
-        return self.start(name, attributes, "INTERNAL", context=self._named_by({}), links=links)
-
-    def _named_by(self, headers: Mapping[str, str]) -> Context:
-        from opentelemetry.context import Context
-
-        # An empty context of our own: nothing that a library left in the thread's is the parent.
-        return self.propagator.extract(headers, Context())
-
-    async def close(self) -> None:
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-        def end() -> None:
-            try:
-                self._provider.shutdown()
-            finally:
-                with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-                    loop.call_soon_threadsafe(done.set)
-
-        # A daemon: one that hangs in a dead connection must not keep the process.
-        threading.Thread(target=end, name="traces-end", daemon=True).start()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH):
-                await done.wait()
+def _tracer() -> trace.Tracer | None:
+    found: trace.Tracer | None = get_value(_TRACER)  # type: ignore[assignment]
+    return found
 
 
-class _Recorded(Span):
-    __slots__ = ("_outer", "_span", "_tracer", "trace_id")
+def _started(name: str, attributes: Mapping[str, Value], **more: Any) -> Span:
+    tracer = _tracer()
+    if tracer is None:
+        return INVALID_SPAN
+    return tracer.start_span(name, attributes=_named(attributes), **more)
 
-    def __init__(self, tracer: _Otlp, span: OtelSpan) -> None:
-        self._tracer = tracer
-        self._span = span
-        self._outer: Span = UNTRACED
-        self.trace_id = f"{span.get_span_context().trace_id:032x}"
 
-    def set(self, **attributes: Value) -> None:
-        if self._span.is_recording():
-            self._span.set_attributes(_named(attributes))
+@contextmanager
+def _step(name: str, attributes: Mapping[str, Value], **more: Any) -> Iterator[Span]:
+    step = _started(name, attributes, **more)
+    if step is INVALID_SPAN:
+        yield step
+        return
+    # Without OpenTelemetry's record of an exception, whose message may quote.
+    with trace.use_span(step, record_exception=False, set_status_on_exception=False):
+        try:
+            yield step
+        except BaseException as error:
+            end(step, error)
+            raise
+        end(step)
 
-    def spent(self, cost: Cost) -> None:
-        told = bool(cost.tokens)
-        self.set(
-            calls=cost.calls,
-            input_tokens=cost.prompt_tokens if told else None,
-            output_tokens=cost.completion_tokens if told else None,
-        )
 
-    def failed(self, kind: str) -> None:
-        if self._span.is_recording():
-            self.set(error=kind)
-            self._span.set_status(self._tracer.api.StatusCode.ERROR)
-
-    def end(self, error: BaseException | None = None) -> None:
-        if not self._span.is_recording():
-            return
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self.set(cancelled=True)
-        elif error is not None:
-            self.failed(type(error).__name__)
-        self._span.end()
-
-    def headers(self) -> dict[str, str]:
-        carrier: dict[str, str] = {}
-        self._tracer.propagator.inject(carrier, self._tracer.api.set_span_in_context(self._span))
-        return carrier
-
-    def child(self, name: str, attributes: Mapping[str, Value], *, kind: str = "INTERNAL") -> Span:
-        context = self._tracer.api.set_span_in_context(self._span)
-        return self._tracer.start(name, attributes, kind, context=context)
-
-    def __enter__(self) -> Self:
-        self._outer = _current.get()
-        _current.set(self)
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # Not in another task's context, where it was never current.
-        if _current.get() is self:
-            _current.set(self._outer)
-        self.end(error)
+def _named_by(headers: Mapping[str, str]) -> Context:
+    # An empty context of our own: nothing that a library left in the thread's is the parent.
+    return _PROPAGATOR.extract(headers, Context())
 
 
 def _named(attributes: Mapping[str, Value]) -> dict[str, Any]:

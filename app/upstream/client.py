@@ -26,6 +26,7 @@ from app.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.observability.tracing import set_attributes, set_cost
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, split_events
@@ -282,8 +283,8 @@ class Upstream:
                     completion = await self._assembled(response, body)
                 else:
                     completion = parse_completion(await response.read())
-                response.span.set(model=body["model"])
-                response.span.spent(completion.cost)
+                set_attributes(response.span, model=body["model"])
+                set_cost(response.span, completion.cost)
                 return completion
             finally:
                 response.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
+import cachetools
 import httpx
 import numpy as np
 import numpy.typing as npt
@@ -92,8 +92,7 @@ class CachedEmbedder:
         self.failure: str | None = None
         self._load = load
         self._encode: Callable[[list[str]], Any] | None = None
-        self._cache: OrderedDict[bytes, Vectors] = OrderedDict()
-        self._cache_size = cache_size
+        self._cache: cachetools.LRUCache[bytes, Vectors] = cachetools.LRUCache(cache_size)
         self._max_batch = max_batch
         self._waiting: dict[str, _Wanted] = {}
         self._busy = False
@@ -140,10 +139,8 @@ class CachedEmbedder:
 
     def _row(self, text: str) -> Vectors | _Wanted:
         """The vector of a text where it is known, else what brings it with a later batch."""
-        key = _key(text)
-        cached = self._cache.get(key)
+        cached = self._cache.get(_key(text))
         if cached is not None:
-            self._cache.move_to_end(key)
             return cached
         wanted = self._waiting.get(text)
         if wanted is None:
@@ -208,8 +205,6 @@ class CachedEmbedder:
             self._cache[_key(text)] = row
             if not wanted.vector.done():
                 wanted.vector.set_result(row)
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
         self._next_batch()
 
 

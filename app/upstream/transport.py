@@ -19,7 +19,15 @@ import orjson
 from yarl import URL
 
 from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from app.observability.tracing import UNTRACED, Span, outgoing
+from app.observability.tracing import (
+    INVALID_SPAN,
+    Span,
+    end,
+    outgoing,
+    set_attributes,
+    set_failed,
+    trace_headers,
+)
 from app.settings import is_loopback
 from app.upstream.wire import seconds_of
 
@@ -35,7 +43,7 @@ forwarded_headers: ContextVar[Mapping[str, str]] = ContextVar(
 class UpstreamResponse:
     """An answer whose body may be unread. Whoever has it closes it, and with it the call's span."""
 
-    def __init__(self, response: aiohttp.ClientResponse, span: Span = UNTRACED) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, span: Span = INVALID_SPAN) -> None:
         self._response = response
         self.span = span
         self.status = response.status
@@ -68,7 +76,7 @@ class UpstreamResponse:
     def close(self) -> None:
         """Closes the connection unless the body was read to its end."""
         self._response.release()
-        self.span.end()
+        end(self.span)
 
 
 def proxy_of(url: URL) -> URL | None:
@@ -83,14 +91,14 @@ def proxy_of(url: URL) -> URL | None:
 
 
 @contextmanager
-def _worded(late: str, cut: str, span: Span = UNTRACED) -> Iterator[None]:
+def _worded(late: str, cut: str, span: Span = INVALID_SPAN) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        span.failed("UpstreamTimeout")
+        set_failed(span, "UpstreamTimeout")
         raise UpstreamTimeout(f"the model server {late}") from error
     except aiohttp.ClientError as error:
-        span.failed("UpstreamUnavailable")
+        set_failed(span, "UpstreamUnavailable")
         raise UpstreamUnavailable(f"the model server {cut}") from error
 
 
@@ -151,13 +159,13 @@ class Transport:
         while nothing has been answered. Raises `UpstreamUnavailable`, `UpstreamTimeout`."""
         span = outgoing(f"upstream {path}", method=method, path=path)
         try:
-            answer = await self._send(method, path, body, stream, span.headers())
+            answer = await self._send(method, path, body, stream, trace_headers(span))
         except BaseException as error:
-            span.end(error)
+            end(span, error)
             raise
-        span.set(status=answer.status)
+        set_attributes(span, status=answer.status)
         if answer.status >= 400:
-            span.failed(str(answer.status))
+            set_failed(span, str(answer.status))
         return UpstreamResponse(answer, span)
 
     async def _send(

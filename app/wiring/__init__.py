@@ -6,7 +6,7 @@ from app.wiring.factories import (
     build_loop,
     build_retriever,
     load_prompts,
-    open_store,
+    opened_store,
 )
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "build_loop",
     "build_retriever",
     "load_prompts",
-    "open_store",
+    "opened_store",
 ]

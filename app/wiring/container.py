@@ -1,4 +1,4 @@
-"""All that lives as long as the application, typed; built in `app.main`, read by `app.api`."""
+"""All that lives as long as the gateway, typed; made in `app.wiring.gateway` for `app.api`."""
 
 from __future__ import annotations
 

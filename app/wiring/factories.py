@@ -1,8 +1,9 @@
-"""The parts that the gateway and the benchmarks build alike, from settings."""
+"""One object each, from settings, for gateway, worker process, command line and benchmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from app.exceptions import ConfigurationError
 from app.learning.evaluation.evidence import Judge
@@ -13,7 +14,7 @@ from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import ExplorerOptions
 from app.loop.loop import Loop, LoopOptions
 from app.loop.reflect.equivalence import Equivalence
-from app.loop.steer.retriever import Retriever, WorthOptions
+from app.loop.steer.retriever import Retriever
 from app.observability.tracing import NO_TRACES, Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
@@ -58,27 +59,20 @@ def build_retriever(
         store,
         embedder,
         floor=settings.similarity_floor,
-        mmr_lambda=settings.mmr_lambda,
         timeout=settings.embedding_timeout if timeout is None else timeout,
         policy=settings.resolved_policy,
-        worth=WorthOptions(
-            utility_weight=settings.utility_weight,
-            abstention=settings.abstention,
-            hold_out_rate=settings.hold_out_rate,
-            unproven_share=settings.unproven_share,
-            triggers=settings.trigger_retrieval,
-        ),
+        experiment=settings.experiment,
     )
 
 
 def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
-    confidence = settings.explore_confidence
+    confidence = settings.experiment.explore_confidence
     return EffortPlanner(store, embedder, enabled=settings.adapts, confidence=confidence)
 
 
 def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Judge) -> Gatekeeper:
     floor = settings.similarity_floor
-    return Gatekeeper(store, loop, judge, GateSettings(floor, settings.probation))
+    return Gatekeeper(store, loop, judge, GateSettings(floor, settings.experiment.probation))
 
 
 def build_upstream(
@@ -141,29 +135,37 @@ async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -
     return QueueWorker(store, learner, queue, settings.learn_concurrency)
 
 
-async def open_store(settings: Settings, embedding_model: str) -> RuleStore:
-    """Raises `ConfigurationError` with one sentence that says what to mend."""
+@asynccontextmanager
+async def opened_store(
+    settings: Settings, embedding_model: str | None = None
+) -> AsyncIterator[RuleStore]:
+    """The store of these settings. `embedding_model` None: the one that they name, which is not
+    loaded for it. Raises `ConfigurationError` with one sentence that says what to mend."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        return await RuleStore.open(
+        store = await RuleStore.open(
             settings.resolved_database_url,
-            embedding_model=embedding_model,
+            embedding_model=embedding_model or build_embedder(settings).name,
             data_dir=settings.data_dir,
             options=store_options(settings),
         )
     except StoreUnavailable as error:
         raise ConfigurationError(str(error)) from error
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         capacity=settings.capacity,
         pruning=settings.pruning,
-        merge_threshold=settings.merge_threshold,
+        merge_threshold=settings.experiment.merge_threshold,
         lease=settings.job_lease,
         max_attempts=settings.job_attempts,
-        gate=GateOptions(replays=settings.gate_replays),
-        half_life_days=settings.lift_half_life_days,
+        gate=GateOptions(replays=settings.experiment.gate_replays),
+        half_life_days=settings.experiment.lift_half_life_days,
     )
 
 
@@ -184,6 +186,6 @@ def build_loop(
             max_tokens=settings.sample_max_tokens,
         ),
         stops_early=settings.stops_early,
-        open_spread=settings.open_spread,
+        open_spread=settings.experiment.open_spread,
     )
     return Loop(backend, embedder, equivalence, prompts, options)

@@ -107,7 +107,7 @@ class _Direct:
                 rows = await self._setting.embedder.embed([t.text for t in named])
                 vectors = {t.name: row for t, row in zip(named, rows, strict=True)}
         if observation.task is Task.OPEN:
-            spread = self._setting.settings.open_spread
+            spread = self._setting.settings.experiment.open_spread
             return select_open(observation, trajectories, vectors or {}, minimum_spread=spread)
         return await select_closed(
             observation, trajectories, self._setting.equivalence, vectors=vectors

@@ -47,8 +47,7 @@ class Gated(Looped):
     gate: bool = True
 
     async def start(self, setting: Setting, repeat: Repeat) -> Pass:
-        update = {"policy": Policy.GATED, **self.overrides}
-        settings = setting.settings.model_copy(update=update)
+        settings = setting.settings.changed(**{"policy": Policy.GATED, **self.overrides})
         return GatedPass(
             await self.opened(replace(setting, settings=settings), repeat), gate=self.gate
         )

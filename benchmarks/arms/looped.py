@@ -45,7 +45,7 @@ class Looped:
     poisoned: bool = False
 
     async def start(self, setting: Setting, repeat: Repeat) -> Pass:
-        settings = setting.settings.model_copy(update={"policy": Policy.PAPER})
+        settings = setting.settings.changed(policy=Policy.PAPER)
         return Pass(await self.opened(replace(setting, settings=settings), repeat))
 
     async def opened(self, setting: Setting, repeat: Repeat) -> Opened:

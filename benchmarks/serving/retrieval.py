@@ -244,7 +244,7 @@ async def _lookups(
     store: RuleStore, centres: Array, dice: np.random.Generator, queries: int
 ) -> tuple[list[float], list[int]]:
     embedder = Given()
-    retriever = Retriever(store, embedder, floor=0.3, mmr_lambda=0.7, timeout=10)
+    retriever = Retriever(store, embedder, floor=0.3, timeout=10)
     times, hits = [], []
     for vector in near(centres, dice, queries + 10):
         embedder.vector = vector

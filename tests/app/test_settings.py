@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
-from app.settings import Policy, Settings, is_loopback, load_settings
+from app.settings import SETTINGS, Policy, Settings, is_loopback, load_settings
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -45,6 +45,21 @@ def test_the_environment_beats_the_file(env: pytest.MonkeyPatch, tmp_path: Path)
     env.setenv("TTCL_PORT", "9")
     settings = load_settings()
     assert (settings.port, settings.students) == (9, 2)
+
+
+def test_knobs_go_by_their_flat_names(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TTCL_HOLD_OUT_RATE=0.2\nTTCL_PROBATION=7\nTTCL_ABSTENTION=\n")
+    env.setenv("TTCL_HOLD_OUT_RATE", "0.3")
+    env.setenv("TTCL_EARLY_STOP", "")
+    settings = load_settings(utility_weight=2)
+    knobs = settings.experiment
+    assert (knobs.hold_out_rate, knobs.probation, knobs.abstention) == (0.3, 7, True)
+    assert (knobs.utility_weight, knobs.early_stop) == (2, None)
+    changed = settings.changed(policy=Policy.PAPER, early_stop=True)
+    assert (changed.policy, changed.stops_early) == (Policy.PAPER, True)
+    assert changed.flat() == settings.flat() | {"policy": "paper", "early_stop": True}
+    env.setenv("TTCL_EXPERIMENT", "{}")
+    assert refusal().startswith("TTCL_EXPERIMENT in ")
 
 
 def test_an_empty_value_is_an_unset_one(env: pytest.MonkeyPatch) -> None:
@@ -226,8 +241,7 @@ def test_the_readme_describes_every_setting_and_no_other() -> None:
     described = {name: (default, description) for name, default, description in rows}
     assert len(described) == len(rows), "a setting is described twice"
     fields = {
-        name.upper(): (_shown(field.default), field.description)
-        for name, field in Settings.model_fields.items()
+        name.upper(): (_shown(field.default), field.description) for name, field in SETTINGS.items()
     }
     assert described == fields
 
@@ -247,8 +261,6 @@ def test_every_setting_is_read_somewhere() -> None:
         "policy": "resolved_policy",
     }
     unread = [
-        name
-        for name in Settings.model_fields
-        if not re.search(rf"\.{indirect.get(name, name)}\b", source)
+        name for name in SETTINGS if not re.search(rf"\.{indirect.get(name, name)}\b", source)
     ]
     assert unread == []

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from app import main
+from app.wiring import gateway as gateway_wiring
 from rules_store.database.schema import metadata
 from tests import postgres
 from tests.compat.helpers import ask, script_majority
@@ -194,7 +194,7 @@ async def test_a_deleted_namespace_is_gone_from_every_table(
 async def test_retention_is_the_namespaces_own_and_leaves_no_text(
     database: Database, scripted: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "SWEEP_INTERVAL", 0.1)
+    monkeypatch.setattr(gateway_wiring, "SWEEP_INTERVAL", 0.1)
     with gateway_on(database, scripted) as gateway:
         for namespace, subject in ((GONE, SUBJECTS[0]), (KEPT, SUBJECTS[1])):
             await lived_in(gateway, namespace, subject, paused=False)

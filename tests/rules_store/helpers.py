@@ -63,7 +63,7 @@ async def open_store(
         embedding_model=model,
         dimension=dimension,
         data_dir=folder,
-        options=StoreOptions(**options),
+        options=StoreOptions(**{"max_attempts": 5, **options}),
         **more,
     )
 

@@ -187,15 +187,16 @@ async def explain(body: ExplainBody, state: State, caller: AdminRead) -> Explana
     if domain not in state.prompts.domains:
         known = ", ".join(state.prompts.domains)
         raise InvalidRequest(f"domain: must be one of {known}", param="domain")
-    own = state.store.settings_of(body.namespace)
-    settings = state.settings
+    positive, negative = state.settings.rule_limits(
+        state.store.settings_of(body.namespace), body.max_positive, body.max_negative
+    )
     model, context = await _model(state, body.model)
     question = Question(
         namespace=body.namespace,
         messages=body.conversation(),
         vector=await embedding_of(state, body.question()),
-        max_positive=_first(body.max_positive, own.max_positive, settings.max_positive),
-        max_negative=_first(body.max_negative, own.max_negative, settings.max_negative),
+        max_positive=positive,
+        max_negative=negative,
         domain=domain,
         model=model,
         context=context,
@@ -215,7 +216,3 @@ async def _model(state: AppState, name: str | None) -> tuple[str, int | None]:
         return "", None
     info = next(iter(models.values()))
     return info.id, info.context_length
-
-
-def _first(*given: int | None) -> int:
-    return next(value for value in given if value is not None)

@@ -20,7 +20,7 @@ from app.domain.trajectory import Cost, Observation
 from app.exceptions import TTCLError
 from app.learning.evaluation.evidence import Judge
 from app.loop.loop import Loop
-from app.observability.tracing import NO_TRACES, Tracer, span
+from app.observability.tracing import NO_TRACES, Tracer, set_attributes, set_cost, span
 from rules_store.models.evidence import Contender, Judgement, Precedent, Trial
 from rules_store.models.rules import Rule, RuleHit
 from rules_store.policy.lift import UNKNOWN_LIFT
@@ -88,10 +88,10 @@ class Gatekeeper:
         with tracer.work("trial", {}, namespace=namespace, rule=rule, episode=episode) as trial:
             with span("replay") as step:
                 replay = await self.replay(choice)
-                step.spent(replay.cost)
+                set_cost(step, replay.cost)
             judgement = await self.record(replay)
             verdict = None if judgement is None else judgement.kind
-            trial.set(compared=replay.trial is not None, verdict=verdict)
+            set_attributes(trial, compared=replay.trial is not None, verdict=verdict)
         return replay.cost
 
     async def choose(self, namespace: str, dice: random.Random) -> Choice | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from app.domain.trajectory import Cost, Role, Trajectory
 from app.loop.explore.roles import Call
-from app.observability.tracing import span
+from app.observability.tracing import set_cost, set_failed, span
 
 Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
 """Given what is back and how many are still out: can the outcome no longer change?"""
@@ -37,9 +37,9 @@ class Explored:
 async def spanned(call: Call, sample: Callable[[Call], Awaitable[Trajectory]]) -> Trajectory:
     with span(call.role.value, index=call.index) as step:
         trajectory = await sample(call)
-        step.spent(trajectory.cost)
+        set_cost(step, trajectory.cost)
         if trajectory.failure is not None:
-            step.failed("no_answer")
+            set_failed(step, "no_answer")
         return trajectory
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.domain.lenient_json import tolerant_json
+from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Case, DistilledRule, Observation, Selection, Task
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.steer.delimiters import without_blocks
 from app.prompt_library import PromptLibrary, Rendered, is_latin
 from rules_store.models.rules import Polarity
 
-_CHARACTERS_PER_TOKEN = 4
 _LONGEST_RULE = 240
 """Characters; 32 words of usual length."""
 _LONGEST_TRIGGER = 80
@@ -41,8 +41,8 @@ class Distiller:
         trajectory_tokens: int = 400,
     ) -> None:
         self._library = library
-        self._question_length = question_tokens * _CHARACTERS_PER_TOKEN
-        self._trajectory_length = trajectory_tokens * _CHARACTERS_PER_TOKEN
+        self._question_length = question_tokens * CHARACTERS_PER_TOKEN
+        self._trajectory_length = trajectory_tokens * CHARACTERS_PER_TOKEN
 
     @staticmethod
     def teaches(selection: Selection) -> bool:

@@ -16,10 +16,11 @@ import contextlib
 import json
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
+
+import cachetools
 
 from app.loop.reflect.normalise import Formula, Number, Reading, Words, read
 
@@ -67,8 +68,7 @@ class Equivalence:
         self._pair_seconds = pair_seconds
         self._total_seconds = total_seconds
         self._memory_bytes = memory_bytes
-        self._cache_size = cache_size
-        self._known: OrderedDict[tuple[str, ...], bool] = OrderedDict()
+        self._known: cachetools.LRUCache[tuple[str, ...], bool] = cachetools.LRUCache(cache_size)
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -124,15 +124,12 @@ class Equivalence:
     ) -> bool:
         """The worker's answer, remembered; False, not remembered, when the deadline has passed."""
         if key in self._known:
-            self._known.move_to_end(key)
             return self._known[key]
         async with self._turn:
             if deadline.passed or not await self._worker_ready(deadline):
                 return False
             answer = await self._exchange(request)
         self._known[key] = answer
-        if len(self._known) > self._cache_size:
-            self._known.popitem(last=False)
         return answer
 
     async def _worker_ready(self, deadline: _Deadline) -> bool:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
+import cachetools
 import orjson
 
+from app.domain.tokens import overestimate
 from app.domain.trajectory import Message
 from app.loop.steer.injector import text_of
 from rules_store.models.rules import RuleHit
 
-CHARS_PER_TOKEN = 3
-"""Used where the upstream has no tokenizer: below the English average of 4, so it overestimates."""
 BLOCK_OVERHEAD = 96
 """Tokens of the block's frame, an upper bound for the shipped prompt."""
 COUNT_TIMEOUT = 0.25
@@ -33,8 +32,7 @@ class TokenCounter:
 
     def __init__(self, upstream: Tokenizer, size: int = 50_000) -> None:
         self._upstream = upstream
-        self._size = size
-        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._known: cachetools.LRUCache[tuple[str, str], int] = cachetools.LRUCache(size)
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; an estimate where the upstream can't or doesn't tell in time."""
@@ -43,27 +41,16 @@ class TokenCounter:
             await asyncio.gather(*(self._ask(model, text) for text in unknown))
         elif unknown:
             await self._ask(model, unknown[0])
-        return [self._count(model, text) for text in texts]
-
-    def _count(self, model: str, text: str) -> int:
-        key = (model, text)
-        known = self._known.get(key)
-        if known is None:
-            return estimate(text)
-        self._known.move_to_end(key)
-        return known
+        known = [self._known.get((model, text)) for text in texts]
+        return [
+            overestimate(text) if count is None else count
+            for text, count in zip(texts, known, strict=True)
+        ]
 
     async def _ask(self, model: str, text: str) -> None:
         counted = await self._upstream.count_tokens(model, text, seconds=COUNT_TIMEOUT)
-        if counted is None:
-            return
-        self._known[(model, text)] = counted
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
-
-
-def estimate(text: str) -> int:
-    return -(-len(text.encode("utf-8", "surrogatepass")) // CHARS_PER_TOKEN)
+        if counted is not None:
+            self._known[(model, text)] = counted
 
 
 async def fit(
@@ -86,7 +73,7 @@ async def fit(
     counts = await counter.count(model, [hit.text for hit in hits])
     room = budget
     if context is not None:
-        prompt = estimate(orjson.dumps(list(messages)).decode())
+        prompt = overestimate(orjson.dumps(list(messages)).decode())
         if prompt + answer_tokens + BLOCK_OVERHEAD + sum(counts) > context:
             exact = await counter.count(model, [_flat(messages)])
             room = min(room, context - answer_tokens - BLOCK_OVERHEAD - exact[0])

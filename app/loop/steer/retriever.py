@@ -19,7 +19,7 @@ import structlog
 
 from app.loop.steer.mmr import mmr
 from app.observability.tracing import span
-from app.settings import Policy
+from app.settings import DEFAULT_EXPERIMENT, Experiment, Policy
 from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
 from rules_store.models.evidence import Exposure
@@ -31,22 +31,6 @@ log = structlog.get_logger(__name__)
 
 POOL = 5
 """MMR chooses among this many times the rules asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorthOptions:
-    """What the gated policy adds to similarity."""
-
-    utility_weight: float = 0.5
-    abstention: bool = True
-    hold_out_rate: float = 0.1
-    unproven_share: float = 0.2
-    """Share of requests that one active rule may steer that has not proven itself."""
-    triggers: bool = True
-    """Of either policy."""
-
-
-DEFAULT_WORTH = WorthOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +80,23 @@ class Retriever:
         embedder: Embedder,
         *,
         floor: float,
-        mmr_lambda: float,
         timeout: float,
         policy: Policy = Policy.PAPER,
-        worth: WorthOptions = DEFAULT_WORTH,
+        experiment: Experiment = DEFAULT_EXPERIMENT,
     ) -> None:
         self._store = store
         self._embedder = embedder
         self._floor = floor
-        self._lambda = mmr_lambda
         self._timeout = timeout
         self._policy = policy
-        self._worth = worth
+        self._experiment = experiment
 
     def gated(self, namespace: str) -> bool:
         own = self._store.settings_of(namespace).policy
         return (self._policy if own is None else Policy(own)) is Policy.GATED
 
     def hold_out_rate(self, namespace: str) -> float:
-        return self._worth.hold_out_rate if self.gated(namespace) else 0.0
+        return self._experiment.hold_out_rate if self.gated(namespace) else 0.0
 
     def waits(self, namespace: str, question: str) -> bool:
         """Whether `retrieve` must wait for an embedding."""
@@ -144,7 +126,7 @@ class Retriever:
             log.warning("question not embedded", error=error)
             return Retrieval(degraded="embedder_failed")
         dice = random.Random(seed) if self.gated(namespace) else None
-        on_trial = dice is not None and dice.random() < self._worth.unproven_share
+        on_trial = dice is not None and dice.random() < self._experiment.unproven_share
         try:
             sifted = []
             with span("retrieve"):
@@ -159,7 +141,7 @@ class Retriever:
         hits = [hit for each in sifted for hit in each.chosen]
         scores = {id: score for each in sifted for id, score in each.scores.items()}
         withheld = None
-        if dice is not None and hits and dice.random() < self._worth.hold_out_rate:
+        if dice is not None and hits and dice.random() < self._experiment.hold_out_rate:
             withheld = hits.pop(dice.randrange(len(hits)))
         return Retrieval(tuple(hits), withheld=withheld, scores=scores)
 
@@ -178,7 +160,7 @@ class Retriever:
         StoreError."""
         own = self._store.settings_of(namespace).similarity_floor
         floor = self._floor if own is None else own
-        triggers = self._worth.triggers
+        triggers = self._experiment.trigger_retrieval
         near = self._store.search(namespace, vector, polarity, most * POOL, triggers=triggers)
         near_enough = ((at, hit) for at, hit in enumerate(near.hits) if hit.similarity >= floor)
         relevance = {at: hit.similarity for at, hit in near_enough}
@@ -189,8 +171,8 @@ class Retriever:
                 known = self._store.standing_of(near.hits[at].id)
                 lift = UNKNOWN_LIFT if known is None else known.lift
                 gain = lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
-                relevance[at] += self._worth.utility_weight * gain
-                if self._worth.abstention and gain <= 0 > lift.mean:
+                relevance[at] += self._experiment.utility_weight * gain
+                if self._experiment.abstention and gain <= 0 > lift.mean:
                     unlikely.add(at)
                 if known is None or not known.proven:
                     unproven.add(at)
@@ -198,7 +180,7 @@ class Retriever:
             if on_trial and (waiting := unproven - unlikely):
                 out.remove(max(sorted(waiting), key=relevance.__getitem__))
             relevance = {at: value for at, value in relevance.items() if at not in out}
-        chosen = mmr(relevance, near.cosines, most, self._lambda)
+        chosen = mmr(relevance, near.cosines, most, self._experiment.mmr_lambda)
         # By text before id: ids are random, and a benchmark's replay must build the same prompt.
         kept = sorted((near.hits[at] for at in chosen), key=lambda hit: (hit.text, hit.id))
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
 from app.access.callers import ANYONE, Caller, caller_of
 from app.access.metering import Bill, Meter, estimate
@@ -16,7 +17,6 @@ from app.chat.call import Steered
 from app.chat.relay import Relay
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TooManyRequests
-from app.observability.tracing import UNTRACED
 from rules_store.errors import StoreUnavailable
 from rules_store.models.keys import KeySpend, NewKey, Permission
 from rules_store.store import RuleStore
@@ -174,7 +174,7 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
 
     class Opened:
         status = 200
-        span = UNTRACED
+        span = INVALID_SPAN
 
         async def chunks(self) -> AsyncIterator[bytes]:
             yield b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app import main
+from app.wiring import gateway
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import open_store
@@ -35,8 +35,8 @@ async def test_the_sweep_goes_on_after_any_error(
         return 0
 
     monkeypatch.setattr(store, "sweep_interrupted", sweep)
-    monkeypatch.setattr(main, "SWEEP_INTERVAL", 0.001)
-    task = asyncio.create_task(main._sweep(store))
+    monkeypatch.setattr(gateway, "SWEEP_INTERVAL", 0.001)
+    task = asyncio.create_task(gateway._sweep(store))
     waiting = asyncio.create_task(swept.wait())
     await asyncio.wait({task, waiting}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
     assert swept.is_set()

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.tokens import overestimate
 from app.loop.steer.block import render_block
-from app.loop.steer.budget import BLOCK_OVERHEAD, TokenCounter, estimate, fit
+from app.loop.steer.budget import BLOCK_OVERHEAD, TokenCounter, fit
 from app.loop.steer.injector import (
     add_to_system,
     has_images,
@@ -26,6 +27,7 @@ from app.loop.steer.injector import (
 from app.loop.steer.mmr import mmr
 from app.loop.steer.retriever import Retriever
 from app.prompt_library import PromptLibrary
+from app.settings import Experiment
 from app.upstream.embeddings import EmbeddingFailed
 from rules_store.errors import StoreUnavailable
 from rules_store.models.namespaces import NamespaceSettings
@@ -368,7 +370,7 @@ async def store(tmp_path: Path) -> Any:
 
 
 def retriever(store: Any, embedder: Any, **more: Any) -> Retriever:
-    given = {"floor": 0.3, "mmr_lambda": 0.7, "timeout": 0.2, **more}
+    given = {"floor": 0.3, "timeout": 0.2, **more}
     return Retriever(store, embedder, **given)
 
 
@@ -428,9 +430,9 @@ async def test_near_duplicates_give_way_to_something_else(store: RuleStore) -> N
     await write(store, "count all the apples twice please now")
     other = await write(store, "apples and pears are both fruit")
     question = "count all the apples twice"
-    found = await retriever(store, HashEmbedder(), mmr_lambda=0.3, floor=0).retrieve(
-        "default", question, 2, 0
-    )
+    found = await retriever(
+        store, HashEmbedder(), experiment=Experiment(mmr_lambda=0.3), floor=0
+    ).retrieve("default", question, 2, 0)
     assert other in {h.id for h in found.hits}
 
 
@@ -601,7 +603,7 @@ async def test_without_a_tokenizer_the_estimate_is_on_the_safe_side() -> None:
     ("text", "tokens"), [("", 0), ("a", 1), ("abc", 1), ("abcd", 2), ("äöü", 2), ("\ud800", 1)]
 )
 def test_the_estimate(text: str, tokens: int) -> None:
-    assert estimate(text) == tokens
+    assert overestimate(text) == tokens
 
 
 async def test_a_rule_is_counted_once_for_each_model() -> None:

@@ -1,0 +1,117 @@
+"""The gateway's own objects over the services that it shares with `ttcl worker`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import structlog
+
+from app.access.callers import KeyRing
+from app.access.load_limit import Load
+from app.access.metering import Meter
+from app.chat.finishing import Closing
+from app.chat.inline_exploration import InlineExploration
+from app.chat.recorder import LearnPolicy, Recorder
+from app.chat.relay import Relay
+from app.chat.service import ChatService
+from app.chat.steering import Steering
+from app.learning.reembed import reembed
+from app.loop.steer.budget import TokenCounter
+from app.loop.steer.explain import Explainer
+from app.observability.tracing import Tracer
+from app.prompt_library import PromptLibrary
+from app.settings import Settings
+from app.upstream.embeddings import Embedder
+from app.wiring.background import SteadyTime, freeze_when, keep_running
+from app.wiring.container import AppState
+from app.wiring.factories import WATCH_INTERVAL
+from app.wiring.services import open_services
+from rules_store.errors import StoreUnavailable
+from rules_store.store import RuleStore
+
+log = structlog.get_logger(__name__)
+
+INTERRUPTED_AFTER = timedelta(hours=1)
+"""No request takes this long: an older one without an end was cut by a crash."""
+SWEEP_INTERVAL = 60.0
+METER_INTERVAL = 3.0
+"""Seconds between writings of what keys have used."""
+
+
+async def open_gateway(
+    settings: Settings,
+    prompts: PromptLibrary,
+    admin_key: str,
+    tracer: Tracer,
+    stack: AsyncExitStack,
+    embedder: Embedder | None = None,
+) -> AppState:
+    """Every object in its order; `stack` takes them down again in the reverse one. `embedder`
+    replaces the one that the settings name. Raises `ConfigurationError`."""
+    services = await open_services(settings, prompts, tracer, stack, embedder)
+    store, upstream, worker = services.store, services.upstream, services.worker
+    retriever, metrics = services.retriever, services.metrics
+    load = Load(settings.max_open_requests)
+    metrics.open.set_function(lambda: load.open)
+    policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
+    recorder = Recorder(store, worker, load, policy)
+    counter, budget = TokenCounter(upstream), settings.rules_token_budget
+    steering = Steering(retriever, recorder, counter, prompts, metrics, budget)
+    closing = Closing(recorder, steering, metrics)
+    meter = Meter(store)
+    stack.push_async_callback(meter.flush)
+    service = ChatService(
+        steering,
+        Relay(upstream, steering, closing, meter),
+        InlineExploration(services.loop, services.planner, steering, closing, meter),
+        closing,
+    )
+    if not settings.on_postgresql:
+        # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
+        await store.sweep_interrupted(timedelta(0))
+    keep_running(
+        stack,
+        store.watch(WATCH_INTERVAL),
+        meter.run(METER_INTERVAL),
+        reembed(store, services.embedder),
+        freeze_when(lambda: services.embedder.ready),
+        _sweep(store),
+    )
+    stack.push_async_callback(closing.drain)
+    worker.start()
+    stack.push_async_callback(worker.stop)
+    return AppState(
+        settings=settings,
+        admin_key=admin_key,
+        keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
+        meter=meter,
+        load=load,
+        store=store,
+        upstream=upstream,
+        embedder=services.embedder,
+        prompts=prompts,
+        retriever=retriever,
+        judge=services.judge,
+        explainer=Explainer(store, retriever, counter, prompts, budget),
+        service=service,
+        closing=closing,
+        worker=worker,
+        metrics=metrics,
+    )
+
+
+async def _sweep(store: RuleStore) -> None:
+    """Goes on whatever happens: without it neither interruptions nor retention are seen to."""
+    steady = SteadyTime()
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL)
+        try:
+            await store.sweep_interrupted(INTERRUPTED_AFTER)
+            if gone := await store.expire_episodes(steady()):
+                log.info("episodes deleted by retention", count=gone)
+        except StoreUnavailable as error:
+            log.warning("sweep postponed", error=str(error))
+        except Exception:
+            log.exception("sweep failed")
