@@ -9,7 +9,6 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database import compiled
 from rules_store.database.dialect import insert_or_replace, insert_unless_there
 from rules_store.database.schema import episodes, exposures, outcomes, rules, trials
 from rules_store.models.evidence import (
@@ -61,8 +60,7 @@ async def add_exposures(
     at: datetime,
 ) -> None:
     if new:
-        await compiled.changed(
-            connection,
+        await connection.execute(
             _EXPOSE,
             [
                 {
@@ -84,12 +82,11 @@ async def add_exposures(
 async def count_exposures(connection: AsyncConnection) -> bool:
     """Adds some of what nobody has counted yet to the counts of the rules. Whether there may be
     more."""
-    found = await compiled.all_returned(connection, _COUNT, {})
+    found = (await connection.execute(_COUNT)).all()
     fresh = Counter((rule_id, namespace) for namespace, rule_id, withheld in found if not withheld)
     if fresh:
         # In one order everywhere, so that two processes can't wait for each other.
-        await compiled.changed(
-            connection,
+        await connection.execute(
             _ADD,
             [
                 {"rule": rule_id, "space": namespace, "more": fresh[rule_id, namespace]}
