@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from rules_store.database import json_codec
 from rules_store.errors import StoreUnavailable
+from rules_store.options import StoreOptions
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
@@ -63,16 +64,11 @@ class Database(Protocol):
         """What a database wants done now and then, apart from the requests."""
 
 
-def new_engine(url: URL, connections: int, timeout: float, **options: Any) -> AsyncEngine:
-    """With a pool of so many connections. `timeout`: seconds to wait for one of them. Raises
-    StoreUnavailable where there is no driver."""
+def new_engine(url: URL, **options: Any) -> AsyncEngine:
+    """Raises StoreUnavailable where there is no driver."""
     try:
         return create_async_engine(
             url,
-            pool_size=connections,
-            pool_use_lifo=True,  # the connection whose caches are warm
-            max_overflow=0,
-            pool_timeout=timeout,
             json_serializer=json_codec.dumps,
             json_deserializer=json_codec.loads,
             **options,
@@ -82,6 +78,15 @@ def new_engine(url: URL, connections: int, timeout: float, **options: Any) -> As
         raise StoreUnavailable(
             f"The database driver {driver!r} is not installed: pip install 'ttcl[postgres]'."
         ) from error
+
+
+def pool_options(options: StoreOptions) -> dict[str, Any]:
+    return {
+        "pool_size": options.pool_size,
+        "pool_use_lifo": True,  # the connection whose caches are warm
+        "max_overflow": 0,
+        "pool_timeout": options.busy_timeout,
+    }
 
 
 @contextmanager

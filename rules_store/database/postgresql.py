@@ -14,7 +14,7 @@ from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.interface import Work, new_engine, translated
+from rules_store.database.interface import Work, new_engine, pool_options, translated
 from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 
@@ -36,10 +36,7 @@ class PostgresDatabase:
         self.url = url
         self._options = options
         self._writes = new_engine(
-            url,
-            options.pool_size,
-            options.busy_timeout,
-            connect_args=connect_arguments(options),
+            url, connect_args=connect_arguments(options), **pool_options(options)
         )
         notice_ended_connections(self._writes.sync_engine)
         self._reads = self._writes.execution_options(isolation_level="REPEATABLE READ")

@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 import aiosqlite
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import NullPool
 
-from rules_store.database.interface import Work, new_engine, translated
+from rules_store.database.compiled import DRIVER
+from rules_store.database.interface import Work, new_engine, pool_options, translated
 from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 
@@ -42,24 +44,26 @@ class SqliteDatabase:
         self.url = url
         self._path = Path(url.database or "")
         self._options = options
-        wait = options.busy_timeout
+        connect = partial(_connect, self._path)
         self._reads = new_engine(
-            url, options.pool_size, wait, async_creator=partial(_connect, self._path, wait)
+            url,
+            async_creator=partial(connect, options.busy_timeout),
+            **pool_options(options),
         )
         # Waits for no other process inside SQLite: `_begin` does.
-        self._writes = new_engine(url, 1, wait, async_creator=partial(_connect, self._path, 0.0))
+        self._writes = new_engine(url, async_creator=partial(connect, 0.0), poolclass=NullPool)
         self._writer: AsyncConnection | None = None
-        """Kept from one write to the next: taking it out of the pool costs as much as a write."""
+        """Kept from one write to the next: a new one costs more than most writes."""
         self._turn = asyncio.Lock()
         self._ended = 0
         """Turns that have ended."""
 
     async def prepare(self) -> None:
-        """Creates the file where there is none. Raises StoreUnavailable with what to mend."""
         await asyncio.to_thread(_prepare, self._path, self._options.busy_timeout)
 
     async def close(self) -> None:
-        await self._forget_writer()
+        async with self._turn:  # after who waits
+            await self._forget_writer()
         await self._writes.dispose()
         await self._reads.dispose()
 
@@ -85,7 +89,7 @@ class SqliteDatabase:
         """The write lock does it already."""
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """The file tells nobody."""
+        """A file tells nobody."""
 
     async def tidy(self) -> None:
         with translated():
@@ -95,20 +99,23 @@ class SqliteDatabase:
     async def _write(
         self, patience: float, *, in_place: bool = False
     ) -> AsyncIterator[AsyncConnection]:
+        """A transaction. `patience`: seconds to wait for this process's other writers while they
+        make no progress, and then for other processes."""
         await self._take_turn(patience)
         try:
             with translated():
                 if self._writer is None:
                     self._writer = await self._writes.connect()
                 writer = self._writer
-                driver = (await writer.get_raw_connection()).driver_connection
-                assert isinstance(driver, _Connection)
+                driver = _driver(writer)
                 driver.in_place = in_place
-                async with writer.begin():
-                    await _begin(driver, patience)
-                    yield writer
+                writer.info[DRIVER] = driver._conn if in_place else None
+                await _begin(driver, patience)
+                yield writer
+                # SQLAlchemy counts a transaction from the first statement that it is given.
+                await (writer if writer.in_transaction() else driver).commit()
         except BaseException:
-            # Whatever state it is in, the next one gets a new one.
+            # Whatever state it is in, the next write gets a new one.
             await self._forget_writer()
             raise
         finally:
@@ -116,23 +123,15 @@ class SqliteDatabase:
             self._turn.release()
 
     async def _take_turn(self, patience: float) -> None:
-        """Raises StoreUnavailable where nobody's turn has ended for `patience` seconds."""
-        if not self._turn.locked():
-            await self._turn.acquire()
-            return
-        taking = asyncio.create_task(self._turn.acquire())
-        try:
-            while True:
-                ended = self._ended
-                await asyncio.wait([taking], timeout=patience)
-                if taking.done():
-                    return
+        while True:
+            ended = self._ended
+            try:
+                async with asyncio.timeout(patience):
+                    await self._turn.acquire()
+                return
+            except TimeoutError:
                 if ended == self._ended:
-                    raise StoreUnavailable("The database is busy: a write is stuck.")
-        except BaseException:
-            if not taking.cancel():
-                self._turn.release()
-            raise
+                    raise StoreUnavailable("The database is busy: a write is stuck.") from None
 
     async def _forget_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -149,7 +148,14 @@ class _Connection(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.in_place:
             return fn(*args, **kwargs)
-        return await super()._execute(fn, *args, **kwargs)
+        return await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _driver(connection: AsyncConnection) -> _Connection:
+    assert connection.sync_connection is not None
+    driver = connection.sync_connection.connection.driver_connection
+    assert isinstance(driver, _Connection)
+    return driver
 
 
 async def _connect(path: Path, busy_timeout: float) -> _Connection:
@@ -170,7 +176,8 @@ async def _connect(path: Path, busy_timeout: float) -> _Connection:
 
     connection = _Connection(connect, iter_chunk_size=64)
     connection._thread.daemon = True  # a hanging disk keeps no process alive
-    return await connection
+    await connection
+    return connection
 
 
 async def _begin(driver: aiosqlite.Connection, patience: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store.database import compiled
 from rules_store.database.dialect import insert_unless_there
 from rules_store.database.schema import episodes, feedback, jobs, precedents
 from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus
@@ -60,7 +61,7 @@ async def insert_episode(
         "updated_at": episode.updated_at,
     }
     statement = insert_unless_there(connection, episodes)
-    return (await connection.execute(statement, values)).rowcount == 1
+    return (await compiled.execute(connection, statement, values)).rowcount == 1
 
 
 async def id_of_request(connection: AsyncConnection, namespace: str, request_id: str) -> str | None:
@@ -113,8 +114,8 @@ async def finish(
         "at": at,
     }
     statement = _FINISH_UNANSWERED if answer is None else _FINISH
-    namespace: str | None = await connection.scalar(statement, values)
-    return namespace
+    found = (await compiled.execute(connection, statement, values)).fetchall()
+    return found[0][0] if found else None
 
 
 async def conclude(

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store.database import compiled
 from rules_store.database.dialect import insert_or_replace, insert_unless_there
 from rules_store.database.schema import episodes, exposures, outcomes, rules, trials
 from rules_store.models.evidence import (
@@ -60,7 +61,8 @@ async def add_exposures(
     at: datetime,
 ) -> None:
     if new:
-        await connection.execute(
+        await compiled.execute(
+            connection,
             _EXPOSE,
             [
                 {

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store.database import compiled
 from rules_store.database.dialect import insert_or_add
 from rules_store.database.schema import jobs, learn_spend, learning_pauses
 from rules_store.models.jobs import Job, JobFilter, JobRecord, JobState, Spend
@@ -47,7 +48,7 @@ async def insert_job(
         "created_at": at,
         "updated_at": at,
     }
-    await connection.execute(_INSERT, values)
+    await compiled.execute(connection, _INSERT, values)
 
 
 async def next_due(
