@@ -1,9 +1,10 @@
 """SQLite: one connection writes, in the order of arrival, and a few read (WAL).
 
 Both go through SQLAlchemy's asyncio engine and aiosqlite, which hands every call to a thread. A
-short write, as each request makes two, is run in the event loop's own thread instead: handing its
-two dozen calls over and back takes four times as long as SQLite does (FIGURE). The loop never waits
-for a lock there. It does wait for the disk: one that may hang is a reason for PostgreSQL.
+short write, as each request makes two, is run in the event loop's own thread instead: the two take
+1.7 ms of the processor in a thread, 0.8 ms in the loop's, and 0.3 ms there with their statements
+compiled (`rules_store.database.compiled`). The loop never waits for a lock. It does wait for the
+disk: one that may hang is a reason for PostgreSQL.
 """
 
 from __future__ import annotations
