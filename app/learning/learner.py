@@ -1,8 +1,7 @@
 """Background learning: runs the loop for a durable job and applies the result once.
 
-A job is leased while it is worked on; the lease is renewed by a heartbeat and taken over by
-whoever finds it expired, so that a killed process loses nothing. Nothing of SQL is held while the
-model is called. Who hands out the jobs is `app.learning.local_worker`'s to say.
+Nothing of SQL is held while the model is called. Who hands out the jobs, and takes them back from a
+process that was killed, is `app.learning.local_worker`'s to say.
 """
 
 from __future__ import annotations
@@ -79,14 +78,12 @@ class _Bill:
 class LearnerOptions:
     calls_per_hour: int
     tokens_per_hour: int
-    heartbeat: float
-    """Seconds between renewals of a lease; well under its length."""
     replays_per_job: float = 0.0
     """Replays of candidates that one job pays for, in gated namespaces."""
 
 
 class Learner:
-    """What a job means. One a process: it says who holds the process's leases."""
+    """What a job means. One a process: it says who holds the process's jobs."""
 
     def __init__(
         self,
@@ -129,12 +126,11 @@ class Learner:
         return outcome
 
     async def _run(self, job: Job) -> str:
-        beat = asyncio.create_task(self._beat(job))
         bill = _Bill()
         try:
             outcome = await self._learn(job, bill)
         except asyncio.CancelledError:
-            # Whatever the store says, the cancellation must get through; a lease ends by itself.
+            # Whatever the store says, the cancellation must get through; the job is missed.
             with contextlib.suppress(StoreError):
                 await asyncio.shield(self._store.release_job(job))
             raise
@@ -148,8 +144,6 @@ class Learner:
                 job, f"internal: {type(error).__name__}: {error}", spend=bill.spend
             )
             outcome = "failed"
-        finally:
-            beat.cancel()
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
@@ -186,14 +180,6 @@ class Learner:
             return "failed"
         again = await self._store.retry_job(job, said, spend=bill.spend)
         return "retried" if again else "failed"
-
-    async def _beat(self, job: Job) -> None:
-        while True:
-            await asyncio.sleep(self._options.heartbeat)
-            try:
-                await self._store.heartbeat(job)
-            except StoreError as error:
-                log.warning("heartbeat failed", episode=job.episode_id, error=str(error))
 
     async def _learn(self, job: Job, bill: _Bill) -> str:
         if self._store.is_frozen(job.namespace):

@@ -11,6 +11,7 @@ from structlog.contextvars import clear_contextvars
 
 from app.learning.learner import Learner
 from rules_store.errors import LeaseLost, StoreError
+from rules_store.models.jobs import Job
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
@@ -38,13 +39,21 @@ class Worker(Protocol):
 
 
 class LocalWorker:
-    """Learns in the process whose database file it is."""
+    """Learns in the process whose database file it is.
 
-    def __init__(self, store: RuleStore, learner: Learner, concurrency: int) -> None:
+    A job is leased while it is worked on; the lease is renewed and taken over by whoever finds it
+    expired, so that a killed process loses nothing.
+    """
+
+    def __init__(
+        self, store: RuleStore, learner: Learner, concurrency: int, heartbeat: float
+    ) -> None:
+        """`heartbeat`: seconds between renewals of a lease; well under its length."""
         self.learner = learner
         self.backlog = 0
         self._store = store
         self._concurrency = concurrency
+        self._heartbeat = heartbeat
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -71,7 +80,7 @@ class LocalWorker:
                 self.backlog = await self._store.jobs_waiting()
                 job = await self._store.claim_job(self.learner.owner)
                 if job is not None:
-                    await self.learner.run(job)
+                    await self._run(job)
                     continue
                 # Learning first: what it finds out is what is tried.
                 if await self.learner.try_rules():
@@ -89,3 +98,18 @@ class LocalWorker:
             except TimeoutError:
                 pass
             self._wake.clear()
+
+    async def _run(self, job: Job) -> None:
+        beat = asyncio.create_task(self._beat(job))
+        try:
+            await self.learner.run(job)
+        finally:
+            beat.cancel()
+
+    async def _beat(self, job: Job) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat)
+            try:
+                await self._store.heartbeat(job)
+            except StoreError as error:
+                log.warning("heartbeat failed", episode=job.episode_id, error=str(error))

@@ -1,8 +1,10 @@
 """Learning jobs on PostgreSQL: procrastinate hands them out to whichever process works on them.
 
 The job itself is a row of the store, committed with its episode; in the same transaction an entry
-that names the episode goes into procrastinate's queue. So an entry that is delivered twice, or
-late, does no harm, and one that was lost is made again from the row (`mend`).
+that names the episode goes into procrastinate's queue. When an entry is handed out, to whom, and
+again after its process has died, is procrastinate's to say: the row has no lease here. It counts
+the attempts, and one that was passed on can't be applied by who had it before. An entry that was
+lost is made again from the row (`mend`).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ MEND = 5.0
 """Seconds between looks for jobs that no entry stands for, and how long they have been due."""
 PATIENCE = 5.0
 """Seconds for a connection, and for jobs under way to go back when the process ends."""
-_AT_ONCE = 200
+_AT_ONCE = 1000
 _SCHEMA_LOCK = 0x7474636D  # advisory: 'ttcm'
 _BROKEN = (exceptions.ConnectorException, psycopg.Error, StoreError, OSError)
 
@@ -57,7 +59,7 @@ class _Again(procrastinate.BaseRetryStrategy):
             return procrastinate.RetryDecision(retry_at=exception.at)
         if isinstance(exception, GivenUp):
             return None
-        # A process that stops, a store that is down, a lease that was lost: another one goes on.
+        # A process that stops, a store that is down: another one goes on.
         pause = 0.0 if isinstance(exception, asyncio.CancelledError) else MEND
         return procrastinate.RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=pause))
 
@@ -67,7 +69,7 @@ class LearningQueue:
 
     def __init__(self, address: str, *, lease: float) -> None:
         """`address`: a postgresql:// URL. `lease`: seconds without a sign of life after which a
-        process counts as lost."""
+        process counts as lost and its entries go to others."""
         self._address = address
         self.lease = lease
         self.app = procrastinate.App(
@@ -113,8 +115,8 @@ class LearningQueue:
         await deferrer.defer_async(episode=episode_id)
 
     async def mend(self, due: list[str]) -> int:
-        """Entries for those of these jobs that have none waiting, and those of lost processes back
-        into the queue; how many."""
+        """Entries for those of these jobs that have none, and those of lost processes back into the
+        queue; how many."""
         mended = 0
         for entry in await self.app.job_manager.get_stalled_jobs(
             queue=QUEUE, seconds_since_heartbeat=self.lease
@@ -129,7 +131,7 @@ class LearningQueue:
         )
         waiting = await self.app.connector.execute_query_all_async(
             "SELECT queueing_lock FROM procrastinate_jobs "
-            "WHERE status = 'todo' AND queueing_lock = ANY(%(locks)s)",
+            "WHERE status IN ('todo', 'doing') AND queueing_lock = ANY(%(locks)s)",
             locks=[_lock(episode) for episode in due],
         )
         there = {row["queueing_lock"] for row in waiting}
@@ -183,12 +185,16 @@ class QueueWorker:
         self._tasks = []
 
     async def _learn(self, episode: str) -> None:
-        job = await self._store.claim_job(self.learner.owner, episode_id=episode)
+        job = await self._store.claim_job(self.learner.owner, episode_id=episode, handed_out=True)
         if job is None:
-            return  # done, held by another process, or paused; then `mend` brings it back
+            return  # ended, or paused; then `mend` brings it back
         self._working += 1
         try:
             outcome = await self.learner.run(job)
+        except LeaseLost as error:
+            # Missed for a while, so another process has got it: trying again would take it away.
+            log.warning("job lost", error=str(error))
+            return
         finally:
             self._working -= 1
         if outcome == "retried":

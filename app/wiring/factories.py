@@ -113,7 +113,6 @@ def build_learner(
         LearnerOptions(
             calls_per_hour=settings.learn_calls_per_hour,
             tokens_per_hour=settings.learn_tokens_per_hour,
-            heartbeat=settings.job_lease / 3,
             replays_per_job=settings.gate_calls_per_answer,
         ),
         tracer,
@@ -124,7 +123,7 @@ async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -
     """Of a store that is open; from now on its jobs are handed out. Raises
     `ConfigurationError`."""
     if not settings.on_postgresql:
-        return LocalWorker(store, learner, settings.learn_concurrency)
+        return LocalWorker(store, learner, settings.learn_concurrency, settings.job_lease / 3)
     # Imported here: whoever has no PostgreSQL needs no queue.
     from app.learning.postgres_queue import LearningQueue, QueueWorker
 

@@ -10,9 +10,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from rules_store.database.engine import Database
+from rules_store.database.engine import open_database
 from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 
@@ -27,7 +27,7 @@ async def upgrade(url: str, options: StoreOptions) -> None:
 
 async def is_current(url: str, options: StoreOptions) -> bool:
     """Whether nothing is missing; changes nothing. Raises StoreUnavailable as `upgrade` does."""
-    database = Database(url, options)
+    database = open_database(url, options)
     try:
         async with database.read() as connection:
             return await connection.run_sync(_is_current)
@@ -42,16 +42,15 @@ def _upgrade_alone(url: str, options: StoreOptions) -> None:
 
 
 async def _upgrade(url: str, options: StoreOptions) -> None:
-    database = Database(url, options)
+    database = open_database(url, options)
     try:
+        await database.prepare()
         async with database.read() as connection:
             if await connection.run_sync(_is_current):
                 return
         async with database.write() as connection:
-            if not database.is_sqlite:
-                # Another process may be at it, and take its time.
-                await connection.execute(text("SET LOCAL lock_timeout = 0"))
-            await database.order_events(connection)
+            # Another process may be at it, and take its time.
+            await database.order_events(connection, patiently=True)
             # Asked again under the write lock: another process may have been first.
             if not await connection.run_sync(_is_current):
                 await connection.run_sync(_run)

@@ -1,18 +1,98 @@
-"""PostgreSQL: how its connections are opened, how the pool notices that one has ended, and how what
-other processes write is heard of (LISTEN, with polling as the fallback)."""
+"""PostgreSQL: connections and transactions, how the pool notices that one has ended, and how what
+what other processes write is heard of (LISTEN, with polling as the fallback)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import select
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from rules_store.database.interface import Work, new_engine, pool_options, translated
+from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_CHANNEL = "ttcl_events"
+_EVENT_LOCK = 0x7474636C  # an advisory lock: 'ttcl'
+_TAKE_TURN = text(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK}), pg_notify('{_CHANNEL}', '')")
+_PAUSE = 2.0  # seconds before another try at a connection
+_ALIVE = 30.0  # seconds of silence after which the connection is tried
+
+
+class PostgresDatabase:
+    """One pool of connections; statements wait `busy_timeout` seconds for a lock."""
+
+    def __init__(self, url: URL, options: StoreOptions) -> None:
+        self.url = url
+        self._options = options
+        self._writes = new_engine(
+            url, connect_args=connect_arguments(options), **pool_options(options)
+        )
+        notice_ended_connections(self._writes.sync_engine)
+        self._reads = self._writes.execution_options(isolation_level="REPEATABLE READ")
+
+    async def prepare(self) -> None:
+        """The server is there."""
+
+    async def close(self) -> None:
+        await self._writes.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        with translated():
+            async with self._reads.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        with translated():
+            async with self._writes.begin() as connection:
+                yield connection
+
+    async def transact(self, work: Work[T], *, hurried: bool = False, awaited: bool = False) -> T:
+        """Where somebody waits for it, a server that does not answer in time is given up."""
+        if not (hurried or awaited):
+            return await self._transact(work)
+        task = asyncio.create_task(self._transact(work))
+        options = self._options
+        try:
+            await asyncio.wait(
+                [task], timeout=options.begin_timeout if hurried else options.busy_timeout
+            )
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not task.done():
+            # Not awaited: a server that hangs does not answer a cancellation either.
+            task.cancel()
+            raise StoreUnavailable("The database does not answer in time.")
+        return task.result()
+
+    async def _transact(self, work: Work[T]) -> T:
+        async with self.write() as connection:
+            return await work(connection)
+
+    async def order_events(self, connection: AsyncConnection, *, patiently: bool = False) -> None:
+        """Writers of events queue on an advisory lock; their commit wakes who listens."""
+        if patiently:
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
+        await connection.execute(_TAKE_TURN)
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        await listen(self.url, heard)
+
+    async def tidy(self) -> None:
+        """The server does it by itself."""
 
 
 def connect_arguments(options: StoreOptions) -> dict[str, Any]:
@@ -55,18 +135,6 @@ def _has_ended(pgconn: Any) -> bool:
     return bool(pgconn.status != psycopg.pq.ConnStatus.OK)
 
 
-logger = logging.getLogger(__name__)
-
-
-CHANNEL = "ttcl_events"
-
-
-_PAUSE = 2.0  # seconds before another try at a connection
-
-
-_ALIVE = 30.0  # seconds of silence after which the connection is tried
-
-
 def libpq_address(url: URL) -> str:
     """The URL as PostgreSQL's own library reads it, with the password."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -84,7 +152,7 @@ async def listen(url: URL, heard: Callable[[], None]) -> None:
             async with await psycopg.AsyncConnection.connect(
                 address, autocommit=True, connect_timeout=5, application_name="ttcl listener"
             ) as connection:
-                await connection.execute(f"LISTEN {CHANNEL}")
+                await connection.execute(f"LISTEN {_CHANNEL}")
                 told = False
                 while True:
                     heard()

@@ -7,9 +7,8 @@ from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.engine import Look
 from rules_store.index.precedent_index import Neighbourhood
-from rules_store.models.evidence import Place, Standing
+from rules_store.models.evidence import Standing
 from rules_store.repository import precedents, standings
 
 _COMMITS_WITHIN = timedelta(seconds=5)
@@ -27,18 +26,10 @@ class KnownWorth:
         self.standings: dict[str, Standing] = {}
         self.precedents = Neighbourhood(keep)
 
-    async def follow(self, look: Look, now: datetime) -> None:
+    async def follow(self, connection: AsyncConnection, now: datetime) -> None:
         """Takes up what is new. It has no events: evidence is no change of a rule."""
-        since = self._since(now)
-        last = self.precedents.last_seq
-
-        async def news(connection: AsyncConnection) -> tuple[list[Standing], list[Place]]:
-            return (
-                await standings.since(connection, since),
-                await precedents.places_after(connection, self._model, last),
-            )
-
-        changed, places = await look(news)
+        changed = await standings.since(connection, self._since(now))
+        places = await precedents.places_after(connection, self._model, self.precedents.last_seq)
         for standing in changed:
             self.standings[standing.rule_id] = standing
             if self._latest is None or standing.at > self._latest:

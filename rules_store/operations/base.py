@@ -7,15 +7,12 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database import migrate
-from rules_store.database.engine import Database, Look, looks_through, parse_url
-from rules_store.database.sqlite.setup import prepare_sqlite
+from rules_store.database import Database, migrate, open_database
 from rules_store.errors import StoreUnavailable
 from rules_store.index import snapshot
 from rules_store.index.event_feed import News, news
@@ -96,12 +93,8 @@ class StoreCore(KnownNamespaces):
         `data_dir` is where a snapshot of the index is kept; None keeps none.
         Raises StoreUnavailable with one sentence that says what to mend.
         """
-        url = parse_url(database_url)
-        if url.get_backend_name() == "sqlite":
-            path = Path(url.database or "")
-            await asyncio.to_thread(prepare_sqlite, path, options.busy_timeout)
         await migrate.upgrade(database_url, options)
-        database = Database(database_url, options)
+        database = open_database(database_url, options)
         store = cls(database, embedding_model, dimension, data_dir, options, clock)
         try:
             await store._load()
@@ -164,9 +157,9 @@ class StoreCore(KnownNamespaces):
     async def catch_up(self) -> None:
         """Applies to the index what any process has committed since it last looked."""
         # The connection first: a writer holds its own while it waits to follow.
-        async with self._database.looking() as look, self._following:
-            await self._apply_events(self._index, look)
-            await self._worth.follow(look, self._clock())
+        async with self._database.read() as connection, self._following:
+            await self._apply_events(self._index, connection)
+            await self._worth.follow(connection, self._clock())
 
     async def _count_exposures(self, pause: float = 0.0) -> None:
         """Brings the rules' counts up to what was written; whoever shows or uses a count asks for
@@ -201,7 +194,7 @@ class StoreCore(KnownNamespaces):
             seq = rows[-1].seq
             await asyncio.to_thread(fresh.extend, rows)
         async with self._database.read() as connection, self._following:
-            await self._apply_events(fresh, looks_through(connection))
+            await self._apply_events(fresh, connection)
             self._index = fresh
 
     async def parity(self) -> Parity:
@@ -217,18 +210,11 @@ class StoreCore(KnownNamespaces):
 
     async def _follow(self, connection: AsyncConnection) -> None:
         async with self._following:
-            await self._apply_events(self._index, looks_through(connection))
+            await self._apply_events(self._index, connection)
 
-    async def _apply_events(self, index: RuleIndex, look: Look) -> None:
+    async def _apply_events(self, index: RuleIndex, connection: AsyncConnection) -> None:
         while True:
-            found = await look(
-                partial(
-                    news,
-                    after=index.last_event,
-                    embedding_model=self.embedding_model,
-                    known=self._namespaces,
-                )
-            )
+            found = await news(connection, index.last_event, self.embedding_model, self._namespaces)
             if found is None:
                 return
             self._take(index, found)

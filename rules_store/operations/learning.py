@@ -124,8 +124,13 @@ class Admission(CreditOperations):
 class LearningOperations(Admission):
     # -- a job's life
 
-    async def claim_job(self, owner: str, *, episode_id: str | None = None) -> Job | None:
+    async def claim_job(
+        self, owner: str, *, episode_id: str | None = None, handed_out: bool = False
+    ) -> Job | None:
         """Takes the oldest due job (or this episode's), or one whose lease has run out.
+
+        `handed_out`: a queue has given this episode's to `owner` alone and watches over it, so it
+        gets no lease and whoever had it before has lost it.
 
         A job that was tried `options.max_attempts` times is failed instead. `owner` must be
         unique to the worker process.
@@ -134,7 +139,10 @@ class LearningOperations(Admission):
 
         async def claim(connection: AsyncConnection) -> Job | None:
             while True:
-                job = await jobs.next_due(connection, now, self._farthest, episode_id)
+                if handed_out and episode_id is not None:
+                    job = await jobs.handed_out(connection, episode_id)
+                else:
+                    job = await jobs.next_due(connection, now, self._farthest, episode_id)
                 if job is None:
                     return None
                 if job.attempts < self.options.max_attempts:
@@ -153,7 +161,7 @@ class LearningOperations(Admission):
                 now,
                 attempts=taken.attempts,
                 owner=owner,
-                lease_until=now + timedelta(seconds=self.options.lease),
+                lease_until=None if handed_out else now + timedelta(seconds=self.options.lease),
             )
             return taken
 
@@ -257,8 +265,8 @@ class LearningOperations(Admission):
             return await jobs.waiting(connection)
 
     async def jobs_due(self, overdue: timedelta, *, limit: int) -> list[str]:
-        """Episodes whose jobs nobody has taken up for that long, though nothing holds them back;
-        the oldest first."""
+        """Episodes whose jobs nobody has taken up for that long, though nothing holds them back,
+        or that run without a lease; the oldest first."""
         async with self._database.read() as connection:
             return await jobs.due(connection, self._clock() - overdue, self._farthest, limit)
 

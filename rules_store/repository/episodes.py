@@ -61,7 +61,7 @@ async def insert_episode(
         "updated_at": episode.updated_at,
     }
     statement = insert_unless_there(connection, episodes)
-    return await compiled.changed(connection, statement, values) == 1
+    return (await compiled.execute(connection, statement, values)).rowcount == 1
 
 
 async def id_of_request(connection: AsyncConnection, namespace: str, request_id: str) -> str | None:
@@ -114,8 +114,8 @@ async def finish(
         "at": at,
     }
     statement = _FINISH_UNANSWERED if answer is None else _FINISH
-    namespace: str | None = await compiled.returned(connection, statement, values)
-    return namespace
+    found = (await compiled.execute(connection, statement, values)).fetchall()
+    return found[0][0] if found else None
 
 
 async def conclude(

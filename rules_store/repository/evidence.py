@@ -61,7 +61,7 @@ async def add_exposures(
     at: datetime,
 ) -> None:
     if new:
-        await compiled.changed(
+        await compiled.execute(
             connection,
             _EXPOSE,
             [
@@ -84,12 +84,11 @@ async def add_exposures(
 async def count_exposures(connection: AsyncConnection) -> bool:
     """Adds some of what nobody has counted yet to the counts of the rules. Whether there may be
     more."""
-    found = await compiled.all_returned(connection, _COUNT, {})
+    found = (await connection.execute(_COUNT)).all()
     fresh = Counter((rule_id, namespace) for namespace, rule_id, withheld in found if not withheld)
     if fresh:
         # In one order everywhere, so that two processes can't wait for each other.
-        await compiled.changed(
-            connection,
+        await connection.execute(
             _ADD,
             [
                 {"rule": rule_id, "space": namespace, "more": fresh[rule_id, namespace]}

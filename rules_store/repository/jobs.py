@@ -48,7 +48,7 @@ async def insert_job(
         "created_at": at,
         "updated_at": at,
     }
-    await compiled.changed(connection, _INSERT, values)
+    await compiled.execute(connection, _INSERT, values)
 
 
 async def next_due(
@@ -64,14 +64,32 @@ async def next_due(
     return None if row is None else _job(row)
 
 
+async def handed_out(connection: AsyncConnection, episode_id: str) -> Job | None:
+    """The job of this episode, if it is not ended or paused; locked where the database locks
+    rows."""
+    statement = (
+        select(jobs)
+        .where(
+            jobs.c.episode_id == episode_id,
+            jobs.c.state.in_([JobState.PENDING, JobState.RUNNING]),
+            ~_PAUSED,
+        )
+        .with_for_update()
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _job(row)
+
+
 def _due(at: datetime, farthest: timedelta) -> ColumnElement[bool]:
-    """No delay and no lease ends later than `farthest` from now: where one does, the clock has been
+    """What runs without a lease is always due: who handed it out knows better.
+
+    No delay and no lease ends later than `farthest` from now: where one does, the clock has been
     put back since, and nobody waits for it to catch up."""
     end = at + farthest
     starts, ends = jobs.c.not_before, jobs.c.lease_until
     return or_(
         and_(jobs.c.state == JobState.PENDING, or_(starts <= at, starts > end)),
-        and_(jobs.c.state == JobState.RUNNING, or_(ends < at, ends > end)),
+        and_(jobs.c.state == JobState.RUNNING, or_(ends.is_(None), ends < at, ends > end)),
     )
 
 

@@ -102,11 +102,10 @@ class Bench:
         self.gated = False
         self.worker = self.new_worker()
 
-    def new_worker(self, concurrency: int = 1, **more: Any) -> LocalWorker:
+    def new_worker(self, concurrency: int = 1, heartbeat: float = 60.0, **more: Any) -> LocalWorker:
         options = {
             "calls_per_hour": 100,
             "tokens_per_hour": 10_000,
-            "heartbeat": 60.0,
             **more,
         }
         learner = Learner(
@@ -123,7 +122,7 @@ class Bench:
             lambda namespace: self.gated,
             LearnerOptions(**options),  # type: ignore[arg-type]
         )
-        return LocalWorker(self.store, learner, concurrency)
+        return LocalWorker(self.store, learner, concurrency, heartbeat)
 
     async def job(self, episode: str = "ep_1", *, contrast: bool = False, **more: Any) -> None:
         observation = Observation(

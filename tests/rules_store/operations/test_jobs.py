@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,24 @@ async def test_a_lost_worker_loses_its_lease(store: RuleStore, clock: Clock) -> 
             await call
     assert (await store.list_rules()).total == 0
     await store.heartbeat(job)
+
+
+async def test_a_job_that_a_queue_hands_out_passes_to_the_next(
+    store: RuleStore, clock: Clock
+) -> None:
+    await new_job(store, "a")
+    lost = await store.claim_job("lost", episode_id="a", handed_out=True)
+    assert lost is not None
+    # Whether there is still somebody who has it is the queue's to know.
+    assert await store.jobs_due(timedelta(0), limit=9) == ["a"]
+    job = await store.claim_job("w", episode_id="a", handed_out=True)
+    assert job is not None
+    assert job.attempts == 2
+    with pytest.raises(LeaseLost):
+        await store.apply_learning(lost, [draft("x", axis(0))])
+    await store.apply_learning(job, [draft("x", axis(0))])
+    assert await store.claim_job("w", episode_id="a", handed_out=True) is None
+    assert await store.jobs_due(timedelta(0), limit=9) == []
 
 
 async def test_a_stalled_worker_that_got_its_job_again_holds_one_lease(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 
 from rules_store.errors import InvalidVector, StoreUnavailable
 from rules_store.models.jobs import JobState, Spend
@@ -188,19 +186,12 @@ async def test_a_full_disk_loses_nothing(store: RuleStore, tmp_path: Path) -> No
     job = await claimed(store, "ep_1")
     before = await store.stats()
 
-    def fill(connection: sqlite3.Connection, record: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA max_page_count = 1")  # taken as: not one page more than now
-        cursor.close()
-
-    engine = store._database._writes
-    await engine.dispose()
-    event.listen(engine.sync_engine, "connect", fill)
+    async with store._database.write() as connection:
+        # Of the connection that writes; taken as: not one page more than now.
+        await connection.exec_driver_sql("PRAGMA max_page_count = 1")
     with pytest.raises(StoreUnavailable, match="full"):
         await store.apply_learning(job, [draft("x" * 100_000, axis(0))])
     assert not store.has_rules("default")
-    event.remove(engine.sync_engine, "connect", fill)
-    await engine.dispose()
     assert await store.stats() == before
     await store.apply_learning(job, [draft("x" * 100_000, axis(0))])
     assert store.has_rules("default")

@@ -1,1 +1,0 @@
-"""How SQLite is opened, and the one thread that writes."""
