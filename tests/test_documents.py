@@ -15,6 +15,7 @@ SOURCES = (".py", ".md", ".yaml", ".yml", ".html", ".toml", ".js", ".css", ".jso
 ELSEWHERE = {
     # Names of other projects' settings, metrics and files.
     "max_model_len",
+    "pg_stat_database",
     "PIP_EXTRA_INDEX_URL",
 }
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
