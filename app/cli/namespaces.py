@@ -16,17 +16,7 @@ import typer
 
 from app.api.schemas.common import ResponseModel
 from app.api.schemas.namespaces import Namespace, NamespaceSummary, RolledBack, Snapshot
-from app.cli.common import (
-    Actor,
-    AsJson,
-    Reason,
-    add_row,
-    err,
-    opened_store,
-    out,
-    print_json,
-    table,
-)
+from app.cli.common import Actor, AsJson, Reason, add_row, err, opened_store, out, print_json, table
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE
 from rules_store.models.events import Rollback, RollbackTarget
