@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 import numpy as np
@@ -185,7 +185,7 @@ async def _write(store: RuleStore, items: Sequence[Numbered], order: Order, repo
         report.unembedded += id is not None and item.vectors.text is None
 
 
-_EXPORTED = ["id", "namespace", "polarity", "state", "text", "trigger", "domain", "frequency", "exposures", "source_episode", "reason", "created_at"]
+_EXPORTED = [each.name for each in fields(Rule) if each.name not in ("version", "updated_at")]
 _KEPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{7,63}\Z")
 
 
