@@ -64,11 +64,15 @@ BODY_SCHEMA: dict[str, Any] = {
         "content": {_JSON: {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
     }
 }
+_EVENTS = {
+    "itemSchema": {"type": "object", "properties": {"data": {"type": "string"}}},
+    "example": STREAMED,
+}
 ANSWER: Responses = {
     200: {
         "model": ChatCompletion,
         "description": "The answer",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAMED}},
+        "content": {"text/event-stream": _EVENTS},
         "headers": {
             name: {"description": meaning, "schema": {"type": "string"}}
             for name, meaning in TOLD_HEADERS.items()

@@ -10,9 +10,8 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import orjson
@@ -186,6 +185,7 @@ async def _write(store: RuleStore, items: Sequence[Numbered], order: Order, repo
         report.unembedded += id is not None and item.vectors.text is None
 
 
+_EXPORTED = [each.name for each in fields(Rule) if each.name not in ("version", "updated_at")]
 _KEPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{7,63}\Z")
 
 
@@ -226,20 +226,14 @@ class RuleLine(BaseModel):
 
     def as_rule(self, namespace: str) -> Rule:
         made = (self.created_at or datetime.now(UTC)).astimezone(UTC)
+        own = {"id", "namespace", "created_at", "embedding_model", "vectors"}
         return Rule(
             # A shorter one could be part of a word where rules are looked for in traces.
             id=self.id if self.id and _KEPT.match(self.id) else new_rule_id(),
             namespace=namespace,
-            polarity=self.polarity,
-            state=self.state,
-            text=self.text,
-            trigger=self.trigger,
-            domain=self.domain,
-            frequency=self.frequency,
+            **self.model_dump(exclude=own),
             exposures=0,
-            source_episode=self.source_episode,
             version=1,
-            reason=self.reason,
             created_at=made,
             updated_at=made,
         )
@@ -248,20 +242,7 @@ class RuleLine(BaseModel):
 def written(item: Exported, model: str) -> bytes:
     """With a line feed at its end."""
     rule = item.rule
-    shape: dict[str, Any] = {
-        "id": rule.id,
-        "namespace": rule.namespace,
-        "polarity": rule.polarity.value,
-        "state": rule.state.value,
-        "text": rule.text,
-        "trigger": rule.trigger,
-        "domain": rule.domain,
-        "frequency": rule.frequency,
-        "exposures": rule.exposures,
-        "source_episode": rule.source_episode,
-        "reason": rule.reason,
-        "created_at": rule.created_at.isoformat(),
-    }
+    shape = {name: getattr(rule, name) for name in _EXPORTED}
     if item.vectors is not None and item.vectors.text is not None:
         shape["embedding_model"] = model
         shape["vectors"] = {

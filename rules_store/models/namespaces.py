@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
 
 from rules_store.errors import InvalidSetting
 from rules_store.models.rules import Pruning
@@ -47,7 +48,9 @@ class NamespaceSettings(BaseModel):
     def read(cls, values: Mapping[str, Any], *, strict: bool = False) -> Self:
         """`strict`: a text or a truth value is no number. Raises InvalidSetting."""
         try:
-            return cls.model_validate(values, strict=strict)
+            # As JSON: there a strict reading, too, takes an enum by its value.
+            given = to_json(values, inf_nan_mode="constants")
+            return cls.model_validate_json(given, strict=strict)
         except ValidationError as error:
             first = error.errors()[0]
             raise InvalidSetting(str(first["loc"][0]), first["msg"]) from error

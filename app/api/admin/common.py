@@ -8,8 +8,9 @@ from typing import Annotated
 
 from fastapi import Query
 
+from app.api.dependencies import unknown_namespace
 from app.api.schemas.rules import Rule
-from app.exceptions import NotFound, Overloaded
+from app.exceptions import Overloaded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
@@ -29,9 +30,7 @@ Namespace = Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)]
 
 async def known_namespace(state: AppState, namespace: str | None) -> None:
     if namespace is not None and not await state.store.namespace_exists(namespace):
-        raise NotFound(
-            f"There is no namespace '{namespace}'", param="namespace", code="namespace_not_found"
-        )
+        raise unknown_namespace(namespace)
 
 
 async def answered(state: AppState, rule: StoredRule) -> Rule:

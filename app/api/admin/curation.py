@@ -19,11 +19,7 @@ from app.api.admin.filters import Filter
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
 from app.api.rules_jsonl import Order, export_lines, import_lines
 from app.api.schemas.common import JSON_LINES, RULE_TEXT, ListOf, refuses, text
-from app.api.schemas.curation import (
-    ExplainBody,
-    MergeBody,
-    PruneBody,
-)
+from app.api.schemas.curation import ExplainBody, MergeBody, PruneBody
 from app.api.schemas.rules import Explanation, Import, NearRule, Prune, PrunedRule, Rule
 from app.exceptions import InvalidRequest, UpstreamError
 from app.loop.steer.explain import Question
@@ -43,10 +39,7 @@ LINES: dict[str, Any] = {
 }
 
 
-@router.get(
-    "/rules:search",
-    summary="Rules near a text in meaning, most similar first",
-)
+@router.get("/rules:search", summary="Rules near a text in meaning, most similar first")
 async def search_rules(
     state: State,
     caller: AdminRead,
@@ -122,11 +115,7 @@ async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> Rule
         if not caller.reaches((await state.store.get_rule(rule_id)).namespace):
             raise UnknownRule(rule_id)
     rule = await state.store.merge_rules(
-        body.into,
-        body.rules,
-        expected=body.expected_versions,
-        actor=body.actor,
-        reason=body.reason,
+        body.into, body.rules, expected=body.expected_versions, actor=body.actor, reason=body.reason
     )
     return await answered(state, rule)
 
@@ -151,11 +140,7 @@ async def export_rules(
     return StreamingResponse(lines, media_type=JSON_LINES, headers=headers)
 
 
-@router.post(
-    "/rules:import",
-    summary="Take rules in from JSON lines",
-    openapi_extra=LINES,
-)
+@router.post("/rules:import", summary="Take rules in from JSON lines", openapi_extra=LINES)
 async def import_rules(
     request: Request,
     state: State,

@@ -39,9 +39,7 @@ async def list_jobs(
 
 
 @router.post(
-    "/jobs/{job_id}/retry",
-    summary="Let a failed job be tried again",
-    responses=refuses(409),
+    "/jobs/{job_id}/retry", summary="Let a failed job be tried again", responses=refuses(409)
 )
 async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite) -> Job:
     if not caller.reaches((await state.store.get_job(job_id)).namespace):

@@ -26,11 +26,7 @@ async def list_keys(
     return ListOf[Key].of(page, data=keys)
 
 
-@router.post(
-    "/keys",
-    status_code=201,
-    summary="Make an API key; its secret is shown this once",
-)
+@router.post("/keys", status_code=201, summary="Make an API key; its secret is shown this once")
 async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> KeyWithSecret:
     caller.demand_everywhere()
     caller.demand_all_of(body.permissions)
@@ -54,11 +50,7 @@ async def patch_key(key_id: str, body: KeyPatch, state: State, caller: AdminWrit
     return Key.of(key)
 
 
-@router.post(
-    "/keys/{key_id}/revoke",
-    summary="Revoke an API key, for good",
-    responses=refuses(409),
-)
+@router.post("/keys/{key_id}/revoke", summary="Revoke an API key, for good", responses=refuses(409))
 async def revoke_key(key_id: str, body: Write, state: State, caller: AdminWrite) -> Key:
     caller.demand_everywhere()
     key = await state.store.revoke_key(key_id, actor=body.actor, reason=body.reason)

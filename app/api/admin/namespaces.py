@@ -48,22 +48,14 @@ async def list_namespaces(
     return ListOf[NamespaceSummary].of(page, data=data)
 
 
-@router.post(
-    "",
-    status_code=201,
-    summary="Create a namespace",
-    responses=refuses(409),
-)
+@router.post("", status_code=201, summary="Create a namespace", responses=refuses(409))
 async def create_namespace(
     body: NamespaceCreate, state: State, caller: AdminWrite
 ) -> NamespaceSummary:
     if not caller.reaches(body.name):
         raise namespace_forbidden(body.name)
     await state.store.create_namespace(
-        body.name,
-        body.settings,
-        actor=body.actor,
-        reason=body.reason,
+        body.name, body.settings, actor=body.actor, reason=body.reason
     )
     return await _summary(state, body.name)
 

@@ -50,12 +50,7 @@ async def list_rules(
     return ListOf[Rule].of(page, data=[Rule.of(rule, known.get(rule.id)) for rule in page.items])
 
 
-@router.post(
-    "/rules",
-    status_code=201,
-    summary="Write a rule by hand",
-    responses=refuses(404, 409),
-)
+@router.post("/rules", status_code=201, summary="Write a rule by hand", responses=refuses(404, 409))
 async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> WrittenRule:
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
@@ -93,9 +88,7 @@ async def rule_evidence(
 
 
 @router.patch(
-    "/rules/{rule_id}",
-    summary="Change a rule's text, trigger or domain",
-    responses=refuses(409),
+    "/rules/{rule_id}", summary="Change a rule's text, trigger or domain", responses=refuses(409)
 )
 async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> Rule:
     await state.store.get_rule(rule_id)
@@ -130,20 +123,14 @@ async def quarantine_rule(rule_id: str, body: VersionedWrite, state: State, _: A
 
 
 @router.post(
-    "/rules/{rule_id}/release",
-    summary="Make a quarantined rule active",
-    responses=refuses(409),
+    "/rules/{rule_id}/release", summary="Make a quarantined rule active", responses=refuses(409)
 )
 async def release_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
     rule = await state.store.release_rule(rule_id, **body.model_dump())
     return await answered(state, rule)
 
 
-@router.post(
-    "/rules/{rule_id}/reject",
-    summary="Retire a quarantined rule",
-    responses=refuses(409),
-)
+@router.post("/rules/{rule_id}/reject", summary="Retire a quarantined rule", responses=refuses(409))
 async def reject_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
     rule = await state.store.reject_rule(rule_id, **body.model_dump())
     return await answered(state, rule)

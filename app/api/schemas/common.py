@@ -16,6 +16,7 @@ from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
+
 AT = "2026-01-31T12:00:00+00:00"
 EPISODE_ID = "ep_0123456789abcdef0123456789abcdef"
 RULE_ID = "rule_0123456789abcdef01234567"
@@ -74,9 +75,9 @@ class ResponseModel(BaseModel):
 
 
 def _with_example_of_list(schema: dict[str, Any], listing: type[Any]) -> None:
+    _with_example(schema, listing)
     (model,) = listing.__pydantic_generic_metadata__["args"]
-    one = {"object": "list", "data": [example_of(model)], "next_cursor": "cnVsZTo0MQ", "total": 51}
-    schema["examples"] = [one]
+    schema["examples"][0]["data"] = [example_of(model)]
 
 
 class ListOf(ResponseModel, Generic[T]):
@@ -86,8 +87,8 @@ class ListOf(ResponseModel, Generic[T]):
 
     object: Literal["list"] = "list"
     data: list[T]
-    next_cursor: str | None
-    total: int
+    next_cursor: str | None = Field(examples=["cnVsZTo0MQ"])
+    total: int = Field(examples=[51])
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
