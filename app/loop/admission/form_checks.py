@@ -13,7 +13,7 @@ from app.loop.admission.text_measures import words
 from rules_store.models.rules import Polarity
 
 PATTERNS = load("form")
-"""Checks that a pattern is enough for, by name."""
+"""Patterns by the name of their check; for most of these they are the whole check."""
 LONGEST_RULE = 32
 """Words. Letters of scripts without spaces count as half a word each."""
 SHORTEST_RULE = 4
@@ -39,11 +39,6 @@ def too_long(text: str) -> str | None:
     return f"{count:g} words" if count > LONGEST_RULE else None
 
 
-_STATEMENT = re.compile(
-    r"\A(?:the|a|an|it|he|she|they|we|i|there|this|these|those|my|his|her|their|its"
-    r"|in (?:this|the))\b",
-    re.IGNORECASE,
-)
 _MODAL = re.compile(
     r"\b(?:should|must|need(?:s|ed)?|has to|have to|ought|always|never|cannot|can't|requires?"
     r"|helps?|important|essential|better|best|avoid|remember|useful)\b",
@@ -53,7 +48,7 @@ _MODAL = re.compile(
 
 def statement(text: str) -> str | None:
     """A report ('The train travels ...') instead of advice."""
-    match = _STATEMENT.match(text)
+    match = PATTERNS["statement"].regex.match(text)
     return f"begins with '{match[0]}'" if match and not _MODAL.search(text) else None
 
 

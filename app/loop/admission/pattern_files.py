@@ -29,10 +29,6 @@ class Pattern(BaseModel):
     says: str = ""
     """What is said of a text that it refuses; empty: the words that were found."""
 
-    @cached_property
-    def regex(self) -> re.Pattern[str]:
-        return re.compile(self.pattern)
-
 
 class PatternCheck(BaseModel):
     """The patterns of one check, whose name is the reason that it gives."""
@@ -47,8 +43,15 @@ class PatternCheck(BaseModel):
     @cached_property
     def regex(self) -> re.Pattern[str]:
         """Any of the patterns."""
-        flags = re.IGNORECASE if self.ignore_case else 0
-        return re.compile("|".join(each.pattern for each in self.patterns), flags)
+        return self._compiled("|".join(each.pattern for each in self.patterns))
+
+    @cached_property
+    def each(self) -> tuple[re.Pattern[str], ...]:
+        """The patterns one by one, in their order."""
+        return tuple(self._compiled(each.pattern) for each in self.patterns)
+
+    def _compiled(self, pattern: str) -> re.Pattern[str]:
+        return re.compile(pattern, re.IGNORECASE if self.ignore_case else 0)
 
     def __call__(self, text: str) -> str | None:
         """The first words that it objects to, in quotes."""

@@ -27,15 +27,11 @@ def secret(text: str) -> str | None:
 
 def personal_data(text: str) -> str | None:
     """E-mail, phone, card, account and identity numbers, and postal addresses."""
-    patterns = _PATTERNS["personal_data"].patterns
-    return next((each.says for each in patterns if each.regex.search(text)), None)
+    check = _PATTERNS["personal_data"]
+    found = zip(check.patterns, check.each, strict=True)
+    return next((pattern.says for pattern, regex in found if regex.search(text)), None)
 
 
-_TITLE = re.compile(
-    r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|Doctor|Sir|Lady|Lord|President|Senator|Minister|Chancellor"
-    r"|Judge|Officer|Captain|King|Queen|Director|Inspector"
-    r"|Herr|Frau|Monsieur|Madame|Se\u00f1ora?)\.? [A-Z]\w+"
-)
 _GIVEN_WORDS = """
 James John Robert Michael William David Richard Joseph Thomas Charles Daniel Matthew Anthony
 Steven Paul Andrew Kenneth Kevin Brian George Edward Ronald Timothy Jason Jeffrey Ryan Jacob Gary
@@ -84,8 +80,8 @@ def names_product(text: str, context: Context) -> str | None:
 def names_person(text: str) -> str | None:
     """A title with a name, a given name, or two capitalised words that are no known concept
     ('Newton method', 'Monte Carlo'). A surname alone passes: rules are full of named theorems."""
-    if match := _TITLE.search(text):
-        return f"'{match[0]}'"
+    if titled := _PATTERNS["names_person"](text):
+        return titled
     words = list(re.finditer(r"[^\W\d_]+", text))
     for at, word in enumerate(words):
         follower = words[at + 1][0].casefold() if at + 1 < len(words) else ""
