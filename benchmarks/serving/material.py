@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import random
 
-_THINGS = [
-    "pens",
-    "apples",
-    "bricks",
-    "tickets",
-    "bottles",
-    "stamps",
-    "chairs",
-    "lamps",
-    "books",
-    "coins",
-    "tiles",
-    "shirts",
-    "boxes",
-    "plants",
-]
-_PEOPLE = [
-    "Ana",
-    "Ben",
-    "Cara",
-    "Deniz",
-    "Emil",
-    "Farah",
-    "Goran",
-    "Hana",
-    "Ivo",
-    "Jana",
-    "Kofi",
-    "Lena",
-]
+_THINGS, _PEOPLE = (
+    row.split()
+    for row in (
+        "pens apples bricks tickets bottles stamps chairs lamps books coins tiles shirts "
+        "boxes plants",
+        "Ana Ben Cara Deniz Emil Farah Goran Hana Ivo Jana Kofi Lena",
+    )
+)
 _STEPS = (
     "write down what is known before the first calculation",
     "multiply the price by the number bought, then subtract what was returned",

@@ -9,48 +9,11 @@ OPPOSITE_COSINE = 0.75
 OPPOSITES = 5
 """Of the nearest rules so many are compared by their words."""
 _SHARED = 0.5
-_IDLE = frozenset(
-    [
-        "do",
-        "not",
-        "don",
-        "don't",
-        "never",
-        "avoid",
-        "without",
-        "no",
-        "must",
-        "mustn",
-        "always",
-        "should",
-        "shouldn",
-        "be",
-        "to",
-        "t",
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "for",
-        "and",
-        "or",
-        "it",
-        "its",
-        "is",
-        "are",
-        "as",
-        "by",
-        "with",
-        "that",
-        "this",
-        "when",
-        "before",
-        "after",
-        "you",
-    ]
-)
+_IDLE_WORDS = """
+do not don don't never avoid without no must mustn always should shouldn be to t a an the of in on
+for and or it its is are as by with that this when before after you
+"""
+_IDLE = frozenset(_IDLE_WORDS.split())
 """Negations, and words that say nothing by themselves."""
 _WORD = re.compile(r"\w+")
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from app.loop.admission.pattern_files import load
 from app.loop.admission.text_measures import words
 from rules_store.models.rules import Polarity
 
+PATTERNS = load("form")
+"""Patterns by the name of their check; for most of these they are the whole check."""
 LONGEST_RULE = 32
 """Words. Letters of scripts without spaces count as half a word each."""
 SHORTEST_RULE = 4
@@ -36,71 +39,6 @@ def too_long(text: str) -> str | None:
     return f"{count:g} words" if count > LONGEST_RULE else None
 
 
-_BOXED = re.compile(r"(?:\\f|\\|\x08)?boxed\b|####", re.IGNORECASE)
-
-
-def boxed(text: str) -> str | None:
-    return _found(_BOXED, text)
-
-
-_ROLE_OR_TOOL_TOKEN = re.compile(
-    r"<\||\|>|<[/!?A-Za-z]|\[/?(?:INST|SYS)|```|<<|>>"
-    r"|(?:^|[\n.!?]\s*)(?:system|user|assistant|human|ai|developer|tool)\s*:"
-    r"|\b(?:tool|function)[_ ]calls?\b|###",
-    re.IGNORECASE,
-)
-
-
-def role_or_tool_token(text: str) -> str | None:
-    return _found(_ROLE_OR_TOOL_TOKEN, text)
-
-
-_URL = re.compile(
-    r"\b[a-z][a-z0-9+.-]{1,15}://|\bwww\.|\bmailto:|[\w.+-]+@[\w-]+\.\w|\b(?:\d{1,3}\.){3}\d{1,3}\b"
-    r"|\b[\w-]{2,}\.(?:com|org|net|io|ai|dev|info|app|co|xyz|ru|cn|de|uk|eu|edu|gov|example"
-    r"|test|local|onion|biz|online|site|shop|store|club|top|link|me|tv|fr|es|nl|pl|jp|br|us|ca|au|ch|se)\b",
-    re.IGNORECASE,
-)
-
-
-def url(text: str) -> str | None:
-    return _found(_URL, text)
-
-
-_PLACEHOLDER = re.compile(
-    r"[{}]|\[[^\]\d]{2,}\]|\.\.\.|…|_{2,}|\bXXX?\b|\b(?:TODO|TBD|FIXME|lorem ipsum|N/A)\b"
-    r"|\b(?:insert|your) (?:rule|text|answer|sentence) here\b"
-    r"|\b(?:positive|negative) (?:rule|advice)\b|\bplaceholder\b",
-    re.IGNORECASE,
-)
-
-
-def placeholder(text: str) -> str | None:
-    return _found(_PLACEHOLDER, text)
-
-
-# 'Give each answer a unit' is advice: only the capital letter is a label.
-_CONTEXT_REFERENCE = re.compile(
-    r"\b(?:attempt|solution|answer|response|trajectory|student)s? (?:(?-i:A|B)|one|two)\b"
-    r"|\b(?:both|better|worse|preferred|first|second|other|two|same) "
-    r"(?:attempt|solution|answer|response)s?\b"
-    r"|\b(?:this|that|the (?:given|above|present)) (?:attempt|question|problem|answer|solution)\b"
-    r"|\b(?:you|was|were) asked\b"
-    r"|\bthe attempt\b|\bthe JSON\b|\bnobody has checked\b",
-    re.IGNORECASE,
-)
-
-
-def context_reference(text: str) -> str | None:
-    """A rule is read without the texts it was learned from."""
-    return _found(_CONTEXT_REFERENCE, text)
-
-
-_STATEMENT = re.compile(
-    r"\A(?:the|a|an|it|he|she|they|we|i|there|this|these|those|my|his|her|their|its"
-    r"|in (?:this|the))\b",
-    re.IGNORECASE,
-)
 _MODAL = re.compile(
     r"\b(?:should|must|need(?:s|ed)?|has to|have to|ought|always|never|cannot|can't|requires?"
     r"|helps?|important|essential|better|best|avoid|remember|useful)\b",
@@ -110,16 +48,16 @@ _MODAL = re.compile(
 
 def statement(text: str) -> str | None:
     """A report ('The train travels ...') instead of advice."""
-    match = _STATEMENT.match(text)
+    match = PATTERNS["statement"].regex.match(text)
     return f"begins with '{match[0]}'" if match and not _MODAL.search(text) else None
 
 
-_DANGLING = re.compile(r"\b(?:a|an|the|and|or|but|which)[\s,;'-]*\.?\Z", re.IGNORECASE)
+_CUT_OFF = re.compile(r"[,;][\s'-]*\.?\Z")
 
 
 def unfinished(text: str) -> str | None:
     """A sentence that was cut off."""
-    return _found(_DANGLING, text) or ("',.'" if re.search(r"[,;][\s'-]*\.?\Z", text) else None)
+    return PATTERNS["unfinished"](text) or ("',.'" if _CUT_OFF.search(text) else None)
 
 
 _LONGEST_WORD = 28
@@ -147,16 +85,6 @@ def gibberish(text: str) -> str | None:
     return "repeats itself" if len(pairs) - len(set(pairs)) >= 2 else None
 
 
-_CALCULATION = re.compile(
-    r"\d\s*(?:[-+*/x\u00d7\u00f7^=%]|\\times)\s*\$?\d|=\s*\S|\\frac|\\sqrt|\d+(?:\.\d+)?\s*%"
-)
-
-
-def calculation(text: str) -> str | None:
-    """The solution of one question, written out."""
-    return _found(_CALCULATION, text)
-
-
 _WARNING = re.compile(
     r"\A(?:please\s+)?(?:avoid|never|don't|do not|refrain|beware|stop|not)\b", re.IGNORECASE
 )
@@ -176,8 +104,3 @@ def wrong_polarity(text: str, polarity: Polarity) -> str | None:
     pattern = _WARNING if polarity is Polarity.POSITIVE else _ENCOURAGEMENT
     match = pattern.match(text)
     return f"'{match[0]}' in a {polarity.value} rule" if match else None
-
-
-def _found(pattern: re.Pattern[str], text: str) -> str | None:
-    match = pattern.search(text)
-    return f"'{match[0].strip()}'" if match else None

@@ -16,6 +16,9 @@ import string
 import unicodedata
 from collections.abc import Callable, Iterator
 
+from app.loop.admission.pattern_files import load
+
+_ESCAPES = load("encoded")["encoded"].each
 # Latin letter: those of other alphabets that look like it.
 _LOOK_ALIKES = {
     ord(other): letter
@@ -110,17 +113,8 @@ def _leetspeak(text: str) -> str | None:
 
 
 def _escapes(text: str) -> str | None:
-    for pattern in (
-        r"&(?:#x?[0-9a-f]{2,6}|[a-z]{2,8});",
-        r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-7]{3})",
-        r"%[0-9a-f]{2}[^\s%]*%[0-9a-f]{2}",
-        r"(?:\b[01]{8}\b\s*){2,}",
-        r"(?:\b1?\d\d\b[\s,]+){6,}",
-        r"(?:[.\u00b7-]{1,5}[ /]+){5,}",
-    ):
-        if match := re.search(pattern, text, re.IGNORECASE):
-            return match[0].strip()
-    return None
+    found = (pattern.search(text) for pattern in _ESCAPES)
+    return next((match[0].strip() for match in found if match), None)
 
 
 def _packed(text: str) -> str | None:

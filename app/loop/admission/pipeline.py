@@ -15,14 +15,13 @@ from typing import Protocol
 from app.domain.trajectory import DistilledRule, Observation, Selection, Task, Trajectory
 from app.loop.admission import (
     form_checks,
-    harm_screens,
     languages,
     leakage,
-    order_screens,
     personal_data,
 )
 from app.loop.admission.leakage import Context
 from app.loop.admission.obfuscation import encoded, readings
+from app.loop.admission.screens import SCREENS, screen
 from app.loop.admission.text_measures import content_words, longest_shared
 from app.loop.reflect.answers import strip_reasoning
 from app.prompt_library import Rendered
@@ -47,7 +46,7 @@ class Candidate:
     polarity: Polarity | None = None
     context: Context = _NOWHERE
     readings: tuple[str, ...] = field(init=False)
-    """What the text says once disguises are taken off; see `disguise.readings`."""
+    """What the text says once disguises are taken off; see `obfuscation.readings`."""
 
     def __post_init__(self) -> None:
         found = readings(self.text)
@@ -67,10 +66,15 @@ def _text(check: Callable[[str], str | None]) -> Check:
     return lambda candidate: check(candidate.text)
 
 
-def _screen(screen: harm_screens.Screen) -> Check:
-    return lambda candidate: next(
-        (found for reading in candidate.readings if (found := screen(reading)) is not None), None
+def _screen(name: str) -> tuple[str, Check]:
+    check = SCREENS[name]
+    return name, lambda candidate: next(
+        (found for reading in candidate.readings if (found := screen(check, reading))), None
     )
+
+
+def _form(name: str) -> tuple[str, Check]:
+    return name, _text(form_checks.PATTERNS[name])
 
 
 def _origin(check: Callable[[str, Context], str | None]) -> Check:
@@ -87,34 +91,34 @@ _FORM: tuple[tuple[str, Check], ...] = (
     ("control_characters", _text(form_checks.control_characters)),
     ("too_short", _text(form_checks.too_short)),
     ("too_long", _text(form_checks.too_long)),
-    ("boxed", _text(form_checks.boxed)),
-    ("role_or_tool_token", _text(form_checks.role_or_tool_token)),
+    _form("boxed"),
+    _form("role_or_tool_token"),
     ("secret", _text(personal_data.secret)),
     ("personal_data", _text(personal_data.personal_data)),
-    ("url", _text(form_checks.url)),
+    _form("url"),
 )
 _SAFETY: tuple[tuple[str, Check], ...] = (
     ("encoded", _text(encoded)),
-    ("weakens_safety", _screen(harm_screens.weakens_safety)),
-    ("instruction_override", _screen(harm_screens.override)),
-    ("poses_as_system", _screen(harm_screens.poses)),
-    ("self_propagating", _screen(harm_screens.self_propagating)),
-    ("tool_order", _screen(order_screens.tool_order)),
-    ("exfiltration", _screen(order_screens.exfiltration)),
-    ("contact", _screen(order_screens.spelled_contact)),
-    ("fixed_answer", _screen(order_screens.fixed_answer)),
+    _screen("weakens_safety"),
+    _screen("instruction_override"),
+    _screen("poses_as_system"),
+    _screen("self_propagating"),
+    _screen("tool_order"),
+    _screen("exfiltration"),
+    _screen("contact"),
+    _screen("fixed_answer"),
     ("names_product", _origin(personal_data.names_product)),
-    ("fixed_text", _screen(order_screens.fixed_text)),
-    ("promotion", _screen(order_screens.promotion)),
-    ("sabotage", _screen(harm_screens.sabotage)),
-    ("demeaning", _screen(harm_screens.demeaning)),
+    _screen("fixed_text"),
+    _screen("promotion"),
+    _screen("sabotage"),
+    _screen("demeaning"),
     ("foreign_order", _text(languages.hostile)),
     ("unscreened_language", _text(languages.unscreened)),
 )
 _QUALITY: tuple[tuple[str, Check], ...] = (
-    ("placeholder", _text(form_checks.placeholder)),
-    ("context_reference", _text(form_checks.context_reference)),
-    ("calculation", _text(form_checks.calculation)),
+    _form("placeholder"),
+    _form("context_reference"),
+    _form("calculation"),
     ("unfinished", _text(form_checks.unfinished)),
     ("gibberish", _text(form_checks.gibberish)),
     ("statement", _text(form_checks.statement)),

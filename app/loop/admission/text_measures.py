@@ -7,115 +7,14 @@ import unicodedata
 
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-_STOP = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "also",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "because",
-        "been",
-        "before",
-        "being",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "doing",
-        "each",
-        "every",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "he",
-        "her",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "many",
-        "may",
-        "more",
-        "most",
-        "much",
-        "must",
-        "new",
-        "no",
-        "not",
-        "of",
-        "off",
-        "on",
-        "one",
-        "only",
-        "or",
-        "other",
-        "out",
-        "over",
-        "own",
-        "per",
-        "same",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "to",
-        "too",
-        "two",
-        "under",
-        "up",
-        "use",
-        "used",
-        "using",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whose",
-        "why",
-        "will",
-        "with",
-        "without",
-        "would",
-        "you",
-        "your",
-    ]
-)
+_STOP_WORDS = """
+a about after all also an and any are as at be because been before being but by can could did do
+does doing each every for from had has have he her his how i if in into is it its many may more
+most much must new no not of off on one only or other out over own per same she should so some such
+than that the their them then there these they this those through to too two under up use used
+using was we were what when where which while who whose why will with without would you your
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 def words(text: str) -> float:
@@ -147,19 +46,14 @@ def _plain(number: str) -> str:
     return number.rstrip("0").rstrip(".") if "." in number else number
 
 
-_TEENS = [
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_UNITS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS, _TENS, _UNITS = (
+    row.split()
+    for row in (
+        "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen",
+        "twenty thirty forty fifty sixty seventy eighty ninety",
+        "one two three four five six seven eight nine",
+    )
+)
 
 
 def spelled(number: str) -> str | None:
@@ -174,30 +68,11 @@ def spelled(number: str) -> str | None:
 
 
 _CAPITAL = re.compile(r"(?<=[\w,;:)] )[A-Z][a-z]{2,}(?:'s)?(?=(\s+\w+)?)")
-_SHARED_CONCEPT = frozenset(
-    [
-        "theorem",
-        "formula",
-        "rule",
-        "law",
-        "method",
-        "equation",
-        "identity",
-        "inequality",
-        "triangle",
-        "series",
-        "distribution",
-        "coordinates",
-        "numbers",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-    ]
-)
+_SHARED_CONCEPT_WORDS = """
+theorem formula rule law method equation identity inequality triangle series distribution
+coordinates numbers monday tuesday wednesday thursday friday saturday sunday
+"""
+_SHARED_CONCEPT = frozenset(_SHARED_CONCEPT_WORDS.split())
 
 
 def capitals(text: str) -> set[str]:
