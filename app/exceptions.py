@@ -3,7 +3,6 @@
     TTCLError                       500 server_error
     ├── ConfigurationError          stops the start; one sentence that says what to mend
     ├── InvalidRequest              400 invalid_request_error     (param names the field)
-    │   ├── ContextOverflow         400 context_length_exceeded
     │   └── PayloadTooLarge         413
     ├── AuthenticationFailed        401 authentication_error
     ├── NotAllowed                  403 permission_error
@@ -67,10 +66,6 @@ class InvalidRequest(TTCLError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
-
-
-class ContextOverflow(InvalidRequest):
-    code = "context_length_exceeded"
 
 
 class PayloadTooLarge(InvalidRequest):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.api.errors import render
-from app.chat.ids import IdSource
 from app.exceptions import PayloadTooLarge
 from app.observability.tracing import Tracer, set_attributes, set_failed, trace_id
 
@@ -23,7 +23,6 @@ class RequestId:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._new_id = IdSource()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,7 +30,7 @@ class RequestId:
             return
         given = Headers(scope=scope).get(REQUEST_ID)
         accepted = given if given and _ACCEPTABLE.match(given) else None
-        request_id = accepted or f"req_{self._new_id()}"
+        request_id = accepted or f"req_{secrets.token_hex(16)}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["client_request_id"] = accepted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import structlog
 
 from app.access.load_limit import Load
-from app.chat.ids import IdSource
 from app.domain.trajectory import Mode
 from app.learning.learner import FROZEN_SKIP
 from app.learning.local_worker import Worker
@@ -50,10 +50,9 @@ class Recorder:
         self._worker = worker
         self._load = load
         self._policy = policy
-        self._ids = IdSource()
 
     def new_id(self) -> str:
-        return f"ep_{self._ids()}"
+        return f"ep_{secrets.token_hex(16)}"
 
     async def open(
         self,

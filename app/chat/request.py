@@ -90,10 +90,6 @@ class ChatRequest(BaseModel):
     def answer_tokens(self) -> int:
         return self.max_completion_tokens or self.max_tokens or 0
 
-    @property
-    def wants_json(self) -> bool:
-        return bool(self.response_format) and (self.response_format or {}).get("type") != "text"
-
 
 def parse_json(raw: bytes) -> dict[str, Any]:
     """The JSON object of a request body. Raises `InvalidRequest`."""

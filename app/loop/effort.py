@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.settings import DEFAULT_EXPERIMENT
 from rules_store.models.evidence import Neighbour
 
 NEIGHBOURS = 8
@@ -39,7 +40,7 @@ class Effort:
     explore: bool
     agreeing: float = 1.0
     dissenting: float = 1.0
-    confidence: float = 0.85
+    confidence: float = DEFAULT_EXPERIMENT.explore_confidence
     patient: bool = False
     """Nobody waits: after the first two the Students answer one by one."""
     tutor: bool = True

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Sequence
 
 from app.domain.trajectory import Cost, Message, Observation, Role, Trajectory
-from app.exceptions import TTCLError, UpstreamError, UpstreamRejected
+from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.effort import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
 from app.loop.explore.exploration import (
     Decided,
@@ -43,10 +43,10 @@ class Explorer:
     def __init__(
         self, backend: ChatBackend, prompts: PromptLibrary, options: ExplorerOptions
     ) -> None:
-        self._backend = backend
-        self._prompts = prompts
-        self._options = options
-        self._tutor = Tutor(prompts)
+        self.backend = backend
+        self.prompts = prompts
+        self.options = options
+        self.tutor = Tutor(prompts)
 
     async def explore(
         self,
@@ -66,9 +66,9 @@ class Explorer:
         Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
         `UpstreamError` when no other trajectory came back either.
         """
-        run = _Run(self, observation, block, background, decided, spending or Spending())
-        if effort is not None:
-            run.spare(effort, enough)
+        run = _Run(
+            self, observation, block, background, spending or Spending(), decided, effort, enough
+        )
         try:
             return await run.finish()
         finally:
@@ -76,8 +76,8 @@ class Explorer:
 
     async def teacher(self, observation: Observation, block: str) -> Trajectory:
         """The Teacher's answer alone, in the background, as an exploration would ask for it."""
-        run = _Run(self, observation, block, True, None, Spending())
-        return await run.sample(run._teacher())
+        run = _Run(self, observation, block, True, Spending())
+        return await run.sample(run.teacher())
 
 
 class _Run:
@@ -89,40 +89,33 @@ class _Run:
         observation: Observation,
         block: str,
         background: bool,
-        decided: Decided | None,
         spending: Spending,
+        decided: Decided | None = None,
+        effort: Effort | None = None,
+        enough: Decided | None = None,
     ) -> None:
-        self._spending = spending
-        self._x = explorer
-        self._options = explorer._options
+        self._explorer = explorer
+        self._options = explorer.options
         self._observation = observation
-        self._background = background
-        self._decided = decided
-        self._room = asyncio.Semaphore(self._options.concurrency)
         self._block = block
-        self._frame = self._framed(observation.messages)
-        self._sent: dict[asyncio.Task[Trajectory], Call] = {}
-        self._done: dict[str, Trajectory] = {}
-        self._errors: dict[str, TTCLError] = {}
-        self._problems: list[str] = []
-        self._tutor_cost = Cost()
-        self._tutor: asyncio.Task[list[str] | None] | None = None
-        self._students = self._options.students
-        self._enough: Decided | None = None
+        self._background = background
+        self._spending = spending
+        self._decided = decided
+        self._students = self._options.students if effort is None or effort.explore else 0
+        self._tutored = self._students > 1 and (effort is None or effort.tutor)
+        self._enough = None if effort is None or self._students < 2 else enough
         """Set while not all have been asked; those not asked yet count as being out."""
-        self._patient = False
-        self._with_tutor = True
+        self._patient = self._enough is not None and effort is not None and effort.patient
         self._variants: list[str] | None = None
         """The Tutor's, of a patient exploration; None before it was asked."""
-
-    def spare(self, effort: Effort, enough: Decided | None) -> None:
-        """Ask no more than the effort says."""
-        if not effort.explore:
-            self._students = 0
-        elif self._students > 1:
-            self._enough = enough
-            self._patient = effort.patient
-        self._with_tutor = effort.tutor
+        self._room = asyncio.Semaphore(self._options.concurrency)
+        self._frame = self._framed(observation.messages)
+        self._sent: dict[asyncio.Task[Trajectory], Call] = {}
+        self._tutor: asyncio.Task[list[str] | None] | None = None
+        self._done: dict[str, Trajectory] = {}
+        self._teacher_error: UpstreamError | None = None
+        self._tutor_cost = Cost()
+        self._problems: list[str] = []
 
     def _framed(self, conversation: Sequence[Message]) -> list[Message]:
         """The conversation with the form of the answer and the rules block."""
@@ -132,12 +125,12 @@ class _Run:
         if prescribed.get("type", "text") == "text":
             # A client that prescribes a format has said all there is to say about it.
             name = ANSWER_PROMPT[observation.task]
-            form = self._x._prompts.get(observation.domain, name).render().text
+            form = self._explorer.prompts.get(observation.domain, name).render().text
             messages = add_to_system(messages, form)
         return inject(messages, self._block)
 
     async def finish(self) -> Explored:
-        self._start(self._teacher())
+        self._start(self.teacher())
         if self._students > 0:
             self._start(self._student(1, []))
         if self._enough is None:
@@ -157,8 +150,7 @@ class _Run:
 
     def _start_rest(self) -> None:
         """The Tutor, or the other Students where it is of no use."""
-        useful = self._with_tutor and self._x._tutor.useful(self._observation)
-        if useful and self._students > 1:
+        if self._tutored and self._explorer.tutor.useful(self._observation):
             self._tutor = asyncio.create_task(self._ask_tutor(self._students - 1))
         else:
             self._start_variants([])
@@ -188,22 +180,24 @@ class _Run:
                 continue
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._tutor is not None and self._tutor.done():
-                variants = self._tutor.result()
-                if variants is None:
-                    self._problems.append(TUTOR_FAILED)
-                elif len(variants) < self._students - 1:
-                    self._problems.append(TOO_FEW_WORDINGS)
-                self._start_variants(variants or [])
+                self._take_variants(self._tutor.result())
                 self._tutor = None
             for task in open_tasks:
                 if task.done():
                     self._done[name_of(self._sent[task])] = task.result()
-            if isinstance(self._errors.get("teacher"), UpstreamRejected):
+            if isinstance(self._teacher_error, UpstreamRejected):
                 return
             if self._decided is not None and self._enough is None:
                 back = list(self._done.values())
                 if await self._decided(back, total - len(back)):
                     return
+
+    def _take_variants(self, variants: list[str] | None) -> None:
+        if variants is None:
+            self._problems.append(TUTOR_FAILED)
+        elif len(variants) < self._students - 1:
+            self._problems.append(TOO_FEW_WORDINGS)
+        self._start_variants(variants or [])
 
     def _back(self, task: asyncio.Task[Trajectory]) -> bool:
         return name_of(self._sent[task]) in self._done
@@ -226,7 +220,7 @@ class _Run:
         if index == self._students:
             self._enough = None
 
-    def _teacher(self) -> Call:
+    def teacher(self) -> Call:
         observation = self._observation
         cap = self._options.max_tokens if self._background else None
         params = teacher_params(observation, cap)
@@ -246,7 +240,7 @@ class _Run:
     async def _ask_tutor(self, count: int) -> list[str] | None:
         """Wordings that ask the same; None when the Tutor gave no answer that can be read."""
         observation = self._observation
-        tutor = self._x._tutor
+        tutor = self._explorer.tutor
         prompt = tutor.render(observation, count)
         params = {
             "temperature": self._options.temperature,
@@ -257,7 +251,7 @@ class _Run:
             with span("tutor"):
                 async with self._room:
                     self._spending.open += 1
-                    answer, completion = await self._x._backend.structured(
+                    answer, completion = await self._explorer.backend.structured(
                         observation.model,
                         list(prompt.messages),
                         tutor.schema(count),
@@ -277,7 +271,7 @@ class _Run:
         try:
             async with self._room:
                 self._spending.open += 1
-                completion = await self._x._backend.complete(
+                completion = await self._explorer.backend.complete(
                     self._observation.model,
                     call.messages,
                     call.params,
@@ -286,7 +280,8 @@ class _Run:
                 )
         except UpstreamError as error:
             self._spending.back(Cost(calls=1))
-            self._errors[name_of(call)] = error
+            if call.role is Role.TEACHER:
+                self._teacher_error = error
             return failed(call, error.message)
         return Trajectory(
             role=call.role,
@@ -309,12 +304,12 @@ class _Run:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _raise_if_hopeless(self) -> None:
-        teacher = self._errors.get("teacher")
-        if teacher is None:
+        error = self._teacher_error
+        if error is None:
             return
         answered = any(t.failure is None for t in self._done.values())
-        if isinstance(teacher, UpstreamRejected) or not answered:
-            raise teacher
+        if isinstance(error, UpstreamRejected) or not answered:
+            raise error
         self._problems.append("teacher_failed")
 
     def _result(self) -> Explored:

@@ -71,26 +71,21 @@ class Distiller:
     def _shown(self, text: str, injected: Iterable[str]) -> str:
         return _end_of(without_rules(strip_reasoning(text), injected), self._trajectory_length)
 
-    def schema(self, case: Case, *, question: str = "", patterns: bool = True) -> dict[str, Any]:
+    def schema(self, case: Case, *, question: str = "") -> dict[str, Any]:
         """JSON schema of the reply, for structured output.
 
-        With `patterns` a rule is held to words: no digits, braces, backslashes, quotes, angle
-        brackets or line breaks. Where `question` is in Latin letters it is one sentence in English
-        that begins as advice or as a warning. Without: lengths only, for upstreams that know no
-        patterns.
+        A rule is held to words: no digits, braces, backslashes, quotes, angle brackets or line
+        breaks. Where `question` is in Latin letters it is one sentence in English that begins as
+        advice or as a warning.
         """
         latin = is_latin(question)
         properties: dict[str, Any] = {
-            "positive": _string(_POSITIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns)
+            "positive": _string(_POSITIVE if latin else _ANY_RULE, _LONGEST_RULE)
         }
         if case in _TWO_SIDED:
-            properties["negative"] = _string(
-                _NEGATIVE if latin else _ANY_RULE, _LONGEST_RULE, patterns
-            )
+            properties["negative"] = _string(_NEGATIVE if latin else _ANY_RULE, _LONGEST_RULE)
         # The trigger comes last: written first, it restates the question, and the rules follow it.
-        properties["trigger"] = _string(
-            _TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER, patterns
-        )
+        properties["trigger"] = _string(_TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER)
         return {
             "type": "object",
             "properties": properties,
@@ -129,11 +124,8 @@ _ANY_RULE = f"^{_ANY_CHARACTER}{{6,200}}$"
 _ANY_TRIGGER = f"^{_ANY_CHARACTER}{{2,60}}$"
 
 
-def _string(pattern: str, longest: int, patterns: bool) -> dict[str, Any]:
-    shape: dict[str, Any] = {"type": "string", "maxLength": longest}
-    if patterns:
-        shape["pattern"] = pattern
-    return shape
+def _string(pattern: str, longest: int) -> dict[str, Any]:
+    return {"type": "string", "maxLength": longest, "pattern": pattern}
 
 
 def without_rules(text: str, injected: Iterable[str]) -> str:
