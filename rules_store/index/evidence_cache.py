@@ -8,7 +8,7 @@ from time import monotonic
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.engine import Look
-from rules_store.index.precedent_index import Neighbourhood
+from rules_store.index.precedent_index import PrecedentIndex
 from rules_store.models.evidence import Place, Standing
 from rules_store.repository import precedents, standings
 
@@ -17,7 +17,7 @@ _COMMITS_WITHIN = timedelta(seconds=5)
 _NEXT_MOMENT = timedelta(microseconds=1)
 
 
-class KnownWorth:
+class EvidenceCache:
     def __init__(self, embedding_model: str, keep: int) -> None:
         self._model = embedding_model
         self._latest: datetime | None = None
@@ -25,20 +25,20 @@ class KnownWorth:
         self._latest_seen = 0.0
         """When it was, by a clock that nobody sets."""
         self.standings: dict[str, Standing] = {}
-        self.precedents = Neighbourhood(keep)
+        self.precedents = PrecedentIndex(keep)
 
     async def follow(self, look: Look, now: datetime) -> None:
         """Takes up what is new. It has no events: evidence is no change of a rule."""
         since = self._since(now)
         last = self.precedents.last_seq
 
-        async def news(connection: AsyncConnection) -> tuple[list[Standing], list[Place]]:
+        async def changes(connection: AsyncConnection) -> tuple[list[Standing], list[Place]]:
             return (
                 await standings.since(connection, since),
                 await precedents.places_after(connection, self._model, last),
             )
 
-        changed, places = await look(news)
+        changed, places = await look(changes)
         for standing in changed:
             self.standings[standing.rule_id] = standing
             if self._latest is None or standing.at > self._latest:

@@ -14,7 +14,7 @@ from rules_store.models.rules import Vector
 _ENOUGH = 8
 
 
-class Neighbourhood:
+class PrecedentIndex:
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._places: dict[str, list[Place]] = {}

@@ -11,6 +11,14 @@ from rules_store.models.rules import Rule, RuleState
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Who changes something, and why: both go into the event that the change writes."""
+
+    actor: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NamespaceSnapshot:
     """A named point of a namespace's history: its rules as of the event of that number."""
 
