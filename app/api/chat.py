@@ -145,7 +145,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         raise namespace_forbidden(namespace)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
-    here = state.store.settings_of(namespace)
+    here = state.store.namespaces.settings_of(namespace)
     return ChatCall(
         caller=caller,
         request=parsed,
@@ -181,7 +181,7 @@ async def _known(state: AppState, caller: Caller, namespace: str) -> None:
     configured default is as good as there. Raises `NotFound`."""
     if caller.may(Permission.LEARN) or namespace == state.settings.namespace:
         return
-    if not await state.store.namespace_exists(namespace):
+    if not await state.store.namespaces.exists(namespace):
         raise unknown_namespace(namespace)
 
 

@@ -90,7 +90,7 @@ async def give_feedback(
     outcome = None
     if caller.may(Permission.LEARN):
         outcome = await _outcome(state, episode, new)
-    given = await state.store.add_feedback(body.episode_id, new, outcome)
+    given = await state.store.evidence.add_feedback(body.episode_id, new, outcome)
     headers = {} if allowance is None else allowance.headers()
     return JSONResponse(feedback_shape(given), status_code=201, headers=headers)
 
@@ -120,7 +120,7 @@ async def _outcome(state: AppState, episode: Episode, new: NewFeedback) -> Outco
 async def _episode(state: AppState, caller: Client, episode_id: str) -> Episode:
     """An episode of another's namespace is none. Raises `NotFound`."""
     try:
-        episode = await state.store.get_episode(episode_id)
+        episode = await state.store.episodes.get(episode_id)
         if caller.reaches(episode.namespace):
             return episode
     except UnknownEpisode:

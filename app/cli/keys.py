@@ -16,6 +16,7 @@ from rich.table import Table
 
 from app.exceptions import ConfigurationError
 from app.settings import load_settings
+from rules_store.models.events import Change
 from rules_store.models.keys import ALL, ApiKey, NewKey, Permission
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.store import RuleStore
@@ -57,7 +58,7 @@ def keys_create(
         requests_per_minute=requests_per_minute,
         tokens_per_day=tokens_per_day,
     )
-    key, secret = _with_store(lambda s: s.create_key(new, actor=_actor(), reason=reason))
+    key, secret = _with_store(lambda s: s.keys.create(new, change=Change(_actor(), reason)))
     if as_json:
         sys.stdout.write(json.dumps({**key_shape(key), "secret": secret}) + "\n")
         return
@@ -74,7 +75,7 @@ def keys_list(
     """List keys, newest first; revoked ones too."""
     from app.api.admin.keys import key_shape
 
-    page = _with_store(lambda s: s.list_keys(limit=limit))
+    page = _with_store(lambda s: s.keys.list(limit=limit))
     if as_json:
         for key in page.items:
             shape = key_shape(key)
@@ -91,7 +92,7 @@ def keys_revoke(key_id: str, reason: Reason = "", as_json: AsJson = False) -> No
     """Revoke a key, for good. Running gateways refuse it within a second."""
     from app.api.admin.keys import key_shape
 
-    key = _with_store(lambda s: s.revoke_key(key_id, actor=_actor(), reason=reason))
+    key = _with_store(lambda s: s.keys.revoke(key_id, change=Change(_actor(), reason)))
     if as_json:
         sys.stdout.write(json.dumps(key_shape(key)) + "\n")
     else:

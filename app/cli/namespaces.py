@@ -33,7 +33,7 @@ from app.cli.common import (
 )
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE
-from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.events import Change, Rollback, RollbackTarget
 from rules_store.models.namespaces import (
     DEFAULTS,
     SETTING_NAMES,
@@ -63,7 +63,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
         found: list[NamespaceSummary] = []
         cursor = None
         while True:
-            page = await store.namespace_summaries(limit=500, cursor=cursor)
+            page = await store.namespaces.list(limit=500, cursor=cursor)
             found += page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -92,7 +92,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
 @app.command("show")
 def namespaces_show(name: str, as_json: AsJson = False) -> None:
     """One namespace with its settings and what is in it."""
-    shape = summary_shape(_run(lambda store: store.namespace_summary(name)))
+    shape = summary_shape(_run(lambda store: store.namespaces.summary(name)))
     _show(shape, as_json)
 
 
@@ -108,7 +108,7 @@ def namespaces_create(
     if not NAMESPACE.match(name):
         raise InvalidRequest("NAME: 1 to 64 letters, digits, '_', '.', '-'", param="name")
     given = DEFAULTS.changed(_parsed(settings or []))
-    made = _run(lambda store: store.create_namespace(name, given, actor=actor, reason=reason))
+    made = _run(lambda store: store.namespaces.create(name, given, change=Change(actor, reason)))
     _show(namespace_shape(made), as_json)
 
 
@@ -125,7 +125,9 @@ def namespaces_set(
     if not given:
         known = ", ".join(sorted(SETTING_NAMES))
         raise InvalidRequest(f"nothing to set: give SETTING=VALUE of {known}", param="settings")
-    done = _run(lambda store: store.change_settings(name, given, actor=actor, reason=reason))
+    done = _run(
+        lambda store: store.namespaces.change_settings(name, given, change=Change(actor, reason))
+    )
     _show(namespace_shape(done), as_json)
 
 
@@ -134,7 +136,7 @@ def namespaces_freeze(
     name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Let nobody change the rules of a namespace."""
-    done = _run(lambda store: store.freeze_namespace(name, actor=actor, reason=reason))
+    done = _run(lambda store: store.namespaces.freeze(name, change=Change(actor, reason)))
     _show(namespace_shape(done), as_json)
 
 
@@ -143,7 +145,7 @@ def namespaces_unfreeze(
     name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Let a frozen namespace change again."""
-    done = _run(lambda store: store.unfreeze_namespace(name, actor=actor, reason=reason))
+    done = _run(lambda store: store.namespaces.unfreeze(name, change=Change(actor, reason)))
     _show(namespace_shape(done), as_json)
 
 
@@ -152,7 +154,7 @@ def namespaces_snapshot(
     name: str, label: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Name this point of a namespace's history, to roll back to."""
-    made = _run(lambda store: store.snapshot_namespace(name, label, actor=actor, reason=reason))
+    made = _run(lambda store: store.history.snapshot(name, label, change=Change(actor, reason)))
     _show(snapshot_shape(made), as_json)
 
 
@@ -179,7 +181,7 @@ def rollback(
         raise InvalidRequest("give exactly one of --to-event, --to-time and --to-snapshot")
     when = None if to_time is None else to_time.replace(tzinfo=UTC)
     target = RollbackTarget(to_event, when, to_snapshot)
-    plan = _run(lambda store: store.plan_rollback(name, target))
+    plan = _run(lambda store: store.history.plan_rollback(name, target))
     if not as_json:
         _show_rollback(plan)
     if dry_run:
@@ -191,8 +193,8 @@ def rollback(
     # The event by now: a time must not move it. And what was shown is done, or nothing.
     fixed = RollbackTarget(event=plan.to_event)
     done = _run(
-        lambda store: store.roll_back(
-            name, fixed, expected_last=plan.before_event, actor=actor, reason=reason
+        lambda store: store.history.roll_back(
+            name, fixed, expected_last=plan.before_event, change=Change(actor, reason)
         )
     )
     if as_json:
@@ -214,7 +216,7 @@ def namespaces_delete(
         confirm = typer.prompt(f"Everything in {name} goes. Its name again", err=True)
     if confirm != name:
         raise InvalidRequest("--confirm: must be the namespace's name", param="confirm")
-    gone = _run(lambda store: store.delete_namespace(name, actor=actor, reason=reason))
+    gone = _run(lambda store: store.namespaces.delete(name, change=Change(actor, reason)))
     err.print(f"{gone.rules} rules, {gone.episodes} episodes and {gone.jobs} jobs deleted")
 
 
@@ -227,7 +229,7 @@ def namespaces_export(
     async def write(store: RuleStore) -> int:
         rows = 0
         with contextlib.nullcontext(sys.stdout) if file is None else file.open("w") as target:
-            async for line in store.export_namespace(name):
+            async for line in store.namespaces.export(name):
                 target.write(json.dumps(line, ensure_ascii=False) + "\n")
                 rows += 1
         return rows

@@ -26,10 +26,11 @@ from app.exceptions import InvalidRequest
 from app.loop.steer.explain import Explainer, Explanation, Question
 from app.settings import NAMESPACE, Settings, load_settings
 from rules_store.errors import UnknownNamespace
+from rules_store.models.events import Change
 from rules_store.models.evidence import Standing
 from rules_store.models.paging import Page
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
-from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
 
 app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store, and tidy them up.")
 
@@ -55,11 +56,11 @@ def prune(
     except ValueError as error:
         raise InvalidRequest(f"--policy: {error} (--max, --older-than-days)") from error
 
-    async def run(token: str | None) -> Pruned:
+    async def run(token: str | None) -> PrunePlan:
         async with opened_store() as store:
             if token is None:
-                return await store.plan_prune(order)
-            return await store.prune(order, token=token, actor=actor, reason=reason)
+                return await store.curation.plan_prune(order)
+            return await store.curation.prune(order, token=token, change=Change(actor, reason))
 
     plan = asyncio.run(run(None))
     _show_pruned(plan, as_json)
@@ -72,7 +73,7 @@ def prune(
     err.print(f"{len(plan.victims)} rules retired; each can be restored")
 
 
-def _show_pruned(plan: Pruned, as_json: bool) -> None:
+def _show_pruned(plan: PrunePlan, as_json: bool) -> None:
     if as_json:
         for victim in plan.victims:
             print_json({"id": victim.rule.id, "text": victim.rule.text, "reason": victim.reason})
@@ -179,7 +180,7 @@ def history(
 
     async def run() -> Any:
         async with opened_store() as store:
-            return await store.rule_history(rule_id, limit=limit)
+            return await store.rules.history(rule_id, limit=limit)
 
     page = asyncio.run(run())
     if as_json:
@@ -270,12 +271,12 @@ async def _explained(
     prompts = load_prompts(settings)
     embedder = build_embedder(settings)
     async with opened_store(settings) as store:
-        if not await store.namespace_exists(namespace):
+        if not await store.namespaces.exists(namespace):
             raise UnknownNamespace(namespace)
         retriever = build_retriever(settings, store, embedder)
         counter = TokenCounter(_Estimates())
         explainer = Explainer(store, retriever, counter, prompts, settings.rules_token_budget)
-        own = store.settings_of(namespace)
+        own = store.namespaces.settings_of(namespace)
         embedder.start()
         try:
             vector = (await embedder.embed([text]))[0]
@@ -332,9 +333,9 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
 
     async def read() -> dict[str, Any]:
         async with opened_store() as store:
-            rule = await store.get_rule(rule_id)
-            events = await store.rule_events(rule_id)
-            known = await store.standings_of([rule_id])
+            rule = await store.rules.get(rule_id)
+            events = await store.rules.events(rule_id)
+            known = await store.evidence.standings_of([rule_id])
         return {
             **rule_shape(rule, known.get(rule_id)),
             "history": [event_shape(event) for event in events],
@@ -355,8 +356,8 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
 
 async def _page(where: RuleFilter, limit: int) -> tuple[Page, dict[str, Standing]]:
     async with opened_store() as store:
-        page = await store.list_rules(where, limit=limit)
-        return page, await store.standings_of([rule.id for rule in page.items])
+        page = await store.rules.list(where, limit=limit)
+        return page, await store.evidence.standings_of([rule.id for rule in page.items])
 
 
 def _show(found: tuple[Page, dict[str, Standing]], as_json: bool) -> None:

@@ -68,8 +68,8 @@ class LocalWorker:
         while True:
             clear_contextvars()  # of the job before; its failure was to be told with its ids
             try:
-                self.backlog = await self._store.jobs_waiting()
-                job = await self._store.claim_job(self.learner.owner)
+                self.backlog = await self._store.jobs.waiting()
+                job = await self._store.jobs.claim(self.learner.owner)
                 if job is not None:
                     await self.learner.run(job)
                     continue

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.engine import Look
 from rules_store.index.precedent_index import PrecedentIndex
-from rules_store.models.evidence import Place, Standing
+from rules_store.models.evidence import IndexedPrecedent, Standing
 from rules_store.repository import precedents, standings
 
 _COMMITS_WITHIN = timedelta(seconds=5)
@@ -32,7 +32,9 @@ class EvidenceCache:
         since = self._since(now)
         last = self.precedents.last_seq
 
-        async def changes(connection: AsyncConnection) -> tuple[list[Standing], list[Place]]:
+        async def changes(
+            connection: AsyncConnection,
+        ) -> tuple[list[Standing], list[IndexedPrecedent]]:
             return (
                 await standings.since(connection, since),
                 await precedents.places_after(connection, self._model, last),

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from rules_store.models.evidence import Neighbour, Place
+from rules_store.models.evidence import IndexedPrecedent, Neighbour
 from rules_store.models.rules import Vector
 
 _ENOUGH = 8
@@ -17,11 +17,11 @@ _ENOUGH = 8
 class PrecedentIndex:
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._places: dict[str, list[Place]] = {}
+        self._places: dict[str, list[IndexedPrecedent]] = {}
         self._stacked: dict[str, np.ndarray] = {}
         self.last_seq = 0
 
-    def add(self, places: Iterable[Place]) -> None:
+    def add(self, places: Iterable[IndexedPrecedent]) -> None:
         """Oldest first."""
         for place in places:
             own = self._places.setdefault(place.namespace, [])

@@ -43,7 +43,7 @@ class EpisodeFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class EpisodeStart:
     """Outcome of `begin_episode`. The episode exists in either case."""
 
     episode_id: str

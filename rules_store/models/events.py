@@ -70,7 +70,7 @@ class RollbackTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleChange:
+class RuleRollback:
     """One rule that a rollback changes. `created_later`: it was not there then, so it retires."""
 
     before: Rule
@@ -86,7 +86,7 @@ class Rollback:
     to_event: int
     before_event: int
     """The namespace's last event before the rollback: rolling back to it undoes the rollback."""
-    changes: tuple[RuleChange, ...]
+    changes: tuple[RuleRollback, ...]
     event: int | None = None
     """The event of the rollback; None where it only would be done."""
 

@@ -65,7 +65,7 @@ class Victim:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PrunePlan:
     """`victims` in the order in which they go. `token` stands for the order and for exactly these
     rules as they are now. `active`: active rules of the namespace before."""
 
@@ -80,7 +80,7 @@ class CurationOperations:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def plan_prune(self, order: PruneOrder) -> Pruned:
+    async def plan_prune(self, order: PruneOrder) -> PrunePlan:
         """What `prune` would retire now; changes nothing. Raises UnknownNamespace."""
         await self._context.exposures.count()
         async with self._context.database.read() as connection:
@@ -107,9 +107,11 @@ class CurationOperations:
             for seq, why in chosen.items()
             if seq in found
         ]
-        return Pruned(tuple(victims), _token(order, victims), active)
+        return PrunePlan(tuple(victims), _token(order, victims), active)
 
-    async def prune(self, order: PruneOrder, *, token: str | None = None, change: Change) -> Pruned:
+    async def prune(
+        self, order: PruneOrder, *, token: str | None = None, change: Change
+    ) -> PrunePlan:
         """Retires rules, an event each. With the `token` of a plan: the rules of that plan, or
         none.
 
@@ -195,7 +197,7 @@ def _retirement(rule: Rule, why: str, change: Change) -> rule_writes.Retirement:
     return rule_writes.Retirement(rule, why, Change(change.actor, both))
 
 
-async def _holds(connection: AsyncConnection, order: PruneOrder, plan: Pruned) -> bool:
+async def _holds(connection: AsyncConnection, order: PruneOrder, plan: PrunePlan) -> bool:
     """Whether the plan's rules are as it saw them, and enough of the others are left."""
     seen = {victim.rule.id: (victim.rule.version, RuleState.ACTIVE) for victim in plan.victims}
     if await rules_bulk.versions(connection, list(seen)) != seen:
@@ -215,7 +217,7 @@ def _oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
 
 def _choose(
     order: PruneOrder,
-    standing: Sequence[rules_bulk.Standing],
+    standing: Sequence[rules_bulk.PrunableRule],
     texts: Sequence[capacity.Texts],
 ) -> dict[int, str]:
     """Sequence number -> reason ("": what `_standing` says), in the order in which they go.

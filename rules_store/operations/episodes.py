@@ -15,9 +15,9 @@ from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.models import paging
 from rules_store.models.episodes import (
     EVERY_EPISODE,
-    Begun,
     Episode,
     EpisodeFilter,
+    EpisodeStart,
     EpisodeStatus,
 )
 from rules_store.models.events import Change
@@ -49,7 +49,7 @@ class EpisodeOperations:
         body_hash: str | None = None,
         is_retry: bool = False,
         trace: dict[str, Any] | None = None,
-    ) -> Begun:
+    ) -> EpisodeStart:
         """Inserts a pending episode. Gives up within about `options.begin_timeout`.
 
         A request id that this namespace has seen is marked in the result, for the caller to learn
@@ -75,7 +75,7 @@ class EpisodeOperations:
         if request_id is not None:
             request_id = clean(request_id)
 
-        async def begin(connection: AsyncConnection) -> Begun:
+        async def begin(connection: AsyncConnection) -> EpisodeStart:
             if namespace not in self._context.namespaces:
                 known = await namespaces.find(connection, namespace)
                 if known is None:
@@ -87,14 +87,14 @@ class EpisodeOperations:
                     connection, namespace, body_hash, now - window
                 )
             if await episodes.insert_episode(connection, episode, request_id, body_hash):
-                return Begun(episode_id, None, same_body)
+                return EpisodeStart(episode_id, None, same_body)
             first = None
             if request_id is not None:
                 first = await episodes.id_of_request(connection, namespace, request_id)
             # The request id stays with the episode that came first.
             if not await episodes.insert_episode(connection, episode, None, body_hash):
                 raise ValueError(f"there is an episode {episode_id!r} already")
-            return Begun(episode_id, first, same_body)
+            return EpisodeStart(episode_id, first, same_body)
 
         try:
             return await self._context.database.transact(begin, hurried=True)

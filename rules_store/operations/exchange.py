@@ -27,14 +27,14 @@ IMPORTED = "rule.imported"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exported:
+class ExportedRule:
     rule: Rule
     vectors: Vectors | None
     """Under the store's embedding model; None where they were not asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Incoming:
+class IncomingRule:
     """A rule from elsewhere. `rule.id` is kept where it is free; version and exposures begin
     anew."""
 
@@ -43,7 +43,7 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """`outcomes` go with the rules that came: the id it has here, or None for one whose text the
     namespace has already. `evicted`: rules that were retired to keep within the capacity."""
 
@@ -59,7 +59,7 @@ class ExchangeOperations:
 
     async def export_rules(
         self, where: RuleFilter = EVERY_RULE, *, vectors: bool = False
-    ) -> AsyncIterator[list[Exported]]:
+    ) -> AsyncIterator[list[ExportedRule]]:
         """All rules in batches, oldest first. No transaction is open between two batches."""
         await self._context.exposures.count()
         after = 0
@@ -77,7 +77,7 @@ class ExchangeOperations:
                 return
             after = found[-1][0]
             yield [
-                Exported(rule, given.get(seq, Vectors()) if vectors else None)
+                ExportedRule(rule, given.get(seq, Vectors()) if vectors else None)
                 for seq, rule in found
             ]
 
@@ -86,14 +86,14 @@ class ExchangeOperations:
         async with self._context.database.read() as connection:
             return await _known(connection, rules)
 
-    async def import_rules(self, items: Sequence[Incoming], *, change: Change) -> Imported:
+    async def import_rules(self, items: Sequence[IncomingRule], *, change: Change) -> ImportResult:
         """Writes those whose text is new to their namespace and polarity, in one transaction; an
         event each. All are of one namespace.
 
         Raises UnknownNamespace, NamespaceFrozen, InvalidVector.
         """
         if not items:
-            return Imported(())
+            return ImportResult(())
         (namespace,) = {item.rule.namespace for item in items}
         units = [self._context.units(item.vectors) for item in items]
         async with self._context.change() as connection:
@@ -109,11 +109,11 @@ class ExchangeOperations:
             await events.append_many(connection, rows)
             active = [rule.id for _, rule in new if rule.state is RuleState.ACTIVE]
             evicted = await capacity.make_room(self._context, connection, namespace, active)
-        return Imported(tuple(outcomes), tuple(evicted))
+        return ImportResult(tuple(outcomes), tuple(evicted))
 
 
 async def _sorted_out(
-    connection: AsyncConnection, items: Sequence[Incoming], at: datetime
+    connection: AsyncConnection, items: Sequence[IncomingRule], at: datetime
 ) -> tuple[list[tuple[str, Rule]], list[str | None]]:
     """The rules to be written, each after its text's hash; and for each of the items the id of its
     rule, None where there is one with this text."""

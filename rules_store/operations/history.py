@@ -36,7 +36,7 @@ DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class DayOfUse:
+class DailyUsage:
     day: date
     """In UTC."""
     episodes: int
@@ -45,8 +45,8 @@ class DayOfUse:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleUse:
-    days: tuple[DayOfUse, ...]
+class RuleUsage:
+    days: tuple[DailyUsage, ...]
     """Every day of the period, oldest first, also those without an episode."""
     looked_at: int
     """Episodes of the period that were looked at."""
@@ -164,7 +164,7 @@ class HistoryOperations:
             for key in [_key(start, hourly)]
         ]
 
-    async def usage(self, rule_id: str, *, among: int = 2000) -> RuleUse:
+    async def usage(self, rule_id: str, *, among: int = 2000) -> RuleUsage:
         """How often the rule was used on each of the last days, as far as the namespace's `among`
         latest episodes go back. Raises UnknownRule."""
         now = self._context.clock()
@@ -177,8 +177,8 @@ class HistoryOperations:
         asked = Counter(day for day, _ in recent)
         uses = Counter(day for day, used in recent if used)
         days = [first + timedelta(days=number) for number in range(DAYS)]
-        return RuleUse(
-            days=tuple(DayOfUse(day, asked[day], uses[day]) for day in days),
+        return RuleUsage(
+            days=tuple(DailyUsage(day, asked[day], uses[day]) for day in days),
             looked_at=len(recent),
             uses=uses.total(),
         )

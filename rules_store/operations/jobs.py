@@ -18,7 +18,7 @@ from rules_store.models.events import Change
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.jobs import NO_SPEND, Job, JobFilter, JobRecord, JobState, Spend
 from rules_store.models.paging import Page
-from rules_store.models.rules import Applied, Draft, RuleState
+from rules_store.models.rules import Draft, LearningResult, RuleState
 from rules_store.operations import capacity, learning
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
@@ -192,19 +192,20 @@ class JobOperations:
         trace: dict[str, Any] | None = None,
         spend: Spend = NO_SPEND,
         findings: Findings = NO_FINDINGS,
-    ) -> Applied:
+    ) -> LearningResult:
         """Rules, events, findings, spend, the episode (`learned`) and the job (`done`) in one
         transaction.
 
         At most one draft per polarity. `trace` entries replace those of the same name in the
         episode's trace; `rules_learned` is added to it. A job that is done already changes nothing
-        (`Applied.already`). Raises LeaseLost, NamespaceFrozen, InvalidVector, StoreUnavailable.
+        (`LearningResult.already`). Raises LeaseLost, NamespaceFrozen, InvalidVector;
+        ValueError for drafts that are no such.
         """
         ready = learning.checked(self._context, job, drafts)
         async with self._context.change() as connection:
             stored = await jobs.find(connection, job.id)
             if stored is not None and stored.state is JobState.DONE:
-                return Applied(already=True)
+                return LearningResult(already=True)
             await _check_held(connection, job)
             self._context.namespaces.check_writable(job.namespace)
             learned = [
@@ -226,7 +227,7 @@ class JobOperations:
                 spend,
                 findings,
             )
-        return Applied(tuple(learned), tuple(evicted))
+        return LearningResult(tuple(learned), tuple(evicted))
 
     # -- budget
 

@@ -15,7 +15,7 @@ from rules_store.models.jobs import Job
 from rules_store.models.rules import (
     INDEXED_STATES,
     Draft,
-    Learned,
+    LearnedRule,
     Polarity,
     Rule,
     RuleState,
@@ -45,7 +45,7 @@ def checked(context: StoreContext, job: Job, drafts: Sequence[Draft]) -> list[Dr
 
 async def learn(
     context: StoreContext, connection: AsyncConnection, job: Job, draft: Draft
-) -> Learned:
+) -> LearnedRule:
     """Merges the draft into the rule that says the same, or inserts it."""
     new = draft.rule
     same = await _same(context, connection, draft)
@@ -70,7 +70,7 @@ async def learn(
             context.clock(),
         )
         note = None if same.state is RuleState.ACTIVE else f"the same rule is {same.state}"
-        return Learned(same.id, same.polarity, same.text, "merged", note)
+        return LearnedRule(same.id, same.polarity, same.text, "merged", note)
     _, rule = await rule_writes.create(
         connection,
         replace(new, source_episode=job.episode_id),
@@ -93,7 +93,7 @@ async def learn(
         outcome = "quarantined"
     else:
         await _link_opposites(context, connection, rule, draft)
-    return Learned(rule.id, rule.polarity, rule.text, outcome, rule.reason)
+    return LearnedRule(rule.id, rule.polarity, rule.text, outcome, rule.reason)
 
 
 async def _link_opposites(

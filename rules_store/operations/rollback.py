@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import clean
 from rules_store.errors import PreviewOutdated, UnknownEvent
-from rules_store.models.events import Change, Rollback, RollbackTarget, RuleChange
+from rules_store.models.events import Change, Rollback, RollbackTarget, RuleRollback
 from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
 from rules_store.operations import rule_writes
 from rules_store.operations.namespaces import find
@@ -31,7 +31,7 @@ async def plan(
     target: RollbackTarget,
     expected_last: int | None,
     at: datetime,
-) -> tuple[Rollback, dict[str, rules_bulk.Held]]:
+) -> tuple[Rollback, dict[str, rules_bulk.StoredRule]]:
     """The plan, and the namespace's rules as they are, by id.
 
     Raises UnknownNamespace, UnknownEvent, PreviewOutdated.
@@ -57,7 +57,7 @@ async def plan(
 async def carry_out(
     connection: AsyncConnection,
     plan: Rollback,
-    held: Mapping[str, rules_bulk.Held],
+    held: Mapping[str, rules_bulk.StoredRule],
     vectors: Mapping[str, Vectors],
     model: str,
     change: Change,
@@ -109,7 +109,7 @@ async def _resolved(connection: AsyncConnection, name: str, target: RollbackTarg
 
 def _change(
     rule: Rule, then: dict[str, Any] | None, to_event: int, at: datetime
-) -> RuleChange | None:
+) -> RuleRollback | None:
     """None where the rule is as it was."""
     if then is None:
         if rule.state is RuleState.RETIRED:
@@ -129,11 +129,11 @@ def _change(
         if after == rule:
             return None
     after = replace(after, version=rule.version + 1, updated_at=at)
-    return RuleChange(rule, after, created_later=then is None)
+    return RuleRollback(rule, after, created_later=then is None)
 
 
 async def _rewrite(
-    connection: AsyncConnection, plan: Rollback, held: Mapping[str, rules_bulk.Held]
+    connection: AsyncConnection, plan: Rollback, held: Mapping[str, rules_bulk.StoredRule]
 ) -> None:
     after = {change.after.id: change.after for change in plan.changes}
     later = {change.after.id for change in plan.changes if change.created_later}
@@ -149,7 +149,7 @@ async def _rewrite(
 
 
 def _hashes(
-    final: Mapping[str, Rule], held: Mapping[str, rules_bulk.Held], later: set[str]
+    final: Mapping[str, Rule], held: Mapping[str, rules_bulk.StoredRule], later: set[str]
 ) -> dict[str, str]:
     """Id -> hash of the text. Of rules that come to have one text (a later one had taken up a text
     that another one gets back) one keeps it, and the others have their id in its place."""
@@ -164,14 +164,14 @@ def _hashes(
     }
 
 
-def _hash(rule: Rule, held: rules_bulk.Held) -> str:
+def _hash(rule: Rule, held: rules_bulk.StoredRule) -> str:
     if rule.text == held.rule.text and held.text_hash != rule.id:
         return held.text_hash
     return rule_writes.text_hash(rule.text)
 
 
 def _vector_changes(
-    plan: Rollback, held: Mapping[str, rules_bulk.Held], vectors: Mapping[str, Vectors]
+    plan: Rollback, held: Mapping[str, rules_bulk.StoredRule], vectors: Mapping[str, Vectors]
 ) -> list[rules_bulk.NewVectors]:
     """Vectors of texts that stay are kept."""
     found = []

@@ -26,10 +26,10 @@ from rules_store.models.rules import (
     EVERY_RULE,
     INDEXED_STATES,
     NO_VECTORS,
-    Embedded,
     NewRule,
     Polarity,
     Rule,
+    RuleEmbedding,
     RuleFilter,
     RuleSort,
     RuleState,
@@ -323,7 +323,7 @@ class RuleOperations:
                 connection, self._context.embedding_model, self._context.index.dimension, limit
             )
 
-    async def add_embeddings(self, items: Sequence[Embedded]) -> int:
+    async def add_embeddings(self, items: Sequence[RuleEmbedding]) -> int:
         """Adds vectors of the current model; returns for how many rules. One event for all.
         Raises InvalidVector."""
         units = [(item, self._context.units(item.vectors)) for item in items]

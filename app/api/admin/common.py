@@ -26,7 +26,7 @@ Namespace = Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)]
 
 
 async def known_namespace(state: AppState, namespace: str | None) -> None:
-    if namespace is not None and not await state.store.namespace_exists(namespace):
+    if namespace is not None and not await state.store.namespaces.exists(namespace):
         raise NotFound(
             f"There is no namespace '{namespace}'", param="namespace", code="namespace_not_found"
         )
@@ -34,7 +34,7 @@ async def known_namespace(state: AppState, namespace: str | None) -> None:
 
 async def shapes(state: AppState, rules: Sequence[Rule]) -> list[dict[str, Any]]:
     """The rules with what is known of their worth."""
-    known = await state.store.standings_of([rule.id for rule in rules])
+    known = await state.store.evidence.standings_of([rule.id for rule in rules])
     return [rule_shape(rule, known.get(rule.id)) for rule in rules]
 
 

@@ -32,6 +32,7 @@ from app.loop.steer.explain import Question
 from app.settings import NAMESPACE_PATTERN
 from app.wiring.container import AppState
 from rules_store.errors import UnknownRule
+from rules_store.models.events import Change
 from rules_store.models.rules import Polarity, RuleState
 
 router = APIRouter(tags=["rules"])
@@ -67,7 +68,7 @@ async def search_rules(
     if namespace is None and caller.namespaces is not None:
         raise InvalidRequest("namespace: name one of this key's namespaces", param="namespace")
     vector = await embedding_of(state, similar_to)
-    found = await state.store.nearest(
+    found = await state.store.rules.nearest(
         vector,
         namespace=namespace,
         polarity=polarity,
@@ -90,12 +91,12 @@ async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict
     reach(caller, body.namespace)
     order = body.order()
     if body.dry_run:
-        done = await state.store.plan_prune(order)
+        done = await state.store.curation.plan_prune(order)
     else:
-        done = await state.store.prune(
-            order, token=body.token, actor=body.actor, reason=body.reason
+        done = await state.store.curation.prune(
+            order, token=body.token, change=Change(body.actor, body.reason)
         )
-    known = await state.store.standings_of([victim.rule.id for victim in done.victims])
+    known = await state.store.evidence.standings_of([victim.rule.id for victim in done.victims])
     return pruned_shape(done, body, known)
 
 
@@ -107,14 +108,13 @@ async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> dict
 async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> dict[str, Any]:
     """The survivor gets the frequencies of the others, which are retired."""
     for rule_id in (body.into, *body.rules):
-        if not caller.reaches((await state.store.get_rule(rule_id)).namespace):
+        if not caller.reaches((await state.store.rules.get(rule_id)).namespace):
             raise UnknownRule(rule_id)
-    rule = await state.store.merge_rules(
+    rule = await state.store.curation.merge(
         body.into,
         body.rules,
         expected=body.expected_versions,
-        actor=body.actor,
-        reason=body.reason,
+        change=Change(body.actor, body.reason),
     )
     return await shape(state, rule)
 
@@ -177,7 +177,7 @@ async def explain(body: ExplainBody, state: State, caller: AdminRead) -> dict[st
     if domain not in state.prompts.domains:
         known = ", ".join(state.prompts.domains)
         raise InvalidRequest(f"domain: must be one of {known}", param="domain")
-    own = state.store.settings_of(body.namespace)
+    own = state.store.namespaces.settings_of(body.namespace)
     settings = state.settings
     model, context = await _model(state, body.model)
     question = Question(

@@ -31,7 +31,7 @@ async def list_episodes(
     where = EpisodeFilter(
         namespace=namespace, namespaces=caller.namespaces, status=status, mode=mode
     )
-    page = await state.store.list_episodes(where, limit=limit, cursor=cursor)
+    page = await state.store.episodes.list(where, limit=limit, cursor=cursor)
     return list_shape(page, [episode_shape(episode, full=False) for episode in page.items])
 
 
@@ -41,8 +41,8 @@ async def list_episodes(
     responses=gives(EpisodeWithTrace),
 )
 async def get_episode(episode_id: str, state: State, _: AdminRead) -> dict[str, Any]:
-    shape = episode_shape(await state.store.get_episode(episode_id), full=True)
-    feedback = await state.store.feedback_of(episode_id)
+    shape = episode_shape(await state.store.episodes.get(episode_id), full=True)
+    feedback = await state.store.evidence.feedback_of(episode_id)
     return {**shape, "feedback": [feedback_shape(each) for each in feedback]}
 
 

@@ -14,6 +14,7 @@ from app.api.schemas.namespaces import LARGEST_ID, Job, PauseBody, Pauses, job_s
 from app.api.schemas.rules import Write, list_shape
 from app.wiring.container import AppState
 from rules_store.errors import UnknownJob
+from rules_store.models.events import Change
 from rules_store.models.jobs import JobFilter, JobState
 from rules_store.operations.jobs import EVERY_NAMESPACE
 
@@ -33,7 +34,7 @@ async def list_jobs(
 ) -> dict[str, Any]:
     await known_namespace(state, namespace)
     where = JobFilter(state=job_state, namespace=namespace, within=caller.namespaces)
-    page = await state.store.list_jobs(where, limit=limit, cursor=cursor)
+    page = await state.store.jobs.list(where, limit=limit, cursor=cursor)
     return list_shape(page, [job_shape(job) for job in page.items])
 
 
@@ -43,9 +44,9 @@ async def list_jobs(
     responses=gives(Job, also=(409,)),
 )
 async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite) -> dict[str, Any]:
-    if not caller.reaches((await state.store.get_job(job_id)).namespace):
+    if not caller.reaches((await state.store.jobs.get(job_id)).namespace):
         raise UnknownJob(job_id)
-    job = await state.store.retry_failed_job(job_id, actor=body.actor, reason=body.reason)
+    job = await state.store.jobs.retry_failed(job_id, change=Change(body.actor, body.reason))
     state.worker.wake()
     return job_shape(job)
 
@@ -57,7 +58,7 @@ async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite
 )
 async def pause(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
     _check_reach(caller, body.namespace)
-    await state.store.pause_learning(body.namespace, actor=body.actor, reason=body.reason)
+    await state.store.jobs.pause(body.namespace, change=Change(body.actor, body.reason))
     return await _pauses(state, caller)
 
 
@@ -68,7 +69,7 @@ async def pause(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, 
 )
 async def resume(body: PauseBody, state: State, caller: AdminWrite) -> dict[str, Any]:
     _check_reach(caller, body.namespace)
-    await state.store.resume_learning(body.namespace, actor=body.actor, reason=body.reason)
+    await state.store.jobs.resume(body.namespace, change=Change(body.actor, body.reason))
     return await _pauses(state, caller)
 
 
@@ -80,7 +81,7 @@ def _check_reach(caller: Caller, namespace: str | None) -> None:
 
 
 async def _pauses(state: AppState, caller: Caller) -> dict[str, Any]:
-    paused = await state.store.learning_pauses()
+    paused = await state.store.jobs.paused()
     return {
         "object": "pauses",
         "all": EVERY_NAMESPACE in paused,

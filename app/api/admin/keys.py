@@ -15,6 +15,7 @@ from app.api.schemas.namespaces import Key, KeyWithSecret
 from app.api.schemas.rules import Write, list_shape
 from app.settings import NAMESPACE_PATTERN
 from app.wiring.container import AppState
+from rules_store.models.events import Change
 from rules_store.models.keys import ALL, ApiKey, KeyChanges, KeySpend, NewKey, Permission
 
 router = APIRouter(tags=["keys"])
@@ -120,7 +121,7 @@ async def list_keys(
 ) -> dict[str, Any]:
     caller.demand_everywhere()
     spend = await _spend(state)
-    page = await state.store.list_keys(limit=limit, cursor=cursor)
+    page = await state.store.keys.list(limit=limit, cursor=cursor)
     return list_shape(page, [key_shape(key, spend.get(key.id)) for key in page.items])
 
 
@@ -133,7 +134,9 @@ async def list_keys(
 async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> dict[str, Any]:
     caller.demand_everywhere()
     caller.demand_all_of(body.permissions)
-    key, secret = await state.store.create_key(body.as_new(), actor=body.actor, reason=body.reason)
+    key, secret = await state.store.keys.create(
+        body.as_new(), change=Change(body.actor, body.reason)
+    )
     return {**key_shape(key), "secret": secret}
 
 
@@ -141,7 +144,7 @@ async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> dict[
 async def get_key(key_id: str, state: State, caller: AdminRead) -> dict[str, Any]:
     caller.demand_everywhere()
     spend = await _spend(state)
-    key = await state.store.get_key(key_id)
+    key = await state.store.keys.get(key_id)
     return key_shape(key, spend.get(key.id))
 
 
@@ -153,7 +156,9 @@ async def patch_key(
 ) -> dict[str, Any]:
     caller.demand_everywhere()
     caller.demand_all_of(body.permissions or ())
-    key = await state.store.patch_key(key_id, body.changes(), actor=body.actor, reason=body.reason)
+    key = await state.store.keys.patch(
+        key_id, body.changes(), change=Change(body.actor, body.reason)
+    )
     return key_shape(key)
 
 
@@ -164,7 +169,7 @@ async def patch_key(
 )
 async def revoke_key(key_id: str, body: Write, state: State, caller: AdminWrite) -> dict[str, Any]:
     caller.demand_everywhere()
-    key = await state.store.revoke_key(key_id, actor=body.actor, reason=body.reason)
+    key = await state.store.keys.revoke(key_id, change=Change(body.actor, body.reason))
     return key_shape(key)
 
 
@@ -184,4 +189,4 @@ def key_shape(key: ApiKey, spend: KeySpend | None = None) -> dict[str, Any]:
 async def _spend(state: AppState) -> dict[str, KeySpend]:
     """Today's, with what this gateway has not written yet."""
     await state.meter.flush()
-    return await state.store.key_spend(state.meter.today())
+    return await state.store.keys.spend(state.meter.today())

@@ -32,7 +32,7 @@ from app.learning.reembed import embedded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
-from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.events import Change, Rollback, RollbackTarget
 from rules_store.models.namespaces import DEFAULTS
 from rules_store.models.rules import Vectors
 
@@ -48,9 +48,7 @@ EMBEDDED_AT_ONCE = 64
 async def list_namespaces(
     state: State, caller: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
-    page = await state.store.namespace_summaries(
-        within=caller.namespaces, limit=limit, cursor=cursor
-    )
+    page = await state.store.namespaces.list(within=caller.namespaces, limit=limit, cursor=cursor)
     return list_shape(page, [summary_shape(each) for each in page.items])
 
 
@@ -65,11 +63,10 @@ async def create_namespace(
 ) -> dict[str, Any]:
     if not caller.reaches(body.name):
         raise namespace_forbidden(body.name)
-    await state.store.create_namespace(
+    await state.store.namespaces.create(
         body.name,
         DEFAULTS.changed(body.settings.changes()),
-        actor=body.actor,
-        reason=body.reason,
+        change=Change(body.actor, body.reason),
     )
     return await _summary(state, body.name)
 
@@ -87,8 +84,8 @@ async def get_namespace(namespace: Name, state: State) -> dict[str, Any]:
     responses=gives(NamespaceSummary),
 )
 async def patch_namespace(namespace: Name, body: NamespacePatch, state: State) -> dict[str, Any]:
-    await state.store.change_settings(
-        namespace, body.settings.changes(), actor=body.actor, reason=body.reason
+    await state.store.namespaces.change_settings(
+        namespace, body.settings.changes(), change=Change(body.actor, body.reason)
     )
     return await _summary(state, namespace)
 
@@ -107,7 +104,7 @@ async def delete_namespace(
 ) -> dict[str, Any]:
     if confirm != namespace:
         raise InvalidRequest("confirm: must be the namespace's name", param="confirm")
-    deleted = await state.store.delete_namespace(namespace, actor=actor, reason=reason)
+    deleted = await state.store.namespaces.delete(namespace, change=Change(actor, reason))
     return {"object": "namespace.deleted", **asdict(deleted)}
 
 
@@ -117,7 +114,7 @@ async def delete_namespace(
     responses=gives(Namespace),
 )
 async def freeze_namespace(namespace: Name, body: Write, state: State) -> dict[str, Any]:
-    done = await state.store.freeze_namespace(namespace, actor=body.actor, reason=body.reason)
+    done = await state.store.namespaces.freeze(namespace, change=Change(body.actor, body.reason))
     return namespace_shape(done)
 
 
@@ -127,7 +124,7 @@ async def freeze_namespace(namespace: Name, body: Write, state: State) -> dict[s
     responses=gives(Namespace),
 )
 async def unfreeze_namespace(namespace: Name, body: Write, state: State) -> dict[str, Any]:
-    done = await state.store.unfreeze_namespace(namespace, actor=body.actor, reason=body.reason)
+    done = await state.store.namespaces.unfreeze(namespace, change=Change(body.actor, body.reason))
     return namespace_shape(done)
 
 
@@ -137,7 +134,7 @@ async def unfreeze_namespace(namespace: Name, body: Write, state: State) -> dict
 async def list_snapshots(
     namespace: Name, state: State, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
-    page = await state.store.list_snapshots(namespace, limit=limit, cursor=cursor)
+    page = await state.store.history.snapshots(namespace, limit=limit, cursor=cursor)
     return list_shape(page, [snapshot_shape(each) for each in page.items])
 
 
@@ -148,8 +145,8 @@ async def list_snapshots(
     responses=gives(Snapshot, status=201, also=(409,)),
 )
 async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -> dict[str, Any]:
-    made = await state.store.snapshot_namespace(
-        namespace, body.label, actor=body.actor, reason=body.reason
+    made = await state.store.history.snapshot(
+        namespace, body.label, change=Change(body.actor, body.reason)
     )
     return snapshot_shape(made)
 
@@ -160,18 +157,17 @@ async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -
     responses=gives(RolledBack, also=(409,)),
 )
 async def roll_back(namespace: Name, body: RollbackBody, state: State) -> dict[str, Any]:
-    plan = await state.store.plan_rollback(
+    plan = await state.store.history.plan_rollback(
         namespace, body.target, expected_last=body.expected_event
     )
     if not body.dry_run:
-        plan = await state.store.roll_back(
+        plan = await state.store.history.roll_back(
             namespace,
             # The event by now: a time or the embedding's duration must not move it.
             RollbackTarget(event=plan.to_event),
             await _vectors(state, plan),
             expected_last=body.expected_event,
-            actor=body.actor,
-            reason=body.reason,
+            change=Change(body.actor, body.reason),
         )
     return rollback_shape(plan)
 
@@ -187,7 +183,7 @@ async def curve(
     by: Literal["day", "hour"] = "day",
     points: Annotated[int, Query(ge=1, le=1000, description="The latest so many")] = 30,
 ) -> dict[str, Any]:
-    found = await state.store.curve(namespace, points=points, hourly=by == "hour")
+    found = await state.store.history.curve(namespace, points=points, hourly=by == "hour")
     return {
         "object": "curve",
         "namespace": namespace,
@@ -197,7 +193,7 @@ async def curve(
 
 
 async def _summary(state: AppState, namespace: str) -> dict[str, Any]:
-    return summary_shape(await state.store.namespace_summary(namespace))
+    return summary_shape(await state.store.namespaces.summary(namespace))
 
 
 async def _vectors(state: AppState, plan: Rollback) -> dict[str, Vectors]:

@@ -25,6 +25,7 @@ from app.api.schemas.rules import (
     list_shape,
 )
 from app.loop.admission.pipeline import findings
+from rules_store.models.events import Change
 from rules_store.models.rules import NewRule, RuleSort, Vectors
 
 router = APIRouter(tags=["rules"])
@@ -40,7 +41,7 @@ async def list_rules(
     cursor: Cursor = None,
 ) -> dict[str, Any]:
     await known_namespace(state, where.namespace)
-    page = await state.store.list_rules(where, sort=sort, limit=limit, cursor=cursor)
+    page = await state.store.rules.list(where, sort=sort, limit=limit, cursor=cursor)
     return list_shape(page, await shapes(state, page.items))
 
 
@@ -53,7 +54,7 @@ async def list_rules(
 async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dict[str, Any]:
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
-    await state.store.ensure_namespace(body.namespace, actor=body.actor)
+    await state.store.namespaces.ensure(body.namespace, actor=body.actor)
     new = NewRule(
         namespace=body.namespace,
         polarity=body.polarity,
@@ -62,7 +63,7 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dic
         domain=body.domain,
         state=body.state,
     )
-    rule = await state.store.create_rule(new, vectors, actor=body.actor, reason=body.reason)
+    rule = await state.store.rules.create(new, vectors, change=Change(body.actor, body.reason))
     # A person may write what a model may not; the checks only say so.
     objections = findings(body.text, polarity=body.polarity)
     return {**await shape(state, rule), "warnings": [finding.name for finding in objections]}
@@ -72,8 +73,8 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> dic
     "/rules/{rule_id}", summary="One rule with its history", responses=gives(RuleWithHistory)
 )
 async def get_rule(rule_id: str, state: State, _: AdminRead) -> dict[str, Any]:
-    rule = await state.store.get_rule(rule_id)
-    events = await state.store.rule_events(rule_id)
+    rule = await state.store.rules.get(rule_id)
+    events = await state.store.rules.events(rule_id)
     return {**await shape(state, rule), "history": [event_shape(event) for event in events]}
 
 
@@ -85,7 +86,7 @@ async def get_rule(rule_id: str, state: State, _: AdminRead) -> dict[str, Any]:
 async def rule_history(
     rule_id: str, state: State, _: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
-    page = await state.store.rule_history(rule_id, limit=limit, cursor=cursor)
+    page = await state.store.rules.history(rule_id, limit=limit, cursor=cursor)
     return list_shape(page, [event_shape(event) for event in page.items])
 
 
@@ -99,7 +100,7 @@ async def rule_evidence(
 ) -> dict[str, Any]:
     """Its standing, the latest trials and exposures with what came of them, the episodes and rules
     behind it, and which rules say the opposite."""
-    return evidence_shape(rule_id, await state.store.evidence_of(rule_id, limit=limit))
+    return evidence_shape(rule_id, await state.store.evidence.of_rule(rule_id, limit=limit))
 
 
 @router.patch(
@@ -108,17 +109,16 @@ async def rule_evidence(
     responses=gives(Rule, also=(409,)),
 )
 async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> dict[str, Any]:
-    await state.store.get_rule(rule_id)
+    await state.store.rules.get(rule_id)
     vectors = await vectors_of(state, body.text, body.trigger)
-    rule = await state.store.patch_rule(
+    rule = await state.store.rules.patch(
         rule_id,
         text=body.text,
         trigger=body.trigger,
         domain=body.domain,
         vectors=vectors,
         expected_version=body.expected_version,
-        actor=body.actor,
-        reason=body.reason,
+        change=Change(body.actor, body.reason),
     )
     return await shape(state, rule)
 
@@ -129,7 +129,7 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
 async def retire_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.retire_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.retire(rule_id, **body.model_dump())
     return await shape(state, rule)
 
 
@@ -141,7 +141,7 @@ async def retire_rule(
 async def quarantine_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.quarantine_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.quarantine(rule_id, **body.model_dump())
     return await shape(state, rule)
 
 
@@ -153,7 +153,7 @@ async def quarantine_rule(
 async def release_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.release_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.release(rule_id, **body.model_dump())
     return await shape(state, rule)
 
 
@@ -165,7 +165,7 @@ async def release_rule(
 async def reject_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.reject_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.reject(rule_id, **body.model_dump())
     return await shape(state, rule)
 
 
@@ -179,14 +179,13 @@ async def restore_rule(
 ) -> dict[str, Any]:
     vectors = Vectors()
     if body.version is not None:
-        old = await state.store.rule_at_version(rule_id, body.version)
+        old = await state.store.rules.at_version(rule_id, body.version)
         vectors = await vectors_of(state, old.text, old.trigger)
-    rule = await state.store.restore_rule(
+    rule = await state.store.rules.restore(
         rule_id,
         version=body.version,
         vectors=vectors,
         expected_version=body.expected_version,
-        actor=body.actor,
-        reason=body.reason,
+        change=Change(body.actor, body.reason),
     )
     return await shape(state, rule)

@@ -16,7 +16,7 @@ from app.loop.steer.explain import Explained, Explanation
 from app.loop.steer.injector import question_of
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.evidence import Standing
-from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
 
 MOST = 2**31 - 1
 MOST_DAYS = 36_500
@@ -121,7 +121,7 @@ class ExplainBody(BaseModel):
         return question_of(self.conversation())
 
 
-def pruned_shape(done: Pruned, body: PruneBody, known: Mapping[str, Standing]) -> dict[str, Any]:
+def pruned_shape(done: PrunePlan, body: PruneBody, known: Mapping[str, Standing]) -> dict[str, Any]:
     """`known`: what is known of the rules' worth, by id."""
     rules = [
         {**rule_shape(victim.rule, known.get(victim.rule.id)), "prune_reason": victim.reason}

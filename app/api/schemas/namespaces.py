@@ -17,7 +17,7 @@ from rules_store.models.events import (
     RollbackTarget,
 )
 from rules_store.models.events import (
-    RuleChange as StoredRuleChange,
+    RuleRollback as StoredRuleChange,
 )
 from rules_store.models.jobs import JobRecord, JobState
 from rules_store.models.keys import Permission
