@@ -44,7 +44,7 @@ class EpisodeFilter:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeStart:
-    """Outcome of `begin_episode`. The episode exists in either case."""
+    """Outcome of `EpisodeOperations.begin`. The episode exists in either case."""
 
     episode_id: str
     duplicate_of: str | None = None

@@ -159,7 +159,7 @@ class RuleEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class LearningResult:
-    """Outcome of `apply_learning`."""
+    """Outcome of `JobOperations.apply`."""
 
     learned: tuple[LearnedRule, ...] = ()
     evicted: tuple[str, ...] = ()

@@ -82,7 +82,7 @@ def redundant(
     spared: Collection[int],
 ) -> list[int]:
     """Sequence numbers of at most `count` active rules that say most nearly what another one says
-    (see `pruning.most_redundant`). Rules without a known text are not compared; those of `spared`
+    (`redundancy.most_redundant`). Rules without a known text are not compared; those of `spared`
     stay."""
     vectors = {seq: vector for seqs, rows in known for seq, vector in zip(seqs, rows, strict=True)}
     compared = [rule for rule in active if rule[0] in vectors]

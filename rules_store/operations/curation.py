@@ -34,7 +34,7 @@ class PrunePolicy(StrEnum):
     AGE = "age"
     """What was written longer ago than a limit goes, however many that are."""
     SIMILARITY = "similarity"
-    """Of the most similar pair the less learned goes, and again (see `pruning.most_redundant`)."""
+    """Of the most similar pair the less learned goes, and again (`redundancy.most_redundant`)."""
     UTILITY = "utility"
     """Those of the least lift go (nothing measured is a lift of zero), of those the least used, of
     those the least often learned, of those the oldest."""

@@ -80,7 +80,7 @@ async def insert_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -
 
 
 async def update_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -> None:
-    """Writes what can change of a rule; exposures are counted by `worth.count_exposures` alone."""
+    """Writes what can change of a rule; exposures only `evidence.count_exposures` counts."""
     await connection.execute(
         update(rules)
         .where(rules.c.id == rule.id)

@@ -56,7 +56,7 @@ def _crash_after(store: RuleStore, statements: int) -> None:
 
 
 def run(folder: Path, name: str, crash_at: int = 0, server: str | None = None) -> None:
-    """Ends when no job is left, or by SIGKILL at the n-th statement inside `apply_learning`.
+    """Ends when no job is left, or by SIGKILL at the n-th statement inside `JobOperations.apply`.
     `server`: of the PostgreSQL that the test runs on."""
     if server is not None:
         os.environ[postgres.VARIABLE] = server

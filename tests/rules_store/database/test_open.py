@@ -144,7 +144,7 @@ def test_processes_may_start_at_once(tmp_path: Path) -> None:
         "from tests.rules_store.helpers import open_store\n"
         "async def main():\n"
         "    store = await open_store(Path(sys.argv[1]))\n"
-        "    await store.ensure_namespace('default')\n"
+        "    await store.namespaces.ensure('default')\n"
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )

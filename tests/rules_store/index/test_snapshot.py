@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rules_store.index.caches import Caches
 from rules_store.models.events import Change
 from rules_store.models.rules import RuleState
-from rules_store.store import RuleStore
 from tests.rules_store.helpers import POSITIVE, axis, open_store, sql, write
 
 
@@ -31,13 +31,13 @@ async def filled(folder: Path) -> None:
 def rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each time that an index is built from SQL."""
     seen: list[str] = []
-    rebuild = RuleStore.rebuild
+    rebuild = Caches.rebuild
 
-    async def counted(self: RuleStore) -> None:
+    async def counted(self: Caches) -> None:
         seen.append("rebuilt")
         await rebuild(self)
 
-    monkeypatch.setattr(RuleStore, "rebuild", counted)
+    monkeypatch.setattr(Caches, "rebuild", counted)
     return seen
 
 

@@ -19,7 +19,6 @@ from rules_store.models.events import Change
 from rules_store.models.rules import Rule, RuleState, Vectors
 from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
 from rules_store.operations.exchange import IncomingRule
-from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     NEGATIVE,
@@ -264,7 +263,7 @@ async def test_merging_is_refused_whole(store: RuleStore) -> None:
 
 
 async def test_thousands_of_rules_are_pruned_in_one_go(store: RuleStore, clock: Clock) -> None:
-    store.options = StoreOptions(capacity=20_000)
+    await store.namespaces.change_settings("default", {"capacity": 20_000}, change=BY)
     made = [
         IncomingRule(
             Rule(

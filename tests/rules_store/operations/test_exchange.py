@@ -78,7 +78,7 @@ async def test_export_wipe_import_finds_the_same(store: RuleStore, tmp_path: Pat
         anew = {"updated_at": None}
         assert [replace(rule, **anew) for rule in after] == [replace(r, **anew) for r in before]
         (event,) = await other.rules.events(items[0].rule.id)
-        assert (event.kind, event.actor, event.reason) == ("rule.imported", "keeper", BY["reason"])
+        assert (event.kind, event.actor, event.reason) == ("rule.imported", "keeper", BY.reason)
     finally:
         await other.close()
 

@@ -118,7 +118,7 @@ async def test_candidates_are_merged_into(store: RuleStore) -> None:
 async def test_what_was_put_away_stays_so(store: RuleStore, state: str) -> None:
     rule = await write(store, "Guess the answer", axis(0))
     put_away = store.rules.retire if state == "retired" else store.rules.quarantine
-    await put_away(rule.id, actor="me", reason="harmful")
+    await put_away(rule.id, change=Change("me", "harmful"))
     learned = (await learn(store, "ep_1", draft("guess the  Answer", axis(9)))).learned[0]
     assert (learned.rule_id, learned.outcome) == (rule.id, "merged")
     assert learned.reason == f"the same rule is {state}"

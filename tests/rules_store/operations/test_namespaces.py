@@ -20,6 +20,7 @@ from rules_store.errors import (
     UnknownNamespace,
     UnknownRule,
 )
+from rules_store.index.caches import Caches
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change, EventFilter
 from rules_store.models.jobs import JobFilter, JobState
@@ -244,13 +245,13 @@ async def test_a_freeze_while_another_process_starts_is_heard_of(
     store: RuleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write(store, "one", axis(0))
-    rebuild = RuleStore.rebuild
+    rebuild = Caches.rebuild
 
-    async def meanwhile(starting: RuleStore) -> None:
+    async def meanwhile(starting: Caches) -> None:
         await store.namespaces.freeze("default", change=WHO)
         await rebuild(starting)
 
-    monkeypatch.setattr(RuleStore, "rebuild", meanwhile)
+    monkeypatch.setattr(Caches, "rebuild", meanwhile)
     other = await open_store(tmp_path)
     assert other.namespaces.is_frozen("default")
     with pytest.raises(NamespaceFrozen):
@@ -292,7 +293,7 @@ async def test_a_deleted_namespace_leaves_one_event(
     await other.catch_up()
     for each in (store, other):
         assert each.search("gone", axis(0), POSITIVE, 5).hits == ()
-        assert each.namespace("gone") is None
+        assert each.namespaces.get("gone") is None
         assert [c.id for c in each.search("kept", axis(0), POSITIVE, 5).hits] == [kept.id]
         assert (await each.parity()).ok
     await other.close()
