@@ -18,6 +18,8 @@ _EVENTS_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
+    """Events that follow one another, with what they are about."""
+
     events: Sequence[Event]
     """At least one, oldest first."""
     rows: Sequence[IndexRow]

@@ -18,6 +18,8 @@ _NEXT_MOMENT = timedelta(microseconds=1)
 
 
 class EvidenceCache:
+    """As of the last `follow`."""
+
     def __init__(self, embedding_model: str, keep: int) -> None:
         self._model = embedding_model
         self._latest: datetime | None = None
@@ -59,6 +61,7 @@ class EvidenceCache:
         return min(since, now - _COMMITS_WITHIN)
 
     def forget(self, namespace: str) -> None:
+        """What is known of a namespace that was deleted."""
         self.precedents.forget(namespace)
         for rule_id in [id for id, each in self.standings.items() if each.namespace == namespace]:
             del self.standings[rule_id]

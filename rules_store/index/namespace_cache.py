@@ -29,6 +29,7 @@ class NamespaceCache:
         return self._namespaces.get(name)
 
     def is_frozen(self, name: str) -> bool:
+        """An unknown one is not."""
         found = self._namespaces.get(name)
         return found is not None and found.frozen
 

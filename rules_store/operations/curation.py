@@ -29,6 +29,8 @@ _ATTEMPTS = 3  # plans of a prune that others' changes overtake
 
 
 class PrunePolicy(StrEnum):
+    """Which active rules go."""
+
     FIFO = "fifo"
     """The oldest go."""
     AGE = "age"
@@ -60,6 +62,8 @@ class PruneOrder:
 
 @dataclass(frozen=True, slots=True)
 class Victim:
+    """A rule that a prune retires, and why it is this one."""
+
     rule: Rule
     reason: str
 

@@ -28,6 +28,8 @@ IMPORTED = "rule.imported"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportedRule:
+    """A rule on its way out."""
+
     rule: Rule
     vectors: Vectors | None
     """Under the store's embedding model; None where they were not asked for."""

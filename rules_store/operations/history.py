@@ -37,6 +37,8 @@ DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class DailyUsage:
+    """One day of a rule."""
+
     day: date
     """In UTC."""
     episodes: int
@@ -46,6 +48,8 @@ class DailyUsage:
 
 @dataclass(frozen=True, slots=True)
 class RuleUsage:
+    """How often a rule was injected in the last `DAYS` days."""
+
     days: tuple[DailyUsage, ...]
     """Every day of the period, oldest first, also those without an episode."""
     looked_at: int

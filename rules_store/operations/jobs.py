@@ -171,6 +171,7 @@ class JobOperations:
         return {state: counts.get(state.value, 0) for state in JobState}
 
     async def waiting(self) -> int:
+        """Pending jobs, paused and delayed ones too."""
         async with self._context.database.read() as connection:
             return await jobs.waiting(connection)
 
@@ -232,6 +233,7 @@ class JobOperations:
     # -- budget
 
     async def record_spend(self, namespace: str, spend: Spend) -> None:
+        """Adds to what learning costs in this namespace."""
 
         async def add(connection: AsyncConnection) -> None:
             await self._spend(connection, namespace, spend)

@@ -47,53 +47,28 @@ async def learn(
     context: StoreContext, connection: AsyncConnection, job: Job, draft: Draft
 ) -> LearnedRule:
     """Merges the draft into the rule that says the same, or inserts it."""
-    new = draft.rule
-    same = await _same(context, connection, draft)
+    new, now = draft.rule, context.clock()
     key = f"{job.episode_id}:{new.polarity.value}"
+    same = await _same(context, connection, draft)
     if same is not None:
         frequency = rule_writes.together(same.frequency, 1)
-        after = replace(same, frequency=frequency, updated_at=context.clock())
-        await rule_writes.update(
-            connection,
-            same,
-            after,
-            rule_writes.MERGED,
-            Change(events.LEARNER, f"learned again in {job.episode_id}"),
-            key=key,
-        )
-        await links.add(
-            connection,
-            new.namespace,
-            same.id,
-            LinkKind.SOURCE,
-            job.episode_id,
-            context.clock(),
-        )
+        change = Change(events.LEARNER, f"learned again in {job.episode_id}")
+        rule = replace(same, frequency=frequency, updated_at=now)
+        await rule_writes.update(connection, same, rule, rule_writes.MERGED, change, key=key)
+        outcome = "merged"
         note = None if same.state is RuleState.ACTIVE else f"the same rule is {same.state}"
-        return LearnedRule(same.id, same.polarity, same.text, "merged", note)
-    _, rule = await rule_writes.create(
-        connection,
-        replace(new, source_episode=job.episode_id),
-        draft.vectors,
-        context.embedding_model,
-        context.clock(),
-        Change(events.LEARNER, new.reason or f"learned in {job.episode_id}"),
-        key=key,
-    )
-    await links.add(
-        connection,
-        rule.namespace,
-        rule.id,
-        LinkKind.SOURCE,
-        job.episode_id,
-        context.clock(),
-    )
-    outcome = "created"
-    if rule.state is RuleState.QUARANTINED:
-        outcome = "quarantined"
     else:
+        change = Change(events.LEARNER, new.reason or f"learned in {job.episode_id}")
+        new = replace(new, source_episode=job.episode_id)
+        _, rule = await rule_writes.create(
+            connection, new, draft.vectors, context.embedding_model, now, change, key=key
+        )
+        outcome = "quarantined" if rule.state is RuleState.QUARANTINED else "created"
+        note = rule.reason
+    await links.add(connection, rule.namespace, rule.id, LinkKind.SOURCE, job.episode_id, now)
+    if outcome == "created":
         await _link_opposites(context, connection, rule, draft)
-    return LearnedRule(rule.id, rule.polarity, rule.text, outcome, rule.reason)
+    return LearnedRule(rule.id, rule.polarity, rule.text, outcome, note)
 
 
 async def _link_opposites(

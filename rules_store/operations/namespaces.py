@@ -53,6 +53,7 @@ class NamespaceOperations:
     # -- reading
 
     async def exists(self, name: str) -> bool:
+        """In SQL, where this process knows of none."""
         return name in self._context.namespaces or name in await self.names()
 
     async def names(self) -> list[str]:

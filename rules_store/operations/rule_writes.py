@@ -24,10 +24,12 @@ MOST_LEARNED = 2**31 - 1
 
 
 def new_rule_id() -> str:
+    """`rule_` and 24 hexadecimal digits, random."""
     return f"rule_{secrets.token_hex(12)}"
 
 
 def tidy(text: str) -> str:
+    """As it is stored: without what no database takes, and without white space around it."""
     return clean(text).strip()
 
 

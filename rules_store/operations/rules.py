@@ -46,6 +46,8 @@ _MOST_RESTING = 20_000
 
 @dataclass(frozen=True, slots=True)
 class SimilarRule:
+    """A rule near a text."""
+
     rule: Rule
     similarity: float
     """The larger cosine of text and trigger, in [-1, 1]."""
