@@ -17,10 +17,10 @@ import orjson
 from app.domain.trajectory import DistilledRule
 from app.learning.drafts import retrieval_key
 from app.upstream.embeddings import Embedder
+from rules_store.models.events import Change
 from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
-from rules_store.operations.base import utc_now
-from rules_store.operations.exchange import Incoming
-from rules_store.store import RuleStore
+from rules_store.operations.exchange import IncomingRule
+from rules_store.store import RuleStore, utc_now
 
 CORRUPTED_SHARE = 0.05
 CORRUPTED = "corrupted"
@@ -45,7 +45,7 @@ def wrong_rules() -> tuple[WrongRule, ...]:
 
 async def inject(store: RuleStore, namespace: str, domain: str, embedder: Embedder) -> None:
     """As an import of active rules."""
-    items: list[Incoming] = []
+    items: list[IncomingRule] = []
     for number, wrong in enumerate(wrong_rules()):
         key = retrieval_key("", wrong.trigger)
         text, trigger = await embedder.embed([wrong.text, key])
@@ -65,8 +65,8 @@ async def inject(store: RuleStore, namespace: str, domain: str, embedder: Embedd
             created_at=utc_now(),
             updated_at=utc_now(),
         )
-        items.append(Incoming(rule, Vectors(text, trigger)))
-    await store.import_rules(items, actor="poison", reason="poison test")
+        items.append(IncomingRule(rule, Vectors(text, trigger)))
+    await store.exchange.import_rules(items, change=Change("poison", "poison test"))
 
 
 def corrupted(rules: Sequence[DistilledRule], dice: random.Random) -> list[DistilledRule]:

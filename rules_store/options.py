@@ -20,7 +20,7 @@ class StoreOptions:
     busy_timeout: float = 5.0
     """How long a write waits for a database that another one keeps locked."""
     begin_timeout: float = 2.0
-    """The same for `begin_episode`, which a client waits for."""
+    """The same for `EpisodeOperations.begin`, which a client waits for."""
     lease: float = 15.0
     """A running job that is not heard of for this long may be taken by another worker."""
     max_attempts: int = 3

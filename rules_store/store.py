@@ -2,49 +2,213 @@
 
 store = await RuleStore.open("sqlite:///PATH", embedding_model="all-MiniLM-L6-v2")
 hits = store.search("default", vector, Polarity.POSITIVE, k=10)
+await store.rules.retire(hits.hits[0].id, change=Change("kim", "wrong for fractions"))
 """
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from rules_store.database import migrate, open_database
+from rules_store.errors import StoreUnavailable
+from rules_store.index.caches import Caches
+from rules_store.index.rule_index import unit
+from rules_store.models.rules import Polarity, RuleState, SearchResult, Vector
+from rules_store.models.stats import Parity, Stats
+from rules_store.operations import maintenance
+from rules_store.operations.context import StoreContext
 from rules_store.operations.curation import CurationOperations
-from rules_store.operations.episodes import EpisodeOperations, RetentionOperations
+from rules_store.operations.episodes import EpisodeOperations
+from rules_store.operations.evidence import EvidenceOperations
 from rules_store.operations.exchange import ExchangeOperations
-from rules_store.operations.feedback import FeedbackOperations
-from rules_store.operations.history import HistoryOperations, UsageQueries
-from rules_store.operations.jobs import JobControl
+from rules_store.operations.exposures import ExposureCounter
+from rules_store.operations.history import HistoryOperations
+from rules_store.operations.jobs import JobOperations
 from rules_store.operations.keys import KeyOperations
-from rules_store.operations.learning import LearningOperations
-from rules_store.operations.maintenance import Watching
-from rules_store.operations.namespaces import ArchiveOperations, NamespaceOperations
-from rules_store.operations.rollback import RollbackOperations
+from rules_store.operations.namespaces import NamespaceOperations
 from rules_store.operations.rules import RuleOperations
-from rules_store.operations.trials import TrialOperations
+from rules_store.options import DEFAULT_OPTIONS, StoreOptions
+from rules_store.repository import episodes, events, jobs, namespaces, rules
+
+logger = logging.getLogger(__name__)
 
 
-class RuleStore(
-    RuleOperations,
-    CurationOperations,
-    ExchangeOperations,
-    EpisodeOperations,
-    LearningOperations,
-    KeyOperations,
-    FeedbackOperations,
-    TrialOperations,
-    NamespaceOperations,
-    RollbackOperations,
-    HistoryOperations,
-    JobControl,
-    RetentionOperations,
-    ArchiveOperations,
-    UsageQueries,
-    Watching,
-):
+def utc_now() -> datetime:
+    """The time now, aware."""
+    return datetime.now(UTC)
+
+
+class RuleStore:
     """SQL is the truth; the in-memory FAISS index is a cache of it, caught up by event number.
 
-    Methods are grouped by module: core (open, close, search, index), rules (with stats), curation
-    (prune, merge), exchange (export, import, nearest), episodes, learning (jobs, applying, spend),
-    credit (outcomes, what rules are worth), trials, keys, feedback, namespaces, rollback, history
-    (events, snapshots, curve), job_control,
-    retention, archive (all of a namespace). Every method that touches SQL may raise
-    `StoreUnavailable`; nothing was changed then.
+    Opened by `open`, closed by `close`; belongs to the event loop that opened it. What can be done
+    lies in rooms by subject (`store.rules.get(...)`); search and upkeep are on the store itself.
+    Whatever is awaited may raise `StoreUnavailable`; nothing was changed then.
     """
+
+    def __init__(self, context: StoreContext) -> None:
+        self.context = context
+        """What the rooms share, for tests and benchmarks that must look inside."""
+        self.rules = RuleOperations(context)
+        """Rules: read, searched, and changed by an operator."""
+        self.curation = CurationOperations(context)
+        """Many rules at once: pruned by a policy, merged."""
+        self.exchange = ExchangeOperations(context)
+        """Rules on their way out of a store and into another one."""
+        self.episodes = EpisodeOperations(context)
+        """Requests, from their arrival to what became of them."""
+        self.jobs = JobOperations(context)
+        """Learning jobs, in a worker's hands and in an operator's."""
+        self.evidence = EvidenceOperations(context)
+        """What rules are worth: feedback, outcomes, trials."""
+        self.namespaces = NamespaceOperations(context)
+        """Namespaces and their settings."""
+        self.keys = KeyOperations(context)
+        """API keys."""
+        self.history = HistoryOperations(context)
+        """Events, snapshots, rollbacks, numbers over time."""
+
+    # -- opening and closing
+
+    @classmethod
+    async def open(
+        cls,
+        database_url: str,
+        *,
+        embedding_model: str,
+        dimension: int | None = None,
+        data_dir: Path | None = None,
+        options: StoreOptions = DEFAULT_OPTIONS,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> Self:
+        """Migrates the schema, loads the index, and returns a store that can be used.
+
+        `database_url` is `sqlite:///PATH` (or `sqlite+aiosqlite:///PATH`) or `postgresql://...`.
+        `dimension` None is taken from the first vector of this model, stored or written.
+        `data_dir` is where a snapshot of the index is kept; None keeps none.
+        Raises StoreUnavailable with one sentence that says what to mend.
+        """
+        await migrate.upgrade(database_url, options)
+        database = open_database(database_url, options)
+        caches = Caches(database, embedding_model, dimension, data_dir, options, clock)
+        try:
+            await caches.load()
+        except BaseException:
+            await database.close()
+            raise
+        counter = ExposureCounter(database)
+        return cls(StoreContext(database, caches, counter, options, embedding_model, clock))
+
+    async def close(self) -> None:
+        """Writes the index snapshot (where there is a data_dir) and closes the database."""
+        try:
+            await self.save_snapshot()
+        except StoreUnavailable as error:
+            logger.warning("index snapshot not written: %s", error)
+        finally:
+            await self.context.database.close()
+
+    async def ping(self) -> None:
+        """One trivial query. Raises StoreUnavailable."""
+        async with self.context.database.read() as connection:
+            await rules.identity_of_store(connection)
+
+    @property
+    def options(self) -> StoreOptions:
+        """What the store was opened with."""
+        return self.context.options
+
+    @property
+    def embedding_model(self) -> str:
+        """The model whose vectors are searched and written."""
+        return self.context.embedding_model
+
+    # -- the index
+
+    def search(
+        self,
+        namespace: str,
+        vector: Vector,
+        polarity: Polarity,
+        k: int,
+        *,
+        triggers: bool = True,
+    ) -> SearchResult:
+        """The k active rules nearest to `vector`, most similar first; no I/O.
+
+        Similarity is the larger cosine of text and trigger, or of the text alone. An unknown
+        namespace has no rules. Raises InvalidVector.
+        """
+        index = self.context.index
+        return index.search(
+            namespace, unit(vector, index.dimension), polarity, k, triggers=triggers
+        )
+
+    @property
+    def dimension(self) -> int | None:
+        """Of the embedding model's vectors; None while none has been seen."""
+        return self.context.index.dimension
+
+    @property
+    def rules_indexed(self) -> int:
+        """Active and candidate rules in this process's index."""
+        return len(self.context.index)
+
+    def has_rules(self, namespace: str) -> bool:
+        """Whether `search` could find anything in this namespace; no I/O."""
+        return self.context.index.has_active(namespace)
+
+    async def catch_up(self) -> None:
+        """Applies to the caches what any process has committed since this one last looked."""
+        await self.context.caches.catch_up()
+
+    async def watch(self, interval: float) -> None:
+        """Calls `catch_up` when the database says that something is new, and every `interval`
+        seconds, until cancelled; failures are logged."""
+        await maintenance.watch(self.context, interval)
+
+    async def rebuild(self) -> None:
+        """Builds a new index from SQL aside and swaps it in."""
+        await self.context.caches.rebuild()
+
+    async def save_snapshot(self) -> None:
+        """Writes the index to the data directory. A full disk is logged, no error."""
+        await self.context.caches.save_snapshot()
+
+    # -- numbers
+
+    async def parity(self) -> Parity:
+        """The index against SQL, for /readyz; both as of one moment, whoever writes meanwhile."""
+        return await self.context.caches.parity()
+
+    async def stats(self) -> Stats:
+        """Exact counts of all that is stored, at one moment."""
+        async with self.context.database.read() as connection:
+            counts = await rules.counts(connection)
+            names = await namespaces.names(connection)
+            by_status = await episodes.counts(connection)
+            by_job_state = await jobs.counts(connection)
+            last = await events.last_id(connection)
+        states: Counter[str] = Counter({state.value: 0 for state in RuleState})
+        polarities: Counter[str] = Counter()
+        spaces: dict[str, dict[str, int]] = {}
+        for namespace, polarity, state, count in counts:
+            states[state] += count
+            if state == RuleState.ACTIVE:
+                polarities[polarity] += count
+            space = spaces.setdefault(namespace, {})
+            space[state] = space.get(state, 0) + count
+        return Stats(
+            namespaces=len(names),
+            rules=dict(states),
+            rules_by_polarity=dict(polarities),
+            rules_by_namespace=spaces,
+            episodes=by_status,
+            jobs=by_job_state,
+            last_event=last,
+        )

@@ -73,7 +73,7 @@ class KeyRing:
     @property
     def needed(self) -> bool:
         """Whether a request must carry a key: once there is one in the environment or the store."""
-        return self._needed or self._store.has_keys
+        return self._needed or self._store.keys.exist
 
     def caller(self, given: str) -> Caller | None:
         """Whose key this is; None for no live key. The time it takes tells nothing of a key."""
@@ -86,7 +86,7 @@ class KeyRing:
                 found = caller
         if found is not None:
             return found
-        key = self._store.find_key(given)
+        key = self._store.keys.find(given)
         return None if key is None else caller_of(key)
 
 

@@ -143,11 +143,11 @@ class Meter:
             written = False
             try:
                 if self._writing:
-                    await self._store.add_key_use(_uses(self._writing))
+                    await self._store.keys.add_use(_uses(self._writing))
                 written = True
-                if self._store.has_keys:
+                if self._store.keys.exist:
                     day = self.today()
-                    self._stored, self._stored_day = await self._store.key_spend(day), day
+                    self._stored, self._stored_day = await self._store.keys.spend(day), day
             except StoreError as error:
                 log.warning("the use of keys is written later", error=str(error))
             finally:

@@ -156,7 +156,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
     positive, negative = settings.rule_limits(
-        state.store.settings_of(namespace), options.max_positive, options.max_negative
+        state.store.namespaces.settings_of(namespace), options.max_positive, options.max_negative
     )
     return ChatCall(
         caller=caller,
@@ -193,7 +193,7 @@ async def _known(state: AppState, caller: Caller, namespace: str) -> None:
     configured default is as good as there. Raises `NotFound`."""
     if caller.may(Permission.LEARN) or namespace == state.settings.namespace:
         return
-    if not await state.store.namespace_exists(namespace):
+    if not await state.store.namespaces.exists(namespace):
         raise unknown_namespace(namespace)
 
 

@@ -116,11 +116,11 @@ async def _check_path(caller: Caller, path: dict[str, Any], state: AppState) -> 
     if "namespace" in path:
         reach(caller, path["namespace"])
     if "rule_id" in path:
-        rule = await state.store.get_rule(path["rule_id"])
+        rule = await state.store.rules.get(path["rule_id"])
         if not caller.reaches(rule.namespace):
             raise UnknownRule(rule.id)
     if "episode_id" in path:
-        episode = await state.store.get_episode(path["episode_id"])
+        episode = await state.store.episodes.get(path["episode_id"])
         if not caller.reaches(episode.namespace):
             raise UnknownEpisode(episode.id)
 

@@ -83,7 +83,7 @@ async def give_feedback(
     outcome = None
     if caller.may(Permission.LEARN):
         outcome = await _outcome(state, episode, new)
-    given = await state.store.add_feedback(body.episode_id, new, outcome)
+    given = await state.store.evidence.add_feedback(body.episode_id, new, outcome)
     if allowance is not None:
         response.headers.update(allowance.headers())
     return Feedback.of(given)
@@ -105,7 +105,7 @@ async def _outcome(state: AppState, episode: Episode, new: NewFeedback) -> Outco
 async def _episode(state: AppState, caller: Client, episode_id: str) -> Episode:
     """An episode of another's namespace is none. Raises `NotFound`."""
     try:
-        episode = await state.store.get_episode(episode_id)
+        episode = await state.store.episodes.get(episode_id)
         if caller.reaches(episode.namespace):
             return episode
     except UnknownEpisode:

@@ -26,8 +26,9 @@ from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.database import json_codec
 from rules_store.errors import InvalidVector, NamespaceFrozen
 from rules_store.index.rule_index import unit
+from rules_store.models.events import Change
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState, Vector, Vectors
-from rules_store.operations.exchange import Exported, Incoming
+from rules_store.operations.exchange import ExportedRule, IncomingRule
 from rules_store.operations.rule_writes import MOST_LEARNED, new_rule_id
 from rules_store.store import RuleStore
 
@@ -54,7 +55,7 @@ async def export_lines(
     store: RuleStore, where: RuleFilter, *, vectors: bool
 ) -> AsyncIterator[bytes]:
     """JSON lines, some hundreds at a time."""
-    async for batch in store.export_rules(where, vectors=vectors):
+    async for batch in store.exchange.export_rules(where, vectors=vectors):
         yield b"".join(written(item, store.embedding_model) for item in batch)
 
 
@@ -73,7 +74,7 @@ async def import_lines(
         # In a thread: some hundreds of texts take tens of milliseconds.
         report.warnings += await asyncio.to_thread(_warnings, items)
         if order.dry_run:
-            known = await store.known_texts([item.rule for _, item in items])
+            known = await store.exchange.known_texts([item.rule for _, item in items])
             report.skipped += sum(id is not None for id in known)
             report.imported += sum(id is None for id in known)
         else:
@@ -82,7 +83,7 @@ async def import_lines(
     return report
 
 
-Numbered = tuple[int, Incoming]
+Numbered = tuple[int, IncomingRule]
 
 
 def _read(
@@ -100,7 +101,7 @@ def _read(
             rule = _rule(parsed, order)
             # Never the file's word: one wrong vector would be the measure of everybody's.
             dimension = store.dimension or embedder.dimension
-            item = Incoming(rule, unpacked(parsed, store.embedding_model, dimension))
+            item = IncomingRule(rule, unpacked(parsed, store.embedding_model, dimension))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -162,16 +163,16 @@ async def _with_vectors(
     except EmbeddingFailed:
         return list(items)
     return [
-        (number, Incoming(item.rule, next(made).vectors) if item.vectors.text is None else item)
+        (number, IncomingRule(item.rule, next(made).vectors) if item.vectors.text is None else item)
         for number, item in items
     ]
 
 
 async def _write(store: RuleStore, items: Sequence[Numbered], order: Order, report: Import) -> None:
-    await store.ensure_namespace(items[0][1].rule.namespace, actor=order.actor)
+    await store.namespaces.ensure(items[0][1].rule.namespace, actor=order.actor)
     try:
-        done = await store.import_rules(
-            [item for _, item in items], actor=order.actor, reason=order.reason
+        done = await store.exchange.import_rules(
+            [item for _, item in items], change=Change(order.actor, order.reason)
         )
     except NamespaceFrozen as error:
         report.refused += [
@@ -239,7 +240,7 @@ class RuleLine(BaseModel):
         )
 
 
-def written(item: Exported, model: str) -> bytes:
+def written(item: ExportedRule, model: str) -> bytes:
     """With a line feed at its end."""
     rule = item.rule
     shape = {name: getattr(rule, name) for name in _EXPORTED}

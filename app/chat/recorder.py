@@ -17,7 +17,7 @@ from app.learning.learner import FROZEN_SKIP
 from app.learning.local_worker import Worker
 from app.observability.tracing import span
 from rules_store.errors import StoreError, UnknownNamespace
-from rules_store.models.episodes import Begun, EpisodeStatus
+from rules_store.models.episodes import EpisodeStart, EpisodeStatus
 from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.store import RuleStore
 
@@ -68,9 +68,9 @@ class Recorder:
     ) -> Opened:
         """Never raises for a broken store. A namespace comes into being with its first request."""
 
-        async def begin() -> Begun:
-            await self._store.ensure_namespace(namespace)
-            return await self._store.begin_episode(
+        async def begin() -> EpisodeStart:
+            await self._store.namespaces.ensure(namespace)
+            return await self._store.episodes.begin(
                 episode_id,
                 namespace=namespace,
                 mode=mode.value,
@@ -111,11 +111,11 @@ class Recorder:
         applies (an exploration that was paid for is kept). The namespace's own settings go
         before the service's.
         """
-        own = self._store.settings_of(namespace)
+        own = self._store.namespaces.settings_of(namespace)
         enabled = self._policy.enabled if own.learn is None else own.learn
         if wanted is False or not enabled:
             return "learning_off"
-        if self._store.is_frozen(namespace):
+        if self._store.namespaces.is_frozen(namespace):
             return FROZEN_SKIP
         if not allowed:
             return "key_may_not_learn"
@@ -149,7 +149,7 @@ class Recorder:
             return False
         try:
             with span("finish episode"):
-                await self._store.finish_episode(
+                await self._store.episodes.finish(
                     opened.id,
                     answer=answer,
                     trace=trace,

@@ -131,7 +131,7 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
 async def _stored(settings: Settings, store: RuleStore, shown: str) -> AsyncIterator[Check]:
     stats = await store.stats()
     yield ok("database", f"{shown}: schema is current, {sum(stats.rules.values())} rules")
-    keys = (await store.list_keys(limit=10_000)).items
+    keys = (await store.keys.list(limit=10_000)).items
     yield _keys(settings, sum(key.revoked_at is None for key in keys), len(keys))
     parity = await store.parity()
     found = f"{parity.indexed} of {parity.stored} rules that can steer"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from app.cli.common import add_row, err, out, print_json, table, with_store
 from app.exceptions import ConfigurationError
+from rules_store.models.events import Change
 from rules_store.models.keys import ALL, ApiKey, NewKey, Permission
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 
@@ -46,7 +47,7 @@ def keys_create(
         requests_per_minute=requests_per_minute,
         tokens_per_day=tokens_per_day,
     )
-    key, secret = with_store(lambda s: s.create_key(new, actor=_actor(), reason=reason))
+    key, secret = with_store(lambda s: s.keys.create(new, change=Change(_actor(), reason)))
     if as_json:
         print_json(KeyWithSecret.of(key, secret=secret))
         return
@@ -63,7 +64,7 @@ def keys_list(
     """List keys, newest first; revoked ones too."""
     from app.api.schemas.keys import Key
 
-    page = with_store(lambda s: s.list_keys(limit=limit))
+    page = with_store(lambda s: s.keys.list(limit=limit))
     if as_json:
         for key in page.items:
             # What it used is known to a running gateway before it is to the store.
@@ -78,7 +79,7 @@ def keys_revoke(key_id: str, reason: Reason = "", as_json: AsJson = False) -> No
     """Revoke a key, for good. Running gateways refuse it within a second."""
     from app.api.schemas.keys import Key
 
-    key = with_store(lambda s: s.revoke_key(key_id, actor=_actor(), reason=reason))
+    key = with_store(lambda s: s.keys.revoke(key_id, change=Change(_actor(), reason)))
     if as_json:
         print_json(Key.of(key))
     else:

@@ -27,7 +27,7 @@ from app.cli.common import (
 )
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE
-from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.events import Change, Rollback, RollbackTarget
 from rules_store.models.namespaces import NamespaceSettings
 from rules_store.models.namespaces import NamespaceSummary as StoredSummary
 from rules_store.store import RuleStore
@@ -52,7 +52,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
         found: list[StoredSummary] = []
         cursor = None
         while True:
-            page = await store.namespace_summaries(limit=500, cursor=cursor)
+            page = await store.namespaces.list(limit=500, cursor=cursor)
             found += page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -81,7 +81,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
 @app.command("show")
 def namespaces_show(name: str, as_json: AsJson = False) -> None:
     """One namespace with its settings and what is in it."""
-    summary = with_store(lambda store: store.namespace_summary(name))
+    summary = with_store(lambda store: store.namespaces.summary(name))
     _show(NamespaceSummary.of(summary), as_json)
 
 
@@ -97,7 +97,9 @@ def namespaces_create(
     if not NAMESPACE.match(name):
         raise InvalidRequest("NAME: 1 to 64 letters, digits, '_', '.', '-'", param="name")
     given = _parsed(settings or [])
-    made = with_store(lambda store: store.create_namespace(name, given, actor=actor, reason=reason))
+    made = with_store(
+        lambda store: store.namespaces.create(name, given, change=Change(actor, reason))
+    )
     _show(Namespace.of(made), as_json)
 
 
@@ -113,7 +115,9 @@ def namespaces_set(
     given = _parsed(settings or []).model_dump(exclude_unset=True)
     if not given:
         raise InvalidRequest(f"nothing to set: give SETTING=VALUE of {KNOWN}", param="settings")
-    done = with_store(lambda store: store.change_settings(name, given, actor=actor, reason=reason))
+    done = with_store(
+        lambda store: store.namespaces.change_settings(name, given, change=Change(actor, reason))
+    )
     _show(Namespace.of(done), as_json)
 
 
@@ -122,7 +126,7 @@ def namespaces_freeze(
     name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Let nobody change the rules of a namespace."""
-    done = with_store(lambda store: store.freeze_namespace(name, actor=actor, reason=reason))
+    done = with_store(lambda store: store.namespaces.freeze(name, change=Change(actor, reason)))
     _show(Namespace.of(done), as_json)
 
 
@@ -131,7 +135,7 @@ def namespaces_unfreeze(
     name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Let a frozen namespace change again."""
-    done = with_store(lambda store: store.unfreeze_namespace(name, actor=actor, reason=reason))
+    done = with_store(lambda store: store.namespaces.unfreeze(name, change=Change(actor, reason)))
     _show(Namespace.of(done), as_json)
 
 
@@ -141,7 +145,7 @@ def namespaces_snapshot(
 ) -> None:
     """Name this point of a namespace's history, to roll back to."""
     made = with_store(
-        lambda store: store.snapshot_namespace(name, label, actor=actor, reason=reason)
+        lambda store: store.history.snapshot(name, label, change=Change(actor, reason))
     )
     _show(Snapshot.of(made), as_json)
 
@@ -169,7 +173,7 @@ def rollback(
         raise InvalidRequest("give exactly one of --to-event, --to-time and --to-snapshot")
     when = None if to_time is None else to_time.replace(tzinfo=UTC)
     target = RollbackTarget(to_event, when, to_snapshot)
-    plan = with_store(lambda store: store.plan_rollback(name, target))
+    plan = with_store(lambda store: store.history.plan_rollback(name, target))
     if not as_json:
         _show_rollback(plan)
     if dry_run:
@@ -181,8 +185,8 @@ def rollback(
     # The event by now: a time must not move it. And what was shown is done, or nothing.
     fixed = RollbackTarget(event=plan.to_event)
     done = with_store(
-        lambda store: store.roll_back(
-            name, fixed, expected_last=plan.before_event, actor=actor, reason=reason
+        lambda store: store.history.roll_back(
+            name, fixed, expected_last=plan.before_event, change=Change(actor, reason)
         )
     )
     if as_json:
@@ -204,7 +208,7 @@ def namespaces_delete(
         confirm = typer.prompt(f"Everything in {name} goes. Its name again", err=True)
     if confirm != name:
         raise InvalidRequest("--confirm: must be the namespace's name", param="confirm")
-    gone = with_store(lambda store: store.delete_namespace(name, actor=actor, reason=reason))
+    gone = with_store(lambda store: store.namespaces.delete(name, change=Change(actor, reason)))
     err.print(f"{gone.rules} rules, {gone.episodes} episodes and {gone.jobs} jobs deleted")
 
 
@@ -217,7 +221,7 @@ def namespaces_export(
     async def write(store: RuleStore) -> int:
         rows = 0
         with contextlib.nullcontext(sys.stdout) if file is None else file.open("w") as target:
-            async for line in store.export_namespace(name):
+            async for line in store.namespaces.export(name):
                 target.write(json.dumps(line, ensure_ascii=False) + "\n")
                 rows += 1
         return rows

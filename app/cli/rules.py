@@ -29,10 +29,11 @@ from app.loop.steer.explain import Explainer, Explanation, Question
 from app.settings import NAMESPACE, Settings, load_settings
 from app.wiring.factories import build_embedder, build_retriever, load_prompts, opened_store
 from rules_store.errors import UnknownNamespace
+from rules_store.models.events import Change
 from rules_store.models.evidence import Standing
 from rules_store.models.paging import Page
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
-from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
 from rules_store.store import RuleStore
 
 app = typer.Typer(no_args_is_help=True, help="Look at the rules in the store, and tidy them up.")
@@ -59,7 +60,7 @@ def prune(
     except ValueError as error:
         raise InvalidRequest(f"--policy: {error} (--max, --older-than-days)") from error
 
-    plan = with_store(lambda store: store.plan_prune(order))
+    plan = with_store(lambda store: store.curation.plan_prune(order))
     _show_pruned(plan, as_json)
     if dry_run or not plan.victims:
         return
@@ -67,11 +68,11 @@ def prune(
         typer.confirm(f"Retire these {len(plan.victims)} rules?", abort=True, err=True)
     # The token makes it these rules or none, whatever was written since.
     token = plan.token
-    with_store(lambda store: store.prune(order, token=token, actor=actor, reason=reason))
+    with_store(lambda store: store.curation.prune(order, token=token, change=Change(actor, reason)))
     err.print(f"{len(plan.victims)} rules retired; each can be restored")
 
 
-def _show_pruned(plan: Pruned, as_json: bool) -> None:
+def _show_pruned(plan: PrunePlan, as_json: bool) -> None:
     if as_json:
         for victim in plan.victims:
             print_json({"id": victim.rule.id, "text": victim.rule.text, "reason": victim.reason})
@@ -166,7 +167,7 @@ def history(
     """What happened to a rule, newest first."""
     from app.api.schemas.rules import Event
 
-    page = with_store(lambda store: store.rule_history(rule_id, limit=limit))
+    page = with_store(lambda store: store.rules.history(rule_id, limit=limit))
     if as_json:
         for event in page.items:
             print_json(Event.of(event))
@@ -252,12 +253,12 @@ async def _explained(
     prompts = load_prompts(settings)
     embedder = build_embedder(settings)
     async with opened_store(settings) as store:
-        if not await store.namespace_exists(namespace):
+        if not await store.namespaces.exists(namespace):
             raise UnknownNamespace(namespace)
         retriever = build_retriever(settings, store, embedder)
         counter = TokenCounter(_Estimates())
         explainer = Explainer(store, retriever, counter, prompts, settings.rules_token_budget)
-        own = store.settings_of(namespace)
+        own = store.namespaces.settings_of(namespace)
         positive, negative = settings.rule_limits(own, max_positive, max_negative)
         embedder.start()
         try:
@@ -310,9 +311,9 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
     from app.api.schemas.rules import RuleWithHistory
 
     async def read(store: RuleStore) -> RuleWithHistory:
-        rule = await store.get_rule(rule_id)
-        events = await store.rule_events(rule_id)
-        known = await store.standings_of([rule_id])
+        rule = await store.rules.get(rule_id)
+        events = await store.rules.events(rule_id)
+        known = await store.evidence.standings_of([rule_id])
         return RuleWithHistory.of(rule, known.get(rule_id), history=events)
 
     shown = with_store(read)
@@ -329,8 +330,8 @@ def rules_show(rule_id: str, as_json: AsJson = False) -> None:
 
 def _page(where: RuleFilter, limit: int) -> tuple[Page, dict[str, Standing]]:
     async def read(store: RuleStore) -> tuple[Page, dict[str, Standing]]:
-        page = await store.list_rules(where, limit=limit)
-        return page, await store.standings_of([rule.id for rule in page.items])
+        page = await store.rules.list(where, limit=limit)
+        return page, await store.evidence.standings_of([rule.id for rule in page.items])
 
     return with_store(read)
 

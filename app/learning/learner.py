@@ -42,7 +42,7 @@ from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
 from rules_store.models.evidence import Findings
 from rules_store.models.jobs import Job, Spend
-from rules_store.models.rules import Applied
+from rules_store.models.rules import LearningResult
 from rules_store.operations.jobs import EVERY_NAMESPACE
 from rules_store.store import RuleStore
 
@@ -132,7 +132,7 @@ class Learner:
         except asyncio.CancelledError:
             # Whatever the store says, the cancellation must get through; the job is missed.
             with contextlib.suppress(StoreError):
-                await asyncio.shield(self._store.release_job(job))
+                await asyncio.shield(self._store.jobs.release(job))
             raise
         except TTCLError as error:
             outcome = await self._again_or_failed(job, error, bill)
@@ -140,7 +140,7 @@ class Learner:
             raise
         except Exception as error:
             log.error("job failed", episode=job.episode_id, error=error, exc_info=error)
-            await self._store.fail_job(
+            await self._store.jobs.fail(
                 job, f"internal: {type(error).__name__}: {error}", spend=bill.spend
             )
             outcome = "failed"
@@ -162,13 +162,13 @@ class Learner:
             with bound_contextvars(namespace=namespace):
                 cost = await self._gatekeeper.step(namespace, self._dice, self._tracer)
                 if cost is not None:
-                    await self._store.record_spend(namespace, Spend(cost.calls, cost.tokens))
+                    await self._store.jobs.record_spend(namespace, Spend(cost.calls, cost.tokens))
                 await self._gatekeeper.review(namespace)
             return True
         return False
 
     async def _paused(self, namespace: str) -> bool:
-        paused = await self._store.learning_pauses()
+        paused = await self._store.jobs.paused()
         return EVERY_NAMESPACE in paused or namespace in paused
 
     async def _again_or_failed(self, job: Job, error: TTCLError, bill: _Bill) -> str:
@@ -176,17 +176,17 @@ class Learner:
         request that the server has refused."""
         said = f"{type(error).__name__}: {error}"
         if isinstance(error, UpstreamRejected) and error.status not in BUSY:
-            await self._store.fail_job(job, said, spend=bill.spend)
+            await self._store.jobs.fail(job, said, spend=bill.spend)
             return "failed"
-        again = await self._store.retry_job(job, said, spend=bill.spend)
+        again = await self._store.jobs.retry(job, said, spend=bill.spend)
         return "retried" if again else "failed"
 
     async def _learn(self, job: Job, bill: _Bill) -> str:
-        if self._store.is_frozen(job.namespace):
-            await self._store.skip_job(job, FROZEN_SKIP)
+        if self._store.namespaces.is_frozen(job.namespace):
+            await self._store.jobs.skip(job, FROZEN_SKIP)
             return "skipped"
         if await self._budget_used_up(job.namespace):
-            await self._store.skip_job(job, BUDGET_SKIP)
+            await self._store.jobs.skip(job, BUDGET_SKIP)
             return "skipped"
         observation = observation_from_json(job.payload["observation"])
         vector = await self._planner.vector(observation)
@@ -197,7 +197,7 @@ class Learner:
         else:
             effort = await self._planner.plan(observation, vector, patient=True)
             if effort is not None and not effort.explore:
-                await self._store.skip_job(job, SETTLED_SKIP)
+                await self._store.jobs.skip(job, SETTLED_SKIP)
                 return "skipped"
             exploration = await self._loop.explore(observation, background=True, effort=effort)
             self._planner.note(
@@ -219,7 +219,7 @@ class Learner:
         )
         if reason := self._nothing_to_distil(job, selection):
             trace["learning_cost"] = bill.cost.as_dict()
-            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
+            await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
         distillation = await self._loop.distil(observation, selection, background=True)
         bill.add(distillation.cost)
@@ -227,7 +227,7 @@ class Learner:
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
             reason = "distiller_wrote_nothing"
-            await self._store.skip_job(job, reason, trace=trace, spend=bill.spend, findings=found)
+            await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
         gated = self._gated(job.namespace)
         try:
@@ -235,13 +235,13 @@ class Learner:
                 drafts = await drafts_of(
                     observation, distillation.rules, self._embedder, gated=gated
                 )
-                applied: Applied = await self._store.apply_learning(
+                applied: LearningResult = await self._store.jobs.apply(
                     job, drafts, trace=trace, spend=bill.spend, findings=found
                 )
                 set_attributes(step, evicted=len(applied.evicted))
         except NamespaceFrozen:
             # Since the job began.
-            await self._store.skip_job(job, FROZEN_SKIP, trace=trace, spend=bill.spend)
+            await self._store.jobs.skip(job, FROZEN_SKIP, trace=trace, spend=bill.spend)
             return "skipped"
         return "already_applied" if applied.already else "learned"
 
@@ -254,13 +254,13 @@ class Learner:
         if selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS):
             # What all agree on is no contrast; such rules seldom pass a gate.
             return f"no_contrast:{selection.case.value}"
-        waiting = self._store.candidates(job.namespace)
+        waiting = self._store.evidence.count_candidates(job.namespace)
         return None if worth_distilling(waiting, seed=job.episode_id) else QUEUE_SKIP
 
     async def _budget_used_up(self, namespace: str) -> bool:
-        own = self._store.settings_of(namespace)
+        own = self._store.namespaces.settings_of(namespace)
         calls, tokens = own.calls_per_hour, own.tokens_per_hour
-        spent = await self._store.spend_last_hour(namespace)
+        spent = await self._store.jobs.spend_last_hour(namespace)
         return spent.calls >= (self._options.calls_per_hour if calls is None else calls) or (
             spent.tokens >= (self._options.tokens_per_hour if tokens is None else tokens)
         )

@@ -77,8 +77,8 @@ class LocalWorker:
         while True:
             clear_contextvars()  # of the job before; its failure was to be told with its ids
             try:
-                self.backlog = await self._store.jobs_waiting()
-                job = await self._store.claim_job(self.learner.owner)
+                self.backlog = await self._store.jobs.waiting()
+                job = await self._store.jobs.claim(self.learner.owner)
                 if job is not None:
                     await self._run(job)
                     continue
@@ -110,6 +110,6 @@ class LocalWorker:
         while True:
             await asyncio.sleep(self._heartbeat)
             try:
-                await self._store.heartbeat(job)
+                await self._store.jobs.heartbeat(job)
             except StoreError as error:
                 log.warning("heartbeat failed", episode=job.episode_id, error=str(error))

@@ -185,7 +185,7 @@ class QueueWorker:
         self._tasks = []
 
     async def _learn(self, episode: str) -> None:
-        job = await self._store.claim_job(self.learner.owner, episode_id=episode, handed_out=True)
+        job = await self._store.jobs.claim(self.learner.owner, episode_id=episode, handed_out=True)
         if job is None:
             return  # ended, or paused; then `mend` brings it back
         self._working += 1
@@ -198,7 +198,7 @@ class QueueWorker:
         finally:
             self._working -= 1
         if outcome == "retried":
-            raise TriedAgain((await self._store.get_job(job.id)).not_before)
+            raise TriedAgain((await self._store.jobs.get(job.id)).not_before)
         if outcome == "failed":
             raise GivenUp(episode)
 
@@ -233,7 +233,7 @@ class QueueWorker:
         looks = 0
         while not self._stopped:
             try:
-                self.backlog = await self._store.jobs_waiting()
+                self.backlog = await self._store.jobs.waiting()
                 if self._concurrency and self._open:
                     if looks % round(MEND / LOOK) == 0:
                         await self._mend()
@@ -249,6 +249,6 @@ class QueueWorker:
             await asyncio.sleep(LOOK)
 
     async def _mend(self) -> None:
-        due = await self._store.jobs_due(timedelta(seconds=MEND), limit=_AT_ONCE)
+        due = await self._store.jobs.due(timedelta(seconds=MEND), limit=_AT_ONCE)
         if mended := await self._queue.mend(due):
             log.info("learning jobs handed out again", count=mended)

@@ -11,7 +11,7 @@ import structlog
 from app.learning.drafts import retrieval_key
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.errors import StoreError
-from rules_store.models.rules import Embedded, Rule, Vectors
+from rules_store.models.rules import Rule, RuleEmbedding, Vectors
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ async def reembed(store: RuleStore, embedder: Embedder) -> None:
             if embedder.ready:
                 while rules := await _waiting(store, refused):
                     done = await _embedded_or_refused(store, embedder, rules, refused)
-                    await store.add_embeddings(done)
+                    await store.rules.add_embeddings(done)
                     log.info("rules embedded", count=len(done), model=embedder.name)
         except (StoreError, EmbeddingFailed) as error:
             log.warning("embedding of rules postponed", error=str(error))
@@ -36,13 +36,13 @@ async def reembed(store: RuleStore, embedder: Embedder) -> None:
 
 
 async def _waiting(store: RuleStore, refused: set[tuple[str, int]]) -> list[Rule]:
-    found = await store.rules_without_embedding(BATCH + len(refused))
+    found = await store.rules.without_embedding(BATCH + len(refused))
     return [rule for rule in found if (rule.id, rule.version) not in refused][:BATCH]
 
 
 async def _embedded_or_refused(
     store: RuleStore, embedder: Embedder, rules: Sequence[Rule], refused: set[tuple[str, int]]
-) -> list[Embedded]:
+) -> list[RuleEmbedding]:
     """Where not all can be embedded, one by one: a rule that never can must not stand in the way
     of the others. Raises `EmbeddingFailed` where none can."""
     try:
@@ -50,7 +50,7 @@ async def _embedded_or_refused(
     except EmbeddingFailed:
         if len(rules) == 1:
             raise
-    done: list[Embedded] = []
+    done: list[RuleEmbedding] = []
     failed: list[Rule] = []
     for rule in rules:
         try:
@@ -64,13 +64,15 @@ async def _embedded_or_refused(
     return done
 
 
-async def embedded(store: RuleStore, embedder: Embedder, rules: Sequence[Rule]) -> list[Embedded]:
+async def embedded(
+    store: RuleStore, embedder: Embedder, rules: Sequence[Rule]
+) -> list[RuleEmbedding]:
     """Vectors of their texts and triggers. Raises `EmbeddingFailed`."""
     keys = [await _key(store, rule) for rule in rules]
     texts = [text for rule, key in zip(rules, keys, strict=True) for text in (rule.text, key)]
     rows = iter(await embedder.embed([text for text in texts if text]))
     return [
-        Embedded(
+        RuleEmbedding(
             rule.id, rule.version, Vectors(text=next(rows), trigger=next(rows) if key else None)
         )
         for rule, key in zip(rules, keys, strict=True)
@@ -79,5 +81,5 @@ async def embedded(store: RuleStore, embedder: Embedder, rules: Sequence[Rule]) 
 
 async def _key(store: RuleStore, rule: Rule) -> str:
     """As for a new rule; without the episode that it came from, by its trigger alone."""
-    episode = await store.source_of(rule)
+    episode = await store.episodes.source_of(rule)
     return rule.trigger if episode is None else retrieval_key(rule.trigger, episode.question)

@@ -55,10 +55,10 @@ class EffortPlanner:
             return None
         namespace = observation.namespace
         dice = random.Random(f"{observation.episode_id}/explore")
-        near = self._store.near_precedents(namespace, vector, floor=NEAR, k=NEIGHBOURS)
+        near = self._store.evidence.near_precedents(namespace, vector, floor=NEAR, k=NEIGHBOURS)
         planned = effort(
             near,
-            self._store.mean_agreement(namespace),
+            self._store.evidence.mean_agreement(namespace),
             confidence=self._confidence,
             lot=dice.random(),
         )

@@ -130,7 +130,7 @@ async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -
     address = libpq_address(parse_url(settings.resolved_database_url))
     queue = LearningQueue(address, lease=settings.job_lease)
     await queue.prepare()
-    store.hand_out = queue.put
+    store.jobs.hand_out_to(queue.put)
     return QueueWorker(store, learner, queue, settings.learn_concurrency)
 
 

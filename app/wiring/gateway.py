@@ -70,7 +70,7 @@ async def open_gateway(
     )
     if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
-        await store.sweep_interrupted(timedelta(0))
+        await store.episodes.sweep_interrupted(timedelta(0))
     keep_running(
         stack,
         store.watch(WATCH_INTERVAL),
@@ -108,8 +108,8 @@ async def _sweep(store: RuleStore) -> None:
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
-            await store.sweep_interrupted(INTERRUPTED_AFTER)
-            if gone := await store.expire_episodes(steady()):
+            await store.episodes.sweep_interrupted(INTERRUPTED_AFTER)
+            if gone := await store.episodes.expire(steady()):
                 log.info("episodes deleted by retention", count=gone)
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))

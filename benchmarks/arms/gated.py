@@ -98,7 +98,7 @@ class GatedPass(Pass):
         idle = selection.case in (Case.UNANIMOUS, Case.HOMOGENEOUS)
         if selection.better is None or idle:
             return False
-        waiting = self.store.candidates(NAMESPACE)
+        waiting = self.store.evidence.count_candidates(NAMESPACE)
         return worth_distilling(waiting, seed=observation.episode_id)
 
     async def answer(self, asked: Asked) -> Outcome:
@@ -175,7 +175,7 @@ class GatedPass(Pass):
         """A row for each rule that evidence has moved since the last look."""
         found: list[dict[str, Any]] = []
         where = EventFilter(namespace=NAMESPACE, since_event=self._seen + 1)
-        page = await self.store.list_events(where, limit=1000)
+        page = await self.store.history.events(where, limit=1000)
         for event in reversed(page.items):
             self._seen = event.id
             kind = _OUTCOMES.get(event.kind)

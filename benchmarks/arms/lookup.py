@@ -100,7 +100,7 @@ async def _all_active(store: RuleStore, polarity: Polarity) -> list[Rule]:
     rules: list[Rule] = []
     cursor: str | None = None
     while True:
-        page = await store.list_rules(where, limit=500, cursor=cursor)
+        page = await store.rules.list(where, limit=500, cursor=cursor)
         rules += page.items
         cursor = page.next_cursor
         if cursor is None:

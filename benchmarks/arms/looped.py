@@ -60,7 +60,7 @@ class Looped:
             options=store_options(setting.settings),
             clock=lambda: _EPOCH,
         )
-        await store.ensure_namespace(NAMESPACE)
+        await store.namespaces.ensure(NAMESPACE)
         if self.poisoned:
             await poison.inject(store, NAMESPACE, setting.task.domain, setting.embedder)
         lookup = NoRules() if self.lookup is None else self.lookup(setting)
@@ -173,25 +173,25 @@ class Pass:
     async def store_lesson(self, asked: Asked, lesson: Lesson) -> list[dict[str, Any]]:
         """Through a learning job, as the gateway does it."""
         observation, store = lesson.observation, self.store
-        await store.begin_episode(
+        await store.episodes.begin(
             observation.episode_id,
             namespace=NAMESPACE,
             mode="explore",
             question=observation.question,
             model=observation.model,
         )
-        await store.finish_episode(
+        await store.episodes.finish(
             observation.episode_id,
             answer=None,
             trace={},
             job_payload={},
             exposures=lesson.found.exposures(),
         )
-        job = await store.claim_job(_OWNER, episode_id=observation.episode_id)
+        job = await store.jobs.claim(_OWNER, episode_id=observation.episode_id)
         assert job is not None, "the job was written the line before"
         written = list(lesson.distillation.rules) if lesson.distillation is not None else []
         if not written:
-            await store.skip_job(job, "nothing_distilled", findings=lesson.findings)
+            await store.jobs.skip(job, "nothing_distilled", findings=lesson.findings)
             return []
         rules, turned = written, False
         if self.arm.poisoned:
@@ -201,7 +201,7 @@ class Pass:
         drafts = await drafts_of(
             observation, rules, self.setting.embedder, gated=self.stores_candidates
         )
-        applied = await store.apply_learning(job, drafts, findings=lesson.findings)
+        applied = await store.jobs.apply(job, drafts, findings=lesson.findings)
         triggers = {rule.text: rule.trigger for rule in rules}
         return [
             {

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.serving.material import rule
 from benchmarks.serving.retrieval import DIMENSION, MODEL, NAMESPACE, TOPICS, near, unit
+from rules_store.models.events import Change
 from rules_store.models.evidence import Exposure, Outcome, Signal
 from rules_store.models.rules import (
     Polarity,
@@ -36,7 +37,7 @@ from rules_store.models.rules import (
     Vectors,
 )
 from rules_store.operations.curation import PruneOrder, PrunePolicy
-from rules_store.operations.exchange import Incoming
+from rules_store.operations.exchange import IncomingRule
 from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 
@@ -76,27 +77,32 @@ async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, floa
         options=StoreOptions(capacity=size + 1),
     )
     try:
-        await store.ensure_namespace(NAMESPACE)
+        await store.namespaces.ensure(NAMESPACE)
         started = time.perf_counter()
         for start in range(0, size, BATCH):
             numbers = range(start, min(start + BATCH, size))
             items = _items(numbers, near(centres, dice, len(numbers)))
-            await store.import_rules(items, actor="benchmark", reason="material")
+            await store.exchange.import_rules(items, change=Change("benchmark", "material"))
         imported = (time.perf_counter() - started) * 1000
         figures = {"import of all": {"median": imported, "p95": imported, "total": size}}
         await _give_lifts(store, min(size, MEASURED))
         for name, where, sort in _LISTS:
-            page, figure = await _timed(partial(store.list_rules, where, sort=sort), rounds)
+            page, figure = await _timed(partial(store.rules.list, where, sort=sort), rounds)
             figures[f"list: {name}"] = {**figure, "total": page.total}
         query = near(centres, dice, 1)[0]
-        found, figure = await _timed(lambda: store.nearest(query, namespace=NAMESPACE), rounds)
+        found, figure = await _timed(
+            lambda: store.rules.nearest(query, namespace=NAMESPACE), rounds
+        )
         figures["search by meaning"] = {**figure, "total": len(found)}
         for policy in (PrunePolicy.FIFO, PrunePolicy.UTILITY):
             order = PruneOrder(NAMESPACE, policy, keep=max(0, size - PRUNED))
-            plan, figure = await _timed(partial(store.plan_prune, order), 3)
+            plan, figure = await _timed(partial(store.curation.plan_prune, order), 3)
             figures[f"prune preview: {policy.value}"] = {**figure, "total": len(plan.victims)}
         done, figure = await _timed(
-            lambda: store.prune(order, token=plan.token, actor="benchmark", reason="measured"), 1
+            lambda: store.curation.prune(
+                order, token=plan.token, change=Change("benchmark", "measured")
+            ),
+            1,
         )
         figures["prune"] = {**figure, "total": len(done.victims)}
         parity = await store.parity()
@@ -110,12 +116,12 @@ async def _give_lifts(store: RuleStore, count: int) -> None:
     """Lets `count` rules have steered a request that went well."""
     for start in range(0, count, BATCH):
         name, numbers = f"ep_{start}", range(start, min(start + BATCH, count))
-        await store.begin_episode(
+        await store.episodes.begin(
             name, namespace=NAMESPACE, mode="steer", question="material", model="none"
         )
         shown = [Exposure(f"rule_{number:024x}", number, 0.5, 0.5) for number in numbers]
-        await store.finish_episode(name, answer="4", trace={}, exposures=shown)
-        await store.record_outcome(name, Outcome(Signal.VERIFIER, 1.0))
+        await store.episodes.finish(name, answer="4", trace={}, exposures=shown)
+        await store.evidence.record_outcome(name, Outcome(Signal.VERIFIER, 1.0))
 
 
 _PAST = datetime.now(UTC) - timedelta(days=1)
@@ -137,10 +143,10 @@ _LISTS: tuple[tuple[str, RuleFilter, RuleSort], ...] = (
 )
 
 
-def _items(numbers: range, vectors: np.ndarray[Any, Any]) -> list[Incoming]:
+def _items(numbers: range, vectors: np.ndarray[Any, Any]) -> list[IncomingRule]:
     now = datetime.now(UTC)
     return [
-        Incoming(
+        IncomingRule(
             Rule(
                 id=f"rule_{number:024x}",
                 namespace=NAMESPACE,

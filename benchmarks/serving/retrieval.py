@@ -32,6 +32,7 @@ from app.loop.steer.retriever import POOL, Retriever
 from benchmarks.serving.material import rule
 from benchmarks.serving.processes import memory
 from rules_store.database.schema import embeddings, namespaces, rules
+from rules_store.models.events import Change
 from rules_store.models.rules import NewRule, Polarity, Vectors
 from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
@@ -107,7 +108,7 @@ async def _measure(size: int, queries: int) -> dict[str, Any]:
         path = Path(folder) / "rules.db"
         options = StoreOptions(capacity=size + queries + 1)
         store = await _open(path, options)
-        await store.ensure_namespace(NAMESPACE)
+        await store.namespaces.ensure(NAMESPACE)
         await store.close()
         vectors = fill(path, size, centres, dice)
         built, store = await _timed(_open(path, options, path.parent))
@@ -262,10 +263,10 @@ async def _changes(
     for number, (text, trigger) in enumerate(zip(*_near_pairs(centres, dice, count), strict=True)):
         new = NewRule(NAMESPACE, _polarity(number), f"Written while measuring, number {number}.")
         took, made = await _timed(
-            store.create_rule(new, Vectors(text, trigger), actor="benchmark", reason="material")
+            store.rules.create(new, Vectors(text, trigger), change=Change("benchmark", "material"))
         )
         writes.append(took)
-        took, _ = await _timed(store.retire_rule(made.id, actor="benchmark", reason="material"))
+        took, _ = await _timed(store.rules.retire(made.id, change=Change("benchmark", "material")))
         retires.append(took)
     return writes, retires
 

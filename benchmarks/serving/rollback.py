@@ -13,7 +13,6 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,19 +22,17 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.serving.material import rule
-from rules_store.models.events import Rollback, RollbackTarget
-from rules_store.models.rules import NewRule, Polarity, Rule, Vectors
-from rules_store.operations import rule_writes
-from rules_store.operations.rules import find
+from rules_store.models.events import Change, Rollback, RollbackTarget
+from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
+from rules_store.operations.exchange import IncomingRule
 from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 
 DIMENSION = 384
 NAMESPACE = "bench"
-WHO: dict[str, Any] = {"actor": "bench", "reason": "measured"}
+WHO = Change("bench", "measured")
 out = Console(highlight=False)
 
 
@@ -62,7 +59,7 @@ async def _measure(events: int) -> dict[str, Any]:
             options=StoreOptions(capacity=4 * events),
         )
         try:
-            await store.ensure_namespace(NAMESPACE)
+            await store.namespaces.ensure(NAMESPACE)
             old = await _written(store, range(half))
             then = (await store.stats()).last_event
             await _reworded(store, old)
@@ -77,13 +74,15 @@ async def _timed(
     store: RuleStore, then: int, events: int, vectors: dict[str, Vectors]
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    await store.plan_rollback(NAMESPACE, RollbackTarget(event=then))
+    await store.history.plan_rollback(NAMESPACE, RollbackTarget(event=then))
     planned, cpu = time.perf_counter(), time.process_time()
-    done = await store.roll_back(NAMESPACE, RollbackTarget(event=then), vectors, **WHO)
+    done = await store.history.roll_back(NAMESPACE, RollbackTarget(event=then), vectors, change=WHO)
     rolled, cpu = time.perf_counter(), time.process_time() - cpu
     await _check(store, done, events)
     again = time.perf_counter()
-    undone = await store.roll_back(NAMESPACE, RollbackTarget(event=done.before_event), **WHO)
+    undone = await store.history.roll_back(
+        NAMESPACE, RollbackTarget(event=done.before_event), change=WHO
+    )
     end = time.perf_counter()
     return {
         "events": events,
@@ -104,37 +103,36 @@ async def _check(store: RuleStore, done: Rollback, events: int) -> None:
 
 async def _written(store: RuleStore, numbers: range) -> list[Rule]:
     """In one transaction: what is arranged here a gateway writes in days."""
-
-    async def write(connection: AsyncConnection) -> list[Rule]:
-        written = []
-        for number in numbers:
-            text, trigger = rule(number)
-            new = NewRule(NAMESPACE, list(Polarity)[number % 2], text, trigger)
-            vectors = store._units(_vectors(number))
-            now = datetime.now(UTC)
-            made = await rule_writes.create(
-                connection, new, vectors, store.embedding_model, now, **WHO
-            )
-            written.append(made[1])
-        return written
-
-    done = await store._database.transact(write)
-    await store.catch_up()
-    return done
+    now = datetime.now(UTC)
+    new = []
+    for number in numbers:
+        text, trigger = rule(number)
+        made = Rule(
+            id=f"rule_{number:024}",
+            namespace=NAMESPACE,
+            polarity=list(Polarity)[number % 2],
+            state=RuleState.ACTIVE,
+            text=text,
+            trigger=trigger,
+            domain="default",
+            frequency=1,
+            exposures=0,
+            source_episode=None,
+            version=1,
+            reason=None,
+            created_at=now,
+            updated_at=now,
+        )
+        new.append(IncomingRule(made, _vectors(number)))
+    await store.exchange.import_rules(new, change=WHO)
+    return [each.rule for each in new]
 
 
 async def _reworded(store: RuleStore, rules: Sequence[Rule]) -> None:
-    async def reword(connection: AsyncConnection) -> None:
-        for number, each in enumerate(rules):
-            seq, before = await find(connection, each.id)
-            after = replace(before, text=f"{before.text} {number}")
-            vectors = store._units(_vectors(10**6 + number))
-            await store._reword(
-                connection, seq, before, after, vectors, "rule.patched", "bench", "measured"
-            )
-
-    await store._database.transact(reword)
-    await store.catch_up()
+    for number, each in enumerate(rules):
+        vectors = Vectors(text=_vectors(10**6 + number).text)
+        text = f"{each.text} {number}"
+        await store.rules.patch(each.id, text=text, vectors=vectors, change=WHO)
 
 
 def _vectors(number: int) -> Vectors:

@@ -17,7 +17,9 @@ _EVENTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class EventBatch:
+    """Events that follow one another, with what they are about."""
+
     events: Sequence[Event]
     """At least one, oldest first."""
     rows: Sequence[IndexRow]
@@ -26,13 +28,13 @@ class News:
     """Every key, if one has changed."""
     changed: frozenset[str]
     """Namespaces that the events change, or that were not known."""
-    records: Mapping[str, Namespace]
+    namespaces: Mapping[str, Namespace]
     """Those of `changed` that exist."""
 
 
-async def news(
+async def next_events(
     connection: AsyncConnection, after: int, embedding_model: str, known: Container[str]
-) -> News | None:
+) -> EventBatch | None:
     """The next events behind number `after`, with what they are about; None if there are none.
     `known`: the namespaces that the process has met."""
     found = await events.after(connection, after, _EVENTS_AT_ONCE)
@@ -45,7 +47,7 @@ async def news(
         for event in found
         if event.kind.startswith(events.OF_NAMESPACES) or event.namespace not in known
     )
-    return News(
+    return EventBatch(
         found,
         rows,
         await keys.by_hash(connection) if keys_changed else None,

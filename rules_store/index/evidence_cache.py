@@ -7,7 +7,7 @@ from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.index.precedent_index import Neighbourhood
+from rules_store.index.precedent_index import PrecedentIndex
 from rules_store.models.evidence import Standing
 from rules_store.repository import precedents, standings
 
@@ -16,7 +16,9 @@ _COMMITS_WITHIN = timedelta(seconds=5)
 _NEXT_MOMENT = timedelta(microseconds=1)
 
 
-class KnownWorth:
+class EvidenceCache:
+    """As of the last `follow`."""
+
     def __init__(self, embedding_model: str, keep: int) -> None:
         self._model = embedding_model
         self._latest: datetime | None = None
@@ -24,7 +26,7 @@ class KnownWorth:
         self._latest_seen = 0.0
         """When it was, by a clock that nobody sets."""
         self.standings: dict[str, Standing] = {}
-        self.precedents = Neighbourhood(keep)
+        self.precedents = PrecedentIndex(keep)
 
     async def follow(self, connection: AsyncConnection, now: datetime) -> None:
         """Takes up what is new. It has no events: evidence is no change of a rule."""
@@ -48,6 +50,7 @@ class KnownWorth:
         return min(since, now - _COMMITS_WITHIN)
 
     def forget(self, namespace: str) -> None:
+        """What is known of a namespace that was deleted."""
         self.precedents.forget(namespace)
         for rule_id in [id for id, each in self.standings.items() if each.namespace == namespace]:
             del self.standings[rule_id]

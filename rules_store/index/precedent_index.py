@@ -8,39 +8,42 @@ from statistics import fmean
 
 import numpy as np
 
-from rules_store.models.evidence import Neighbour, Place
+from rules_store.models.evidence import IndexedPrecedent, Neighbour
 from rules_store.models.rules import Vector
 
 _ENOUGH = 8
 
 
-class Neighbourhood:
+class PrecedentIndex:
+    """At most `keep` of each namespace, the newest."""
+
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._places: dict[str, list[Place]] = {}
+        self._precedents: dict[str, list[IndexedPrecedent]] = {}
         self._stacked: dict[str, np.ndarray] = {}
         self.last_seq = 0
 
-    def add(self, places: Iterable[Place]) -> None:
+    def add(self, precedents: Iterable[IndexedPrecedent]) -> None:
         """Oldest first."""
-        for place in places:
-            own = self._places.setdefault(place.namespace, [])
-            own.append(place)
+        for precedent in precedents:
+            own = self._precedents.setdefault(precedent.namespace, [])
+            own.append(precedent)
             del own[: -self._keep]
-            self._stacked.pop(place.namespace, None)
-            self.last_seq = max(self.last_seq, place.seq)
+            self._stacked.pop(precedent.namespace, None)
+            self.last_seq = max(self.last_seq, precedent.seq)
 
     def forget(self, namespace: str) -> None:
-        self._places.pop(namespace, None)
+        """All of this namespace."""
+        self._precedents.pop(namespace, None)
         self._stacked.pop(namespace, None)
 
     def mean_agreement(self, namespace: str) -> float | None:
         """Over the explored questions of a namespace; None while there are fewer than
         `_ENOUGH`."""
         known = [
-            place.agreement
-            for place in self._places.get(namespace, ())
-            if place.agreement is not None
+            precedent.agreement
+            for precedent in self._precedents.get(namespace, ())
+            if precedent.agreement is not None
         ]
         return fmean(known) if len(known) >= _ENOUGH else None
 
@@ -56,12 +59,14 @@ class Neighbourhood:
     ) -> list[Neighbour]:
         """The k nearest to any of the unit vectors, most similar first, of a cosine of at least
         `floor`. `fit`: only those that can be replayed; `without`: not these episodes."""
-        places = self._places.get(namespace)
-        if not places or not len(vectors):
+        precedents = self._precedents.get(namespace)
+        if not precedents or not len(vectors):
             return []
         rows = self._stacked.get(namespace)
         if rows is None:
-            rows = self._stacked[namespace] = np.stack([place.vector for place in places])
+            rows = self._stacked[namespace] = np.stack(
+                [precedent.vector for precedent in precedents]
+            )
         queries = np.stack([np.asarray(vector, dtype=np.float32) for vector in vectors])
         if queries.shape[1] != rows.shape[1]:
             return []
@@ -70,8 +75,8 @@ class Neighbourhood:
         for at in np.argsort(-cosines, kind="stable"):
             if cosines[at] < floor or len(found) == k:
                 break
-            place = places[at]
-            if (fit and not place.fit) or place.episode_id in without:
+            precedent = precedents[at]
+            if (fit and not precedent.fit) or precedent.episode_id in without:
                 continue
-            found.append(Neighbour(place.episode_id, float(cosines[at]), place.agreement))
+            found.append(Neighbour(precedent.episode_id, float(cosines[at]), precedent.agreement))
         return found

@@ -20,12 +20,12 @@ from rules_store.errors import InvalidVector
 from rules_store.index.shelf import Arrays, Shelf, nearest, nearest_texts, within
 from rules_store.models.rules import (
     INDEXED_STATES,
-    NOTHING_NEAR,
+    NO_RESULT,
     IndexRow,
-    Near,
     Polarity,
     RuleHit,
     RuleState,
+    SearchResult,
     ShelfKey,
     Vector,
 )
@@ -85,7 +85,7 @@ class RuleIndex:
         self.last_event = 0
         self._entries: dict[int, Entry] = {}
         self._shelves: dict[ShelfKey, Shelf] = {}
-        self._searched: OrderedDict[_Search, Near] = OrderedDict()
+        self._searched: OrderedDict[_Search, SearchResult] = OrderedDict()
         """What the last searches found; of an index that has not changed since."""
 
     def __len__(self) -> int:
@@ -176,11 +176,11 @@ class RuleIndex:
 
     def search(
         self, namespace: str, query: Vector, polarity: Polarity, k: int, *, triggers: bool = True
-    ) -> Near:
+    ) -> SearchResult:
         """See `RuleStore.search`; `query` has length 1. Equally similar rules: older first."""
         shelf = self._shelves.get((namespace, polarity, RuleState.ACTIVE))
         if not shelf or k < 1:
-            return NOTHING_NEAR
+            return NO_RESULT
         asked = (namespace, polarity, k, triggers, query.tobytes())
         known = self._searched.get(asked)
         if known is not None:
@@ -188,7 +188,7 @@ class RuleIndex:
             return known
         found = nearest(shelf, query, k) if triggers else nearest_texts(shelf, query, k)
         texts = shelf.vectors([2 * seq for seq, _ in found])
-        near = Near(tuple(self._hit(*each) for each in found), texts @ texts.T)
+        near = SearchResult(tuple(self._hit(*each) for each in found), texts @ texts.T)
         self._searched[asked] = near
         if len(self._searched) > _REMEMBERED:
             self._searched.popitem(last=False)

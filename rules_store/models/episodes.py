@@ -43,8 +43,8 @@ class EpisodeFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """Outcome of `begin_episode`. The episode exists in either case."""
+class EpisodeStart:
+    """Outcome of `EpisodeOperations.begin`. The episode exists in either case."""
 
     episode_id: str
     duplicate_of: str | None = None

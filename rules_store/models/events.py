@@ -11,6 +11,14 @@ from rules_store.models.rules import Rule, RuleState
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Who changes something, and why: both go into the event that the change writes."""
+
+    actor: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NamespaceSnapshot:
     """A named point of a namespace's history: its rules as of the event of that number."""
 
@@ -62,7 +70,7 @@ class RollbackTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleChange:
+class RuleRollback:
     """One rule that a rollback changes. `created_later`: it was not there then, so it retires."""
 
     before: Rule
@@ -78,7 +86,7 @@ class Rollback:
     to_event: int
     before_event: int
     """The namespace's last event before the rollback: rolling back to it undoes the rollback."""
-    changes: tuple[RuleChange, ...]
+    changes: tuple[RuleRollback, ...]
     event: int | None = None
     """The event of the rollback; None where it only would be done."""
 

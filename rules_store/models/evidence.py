@@ -237,7 +237,7 @@ class ExposureRecord:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class IndexedPrecedent:
     """What memory keeps of a precedent."""
 
     seq: int

@@ -49,7 +49,7 @@ class NewKey:
 
 
 class KeyChanges(TypedDict, total=False):
-    """What `patch_key` is to change; a limit of None is none."""
+    """What `KeyOperations.patch` is to change; a limit of None is none."""
 
     name: str
     namespaces: tuple[str, ...]

@@ -23,7 +23,7 @@ class Page:
     next_cursor: str | None = None
 
 
-Place = tuple[int, ...]
+Position = tuple[int, ...]
 """What a listing is ordered by, of its last item; its sequence number comes last."""
 
 
@@ -38,7 +38,7 @@ def decode(kind: str, cursor: str | None) -> int | None:
     return None if place is None else place[0]
 
 
-def decode_place(kind: str, cursor: str | None, numbers: int) -> Place | None:
+def decode_place(kind: str, cursor: str | None, numbers: int) -> Position | None:
     """So many numbers, None for the first page. Raises InvalidCursor."""
     if cursor is None:
         return None
@@ -74,7 +74,7 @@ def page(kind: str, found: list[tuple[int, _T]], total: int, limit: int) -> Page
     )
 
 
-def page_of_places(kind: str, found: list[tuple[Place, _T]], total: int, limit: int) -> Page:
+def page_of_places(kind: str, found: list[tuple[Position, _T]], total: int, limit: int) -> Page:
     """As `page`, of a listing that is ordered by more than sequence numbers."""
     shown = found[:limit]
     more = len(found) > limit

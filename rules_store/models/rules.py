@@ -85,7 +85,7 @@ class NewRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class LearnedRule:
     """What became of one distilled rule."""
 
     rule_id: str
@@ -129,7 +129,7 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Near:
+class SearchResult:
     """The n rules that a search found, most similar first, and the cosines between their texts,
     shape (n, n), for diversification (MMR)."""
 
@@ -137,7 +137,7 @@ class Near:
     cosines: NDArray[np.float32]
 
 
-NOTHING_NEAR = Near((), np.zeros((0, 0), dtype=np.float32))
+NO_RESULT = SearchResult((), np.zeros((0, 0), dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +149,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Embedded:
+class RuleEmbedding:
     """Vectors for a stored rule as it was at `version`; dropped when the rule has changed since."""
 
     rule_id: str
@@ -158,10 +158,10 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """Outcome of `apply_learning`."""
+class LearningResult:
+    """Outcome of `JobOperations.apply`."""
 
-    learned: tuple[Learned, ...] = ()
+    learned: tuple[LearnedRule, ...] = ()
     evicted: tuple[str, ...] = ()
     """Ids of the rules that were retired to keep within the capacity."""
     already: bool = False

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.index.rule_index import RuleIndex
-from rules_store.models.rules import Polarity, Pruning, RuleState
+from rules_store.models.events import Change
+from rules_store.models.rules import Polarity, Pruning
 from rules_store.operations import rule_writes
-from rules_store.options import StoreOptions
+from rules_store.operations.context import StoreContext
 from rules_store.policy import redundancy
-from rules_store.repository import embeddings, events, rules
+from rules_store.repository import embeddings, events, rules, rules_bulk
 
 _Active = tuple[int, Polarity, int]  # seq, polarity, frequency
 Texts = tuple[list[int], np.ndarray]
@@ -23,30 +22,28 @@ Texts = tuple[list[int], np.ndarray]
 
 
 async def make_room(
+    context: StoreContext,
     connection: AsyncConnection,
-    index: RuleIndex,
-    model: str,
     namespace: str,
-    options: StoreOptions,
-    at: datetime,
     fresh: Sequence[str],
     *,
     spare_fresh: bool = False,
 ) -> list[str]:
     """Retires active rules of the namespace down to its capacity; returns their ids.
 
-    `index` is as it was before this transaction, `fresh` names the rules that this transaction
-    has made active. `spare_fresh`: they stay, because a person wanted them.
+    Within `StoreContext.change`; `fresh` names the rules that this transaction has made active.
+    `spare_fresh`: they stay, because a person wanted them.
     """
+    options = context.namespaces.options_of(namespace)
     excess = await rules.count_active(connection, namespace) - options.capacity
     if not fresh or excess <= 0:
         return []
     active = await rules.active(connection, namespace)
-    rows = await embeddings.rows_of(connection, model, fresh)
+    rows = await embeddings.rows_of(connection, context.embedding_model, fresh)
     spared = {row.seq for row in rows} if spare_fresh else set()
     victims: list[int] = []
     if options.pruning is Pruning.SIMILARITY:
-        known = [index.active_texts(namespace, polarity) for polarity in Polarity]
+        known = [context.index.active_texts(namespace, polarity) for polarity in Polarity]
         known += [
             ([row.seq], row.text_vector[None, :]) for row in rows if row.text_vector is not None
         ]
@@ -55,24 +52,27 @@ async def make_room(
     rest = [seq for seq, _, _ in active if seq not in spared and seq not in victims]
     victims += redundancy.oldest(rest, excess - len(victims))
     reason = f"capacity of {options.capacity} ({options.pruning.value})"
-    return [await retire(connection, seq, at, reason) for seq in victims]
+    return await evict(connection, victims, reason, context.clock())
 
 
-async def retire(connection: AsyncConnection, seq: int, at: datetime, reason: str) -> str:
-    """By the policy; the rule's id."""
-    before = await rules.find_by_seq(connection, seq)
-    assert before is not None
-    after = replace(
-        before,
-        state=RuleState.RETIRED,
-        version=before.version + 1,
-        reason=reason,
-        updated_at=at,
-    )
-    await rule_writes.change(
-        connection, before, after, "rule.retired", actor=events.POLICY, reason=reason
-    )
-    return before.id
+async def drop_old_candidates(
+    context: StoreContext, connection: AsyncConnection, namespace: str
+) -> None:
+    """No more candidates wait than rules can be active: the oldest give way."""
+    room = context.namespaces.options_of(namespace).capacity
+    victims = await rules.candidates_beyond(connection, namespace, room)
+    reason = f"more than {room} candidates wait for trials"
+    await evict(connection, victims, reason, context.clock())
+
+
+async def evict(
+    connection: AsyncConnection, seqs: Sequence[int], reason: str, at: datetime
+) -> list[str]:
+    """Retires rules, in this order, by the policy; their ids."""
+    found = await rules_bulk.by_seqs(connection, seqs)
+    change = Change(events.POLICY, reason)
+    gone = [rule_writes.Retirement(found[seq], reason, change) for seq in seqs]
+    return [rule.id for rule in await rule_writes.retire(connection, gone, at)]
 
 
 def redundant(
@@ -82,7 +82,7 @@ def redundant(
     spared: Collection[int],
 ) -> list[int]:
     """Sequence numbers of at most `count` active rules that say most nearly what another one says
-    (see `pruning.most_redundant`). Rules without a known text are not compared; those of `spared`
+    (`redundancy.most_redundant`). Rules without a known text are not compared; those of `spared`
     stay."""
     vectors = {seq: vector for seqs, rows in known for seq, vector in zip(seqs, rows, strict=True)}
     compared = [rule for rule in active if rule[0] in vectors]

@@ -11,16 +11,15 @@ from enum import StrEnum
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
 from rules_store.errors import InvalidTransition, PreviewOutdated, UnknownNamespace
+from rules_store.models.events import Change
 from rules_store.models.evidence import LinkKind
 from rules_store.models.rules import Polarity, Rule, RuleState
 from rules_store.operations import capacity, rule_writes
-from rules_store.operations.base import StoreCore
+from rules_store.operations.context import StoreContext
 from rules_store.operations.rules import find
 from rules_store.policy import redundancy
 from rules_store.repository import (
-    events,
     links,
     rules,
     rules_bulk,
@@ -30,12 +29,14 @@ _ATTEMPTS = 3  # plans of a prune that others' changes overtake
 
 
 class PrunePolicy(StrEnum):
+    """Which active rules go."""
+
     FIFO = "fifo"
     """The oldest go."""
     AGE = "age"
     """What was written longer ago than a limit goes, however many that are."""
     SIMILARITY = "similarity"
-    """Of the most similar pair the less learned goes, and again (see `pruning.most_redundant`)."""
+    """Of the most similar pair the less learned goes, and again (`redundancy.most_redundant`)."""
     UTILITY = "utility"
     """Those of the least lift go (nothing measured is a lift of zero), of those the least used, of
     those the least often learned, of those the oldest."""
@@ -61,12 +62,14 @@ class PruneOrder:
 
 @dataclass(frozen=True, slots=True)
 class Victim:
+    """A rule that a prune retires, and why it is this one."""
+
     rule: Rule
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PrunePlan:
     """`victims` in the order in which they go. `token` stands for the order and for exactly these
     rules as they are now. `active`: active rules of the namespace before."""
 
@@ -75,36 +78,44 @@ class Pruned:
     active: int
 
 
-class CurationOperations(StoreCore):
-    async def plan_prune(self, order: PruneOrder) -> Pruned:
+class CurationOperations:
+    """`store.curation`."""
+
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+
+    async def plan_prune(self, order: PruneOrder) -> PrunePlan:
         """What `prune` would retire now; changes nothing. Raises UnknownNamespace."""
-        await self._count_exposures()
-        async with self._database.read() as connection:
-            await self._follow(connection)
-            if self.namespace(order.namespace) is None:
+        await self._context.exposures.count()
+        async with self._context.database.read() as connection:
+            await self._context.caches.follow(connection)
+            if self._context.namespaces.get(order.namespace) is None:
                 raise UnknownNamespace(order.namespace)
-            limit = _oldest_kept(order, self._clock())
+            limit = _oldest_kept(order, self._context.clock())
             standing = await rules_bulk.active(connection, order.namespace, limit)
             active = await rules.count_active(connection, order.namespace)
             texts = (
-                [self._index.active_texts(order.namespace, polarity) for polarity in Polarity]
+                [
+                    self._context.index.active_texts(order.namespace, polarity)
+                    for polarity in Polarity
+                ]
                 if order.policy is PrunePolicy.SIMILARITY
                 else []
             )
         # Comparing 10,000 rules with each other takes seconds: no transaction is open meanwhile.
         chosen = await asyncio.to_thread(_choose, order, standing, texts)
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             found = await rules_bulk.by_seqs(connection, list(chosen))
         victims = [
             Victim(found[seq], why or _standing(found[seq]))
             for seq, why in chosen.items()
             if seq in found
         ]
-        return Pruned(tuple(victims), _token(order, victims), active)
+        return PrunePlan(tuple(victims), _token(order, victims), active)
 
     async def prune(
-        self, order: PruneOrder, *, token: str | None = None, actor: str, reason: str
-    ) -> Pruned:
+        self, order: PruneOrder, *, token: str | None = None, change: Change
+    ) -> PrunePlan:
         """Retires rules, an event each. With the `token` of a plan: the rules of that plan, or
         none.
 
@@ -115,54 +126,23 @@ class CurationOperations(StoreCore):
             plan = await self.plan_prune(order)
             if token is not None and plan.token != token:
                 break
-            async with self._change() as connection:
-                self._check_writable(order.namespace)
-                if await self._holds(connection, order, plan):
-                    await self._retire(connection, order, plan, clean(actor), clean(reason))
+            async with self._context.change() as connection:
+                self._context.namespaces.check_writable(order.namespace)
+                if await _holds(connection, order, plan):
+                    why = [f"pruned ({order.policy.value}): {each.reason}" for each in plan.victims]
+                    pairs = zip(plan.victims, why, strict=True)
+                    gone = [_retirement(victim.rule, told, change) for victim, told in pairs]
+                    await rule_writes.retire(connection, gone, self._context.clock())
                     return plan
         raise PreviewOutdated(order.namespace)
 
-    async def _holds(self, connection: AsyncConnection, order: PruneOrder, plan: Pruned) -> bool:
-        """Whether the plan's rules are as it saw them, and enough of the others are left."""
-        seen = {victim.rule.id: (victim.rule.version, RuleState.ACTIVE) for victim in plan.victims}
-        if await rules_bulk.versions(connection, list(seen)) != seen:
-            return False
-        if order.keep is None or not seen:
-            return True
-        # Somebody may have retired others since.
-        active = await rules.count_active(connection, order.namespace)
-        return active - len(seen) >= order.keep
-
-    async def _retire(
-        self,
-        connection: AsyncConnection,
-        order: PruneOrder,
-        plan: Pruned,
-        actor: str,
-        reason: str,
-    ) -> None:
-        now = self._clock()
-        pairs = []
-        for victim in plan.victims:
-            why = f"pruned ({order.policy.value}): {victim.reason}"
-            after = replace(
-                victim.rule,
-                state=RuleState.RETIRED,
-                version=victim.rule.version + 1,
-                reason=why,
-                updated_at=now,
-            )
-            pairs.append((victim.rule, after, f"{reason}; {why}" if reason else why))
-        await _write_all(connection, pairs, "rule.retired", actor, now)
-
-    async def merge_rules(
+    async def merge(
         self,
         into: str,
         others: Sequence[str],
         *,
         expected: Mapping[str, int] | None = None,
-        actor: str,
-        reason: str,
+        change: Change,
     ) -> Rule:
         """Adds the others' frequency to the rule `into` and retires them, in one transaction.
 
@@ -172,10 +152,10 @@ class CurationOperations(StoreCore):
         """
         if not others or len({into, *others}) != len(others) + 1:
             raise ValueError("name each rule once, and one at least beside the survivor")
-        versions, now = expected or {}, self._clock()
-        async with self._change() as connection:
+        versions, now = expected or {}, self._context.clock()
+        async with self._context.change() as connection:
             _, survivor = await find(connection, into, versions.get(into))
-            self._check_writable(survivor.namespace)
+            self._context.namespaces.check_writable(survivor.namespace)
             merged = [(await find(connection, id, versions.get(id)))[1] for id in others]
             for rule in (survivor, *merged):
                 _check_mergeable(rule, survivor)
@@ -185,38 +165,12 @@ class CurationOperations(StoreCore):
                 version=survivor.version + 1,
                 updated_at=now,
             )
-            await rule_writes.change(
-                connection,
-                survivor,
-                after,
-                rule_writes.MERGED,
-                actor=clean(actor),
-                reason=clean(reason),
-            )
+            await rule_writes.update(connection, survivor, after, rule_writes.MERGED, change)
             for rule in merged:
-                await links.add(connection, survivor.namespace, into, LinkKind.PARENT, rule.id, now)
-                for link in await links.of_rule(connection, rule.id):
-                    if link.kind is LinkKind.SOURCE:
-                        await links.add(
-                            connection, survivor.namespace, into, link.kind, link.other, now
-                        )
+                await _inherit(connection, survivor, rule, now)
             why = f"merged into {into}"
-            told = f"{clean(reason)}; {why}" if reason else why
-            pairs = [
-                (
-                    rule,
-                    replace(
-                        rule,
-                        state=RuleState.RETIRED,
-                        version=rule.version + 1,
-                        reason=why,
-                        updated_at=now,
-                    ),
-                    told,
-                )
-                for rule in merged
-            ]
-            await _write_all(connection, pairs, "rule.retired", clean(actor), now)
+            gone = [_retirement(rule, why, change) for rule in merged]
+            await rule_writes.retire(connection, gone, now)
         return after
 
 
@@ -230,31 +184,33 @@ def _check_mergeable(rule: Rule, survivor: Rule) -> None:
         )
 
 
-async def _write_all(
-    connection: AsyncConnection,
-    pairs: Sequence[tuple[Rule, Rule, str]],
-    kind: str,
-    actor: str,
-    at: datetime,
+async def _inherit(
+    connection: AsyncConnection, survivor: Rule, merged: Rule, now: datetime
 ) -> None:
-    """Writes (before, after, reason) of rules whose texts stay, and an event each."""
-    await rules_bulk.update_rules(connection, [after for _, after, _ in pairs])
-    await events.append_many(
-        connection,
-        [
-            {
-                "at": at,
-                "namespace": after.namespace,
-                "kind": kind,
-                "rule_id": after.id,
-                "actor": actor,
-                "reason": reason,
-                "before": rule_writes.described(before),
-                "after": rule_writes.described(after),
-            }
-            for before, after, reason in pairs
-        ],
-    )
+    """Links the survivor to the rule that it takes up, and to the episodes that taught this."""
+    namespace, id = survivor.namespace, survivor.id
+    await links.add(connection, namespace, id, LinkKind.PARENT, merged.id, now)
+    for link in await links.of_rule(connection, merged.id):
+        if link.kind is LinkKind.SOURCE:
+            await links.add(connection, namespace, id, link.kind, link.other, now)
+
+
+def _retirement(rule: Rule, why: str, change: Change) -> rule_writes.Retirement:
+    """The event tells both reasons: the operator's, and why it is this rule."""
+    both = f"{change.reason}; {why}" if change.reason else why
+    return rule_writes.Retirement(rule, why, Change(change.actor, both))
+
+
+async def _holds(connection: AsyncConnection, order: PruneOrder, plan: PrunePlan) -> bool:
+    """Whether the plan's rules are as it saw them, and enough of the others are left."""
+    seen = {victim.rule.id: (victim.rule.version, RuleState.ACTIVE) for victim in plan.victims}
+    if await rules_bulk.versions(connection, list(seen)) != seen:
+        return False
+    if order.keep is None or not seen:
+        return True
+    # Somebody may have retired others since.
+    active = await rules.count_active(connection, order.namespace)
+    return active - len(seen) >= order.keep
 
 
 def _oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
@@ -265,7 +221,7 @@ def _oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
 
 def _choose(
     order: PruneOrder,
-    standing: Sequence[rules_bulk.Standing],
+    standing: Sequence[rules_bulk.PrunableRule],
     texts: Sequence[capacity.Texts],
 ) -> dict[int, str]:
     """Sequence number -> reason ("": what `_standing` says), in the order in which they go.

@@ -15,21 +15,29 @@ from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.models import paging
 from rules_store.models.episodes import (
     EVERY_EPISODE,
-    Begun,
     Episode,
     EpisodeFilter,
+    EpisodeStart,
     EpisodeStatus,
 )
+from rules_store.models.events import Change
 from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.models.paging import Page
 from rules_store.models.rules import Rule
-from rules_store.operations.base import StoreCore
-from rules_store.operations.credit import CreditOperations
+from rules_store.operations.context import StoreContext
+from rules_store.operations.credit import store_findings
 from rules_store.repository import episodes, events, evidence, jobs, namespaces
 
+_AT_ONCE = 500  # so that no write waits long for one of these
 
-class EpisodeOperations(CreditOperations):
-    async def begin_episode(
+
+class EpisodeOperations:
+    """`store.episodes`."""
+
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+
+    async def begin(
         self,
         episode_id: str,
         *,
@@ -41,7 +49,7 @@ class EpisodeOperations(CreditOperations):
         body_hash: str | None = None,
         is_retry: bool = False,
         trace: dict[str, Any] | None = None,
-    ) -> Begun:
+    ) -> EpisodeStart:
         """Inserts a pending episode. Gives up within about `options.begin_timeout`.
 
         A request id that this namespace has seen is marked in the result, for the caller to learn
@@ -49,8 +57,8 @@ class EpisodeOperations(CreditOperations):
         same body. Raises UnknownNamespace, StoreUnavailable; ValueError when the id is
         taken.
         """
-        now = self._clock()
-        window = timedelta(seconds=self.options.retry_window)
+        now = self._context.clock()
+        window = timedelta(seconds=self._context.options.retry_window)
         episode = Episode(
             id=episode_id,
             namespace=namespace,
@@ -67,35 +75,35 @@ class EpisodeOperations(CreditOperations):
         if request_id is not None:
             request_id = clean(request_id)
 
-        async def begin(connection: AsyncConnection) -> Begun:
-            if namespace not in self._namespaces:
+        async def begin(connection: AsyncConnection) -> EpisodeStart:
+            if namespace not in self._context.namespaces:
                 known = await namespaces.find(connection, namespace)
                 if known is None:
                     raise UnknownNamespace(namespace)
-                self._namespaces[namespace] = known
+                self._context.namespaces.put(known)
             same_body = None
             if is_retry and body_hash is not None:
                 same_body = await episodes.id_of_body(
                     connection, namespace, body_hash, now - window
                 )
             if await episodes.insert_episode(connection, episode, request_id, body_hash):
-                return Begun(episode_id, None, same_body)
+                return EpisodeStart(episode_id, None, same_body)
             first = None
             if request_id is not None:
                 first = await episodes.id_of_request(connection, namespace, request_id)
             # The request id stays with the episode that came first.
             if not await episodes.insert_episode(connection, episode, None, body_hash):
                 raise ValueError(f"there is an episode {episode_id!r} already")
-            return Begun(episode_id, first, same_body)
+            return EpisodeStart(episode_id, first, same_body)
 
         try:
-            return await self._database.transact(begin, hurried=True)
+            return await self._context.database.transact(begin, hurried=True)
         except IntegrityError as error:
             # Another process has deleted it, and this one has not caught up yet.
-            self._namespaces.pop(namespace, None)
+            self._context.namespaces.forget(namespace)
             raise UnknownNamespace(namespace) from error
 
-    async def finish_episode(
+    async def finish(
         self,
         episode_id: str,
         *,
@@ -113,7 +121,7 @@ class EpisodeOperations(CreditOperations):
 
         An episode that is finished already stays as it is. Raises UnknownEpisode.
         """
-        now = self._clock()
+        now = self._context.clock()
 
         async def finish(connection: AsyncConnection) -> None:
             namespace = await episodes.finish(
@@ -130,17 +138,17 @@ class EpisodeOperations(CreditOperations):
                     raise UnknownEpisode(episode_id)
                 return
             await evidence.add_exposures(connection, namespace, episode_id, exposures, now)
-            await self._find_out(connection, namespace, episode_id, findings)
+            await store_findings(self._context, connection, namespace, episode_id, findings)
             if job_payload is not None:
                 await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
-                await self._hand_out(connection, episode_id, new=True)
+                await self._context.announce_job(connection, episode_id, new=True)
 
-        await self._database.transact(finish, awaited=True)
-        self._uncounted = self._uncounted or bool(exposures)
+        await self._context.database.transact(finish, awaited=True)
+        self._context.exposures.pending |= bool(exposures)
 
-    async def get_episode(self, episode_id: str) -> Episode:
+    async def get(self, episode_id: str) -> Episode:
         """Raises UnknownEpisode."""
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             episode = await episodes.find(connection, episode_id)
         if episode is None:
             raise UnknownEpisode(episode_id)
@@ -151,44 +159,39 @@ class EpisodeOperations(CreditOperations):
         rule's namespace: an imported rule may name any, another's too."""
         if rule.source_episode is None:
             return None
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             episode = await episodes.find(connection, rule.source_episode)
         return episode if episode is not None and episode.namespace == rule.namespace else None
 
-    async def list_episodes(
+    async def list(
         self, where: EpisodeFilter = EVERY_EPISODE, *, limit: int = 50, cursor: str | None = None
     ) -> Page:
         """Episodes, newest first. Raises InvalidCursor."""
         before = paging.decode("episodes", cursor)
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             found, total = await episodes.page(connection, where, limit + 1, before)
         return paging.page("episodes", found, total, limit)
 
     async def sweep_interrupted(self, older_than: timedelta) -> int:
         """Marks pending episodes without a job as skipped('interrupted'); returns how many."""
-        now = self._clock()
+        now = self._context.clock()
 
         async def sweep(connection: AsyncConnection) -> int:
             return await episodes.sweep(connection, now - older_than, now)
 
-        return await self._database.transact(sweep)
+        return await self._context.database.transact(sweep)
 
-
-_AT_ONCE = 500  # so that no write waits long for one of these
-
-
-class RetentionOperations(StoreCore):
-    async def expire_episodes(self, now: datetime | None = None) -> int:
+    async def expire(self, now: datetime | None = None) -> int:
         """Deletes questions, answers and traces that are older than their namespace keeps them;
         how many. Those whose learning is still to be done are spared. Each transaction of some
         hundreds writes an event. `now`: where it is earlier than the clock says."""
         total = 0
-        clock = self._clock()
+        clock = self._context.clock()
         now = clock if now is None else min(now, clock)
-        for name, namespace in list(self._namespaces.items()):
+        for namespace in self._context.namespaces.all():
             days = namespace.settings.retention_days
             while days is not None:
-                gone = await self._expire(name, days, now)
+                gone = await self._expire(namespace.name, days, now)
                 total += gone
                 if gone < _AT_ONCE:
                     break
@@ -197,7 +200,7 @@ class RetentionOperations(StoreCore):
     async def _expire(self, name: str, days: int, now: datetime) -> int:
         async def expire(connection: AsyncConnection) -> int:
             # First, as every writer of events does: one who has that turn may wait for episodes.
-            await self._database.order_events(connection)
+            await self._context.database.order_events(connection)
             old = await episodes.expired(connection, name, now - timedelta(days=days), _AT_ONCE)
             if old:
                 await episodes.remove(connection, old)
@@ -206,10 +209,9 @@ class RetentionOperations(StoreCore):
                     now,
                     name,
                     "episodes.expired",
-                    actor=events.POLICY,
-                    reason=f"older than {days} days",
+                    Change(events.POLICY, f"older than {days} days"),
                     after={"episodes": len(old)},
                 )
             return len(old)
 
-        return await self._database.transact(expire)
+        return await self._context.database.transact(expire)

@@ -1,46 +1,42 @@
-"""Rules on their way out of a store and into another one, and rules near a text in any state."""
+"""Rules on their way out of a store and into another one."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
 from rules_store.errors import UnknownNamespace
-from rules_store.index.rule_index import unit
+from rules_store.models.events import Change
 from rules_store.models.rules import (
     EVERY_RULE,
-    INDEXED_STATES,
     Polarity,
     Rule,
     RuleFilter,
     RuleState,
-    Vector,
     Vectors,
 )
 from rules_store.operations import capacity, rule_writes
-from rules_store.operations.base import StoreCore
+from rules_store.operations.context import StoreContext
 from rules_store.repository import events, rules_bulk
 
 _AT_ONCE = 500
-_MOST_RESTING = 20_000
-"""Vectors of retired and quarantined rules that one search reads from SQL."""
 IMPORTED = "rule.imported"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exported:
+class ExportedRule:
+    """A rule on its way out."""
+
     rule: Rule
     vectors: Vectors | None
     """Under the store's embedding model; None where they were not asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Incoming:
+class IncomingRule:
     """A rule from elsewhere. `rule.id` is kept where it is free; version and exposures begin
     anew."""
 
@@ -49,7 +45,7 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """`outcomes` go with the rules that came: the id it has here, or None for one whose text the
     namespace has already. `evicted`: rules that were retired to keep within the capacity."""
 
@@ -57,31 +53,24 @@ class Imported:
     evicted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
-    rule: Rule
-    similarity: float
-    """The larger cosine of text and trigger, in [-1, 1]."""
+class ExchangeOperations:
+    """`store.exchange`."""
 
-
-class ExchangeOperations(StoreCore):
-    @property
-    def dimension(self) -> int | None:
-        """Of the embedding model's vectors; None while none has been seen."""
-        return self._index.dimension
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     async def export_rules(
         self, where: RuleFilter = EVERY_RULE, *, vectors: bool = False
-    ) -> AsyncIterator[list[Exported]]:
+    ) -> AsyncIterator[list[ExportedRule]]:
         """All rules in batches, oldest first. No transaction is open between two batches."""
-        await self._count_exposures()
+        await self._context.exposures.count()
         after = 0
         while True:
-            async with self._database.read() as connection:
+            async with self._context.database.read() as connection:
                 found = await rules_bulk.batch(connection, where, after, _AT_ONCE)
                 given = (
                     await rules_bulk.vectors_of(
-                        connection, self.embedding_model, [seq for seq, _ in found]
+                        connection, self._context.embedding_model, [seq for seq, _ in found]
                     )
                     if vectors
                     else {}
@@ -90,126 +79,61 @@ class ExchangeOperations(StoreCore):
                 return
             after = found[-1][0]
             yield [
-                Exported(rule, given.get(seq, Vectors()) if vectors else None)
+                ExportedRule(rule, given.get(seq, Vectors()) if vectors else None)
                 for seq, rule in found
             ]
 
     async def known_texts(self, rules: Sequence[Rule]) -> list[str | None]:
         """For each rule, the id of the one that has its text in its namespace and polarity."""
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             return await _known(connection, rules)
 
-    async def import_rules(self, items: Sequence[Incoming], *, actor: str, reason: str) -> Imported:
+    async def import_rules(self, items: Sequence[IncomingRule], *, change: Change) -> ImportResult:
         """Writes those whose text is new to their namespace and polarity, in one transaction; an
         event each. All are of one namespace.
 
         Raises UnknownNamespace, NamespaceFrozen, InvalidVector.
         """
         if not items:
-            return Imported(())
+            return ImportResult(())
         (namespace,) = {item.rule.namespace for item in items}
-        units = [self._units(item.vectors) for item in items]
-        async with self._change() as connection:
-            if self.namespace(namespace) is None:
+        units = [self._context.units(item.vectors) for item in items]
+        async with self._context.change() as connection:
+            if self._context.namespaces.get(namespace) is None:
                 raise UnknownNamespace(namespace)
-            self._check_writable(namespace)
-            known = await _known(connection, [item.rule for item in items])
-            taken = await rules_bulk.by_ids(connection, [item.rule.id for item in items])
-            now = self._clock()
-            new: dict[tuple[Polarity, str], Rule] = {}
-            vectors: dict[str, Vectors] = {}
-            outcomes: list[str | None] = []
-            for item, given, there in zip(items, units, known, strict=True):
-                rule = item.rule
-                key = (rule.polarity, rule_writes.text_hash(rule.text))
-                if there is not None or key in new:
-                    outcomes.append(None)
-                    continue
-                free = rule.id not in taken and rule.id not in vectors
-                new[key] = replace(
-                    rule,
-                    id=rule.id if free else rule_writes.new_rule_id(),
-                    version=1,
-                    exposures=0,
-                    updated_at=now,
-                )
-                vectors[new[key].id] = given
-                outcomes.append(new[key].id)
-            written = [(text_hash, rule) for (_, text_hash), rule in new.items()]
-            await rules_bulk.insert_all(connection, written, self.embedding_model, vectors)
-            await events.append_many(
-                connection,
-                [
-                    {
-                        "at": now,
-                        "namespace": namespace,
-                        "kind": IMPORTED,
-                        "rule_id": rule.id,
-                        "actor": clean(actor),
-                        "reason": clean(reason),
-                        "before": None,
-                        "after": rule_writes.described(rule),
-                    }
-                    for rule in new.values()
-                ],
-            )
-            evicted = await capacity.make_room(
-                connection,
-                self._index,
-                self.embedding_model,
-                namespace,
-                self._room(namespace),
-                now,
-                [rule.id for rule in new.values() if rule.state is RuleState.ACTIVE],
-            )
-        return Imported(tuple(outcomes), tuple(evicted))
+            self._context.namespaces.check_writable(namespace)
+            new, outcomes = await _sorted_out(connection, items, self._context.clock())
+            vectors = {
+                id: given for id, given in zip(outcomes, units, strict=True) if id is not None
+            }
+            await rules_bulk.insert_all(connection, new, self._context.embedding_model, vectors)
+            rows = [rule_writes.event_row(None, rule, IMPORTED, change) for _, rule in new]
+            await events.append_many(connection, rows)
+            active = [rule.id for _, rule in new if rule.state is RuleState.ACTIVE]
+            evicted = await capacity.make_room(self._context, connection, namespace, active)
+        return ImportResult(tuple(outcomes), tuple(evicted))
 
-    async def nearest(
-        self,
-        vector: Vector,
-        *,
-        namespace: str | None = None,
-        polarity: Polarity | None = None,
-        states: Sequence[RuleState] = INDEXED_STATES,
-        limit: int = 50,
-    ) -> list[Near]:
-        """The rules nearest to a vector, most similar first. Active and candidate ones come from
-        the index; of the others the newest 20,000 vectors are looked through.
 
-        Raises InvalidVector.
-        """
-        await self._count_exposures()
-        query = unit(vector, self._index.dimension)
-        best = self._index.nearest(
-            query,
-            namespace,
-            [polarity] if polarity else list(Polarity),
-            [state for state in INDEXED_STATES if state in states],
-            limit,
-        )
-        resting = [state for state in states if state not in INDEXED_STATES]
-        async with self._database.read() as connection:
-            if resting:
-                stored = await rules_bulk.resting(
-                    connection,
-                    self.embedding_model,
-                    namespace,
-                    resting,
-                    len(query),
-                    _MOST_RESTING,
-                )
-                best += await asyncio.to_thread(_cosines, stored, query)
-            best.sort(key=lambda pair: (-pair[1], pair[0]))
-            # A rule may have changed its state since the index looked, and its polarity is in SQL.
-            rules = await rules_bulk.by_seqs(connection, [seq for seq, _ in best[: 4 * limit]])
-        found = [
-            Near(rules[seq], cosine)
-            for seq, cosine in best
-            if seq in rules
-            and rules[seq].state in states
-            and (polarity is None or rules[seq].polarity is polarity)
-        ]
-        return found[:limit]
+async def _sorted_out(
+    connection: AsyncConnection, items: Sequence[IncomingRule], at: datetime
+) -> tuple[list[tuple[str, Rule]], list[str | None]]:
+    """The rules to be written, each after its text's hash; and for each of the items the id of its
+    rule, None where there is one with this text."""
+    known = await _known(connection, [item.rule for item in items])
+    taken = set(await rules_bulk.by_ids(connection, [item.rule.id for item in items]))
+    new: dict[tuple[Polarity, str], Rule] = {}
+    outcomes: list[str | None] = []
+    for item, there in zip(items, known, strict=True):
+        rule = item.rule
+        key = (rule.polarity, rule_writes.text_hash(rule.text))
+        if there is not None or key in new:
+            outcomes.append(None)
+            continue
+        id = rule_writes.new_rule_id() if rule.id in taken else rule.id
+        taken.add(id)
+        new[key] = replace(rule, id=id, version=1, exposures=0, updated_at=at)
+        outcomes.append(id)
+    return [(text_hash, rule) for (_, text_hash), rule in new.items()], outcomes
 
 
 async def _known(connection: AsyncConnection, rules: Sequence[Rule]) -> list[str | None]:
@@ -221,14 +145,3 @@ async def _known(connection: AsyncConnection, rules: Sequence[Rule]) -> list[str
             if rule.namespace == namespace:
                 found[position] = there.get((rule.polarity, text_hash))
     return found
-
-
-def _cosines(stored: Sequence[tuple[int, Vector]], query: Vector) -> list[tuple[int, float]]:
-    """(seq, the larger cosine of a rule's vectors)."""
-    if not stored:
-        return []
-    cosines = np.stack([vector for _, vector in stored]) @ query
-    best: dict[int, float] = {}
-    for (seq, _), cosine in zip(stored, cosines.tolist(), strict=True):
-        best[seq] = max(best.get(seq, -1.0), round(cosine, 6))
-    return list(best.items())

@@ -1,49 +1,276 @@
-"""Learning jobs in an operator's hands: looked at, tried again, paused, resumed."""
+"""Learning jobs: durable, with leases and retries in a worker's hands; looked at, tried again,
+paused and resumed in an operator's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.errors import InvalidTransition, UnknownJob
+from rules_store.database.json_codec import clean
+from rules_store.errors import InvalidTransition, LeaseLost, UnknownJob
 from rules_store.models import paging
 from rules_store.models.episodes import EpisodeStatus
-from rules_store.models.jobs import JobFilter, JobRecord, JobState
+from rules_store.models.events import Change
+from rules_store.models.evidence import NO_FINDINGS, Findings
+from rules_store.models.jobs import NO_SPEND, Job, JobFilter, JobRecord, JobState, Spend
 from rules_store.models.paging import Page
-from rules_store.operations.base import StoreCore
+from rules_store.models.rules import Draft, LearningResult, RuleState
+from rules_store.operations import capacity, learning
+from rules_store.operations.context import StoreContext
+from rules_store.operations.credit import store_findings
 from rules_store.operations.namespaces import find
 from rules_store.repository import episodes, events, jobs, namespaces
 
 EVERY_JOB = JobFilter()
 EVERY_NAMESPACE = namespaces.EVERY
+_LONGEST_DELAY = 300.0  # seconds between two attempts
+_CLOCKS_APART = 60.0  # seconds that the clocks of two machines may differ by
 
 
-class JobControl(StoreCore):
-    async def list_jobs(
-        self, where: JobFilter = EVERY_JOB, *, limit: int = 50, cursor: str | None = None
-    ) -> Page:
-        """`JobRecord`s, newest first. Raises InvalidCursor."""
-        before = paging.decode("jobs", cursor)
-        async with self._database.read() as connection:
-            found, total = await jobs.page(connection, where, limit + 1, before)
-        return paging.page("jobs", [(job.id, job) for job in found], total, limit)
+class JobOperations:
+    """`store.jobs`."""
 
-    async def get_job(self, job_id: int) -> JobRecord:
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+
+    def hand_out_to(self, queue: jobs.HandOut) -> None:
+        """From now on `queue` is told of each job in the transaction that makes it due."""
+        self._context.hand_out = queue
+
+    # -- a job's life
+
+    async def claim(
+        self, owner: str, *, episode_id: str | None = None, handed_out: bool = False
+    ) -> Job | None:
+        """Takes the oldest due job (or this episode's), or one whose lease has run out.
+
+        `handed_out`: a queue has given this episode's to `owner` alone and watches over it, so it
+        gets no lease and whoever had it before has lost it.
+
+        A job that was tried `options.max_attempts` times is failed instead. `owner` must be
+        unique to the worker process.
+        """
+        now = self._context.clock()
+        lease = timedelta(seconds=self._context.options.lease)
+
+        async def claim(connection: AsyncConnection) -> Job | None:
+            while True:
+                if handed_out and episode_id is not None:
+                    job = await jobs.handed_out(connection, episode_id)
+                else:
+                    job = await jobs.next_due(connection, now, self._farthest, episode_id)
+                if job is None:
+                    return None
+                if job.attempts < self._context.options.max_attempts:
+                    break
+                last = job.last_error or "the worker was lost"
+                await self._give_up(
+                    connection, job, f"gave up after {job.attempts} attempts: {last}", {}
+                )
+            taken = replace(
+                job, state=JobState.RUNNING, attempts=job.attempts + 1, owner=owner, updated_at=now
+            )
+            await jobs.set_state(
+                connection,
+                job.id,
+                JobState.RUNNING,
+                now,
+                attempts=taken.attempts,
+                owner=owner,
+                lease_until=None if handed_out else now + lease,
+            )
+            return taken
+
+        return await self._context.database.transact(claim)
+
+    async def heartbeat(self, job: Job) -> None:
+        """Renews the lease. Raises LeaseLost."""
+        now = self._context.clock()
+        until = now + timedelta(seconds=self._context.options.lease)
+
+        async def renew(connection: AsyncConnection) -> None:
+            if not await jobs.renew(connection, job, until, now):
+                raise LeaseLost(job.id)
+
+        await self._context.database.transact(renew)
+
+    async def skip(
+        self,
+        job: Job,
+        reason: str,
+        *,
+        trace: dict[str, Any] | None = None,
+        spend: Spend = NO_SPEND,
+        findings: Findings = NO_FINDINGS,
+    ) -> None:
+        """Nothing to learn: job done, episode skipped with this reason. Raises LeaseLost."""
+
+        async def skip(connection: AsyncConnection) -> None:
+            await _check_held(connection, job)
+            status, why = EpisodeStatus.SKIPPED, clean(reason)
+            await self._finish(connection, job, status, why, trace or {}, spend, findings)
+
+        await self._context.database.transact(skip)
+
+    async def retry(self, job: Job, error: str, *, spend: Spend = NO_SPEND) -> bool:
+        """Puts it back with a growing delay; False when that was the last attempt and job and
+        episode are failed now. Raises LeaseLost."""
+        now = self._context.clock()
+
+        async def put_back(connection: AsyncConnection) -> bool:
+            await _check_held(connection, job)
+            await self._spend(connection, job.namespace, spend)
+            if job.attempts >= self._context.options.max_attempts:
+                reason = f"gave up after {job.attempts} attempts: {error}"
+                await self._give_up(connection, job, reason, {})
+                return False
+            delay = min(_LONGEST_DELAY, self._context.options.retry_delay * 2 ** (job.attempts - 1))
+            await jobs.set_state(
+                connection,
+                job.id,
+                JobState.PENDING,
+                now,
+                not_before=now + timedelta(seconds=delay),
+                last_error=clean(error),
+            )
+            return True
+
+        return await self._context.database.transact(put_back)
+
+    async def fail(
+        self,
+        job: Job,
+        reason: str,
+        *,
+        trace: dict[str, Any] | None = None,
+        spend: Spend = NO_SPEND,
+    ) -> None:
+        """Gives up: job and episode failed with this reason. Raises LeaseLost."""
+
+        async def fail(connection: AsyncConnection) -> None:
+            await _check_held(connection, job)
+            await self._spend(connection, job.namespace, spend)
+            await self._give_up(connection, job, reason, trace or {})
+
+        await self._context.database.transact(fail)
+
+    async def release(self, job: Job) -> None:
+        """Puts it back at once, the attempt not counted (draining). Raises LeaseLost."""
+
+        async def release(connection: AsyncConnection) -> None:
+            await _check_held(connection, job)
+            await jobs.set_state(
+                connection,
+                job.id,
+                JobState.PENDING,
+                self._context.clock(),
+                attempts=job.attempts - 1,
+            )
+
+        await self._context.database.transact(release)
+
+    async def counts(self) -> dict[JobState, int]:
+        """Every state, with 0 where there is no job."""
+        async with self._context.database.read() as connection:
+            counts = await jobs.counts(connection)
+        return {state: counts.get(state.value, 0) for state in JobState}
+
+    async def waiting(self) -> int:
+        """Pending jobs, paused and delayed ones too."""
+        async with self._context.database.read() as connection:
+            return await jobs.waiting(connection)
+
+    async def due(self, overdue: timedelta, *, limit: int) -> list[str]:
+        """Episodes whose jobs nobody has taken up for that long, though nothing holds them back,
+        or that run without a lease; the oldest first."""
+        async with self._context.database.read() as connection:
+            return await jobs.due(
+                connection, self._context.clock() - overdue, self._farthest, limit
+            )
+
+    # -- applying
+
+    async def apply(
+        self,
+        job: Job,
+        drafts: Sequence[Draft],
+        *,
+        trace: dict[str, Any] | None = None,
+        spend: Spend = NO_SPEND,
+        findings: Findings = NO_FINDINGS,
+    ) -> LearningResult:
+        """Rules, events, findings, spend, the episode (`learned`) and the job (`done`) in one
+        transaction.
+
+        At most one draft per polarity. `trace` entries replace those of the same name in the
+        episode's trace; `rules_learned` is added to it. A job that is done already changes nothing
+        (`LearningResult.already`). Raises LeaseLost, NamespaceFrozen, InvalidVector;
+        ValueError for drafts that are no such.
+        """
+        ready = learning.checked(self._context, job, drafts)
+        async with self._context.change() as connection:
+            stored = await jobs.find(connection, job.id)
+            if stored is not None and stored.state is JobState.DONE:
+                return LearningResult(already=True)
+            await _check_held(connection, job)
+            self._context.namespaces.check_writable(job.namespace)
+            learned = [
+                await learning.learn(self._context, connection, job, draft) for draft in ready
+            ]
+            active = [
+                item.rule_id
+                for item, draft in zip(learned, ready, strict=True)
+                if item.outcome == "created" and draft.rule.state is RuleState.ACTIVE
+            ]
+            await capacity.drop_old_candidates(self._context, connection, job.namespace)
+            evicted = await capacity.make_room(self._context, connection, job.namespace, active)
+            await self._finish(
+                connection,
+                job,
+                EpisodeStatus.LEARNED,
+                None,
+                {**(trace or {}), "rules_learned": [asdict(item) for item in learned]},
+                spend,
+                findings,
+            )
+        return LearningResult(tuple(learned), tuple(evicted))
+
+    # -- budget
+
+    async def record_spend(self, namespace: str, spend: Spend) -> None:
+        """Adds to what learning costs in this namespace."""
+
+        async def add(connection: AsyncConnection) -> None:
+            await self._spend(connection, namespace, spend)
+
+        await self._context.database.transact(add)
+
+    async def spend_last_hour(self, namespace: str) -> Spend:
+        """What learning cost in this namespace within the last 60 minutes."""
+        async with self._context.database.read() as connection:
+            return await jobs.spend_since(connection, namespace, self._minute() - 59)
+
+    # -- in an operator's hands
+
+    async def get(self, job_id: int) -> JobRecord:
         """Raises UnknownJob."""
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             found = await jobs.record(connection, job_id)
         if found is None:
             raise UnknownJob(job_id)
         return found
 
-    async def retry_failed_job(self, job_id: int, *, actor: str, reason: str) -> JobRecord:
+    async def retry_failed(self, job_id: int, *, change: Change) -> JobRecord:
         """A failed job waits again, with all its attempts before it.
 
         Raises UnknownJob, InvalidTransition, NamespaceFrozen.
         """
-        now = self._clock()
-        async with self._change() as connection:
+        now = self._context.clock()
+        async with self._context.change() as connection:
             job = await jobs.find(connection, job_id)
             if job is None:
                 raise UnknownJob(job_id)
@@ -51,11 +278,11 @@ class JobControl(StoreCore):
                 raise InvalidTransition(
                     f"Job {job_id} is {job.state}; only a failed one is retried."
                 )
-            self._check_writable(job.namespace)
+            self._context.namespaces.check_writable(job.namespace)
             await jobs.set_state(
                 connection, job_id, JobState.PENDING, now, attempts=0, not_before=now
             )
-            await self._hand_out(connection, job.episode_id, new=False)
+            await self._context.announce_job(connection, job.episode_id, new=False)
             await episodes.conclude(
                 connection, job.episode_id, now, EpisodeStatus.LEARNING, None, {}
             )
@@ -64,8 +291,7 @@ class JobControl(StoreCore):
                 now,
                 job.namespace,
                 "job.retried",
-                actor=actor,
-                reason=reason,
+                change,
                 before={"job": job_id, "attempts": job.attempts, "last_error": job.last_error},
                 after={"job": job_id, "episode": job.episode_id},
             )
@@ -73,40 +299,98 @@ class JobControl(StoreCore):
             assert retried is not None
         return retried
 
-    async def pause_learning(self, namespace: str | None, *, actor: str, reason: str) -> None:
-        """Jobs of this namespace (None: of every one) wait until `resume_learning`, in whichever
+    async def pause(self, namespace: str | None, *, change: Change) -> None:
+        """Jobs of this namespace (None: of every one) wait until `resume`, in whichever
         process; those under way end. Paused twice is paused once. Raises UnknownNamespace."""
-        now = self._clock()
+        now = self._context.clock()
 
         async def pause(connection: AsyncConnection) -> None:
-            await self._database.order_events(connection)
+            await self._context.database.order_events(connection)
             name = await _name(connection, namespace)
             if await namespaces.pause(connection, name, now):
-                await events.append(
-                    connection, now, name, "learning.paused", actor=actor, reason=reason
-                )
+                await events.append(connection, now, name, "learning.paused", change)
 
-        await self._database.transact(pause)
+        await self._context.database.transact(pause)
 
-    async def resume_learning(self, namespace: str | None, *, actor: str, reason: str) -> None:
+    async def resume(self, namespace: str | None, *, change: Change) -> None:
         """Ends the pause of this namespace, or the one of all; each stands by itself.
         Raises UnknownNamespace."""
-        now = self._clock()
+        now = self._context.clock()
 
         async def resume(connection: AsyncConnection) -> None:
-            await self._database.order_events(connection)
+            await self._context.database.order_events(connection)
             name = await _name(connection, namespace)
             if await namespaces.resume(connection, name):
-                await events.append(
-                    connection, now, name, "learning.resumed", actor=actor, reason=reason
-                )
+                await events.append(connection, now, name, "learning.resumed", change)
 
-        await self._database.transact(resume)
+        await self._context.database.transact(resume)
 
-    async def learning_pauses(self) -> Sequence[str]:
+    async def paused(self) -> Sequence[str]:
         """Names whose learning is paused, `EVERY_NAMESPACE` first if all is."""
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             return sorted(await namespaces.paused(connection))
+
+    # Last: below it the name of the builtin would mean this method.
+
+    async def list(
+        self, where: JobFilter = EVERY_JOB, *, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """`JobRecord`s, newest first. Raises InvalidCursor."""
+        before = paging.decode("jobs", cursor)
+        async with self._context.database.read() as connection:
+            found, total = await jobs.page(connection, where, limit + 1, before)
+        return paging.page("jobs", [(job.id, job) for job in found], total, limit)
+
+    # -- steps of the transactions above
+
+    @property
+    def _farthest(self) -> timedelta:
+        return timedelta(seconds=max(_LONGEST_DELAY, self._context.options.lease) + _CLOCKS_APART)
+
+    async def _give_up(
+        self, connection: AsyncConnection, job: Job, reason: str, trace: dict[str, Any]
+    ) -> None:
+        now, reason = self._context.clock(), clean(reason)
+        await jobs.set_state(connection, job.id, JobState.FAILED, now, last_error=reason)
+        await episodes.conclude(
+            connection, job.episode_id, now, EpisodeStatus.FAILED, reason, trace
+        )
+
+    async def _finish(
+        self,
+        connection: AsyncConnection,
+        job: Job,
+        status: EpisodeStatus,
+        reason: str | None,
+        trace: dict[str, Any],
+        spend: Spend,
+        findings: Findings,
+    ) -> None:
+        """The job is done, and its episode has come to this."""
+        now = self._context.clock()
+        await self._spend(connection, job.namespace, spend)
+        await jobs.set_state(connection, job.id, JobState.DONE, now)
+        await store_findings(self._context, connection, job.namespace, job.episode_id, findings)
+        await episodes.conclude(connection, job.episode_id, now, status, reason, trace)
+
+    async def _spend(self, connection: AsyncConnection, namespace: str, spend: Spend) -> None:
+        if spend.calls or spend.tokens:
+            minute = self._minute()
+            await jobs.add_spend(connection, namespace, minute, spend, oldest=minute - 120)
+
+    def _minute(self) -> int:
+        return int(self._context.clock().timestamp()) // 60
+
+
+async def _check_held(connection: AsyncConnection, job: Job) -> None:
+    """Raises LeaseLost unless this worker still holds the job."""
+    now = await jobs.find(connection, job.id)
+    if now is None or (now.state, now.owner, now.attempts) != (
+        JobState.RUNNING,
+        job.owner,
+        job.attempts,
+    ):
+        raise LeaseLost(job.id)
 
 
 async def _name(connection: AsyncConnection, namespace: str | None) -> str:

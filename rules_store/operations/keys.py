@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,59 +15,63 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.errors import InvalidTransition, StoreUnavailable, UnknownKey
+from rules_store.errors import InvalidTransition, UnknownKey
 from rules_store.models import paging
+from rules_store.models.events import Change
 from rules_store.models.keys import ALL, ApiKey, KeyChanges, KeySpend, KeyUse, NewKey
 from rules_store.models.paging import Page
-from rules_store.operations.base import StoreCore
+from rules_store.operations.context import StoreContext
 from rules_store.repository import events, keys
-
-logger = logging.getLogger(__name__)
 
 PREFIX = "ttcl_"
 _SECRET_BYTES = 32
 _SHOWN = len(PREFIX) + 6
 
 
-class KeyOperations(StoreCore):
+class KeyOperations:
+    """`store.keys`."""
+
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+
     # -- without SQL
 
-    def find_key(self, secret: str) -> ApiKey | None:
+    def find(self, secret: str) -> ApiKey | None:
         """The live key of this secret; no I/O. None for an unknown and for a revoked one."""
         digest = _digest(secret)
-        found = self._keys.get(digest)
+        found = self._context.caches.keys.get(digest)
         if found is None or not hmac.compare_digest(found[0], digest):
             return None
         return found[1] if found[1].revoked_at is None else None
 
     @property
-    def has_keys(self) -> bool:
+    def exist(self) -> bool:
         """Whether there is any key. A revoked one counts: to revoke the last key must not open
         the service to everybody."""
-        return bool(self._keys)
+        return bool(self._context.caches.keys)
 
     # -- reading
 
-    async def list_keys(self, *, limit: int = 50, cursor: str | None = None) -> Page:
+    async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page:
         """Keys, newest first, revoked ones too. Raises InvalidCursor."""
         before = paging.decode("keys", cursor)
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             found, total = await keys.page(connection, limit + 1, before)
         return paging.page("keys", found, total, limit)
 
-    async def get_key(self, key_id: str) -> ApiKey:
+    async def get(self, key_id: str) -> ApiKey:
         """Raises UnknownKey."""
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             return await _find(connection, key_id)
 
-    async def key_spend(self, day: int) -> dict[str, KeySpend]:
+    async def spend(self, day: int) -> dict[str, KeySpend]:
         """Key id -> what it used on that UTC day (since the epoch)."""
-        async with self._database.read() as connection:
+        async with self._context.database.read() as connection:
             return await keys.spend_of_day(connection, day)
 
     # -- changing
 
-    async def create_key(self, new: NewKey, *, actor: str, reason: str) -> tuple[ApiKey, str]:
+    async def create(self, new: NewKey, *, change: Change) -> tuple[ApiKey, str]:
         """The key and its secret, which is kept nowhere and can't be read again.
 
         Raises ValueError without a namespace or permission.
@@ -76,61 +79,59 @@ class KeyOperations(StoreCore):
         _check(new.namespaces, new.permissions)
         key_id = f"key_{secrets.token_hex(12)}"
         secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-        now = self._clock()
+        now = self._context.clock()
 
         async def create(connection: AsyncConnection) -> ApiKey:
-            await self._database.order_events(connection)
+            await self._context.database.order_events(connection)
             await keys.insert_key(connection, key_id, new, secret[:_SHOWN], _digest(secret), now)
             key = await _find(connection, key_id)
-            await self._note(connection, "key.created", None, key, actor, reason)
+            await self._note(connection, "key.created", None, key, change)
             return key
 
-        key = await self._database.transact(create)
-        await self._take_up()
+        key = await self._context.database.transact(create)
+        await self._context.take_up()
         return key, secret
 
-    async def patch_key(
-        self, key_id: str, changes: KeyChanges, *, actor: str, reason: str
-    ) -> ApiKey:
+    async def patch(self, key_id: str, changes: KeyChanges, *, change: Change) -> ApiKey:
         """Raises UnknownKey; InvalidTransition for a revoked key; ValueError without a namespace
         or permission."""
 
         async def patch(connection: AsyncConnection) -> ApiKey:
-            await self._database.order_events(connection)
+            await self._context.database.order_events(connection)
             before = await _live(connection, key_id)
             after = replace(before, **changes)
             _check(after.namespaces, after.permissions)
             await keys.update_key(connection, after)
-            await self._note(connection, "key.patched", before, after, actor, reason)
+            await self._note(connection, "key.patched", before, after, change)
             return after
 
-        key = await self._database.transact(patch)
-        await self._take_up()
+        key = await self._context.database.transact(patch)
+        await self._context.take_up()
         return key
 
-    async def revoke_key(self, key_id: str, *, actor: str, reason: str) -> ApiKey:
+    async def revoke(self, key_id: str, *, change: Change) -> ApiKey:
         """For good. Raises UnknownKey; InvalidTransition for a revoked key."""
-        now = self._clock()
+        now = self._context.clock()
 
         async def revoke(connection: AsyncConnection) -> ApiKey:
-            await self._database.order_events(connection)
+            await self._context.database.order_events(connection)
             before = await _live(connection, key_id)
             after = replace(before, revoked_at=now)
             await keys.update_key(connection, after)
-            await self._note(connection, "key.revoked", before, after, actor, reason)
+            await self._note(connection, "key.revoked", before, after, change)
             return after
 
-        key = await self._database.transact(revoke)
-        await self._take_up()
+        key = await self._context.database.transact(revoke)
+        await self._context.take_up()
         return key
 
-    async def add_key_use(self, uses: Sequence[KeyUse]) -> None:
+    async def add_use(self, uses: Sequence[KeyUse]) -> None:
         """Adds up what keys have used, and when they were last used: one transaction for all."""
 
         async def add(connection: AsyncConnection) -> None:
             await keys.add_use(connection, uses)
 
-        await self._database.transact(add)
+        await self._context.database.transact(add)
 
     async def _note(
         self,
@@ -138,27 +139,19 @@ class KeyOperations(StoreCore):
         kind: str,
         before: ApiKey | None,
         after: ApiKey,
-        actor: str,
-        reason: str,
+        change: Change,
     ) -> None:
         await events.append(
             connection,
-            self._clock(),
+            self._context.clock(),
             # Never into a namespace: whoever may read that one's events would read there of other
             # namespaces that the key opens, or once opened.
             ALL,
             kind,
-            actor=actor,
-            reason=reason,
+            change,
             before=None if before is None else _described(before),
             after=_described(after),
         )
-
-    async def _take_up(self) -> None:
-        try:
-            await self.catch_up()
-        except StoreUnavailable as error:
-            logger.warning("committed, but the keys could not be read again yet: %s", error)
 
 
 def _digest(secret: str) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 
 from rules_store.errors import StoreUnavailable
-from rules_store.operations.base import StoreCore
+from rules_store.operations.context import StoreContext
 
 logger = logging.getLogger(__name__)
 
@@ -19,31 +19,30 @@ _TIDY = 10
 """Looks until the database is tidied up: the disk is slow for everybody meanwhile."""
 
 
-class Watching(StoreCore):
-    async def watch(self, interval: float) -> None:
-        """Calls `catch_up` when the database says that something is new, and every `interval`
-        seconds, until cancelled; failures are logged."""
-        failing = False
-        looks = 0
-        new = asyncio.Event()
-        listener = asyncio.create_task(self._database.listen(new.set))
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(interval):
-                        await new.wait()
-                new.clear()
-                try:
-                    await self.catch_up()
-                    looks += 1
-                    self._uncounted = self._uncounted or looks % _RECOUNT == 0
-                    await self._count_exposures(_PAUSE)
-                    if looks % _TIDY == 0:
-                        await self._database.tidy()
-                    failing = False
-                except StoreUnavailable as error:
-                    if not failing:
-                        logger.warning("the rule index can't keep up: %s", error)
-                    failing = True
-        finally:
-            listener.cancel()
+async def watch(context: StoreContext, interval: float) -> None:
+    """Catches up when the database says that something is new, and every `interval` seconds,
+    until cancelled; failures are logged."""
+    failing = False
+    looks = 0
+    new = asyncio.Event()
+    listener = asyncio.create_task(context.database.listen(new.set))
+    try:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await new.wait()
+            new.clear()
+            try:
+                await context.caches.catch_up()
+                looks += 1
+                context.exposures.pending |= looks % _RECOUNT == 0
+                await context.exposures.count(_PAUSE)
+                if looks % _TIDY == 0:
+                    await context.database.tidy()
+                failing = False
+            except StoreUnavailable as error:
+                if not failing:
+                    logger.warning("the rule index can't keep up: %s", error)
+                failing = True
+    finally:
+        listener.cancel()

@@ -15,10 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import clean
 from rules_store.errors import PreviewOutdated, UnknownEvent
-from rules_store.models.events import Rollback, RollbackTarget, RuleChange
+from rules_store.models.events import Change, Rollback, RollbackTarget, RuleRollback
 from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
 from rules_store.operations import rule_writes
-from rules_store.operations.base import StoreCore
 from rules_store.operations.namespaces import find
 from rules_store.repository import events, rules_bulk, standings
 
@@ -26,110 +25,66 @@ ROLLED_BACK = "namespace.rolled_back"
 RULE_ROLLED_BACK = "rule.rolled_back"
 
 
-class RollbackOperations(StoreCore):
-    async def plan_rollback(
-        self, name: str, target: RollbackTarget, *, expected_last: int | None = None
-    ) -> Rollback:
-        """What `roll_back` would do now. Raises UnknownNamespace, UnknownEvent, PreviewOutdated."""
-        async with self._database.read() as connection:
-            plan, _ = await self._plan(connection, name, target, expected_last)
-        return plan
+async def plan(
+    connection: AsyncConnection,
+    name: str,
+    target: RollbackTarget,
+    expected_last: int | None,
+    at: datetime,
+) -> tuple[Rollback, dict[str, rules_bulk.StoredRule]]:
+    """The plan, and the namespace's rules as they are, by id.
 
-    async def roll_back(
-        self,
-        name: str,
-        target: RollbackTarget,
-        vectors: Mapping[str, Vectors] | None = None,
-        *,
-        expected_last: int | None = None,
-        actor: str,
-        reason: str,
-    ) -> Rollback:
-        """Gives every rule the text, trigger, domain, polarity, state and frequency it had after
-        that event; rules that came later are retired. A frozen namespace can be rolled back.
+    Raises UnknownNamespace, UnknownEvent, PreviewOutdated.
+    """
+    await find(connection, name)
+    to_event = await _resolved(connection, name, target)
+    last = await events.last_of(connection, name)
+    assert last is not None
+    if expected_last not in (None, last):
+        raise PreviewOutdated(name, "expected_event")
+    then = await events.rules_as_of(connection, name, to_event)
+    held = await rules_bulk.rules_of(connection, name)
+    planned = [
+        _change(held[id].rule, description, to_event, at)
+        for id, description in then.items()
+        if id in held
+    ]
+    done = [change for change in planned if change is not None]
+    done.sort(key=lambda change: held[change.after.id].seq)
+    return Rollback(name, to_event, last, tuple(done)), held
 
-        `vectors`: those of `plan_rollback(...).unembedded` by id; a rule that comes back without
-        them leaves retrieval until `add_embeddings` brings them. `expected_last`: the
-        `before_event` of the plan that was shown; where the namespace has a later event by now
-        nothing is done.
-        Raises UnknownNamespace, UnknownEvent, PreviewOutdated, InvalidVector.
-        """
-        units = {id: self._units(each) for id, each in (vectors or {}).items()}
-        async with self._change() as connection:
-            plan, held = await self._plan(connection, name, target, expected_last)
-            await _rewrite(connection, plan, held)
-            for change in plan.changes:
-                old, new = (
-                    rule_writes.text_hash(change.before.text),
-                    rule_writes.text_hash(change.after.text),
-                )
-                if old != new:
-                    await standings.restart(
-                        connection, change.after.id, new, change.after.updated_at
-                    )
-            await rules_bulk.replace_vectors(
-                connection, self.embedding_model, _vector_changes(plan, held, units)
-            )
-            await self._log(connection, plan, clean(actor), clean(reason))
-            done = await events.last_of(connection, name)
-        return replace(plan, event=done)
 
-    async def _plan(
-        self,
-        connection: AsyncConnection,
-        name: str,
-        target: RollbackTarget,
-        expected_last: int | None,
-    ) -> tuple[Rollback, dict[str, rules_bulk.Held]]:
-        """The plan, and the namespace's rules as they are, by id."""
-        await find(connection, name)
-        to_event = await _resolved(connection, name, target)
-        last = await events.last_of(connection, name)
-        assert last is not None
-        if expected_last not in (None, last):
-            raise PreviewOutdated(name, "expected_event")
-        then = await events.rules_as_of(connection, name, to_event)
-        held = await rules_bulk.rules_of(connection, name)
-        now = self._clock()
-        planned = [
-            _change(held[id].rule, description, to_event, now)
-            for id, description in then.items()
-            if id in held
-        ]
-        done = [change for change in planned if change is not None]
-        done.sort(key=lambda change: held[change.after.id].seq)
-        return Rollback(name, to_event, last, tuple(done)), held
-
-    async def _log(
-        self, connection: AsyncConnection, plan: Rollback, actor: str, reason: str
-    ) -> None:
-        now = self._clock()
-        await events.append_many(
-            connection,
-            [
-                {
-                    "at": now,
-                    "namespace": plan.namespace,
-                    "kind": RULE_ROLLED_BACK,
-                    "rule_id": change.after.id,
-                    "actor": actor,
-                    "reason": reason,
-                    "before": rule_writes.described(change.before),
-                    "after": rule_writes.described(change.after),
-                }
-                for change in plan.changes
-            ],
-        )
-        await events.append(
-            connection,
-            now,
-            plan.namespace,
-            ROLLED_BACK,
-            actor=actor,
-            reason=reason,
-            before={"event": plan.before_event},
-            after={"event": plan.to_event, "changed": len(plan.changes)},
-        )
+async def carry_out(
+    connection: AsyncConnection,
+    plan: Rollback,
+    held: Mapping[str, rules_bulk.StoredRule],
+    vectors: Mapping[str, Vectors],
+    model: str,
+    change: Change,
+    at: datetime,
+) -> None:
+    """Writes the plan, with an event for each rule and one for the rollback. `vectors`: unit ones
+    of the embedding model `model`, by rule id."""
+    await _rewrite(connection, plan, held)
+    for each in plan.changes:
+        text_hash = rule_writes.text_hash(each.after.text)
+        if rule_writes.text_hash(each.before.text) != text_hash:
+            await standings.restart(connection, each.after.id, text_hash, each.after.updated_at)
+    await rules_bulk.replace_vectors(connection, model, _vector_changes(plan, held, vectors))
+    rows = [
+        rule_writes.event_row(each.before, each.after, RULE_ROLLED_BACK, change)
+        for each in plan.changes
+    ]
+    await events.append_many(connection, rows)
+    await events.append(
+        connection,
+        at,
+        plan.namespace,
+        ROLLED_BACK,
+        change,
+        before={"event": plan.before_event},
+        after={"event": plan.to_event, "changed": len(plan.changes)},
+    )
 
 
 async def _resolved(connection: AsyncConnection, name: str, target: RollbackTarget) -> int:
@@ -154,7 +109,7 @@ async def _resolved(connection: AsyncConnection, name: str, target: RollbackTarg
 
 def _change(
     rule: Rule, then: dict[str, Any] | None, to_event: int, at: datetime
-) -> RuleChange | None:
+) -> RuleRollback | None:
     """None where the rule is as it was."""
     if then is None:
         if rule.state is RuleState.RETIRED:
@@ -174,11 +129,11 @@ def _change(
         if after == rule:
             return None
     after = replace(after, version=rule.version + 1, updated_at=at)
-    return RuleChange(rule, after, created_later=then is None)
+    return RuleRollback(rule, after, created_later=then is None)
 
 
 async def _rewrite(
-    connection: AsyncConnection, plan: Rollback, held: Mapping[str, rules_bulk.Held]
+    connection: AsyncConnection, plan: Rollback, held: Mapping[str, rules_bulk.StoredRule]
 ) -> None:
     after = {change.after.id: change.after for change in plan.changes}
     later = {change.after.id for change in plan.changes if change.created_later}
@@ -194,7 +149,7 @@ async def _rewrite(
 
 
 def _hashes(
-    final: Mapping[str, Rule], held: Mapping[str, rules_bulk.Held], later: set[str]
+    final: Mapping[str, Rule], held: Mapping[str, rules_bulk.StoredRule], later: set[str]
 ) -> dict[str, str]:
     """Id -> hash of the text. Of rules that come to have one text (a later one had taken up a text
     that another one gets back) one keeps it, and the others have their id in its place."""
@@ -209,14 +164,14 @@ def _hashes(
     }
 
 
-def _hash(rule: Rule, held: rules_bulk.Held) -> str:
+def _hash(rule: Rule, held: rules_bulk.StoredRule) -> str:
     if rule.text == held.rule.text and held.text_hash != rule.id:
         return held.text_hash
     return rule_writes.text_hash(rule.text)
 
 
 def _vector_changes(
-    plan: Rollback, held: Mapping[str, rules_bulk.Held], vectors: Mapping[str, Vectors]
+    plan: Rollback, held: Mapping[str, rules_bulk.StoredRule], vectors: Mapping[str, Vectors]
 ) -> list[rules_bulk.NewVectors]:
     """Vectors of texts that stay are kept."""
     found = []

@@ -5,25 +5,31 @@ from __future__ import annotations
 import hashlib
 import secrets
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import clean
-from rules_store.models.rules import NewRule, Rule, Vectors
-from rules_store.repository import embeddings, events, rules, standings
+from rules_store.models.events import Change
+from rules_store.models.rules import NewRule, Rule, RuleState, Vectors
+from rules_store.repository import embeddings, events, rules, rules_bulk, standings
 
 MERGED = "rule.merged"
+RETIRED = "rule.retired"
 MOST_LEARNED = 2**31 - 1
 """The largest frequency that the column holds."""
 
 
 def new_rule_id() -> str:
+    """`rule_` and 24 hexadecimal digits, random."""
     return f"rule_{secrets.token_hex(12)}"
 
 
 def tidy(text: str) -> str:
+    """As it is stored: without what no database takes, and without white space around it."""
     return clean(text).strip()
 
 
@@ -59,9 +65,8 @@ async def create(
     vectors: Vectors,
     model: str,
     at: datetime,
+    change: Change,
     *,
-    actor: str,
-    reason: str,
     key: str | None = None,
 ) -> tuple[int, Rule]:
     """A rule of version 1 with its vectors and its event. Raises IntegrityError where the same
@@ -89,23 +94,21 @@ async def create(
         at,
         rule.namespace,
         "rule.created",
+        change,
         rule_id=rule.id,
-        actor=actor,
-        reason=reason,
         after=described(rule),
         key=key,
     )
     return seq, rule
 
 
-async def change(
+async def update(
     connection: AsyncConnection,
     before: Rule,
     after: Rule,
     kind: str,
+    change: Change,
     *,
-    actor: str,
-    reason: str,
     key: str | None = None,
 ) -> None:
     """Writes `after` and the event that says so. New words start with the evidence that these very
@@ -118,10 +121,60 @@ async def change(
         after.updated_at,
         after.namespace,
         kind,
+        change,
         rule_id=after.id,
-        actor=actor,
-        reason=reason,
         before=described(before),
         after=described(after),
         key=key,
     )
+
+
+def moved(rule: Rule, state: RuleState, reason: str, at: datetime) -> Rule:
+    """The rule's next version, in this state for this reason."""
+    return replace(rule, state=state, version=rule.version + 1, reason=clean(reason), updated_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """A rule that is to go. `reason` is kept with the rule, that of `change` with the event."""
+
+    rule: Rule
+    reason: str
+    change: Change
+
+
+async def retire(
+    connection: AsyncConnection,
+    retirements: Sequence[Retirement],
+    at: datetime,
+    kind: str = RETIRED,
+) -> list[Rule]:
+    """The rules as they are then; an event of this kind each.
+
+    The one place that retires rules, whoever wants it. (A rollback gives rules back the state they
+    had, which may be this one too.)
+    """
+    pairs = [
+        (each.rule, moved(each.rule, RuleState.RETIRED, each.reason, at)) for each in retirements
+    ]
+    await rules_bulk.update_rules(connection, [after for _, after in pairs])
+    rows = [
+        event_row(before, after, kind, each.change)
+        for (before, after), each in zip(pairs, retirements, strict=True)
+    ]
+    await events.append_many(connection, rows)
+    return [after for _, after in pairs]
+
+
+def event_row(before: Rule | None, after: Rule, kind: str, change: Change) -> dict[str, Any]:
+    """The event of one rule's change, as `events.append_many` takes it."""
+    return {
+        "at": after.updated_at,
+        "namespace": after.namespace,
+        "kind": kind,
+        "rule_id": after.id,
+        "actor": clean(change.actor),
+        "reason": clean(change.reason),
+        "before": None if before is None else described(before),
+        "after": described(after),
+    }

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.dialect import utc_parts
 from rules_store.database.json_codec import clean
 from rules_store.database.schema import episodes, events
-from rules_store.models.events import Event, EventFilter
+from rules_store.models.events import Change, Event, EventFilter
 
 SYSTEM = "system"
 POLICY = "policy"
@@ -29,10 +29,9 @@ async def append(
     at: datetime,
     namespace: str,
     kind: str,
+    change: Change,
     *,
     rule_id: str | None = None,
-    actor: str,
-    reason: str,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
     key: str | None = None,
@@ -44,8 +43,8 @@ async def append(
             namespace=namespace,
             kind=kind,
             rule_id=rule_id,
-            actor=clean(actor),
-            reason=clean(reason),
+            actor=clean(change.actor),
+            reason=clean(change.reason),
             before=before,
             after=after,
             key=key,

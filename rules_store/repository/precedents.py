@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_unless_there
 from rules_store.database.schema import precedents, trials
-from rules_store.models.evidence import Place, Precedent, Reference
+from rules_store.models.evidence import IndexedPrecedent, Precedent, Reference
 
 _FIT = precedents.c.reference.is_not(None) & precedents.c.answer.is_not(None)
 _PLACES = (
@@ -57,10 +57,10 @@ async def add(
         )
 
 
-async def places_after(connection: AsyncConnection, model: str, seq: int) -> list[Place]:
+async def places_after(connection: AsyncConnection, model: str, seq: int) -> list[IndexedPrecedent]:
     """Those of this embedding model with a later number, oldest first."""
     return [
-        Place(
+        IndexedPrecedent(
             row.seq,
             row.episode_id,
             row.namespace,

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.dialect import contains
 from rules_store.database.json_codec import clean
 from rules_store.database.schema import identity, rules, standings
-from rules_store.models.paging import Place
+from rules_store.models.paging import Position
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleSort, RuleState
 
 
@@ -80,7 +80,7 @@ async def insert_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -
 
 
 async def update_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -> None:
-    """Writes what can change of a rule; exposures are counted by `worth.count_exposures` alone."""
+    """Writes what can change of a rule; exposures only `evidence.count_exposures` counts."""
     await connection.execute(
         update(rules)
         .where(rules.c.id == rule.id)
@@ -102,9 +102,9 @@ async def page(
     connection: AsyncConnection,
     where: RuleFilter,
     limit: int,
-    after: Place | None = None,
+    after: Position | None = None,
     sort: RuleSort = RuleSort.NEWEST,
-) -> tuple[list[tuple[Place, Rule]], int]:
+) -> tuple[list[tuple[Position, Rule]], int]:
     """Up to `limit` rules that come after a place in this order; and the total."""
     condition = and_(true(), *conditions(where, connection.dialect.name))
     # Found first by number: sorting whole rows would copy every one of them.
@@ -130,7 +130,7 @@ _ORDERS: dict[RuleSort, tuple[ColumnElement[Any], ...]] = {
     RuleSort.OLDEST: (rules.c.seq.asc(),),
     RuleSort.USED: (rules.c.exposures.desc(), rules.c.seq.desc()),
 }
-_AFTER: dict[RuleSort, Callable[[Place], ColumnElement[bool]]] = {
+_AFTER: dict[RuleSort, Callable[[Position], ColumnElement[bool]]] = {
     RuleSort.NEWEST: lambda place: rules.c.seq < place[0],
     RuleSort.OLDEST: lambda place: rules.c.seq > place[0],
     RuleSort.USED: lambda place: or_(
@@ -145,7 +145,7 @@ def place_length(sort: RuleSort) -> int:
     return len(_ORDERS[sort])
 
 
-def _place(sort: RuleSort, row: Row[Any]) -> Place:
+def _place(sort: RuleSort, row: Row[Any]) -> Position:
     return (row.exposures, row.seq) if sort is RuleSort.USED else (row.seq,)
 
 

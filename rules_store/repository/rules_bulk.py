@@ -42,7 +42,7 @@ _FORGET = delete(embeddings).where(
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredRule:
     """A rule as it is stored."""
 
     seq: int
@@ -60,10 +60,10 @@ class NewVectors:
     vectors: Vectors
 
 
-async def rules_of(connection: AsyncConnection, namespace: str) -> dict[str, Held]:
+async def rules_of(connection: AsyncConnection, namespace: str) -> dict[str, StoredRule]:
     """All of its rules by id."""
     rows = await connection.execute(select(rules).where(rules.c.namespace == namespace))
-    return {row.id: Held(row.seq, rule_of(row), row.text_hash) for row in rows}
+    return {row.id: StoredRule(row.seq, rule_of(row), row.text_hash) for row in rows}
 
 
 async def set_hashes(connection: AsyncConnection, hashes: Mapping[str, str]) -> None:
@@ -136,7 +136,7 @@ _AT_ONCE = 500  # bound parameters of one statement
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PrunableRule:
     """What a prune looks at of an active rule."""
 
     seq: int
@@ -149,7 +149,7 @@ class Standing:
 
 async def active(
     connection: AsyncConnection, namespace: str, written_before: datetime | None = None
-) -> list[Standing]:
+) -> list[PrunableRule]:
     """Active rules, oldest first."""
     statement = (
         select(
@@ -166,7 +166,7 @@ async def active(
     if written_before is not None:
         statement = statement.where(rules.c.created_at < written_before)
     rows = await connection.execute(statement)
-    return [Standing(seq, Polarity(polarity), *numbers) for seq, polarity, *numbers in rows]
+    return [PrunableRule(seq, Polarity(polarity), *numbers) for seq, polarity, *numbers in rows]
 
 
 async def versions(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from app.engine.address import free_port
+from rules_store.operations.episodes import EpisodeOperations
+from rules_store.operations.jobs import JobOperations
 from tests.e2e.service import environment, wait_until
 from tests.gateway import Gateway
 
@@ -63,8 +65,7 @@ def _serve(step: str, namespace: str, variables: dict[str, str], log: str) -> No
 
 def _arm(step: str, namespace: str) -> None:
     from app.loop.loop import Loop
-    from rules_store.operations import learning
-    from rules_store.store import RuleStore
+    from rules_store.operations import jobs
 
     applying: set[str] = set()
 
@@ -82,23 +83,23 @@ def _arm(step: str, namespace: str) -> None:
         return job is not None and job.namespace == namespace
 
     if step == "answered":
-        _kill(RuleStore, "finish_episode", before=lambda *_: True)
+        _kill(EpisodeOperations, "finish", before=lambda *_: True)
     elif step == "recorded":
-        _kill(RuleStore, "finish_episode", after=lambda *_: True)
+        _kill(EpisodeOperations, "finish", after=lambda *_: True)
     elif step == "claimed":
-        _kill(RuleStore, "claim_job", after=lambda job, *_: of_job(job))
+        _kill(JobOperations, "claim", after=lambda job, *_: of_job(job))
     elif step == "explored":
         _kill(Loop, "explore", after=lambda _, observation, *__: of_job(observation))
     elif step == "distilled":
         _kill(Loop, "distil", after=lambda _, observation, *__: of_job(observation))
     elif step == "applying":
-        _kill(RuleStore, "apply_learning", before=of_job)
+        _kill(JobOperations, "apply", before=of_job)
     elif step == "within":
-        concluded, applied = learning.episodes.conclude, RuleStore.apply_learning
-        learning.episodes.conclude = conclude_as_ever
-        RuleStore.apply_learning = apply_as_ever  # type: ignore[method-assign]
+        concluded, applied = jobs.episodes.conclude, JobOperations.apply
+        jobs.episodes.conclude = conclude_as_ever
+        JobOperations.apply = apply_as_ever  # type: ignore[method-assign]
     elif step == "applied":
-        _kill(RuleStore, "apply_learning", after=lambda _, job, *__: of_job(job))
+        _kill(JobOperations, "apply", after=lambda _, job, *__: of_job(job))
     else:
         raise ValueError(step)
 

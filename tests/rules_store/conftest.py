@@ -39,6 +39,6 @@ def clock() -> Clock:
 @pytest.fixture
 async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[RuleStore]:
     opened = await open_store(tmp_path, clock=clock)
-    await opened.ensure_namespace("default")
+    await opened.namespaces.ensure("default")
     yield opened
     await opened.close()

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from rules_store.models.events import Change
 from rules_store.models.evidence import Exposure
 from rules_store.models.jobs import Job
 from rules_store.models.rules import (
-    Applied,
     Draft,
+    LearningResult,
     NewRule,
     Polarity,
     Rule,
@@ -102,8 +103,8 @@ async def write(
     **more: Any,
 ) -> Rule:
     new = NewRule(namespace, polarity, text, trigger, **more)
-    return await store.create_rule(
-        new, Vectors(vector, trigger_vector), actor="tester", reason="test"
+    return await store.rules.create(
+        new, Vectors(vector, trigger_vector), change=Change("tester", "test")
     )
 
 
@@ -114,28 +115,28 @@ def draft(text: str, vector: Vector | None, *, namespace: str = "default", **mor
 
 async def begin(store: RuleStore, episode: str, namespace: str = "default", **more: Any) -> Any:
     arguments = {"mode": "steer", "question": "How many?", "model": "m", **more}
-    return await store.begin_episode(episode, namespace=namespace, **arguments)
+    return await store.episodes.begin(episode, namespace=namespace, **arguments)
 
 
 async def new_job(store: RuleStore, episode: str, namespace: str = "default") -> None:
     await begin(store, episode, namespace)
-    await store.finish_episode(episode, answer="4", trace={"kept": 1}, job_payload={"n": episode})
+    await store.episodes.finish(episode, answer="4", trace={"kept": 1}, job_payload={"n": episode})
 
 
 async def claimed(store: RuleStore, episode: str, namespace: str = "default") -> Job:
     await new_job(store, episode, namespace)
-    job = await store.claim_job("worker", episode_id=episode)
+    job = await store.jobs.claim("worker", episode_id=episode)
     assert job is not None
     return job
 
 
-async def learn(store: RuleStore, episode: str, *drafts: Draft) -> Applied:
+async def learn(store: RuleStore, episode: str, *drafts: Draft) -> LearningResult:
     namespace = drafts[0].rule.namespace
-    return await store.apply_learning(await claimed(store, episode, namespace), drafts)
+    return await store.jobs.apply(await claimed(store, episode, namespace), drafts)
 
 
 async def all_rules(store: RuleStore, **where: Any) -> list[Rule]:
-    page = await store.list_rules(RuleFilter(**where), limit=100_000)
+    page = await store.rules.list(RuleFilter(**where), limit=100_000)
     return page.items
 
 

@@ -13,6 +13,7 @@ import pytest
 from app.learning.postgres_queue import LearningQueue
 from app.wiring.background import SteadyTime
 from rules_store.index import evidence_cache
+from rules_store.models.events import Change
 from rules_store.models.evidence import Findings, Outcome, Signal, Standing
 from rules_store.models.jobs import Spend
 from rules_store.repository import standings
@@ -33,7 +34,7 @@ from tests.rules_store.helpers import (
 )
 
 DAY = 86_400.0
-WHO = {"actor": "ann", "reason": "because"}
+WHO = Change("ann", "because")
 
 
 async def test_a_lease_from_the_future_of_a_dead_worker_is_taken_over(
@@ -42,10 +43,10 @@ async def test_a_lease_from_the_future_of_a_dead_worker_is_taken_over(
     clock.forward(DAY)
     lost = await claimed(store, "a")
     clock.forward(-DAY)
-    job = await store.claim_job("another")
+    job = await store.jobs.claim("another")
     assert job is not None
     assert (job.episode_id, job.attempts) == (lost.episode_id, 2)
-    await store.apply_learning(job, [draft("x", axis(0))])
+    await store.jobs.apply(job, [draft("x", axis(0))])
     assert [rule.frequency for rule in await all_rules(store)] == [1]
 
 
@@ -55,49 +56,49 @@ async def test_a_living_worker_keeps_its_job_whichever_way_the_clock_goes(
     job = await claimed(store, "a")
     for jump in (-DAY, 2 * DAY, -DAY):
         clock.forward(jump)
-        await store.heartbeat(job)
-        assert await store.claim_job("another") is None
+        await store.jobs.heartbeat(job)
+        assert await store.jobs.claim("another") is None
     # Machines may be a little apart.
     clock.forward(-30)
-    assert await store.claim_job("another") is None
-    await store.apply_learning(job, [draft("x", axis(0))])
+    assert await store.jobs.claim("another") is None
+    await store.jobs.apply(job, [draft("x", axis(0))])
 
 
 async def test_a_job_that_was_to_be_tried_tomorrow_is_tried_today(
     store: RuleStore, clock: Clock
 ) -> None:
     clock.forward(DAY)
-    await store.retry_job(await claimed(store, "a"), "the server is away")
+    await store.jobs.retry(await claimed(store, "a"), "the server is away")
     await new_job(store, "b")
     clock.forward(-DAY)
-    assert await store.jobs_due(timedelta(0), limit=9) == ["a", "b"]
-    taken = [await store.claim_job("w") for _ in range(2)]
+    assert await store.jobs.due(timedelta(0), limit=9) == ["a", "b"]
+    taken = [await store.jobs.claim("w") for _ in range(2)]
     assert [job.episode_id for job in taken if job is not None] == ["a", "b"]
     # A pause that is one is kept to.
     assert taken[0] is not None
-    await store.retry_job(taken[0], "the server is away")
-    assert await store.claim_job("w") is None
+    await store.jobs.retry(taken[0], "the server is away")
+    assert await store.jobs.claim("w") is None
 
 
 async def test_a_budget_that_was_spent_tomorrow_is_not_todays(
     store: RuleStore, clock: Clock
 ) -> None:
     clock.forward(DAY)
-    await store.record_spend("default", Spend(7, 700))
+    await store.jobs.record_spend("default", Spend(7, 700))
     clock.forward(-DAY)
-    assert await store.spend_last_hour("default") == Spend(0, 0)
-    await store.record_spend("default", Spend(1, 100))
+    assert await store.jobs.spend_last_hour("default") == Spend(0, 0)
+    await store.jobs.record_spend("default", Spend(1, 100))
     # By less than an hour: what was spent is spent.
     clock.forward(-1800)
-    assert await store.spend_last_hour("default") == Spend(1, 100)
+    assert await store.jobs.spend_last_hour("default") == Spend(1, 100)
     clock.forward(1800 + DAY)
-    assert await store.spend_last_hour("default") == Spend(7, 700)
+    assert await store.jobs.spend_last_hour("default") == Spend(7, 700)
 
 
 async def used(store: RuleStore, episode: str, rule_id: str) -> None:
     await begin(store, episode)
     found = Findings(Outcome(Signal.AGREEMENT, 1.0))
-    await store.finish_episode(
+    await store.episodes.finish(
         episode, answer="4", trace={}, exposures=[exposure(rule_id)], findings=found
     )
 
@@ -120,7 +121,7 @@ async def test_standings_are_followed_behind_a_clock_that_was_put_back(
         await used(other, f"ep_{number}", rule.id)
         for each in (store, other):
             await each.catch_up()
-        known = [each.standing_of(rule.id) for each in (store, other)]
+        known = [each.evidence.standing_of(rule.id) for each in (store, other)]
         assert known[0] == known[1]
         assert known[0] is not None
         hits.append(round(known[0].with_rule.hits, 6))
@@ -156,18 +157,18 @@ async def test_standings_that_have_been_followed_are_not_read_again(
 
 
 async def test_a_clock_that_jumps_ahead_deletes_nothing(store: RuleStore, clock: Clock) -> None:
-    await store.change_settings("default", {"retention_days": 2}, **WHO)
+    await store.namespaces.change_settings("default", {"retention_days": 2}, change=WHO)
     await learn(store, "ep", draft("x", axis(0)))
     passed = 0.0
     steady = SteadyTime(clock, lambda: passed)
     clock.forward(365 * DAY)
-    assert await store.expire_episodes(steady()) == 0
+    assert await store.episodes.expire(steady()) == 0
     clock.forward(-365 * DAY)
-    assert await store.expire_episodes(steady()) == 0
+    assert await store.episodes.expire(steady()) == 0
     # Days that have passed count.
     clock.forward(2 * DAY + 1)
     passed = 2 * DAY + 1
-    assert await store.expire_episodes(steady()) == 1
+    assert await store.episodes.expire(steady()) == 1
 
 
 @pytest.mark.sqlite

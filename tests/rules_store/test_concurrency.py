@@ -16,6 +16,7 @@ import pytest
 
 from rules_store.errors import StoreUnavailable
 from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import Change
 from rules_store.models.jobs import JobState
 from rules_store.models.rules import RuleState
 from rules_store.store import RuleStore
@@ -44,8 +45,8 @@ async def consistent(folder: Path, store: RuleStore) -> None:
     fresh = await RuleStore.open(database_url(folder), embedding_model=store.embedding_model)
     for each in (store, fresh):
         assert (await each.parity()).ok
-    assert store._index.entries() == fresh._index.entries()
-    for namespace in await store.list_namespaces():
+    assert store.context.index.entries() == fresh.context.index.entries()
+    for namespace in await store.namespaces.names():
         query = random_vector(99_999)
         ours, theirs = (
             each.search(namespace, query, POSITIVE, 1000).hits for each in (store, fresh)
@@ -58,19 +59,19 @@ async def test_fifty_learners_at_once(store: RuleStore, tmp_path: Path) -> None:
     other = await open_store(tmp_path)
     spaces = ["default", "a", "b"]
     for name in spaces:
-        await store.ensure_namespace(name)
+        await store.namespaces.ensure(name)
 
     async def request(number: int) -> None:
         each = (store, other)[number % 2]
         name, namespace = f"ep_{number}", spaces[number % 3]
         job = await claimed(each, name, namespace)
         wording = number // 3 % 5
-        await each.apply_learning(
+        await each.jobs.apply(
             job, [draft(f"wording {wording}", random_vector(wording), namespace=namespace)]
         )
 
     await asyncio.gather(*(request(number) for number in range(50)))
-    assert (await store.job_counts())[JobState.DONE] == 50
+    assert (await store.jobs.counts())[JobState.DONE] == 50
     assert (await store.stats()).episodes == {"learned": 50}
     expected = Counter((spaces[n % 3], f"wording {n // 3 % 5}") for n in range(50))
     rules = await all_rules(store)
@@ -97,16 +98,16 @@ def spawn() -> Callable[..., BaseProcess]:
 
 async def _jobs(store: RuleStore, count: int) -> None:
     for number in range(NAMESPACES):
-        await store.ensure_namespace(namespace_of(number))
+        await store.namespaces.ensure(namespace_of(number))
     for number in range(count):
         name = f"ep_{number}"
         await begin(store, name, namespace_of(number))
-        await store.finish_episode(name, answer="a", trace={}, job_payload={"number": number})
+        await store.episodes.finish(name, answer="a", trace={}, job_payload={"number": number})
 
 
 async def _learned_exactly_once(folder: Path, store: RuleStore, count: int) -> None:
     assert (await store.stats()).episodes == {"learned": count}
-    assert (await store.job_counts())[JobState.DONE] == count
+    assert (await store.jobs.counts())[JobState.DONE] == count
     expected = Counter(
         (namespace_of(n), f"wording {n // NAMESPACES % WORDINGS}") for n in range(count)
     )
@@ -123,7 +124,7 @@ async def test_two_processes_learn_from_one_queue(
 ) -> None:
     store = await open_store(tmp_path)
     await _jobs(store, 40)
-    await store.ensure_namespace("mine")
+    await store.namespaces.ensure("mine")
     processes = [spawn(tmp_path, name) for name in ("one", "two")]
     # This process writes and reads all the while.
     mine = 0
@@ -170,35 +171,35 @@ async def test_calls_that_are_cancelled_anywhere(store: RuleStore, tmp_path: Pat
     await write(store, "still works", axis(0))
     learned = [
         episode
-        for episode in (await store.list_episodes(limit=100)).items
+        for episode in (await store.episodes.list(limit=100)).items
         if episode.status is EpisodeStatus.LEARNED
     ]
     rules = {rule.source_episode for rule in await all_rules(store)} - {None}
     assert rules == {episode.id for episode in learned}
-    assert (await store.job_counts())[JobState.DONE] == len(learned)
+    assert (await store.jobs.counts())[JobState.DONE] == len(learned)
     await consistent(tmp_path, store)
 
 
 @pytest.mark.sqlite
 async def test_a_locked_database_leaves_the_index_alone(tmp_path: Path) -> None:
     store = await open_store(tmp_path, busy_timeout=0.2)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     job = await claimed(store, "ep_1")
     await new_job(store, "ep_2")
     blocker = await open_store(tmp_path)
-    async with blocker._database.write():
+    async with blocker.context.database.write():
         for call in (
-            store.apply_learning(job, [draft("x", axis(0))]),
-            store.claim_job("w"),
-            store.heartbeat(job),
+            store.jobs.apply(job, [draft("x", axis(0))]),
+            store.jobs.claim("w"),
+            store.jobs.heartbeat(job),
             write(store, "y", axis(1)),
-            store.ensure_namespace("new"),
+            store.namespaces.ensure("new"),
         ):
             with pytest.raises(StoreUnavailable, match=r"locked|busy"):
                 await call
         assert not store.has_rules("default")
         assert store.search("default", axis(0), POSITIVE, 3).hits == ()
-    await store.apply_learning(job, [draft("x", axis(0))])
+    await store.jobs.apply(job, [draft("x", axis(0))])
     await consistent(tmp_path, store)
     await blocker.close()
     await store.close()
@@ -217,7 +218,7 @@ async def test_searches_during_a_rebuild_and_writes(store: RuleStore, tmp_path: 
         for number in range(30, 45):
             rule = await write(store, f"rule {number}", random_vector(number))
             if number % 3 == 0:
-                await store.retire_rule(rule.id, actor="m", reason="r")
+                await store.rules.retire(rule.id, change=Change("m", "r"))
 
     async def rebuild() -> None:
         for _ in range(5):
@@ -255,7 +256,7 @@ async def test_the_watcher_survives_an_outage(
             raise StoreUnavailable("away")
 
     # This store's alone: gateways of other tests watch theirs in this process.
-    monkeypatch.setattr(store, "catch_up", failing)
+    monkeypatch.setattr(store.context.caches, "catch_up", failing)
     watching = asyncio.create_task(store.watch(0.001))
     async with asyncio.timeout(5):
         while calls < 6:

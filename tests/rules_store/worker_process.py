@@ -27,7 +27,7 @@ def namespace_of(episode: int) -> str:
 async def learn_all(store: RuleStore, name: str, crash_at: int) -> None:
     idle = 0
     while idle < 4:
-        job = await store.claim_job(name)
+        job = await store.jobs.claim(name)
         if job is None:
             idle += 1
             await asyncio.sleep(LEASE / 2)
@@ -38,7 +38,7 @@ async def learn_all(store: RuleStore, name: str, crash_at: int) -> None:
         if crash_at:
             _crash_after(store, crash_at)
         try:
-            await store.apply_learning(job, [new])
+            await store.jobs.apply(job, [new])
         except LeaseLost:
             continue  # on a busy machine the lease is short: another process has taken it over
 
@@ -52,11 +52,11 @@ def _crash_after(store: RuleStore, statements: int) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    event.listen(store._database._writes.sync_engine, "before_cursor_execute", count)
+    event.listen(store.context.database._writes.sync_engine, "before_cursor_execute", count)
 
 
 def run(folder: Path, name: str, crash_at: int = 0, server: str | None = None) -> None:
-    """Ends when no job is left, or by SIGKILL at the n-th statement inside `apply_learning`.
+    """Ends when no job is left, or by SIGKILL at the n-th statement inside `JobOperations.apply`.
     `server`: of the PostgreSQL that the test runs on."""
     if server is not None:
         os.environ[postgres.VARIABLE] = server

@@ -29,7 +29,7 @@ Namespace = Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)]
 
 
 async def known_namespace(state: AppState, namespace: str | None) -> None:
-    if namespace is not None and not await state.store.namespace_exists(namespace):
+    if namespace is not None and not await state.store.namespaces.exists(namespace):
         raise unknown_namespace(namespace)
 
 
@@ -39,11 +39,11 @@ async def answered(state: AppState, rule: StoredRule) -> Rule:
 
 
 async def standing_of(state: AppState, rule: StoredRule) -> Standing | None:
-    return (await state.store.standings_of([rule.id])).get(rule.id)
+    return (await state.store.evidence.standings_of([rule.id])).get(rule.id)
 
 
 async def standings_of(state: AppState, rules: Iterable[StoredRule]) -> dict[str, Standing]:
-    return await state.store.standings_of([rule.id for rule in rules])
+    return await state.store.evidence.standings_of([rule.id for rule in rules])
 
 
 async def vectors_of(state: AppState, text: str | None, trigger: str | None) -> Vectors:

@@ -57,7 +57,7 @@ async def search_rules(
     if namespace is None and caller.namespaces is not None:
         raise InvalidRequest("namespace: name one of this key's namespaces", param="namespace")
     vector = await embedding_of(state, similar_to)
-    found = await state.store.nearest(
+    found = await state.store.rules.nearest(
         vector,
         namespace=namespace,
         polarity=polarity,
@@ -82,11 +82,9 @@ async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> Prun
     reach(caller, body.namespace)
     order = body.order()
     if body.dry_run:
-        done = await state.store.plan_prune(order)
+        done = await state.store.curation.plan_prune(order)
     else:
-        done = await state.store.prune(
-            order, token=body.token, actor=body.actor, reason=body.reason
-        )
+        done = await state.store.curation.prune(order, token=body.token, change=body.change)
     known = await standings_of(state, [victim.rule for victim in done.victims])
     rules = [
         PrunedRule.of(victim.rule, known.get(victim.rule.id), prune_reason=victim.reason)
@@ -112,10 +110,13 @@ async def prune_rules(body: PruneBody, state: State, caller: AdminWrite) -> Prun
 async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> Rule:
     """The survivor gets the frequencies of the others, which are retired."""
     for rule_id in (body.into, *body.rules):
-        if not caller.reaches((await state.store.get_rule(rule_id)).namespace):
+        if not caller.reaches((await state.store.rules.get(rule_id)).namespace):
             raise UnknownRule(rule_id)
-    rule = await state.store.merge_rules(
-        body.into, body.rules, expected=body.expected_versions, actor=body.actor, reason=body.reason
+    rule = await state.store.curation.merge(
+        body.into,
+        body.rules,
+        expected=body.expected_versions,
+        change=body.change,
     )
     return await answered(state, rule)
 
@@ -173,7 +174,7 @@ async def explain(body: ExplainBody, state: State, caller: AdminRead) -> Explana
         known = ", ".join(state.prompts.domains)
         raise InvalidRequest(f"domain: must be one of {known}", param="domain")
     positive, negative = state.settings.rule_limits(
-        state.store.settings_of(body.namespace), body.max_positive, body.max_negative
+        state.store.namespaces.settings_of(body.namespace), body.max_positive, body.max_negative
     )
     model, context = await _model(state, body.model)
     question = Question(

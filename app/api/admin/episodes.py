@@ -29,14 +29,14 @@ async def list_episodes(
     where = EpisodeFilter(
         namespace=namespace, namespaces=caller.namespaces, status=status, mode=mode
     )
-    page = await state.store.list_episodes(where, limit=limit, cursor=cursor)
+    page = await state.store.episodes.list(where, limit=limit, cursor=cursor)
     return ListOf[Episode].of(page, data=[Episode.of(episode) for episode in page.items])
 
 
 @router.get("/episodes/{episode_id}", summary="One episode with its full trace")
 async def get_episode(episode_id: str, state: State, _: AdminRead) -> EpisodeWithTrace:
-    episode = await state.store.get_episode(episode_id)
-    return EpisodeWithTrace.of(episode, feedback=await state.store.feedback_of(episode_id))
+    episode = await state.store.episodes.get(episode_id)
+    return EpisodeWithTrace.of(episode, feedback=await state.store.evidence.feedback_of(episode_id))
 
 
 @router.get("/stats", summary="Counts of rules, episodes and jobs, and the index against SQL")

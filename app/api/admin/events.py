@@ -54,5 +54,5 @@ async def list_events(
         until=until,
         within=caller.namespaces,
     )
-    page = await state.store.list_events(where, limit=limit, cursor=cursor)
+    page = await state.store.history.events(where, limit=limit, cursor=cursor)
     return ListOf[Event].of(page, data=page.items)

@@ -34,7 +34,7 @@ async def list_jobs(
 ) -> ListOf[Job]:
     await known_namespace(state, namespace)
     where = JobFilter(state=job_state, namespace=namespace, within=caller.namespaces)
-    page = await state.store.list_jobs(where, limit=limit, cursor=cursor)
+    page = await state.store.jobs.list(where, limit=limit, cursor=cursor)
     return ListOf[Job].of(page, data=[Job.of(job) for job in page.items])
 
 
@@ -42,9 +42,9 @@ async def list_jobs(
     "/jobs/{job_id}/retry", summary="Let a failed job be tried again", responses=refuses(409)
 )
 async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite) -> Job:
-    if not caller.reaches((await state.store.get_job(job_id)).namespace):
+    if not caller.reaches((await state.store.jobs.get(job_id)).namespace):
         raise UnknownJob(job_id)
-    job = await state.store.retry_failed_job(job_id, actor=body.actor, reason=body.reason)
+    job = await state.store.jobs.retry_failed(job_id, change=body.change)
     state.worker.wake()
     return Job.of(job)
 
@@ -56,7 +56,7 @@ async def retry_job(job_id: JobId, body: Write, state: State, caller: AdminWrite
 )
 async def pause(body: PauseBody, state: State, caller: AdminWrite) -> Pauses:
     _check_reach(caller, body.namespace)
-    await state.store.pause_learning(body.namespace, actor=body.actor, reason=body.reason)
+    await state.store.jobs.pause(body.namespace, change=body.change)
     return await _pauses(state, caller)
 
 
@@ -67,7 +67,7 @@ async def pause(body: PauseBody, state: State, caller: AdminWrite) -> Pauses:
 )
 async def resume(body: PauseBody, state: State, caller: AdminWrite) -> Pauses:
     _check_reach(caller, body.namespace)
-    await state.store.resume_learning(body.namespace, actor=body.actor, reason=body.reason)
+    await state.store.jobs.resume(body.namespace, change=body.change)
     return await _pauses(state, caller)
 
 
@@ -79,7 +79,7 @@ def _check_reach(caller: Caller, namespace: str | None) -> None:
 
 
 async def _pauses(state: AppState, caller: Caller) -> Pauses:
-    paused = await state.store.learning_pauses()
+    paused = await state.store.jobs.paused()
     return Pauses(
         all=EVERY_NAMESPACE in paused,
         namespaces=[name for name in paused if name != EVERY_NAMESPACE and caller.reaches(name)],

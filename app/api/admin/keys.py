@@ -21,7 +21,7 @@ async def list_keys(
 ) -> ListOf[Key]:
     caller.demand_everywhere()
     spend = await _spend(state)
-    page = await state.store.list_keys(limit=limit, cursor=cursor)
+    page = await state.store.keys.list(limit=limit, cursor=cursor)
     keys = [Key.of(key, used_today=spend.get(key.id, KeySpend())) for key in page.items]
     return ListOf[Key].of(page, data=keys)
 
@@ -30,7 +30,7 @@ async def list_keys(
 async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> KeyWithSecret:
     caller.demand_everywhere()
     caller.demand_all_of(body.permissions)
-    key, secret = await state.store.create_key(body.as_new(), actor=body.actor, reason=body.reason)
+    key, secret = await state.store.keys.create(body.as_new(), change=body.change)
     return KeyWithSecret.of(key, secret=secret)
 
 
@@ -38,7 +38,7 @@ async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> KeyWi
 async def get_key(key_id: str, state: State, caller: AdminRead) -> Key:
     caller.demand_everywhere()
     spend = await _spend(state)
-    key = await state.store.get_key(key_id)
+    key = await state.store.keys.get(key_id)
     return Key.of(key, used_today=spend.get(key.id, KeySpend()))
 
 
@@ -46,18 +46,18 @@ async def get_key(key_id: str, state: State, caller: AdminRead) -> Key:
 async def patch_key(key_id: str, body: KeyPatch, state: State, caller: AdminWrite) -> Key:
     caller.demand_everywhere()
     caller.demand_all_of(body.permissions or ())
-    key = await state.store.patch_key(key_id, body.changes(), actor=body.actor, reason=body.reason)
+    key = await state.store.keys.patch(key_id, body.changes(), change=body.change)
     return Key.of(key)
 
 
 @router.post("/keys/{key_id}/revoke", summary="Revoke an API key, for good", responses=refuses(409))
 async def revoke_key(key_id: str, body: Write, state: State, caller: AdminWrite) -> Key:
     caller.demand_everywhere()
-    key = await state.store.revoke_key(key_id, actor=body.actor, reason=body.reason)
+    key = await state.store.keys.revoke(key_id, change=body.change)
     return Key.of(key)
 
 
 async def _spend(state: AppState) -> dict[str, KeySpend]:
     """Today's, with what this gateway has not written yet."""
     await state.meter.flush()
-    return await state.store.key_spend(state.meter.today())
+    return await state.store.keys.spend(state.meter.today())

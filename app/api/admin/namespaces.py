@@ -28,7 +28,7 @@ from app.learning.reembed import embedded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
-from rules_store.models.events import Rollback, RollbackTarget
+from rules_store.models.events import Change, Rollback, RollbackTarget
 from rules_store.models.rules import Vectors
 
 router = APIRouter(prefix="/namespaces", tags=["namespaces"])
@@ -41,9 +41,7 @@ EMBEDDED_AT_ONCE = 64
 async def list_namespaces(
     state: State, caller: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[NamespaceSummary]:
-    page = await state.store.namespace_summaries(
-        within=caller.namespaces, limit=limit, cursor=cursor
-    )
+    page = await state.store.namespaces.list(within=caller.namespaces, limit=limit, cursor=cursor)
     data = [NamespaceSummary.of(each) for each in page.items]
     return ListOf[NamespaceSummary].of(page, data=data)
 
@@ -54,9 +52,7 @@ async def create_namespace(
 ) -> NamespaceSummary:
     if not caller.reaches(body.name):
         raise namespace_forbidden(body.name)
-    await state.store.create_namespace(
-        body.name, body.settings, actor=body.actor, reason=body.reason
-    )
+    await state.store.namespaces.create(body.name, body.settings, change=body.change)
     return await _summary(state, body.name)
 
 
@@ -67,11 +63,10 @@ async def get_namespace(namespace: Name, state: State) -> NamespaceSummary:
 
 @router.patch("/{namespace}", summary="Change how a namespace learns and steers")
 async def patch_namespace(namespace: Name, body: NamespacePatch, state: State) -> NamespaceSummary:
-    await state.store.change_settings(
+    await state.store.namespaces.change_settings(
         namespace,
         body.settings.model_dump(exclude_unset=True),
-        actor=body.actor,
-        reason=body.reason,
+        change=body.change,
     )
     return await _summary(state, namespace)
 
@@ -86,19 +81,19 @@ async def delete_namespace(
 ) -> NamespaceDeleted:
     if confirm != namespace:
         raise InvalidRequest("confirm: must be the namespace's name", param="confirm")
-    deleted = await state.store.delete_namespace(namespace, actor=actor, reason=reason)
+    deleted = await state.store.namespaces.delete(namespace, change=Change(actor, reason))
     return NamespaceDeleted.of(deleted)
 
 
 @router.post("/{namespace}/freeze", summary="Let nobody change the rules of a namespace")
 async def freeze_namespace(namespace: Name, body: Write, state: State) -> Namespace:
-    done = await state.store.freeze_namespace(namespace, actor=body.actor, reason=body.reason)
+    done = await state.store.namespaces.freeze(namespace, change=body.change)
     return Namespace.of(done)
 
 
 @router.post("/{namespace}/unfreeze", summary="Let a frozen namespace change again")
 async def unfreeze_namespace(namespace: Name, body: Write, state: State) -> Namespace:
-    done = await state.store.unfreeze_namespace(namespace, actor=body.actor, reason=body.reason)
+    done = await state.store.namespaces.unfreeze(namespace, change=body.change)
     return Namespace.of(done)
 
 
@@ -106,7 +101,7 @@ async def unfreeze_namespace(namespace: Name, body: Write, state: State) -> Name
 async def list_snapshots(
     namespace: Name, state: State, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[Snapshot]:
-    page = await state.store.list_snapshots(namespace, limit=limit, cursor=cursor)
+    page = await state.store.history.snapshots(namespace, limit=limit, cursor=cursor)
     return ListOf[Snapshot].of(page, data=page.items)
 
 
@@ -117,9 +112,7 @@ async def list_snapshots(
     responses=refuses(409),
 )
 async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -> Snapshot:
-    made = await state.store.snapshot_namespace(
-        namespace, body.label, actor=body.actor, reason=body.reason
-    )
+    made = await state.store.history.snapshot(namespace, body.label, change=body.change)
     return Snapshot.of(made)
 
 
@@ -129,18 +122,17 @@ async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -
     responses=refuses(409),
 )
 async def roll_back(namespace: Name, body: RollbackBody, state: State) -> RolledBack:
-    plan = await state.store.plan_rollback(
+    plan = await state.store.history.plan_rollback(
         namespace, body.target, expected_last=body.expected_event
     )
     if not body.dry_run:
-        plan = await state.store.roll_back(
+        plan = await state.store.history.roll_back(
             namespace,
             # The event by now: a time or the embedding's duration must not move it.
             RollbackTarget(event=plan.to_event),
             await _vectors(state, plan),
             expected_last=body.expected_event,
-            actor=body.actor,
-            reason=body.reason,
+            change=body.change,
         )
     return RolledBack.of(plan)
 
@@ -152,12 +144,12 @@ async def curve(
     by: Literal["day", "hour"] = "day",
     points: Annotated[int, Query(ge=1, le=1000, description="The latest so many")] = 30,
 ) -> Curve:
-    found = await state.store.curve(namespace, points=points, hourly=by == "hour")
+    found = await state.store.history.curve(namespace, points=points, hourly=by == "hour")
     return Curve(namespace=namespace, by=by, data=[CurvePoint.of(point) for point in found])
 
 
 async def _summary(state: AppState, namespace: str) -> NamespaceSummary:
-    return NamespaceSummary.of(await state.store.namespace_summary(namespace))
+    return NamespaceSummary.of(await state.store.namespaces.summary(namespace))
 
 
 async def _vectors(state: AppState, plan: Rollback) -> dict[str, Vectors]:

@@ -45,7 +45,7 @@ async def list_rules(
     cursor: Cursor = None,
 ) -> ListOf[Rule]:
     await known_namespace(state, where.namespace)
-    page = await state.store.list_rules(where, sort=sort, limit=limit, cursor=cursor)
+    page = await state.store.rules.list(where, sort=sort, limit=limit, cursor=cursor)
     known = await standings_of(state, page.items)
     return ListOf[Rule].of(page, data=[Rule.of(rule, known.get(rule.id)) for rule in page.items])
 
@@ -54,9 +54,9 @@ async def list_rules(
 async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> WrittenRule:
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
-    await state.store.ensure_namespace(body.namespace, actor=body.actor)
+    await state.store.namespaces.ensure(body.namespace, actor=body.actor)
     new = NewRule(**body.content())
-    rule = await state.store.create_rule(new, vectors, actor=body.actor, reason=body.reason)
+    rule = await state.store.rules.create(new, vectors, change=body.change)
     # A person may write what a model may not; the checks only say so.
     objections = findings(body.text, polarity=body.polarity)
     warnings = [finding.name for finding in objections]
@@ -65,8 +65,8 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> Wri
 
 @router.get("/rules/{rule_id}", summary="One rule with its history")
 async def get_rule(rule_id: str, state: State, _: AdminRead) -> RuleWithHistory:
-    rule = await state.store.get_rule(rule_id)
-    events = await state.store.rule_events(rule_id)
+    rule = await state.store.rules.get(rule_id)
+    events = await state.store.rules.events(rule_id)
     return RuleWithHistory.of(rule, await standing_of(state, rule), history=events)
 
 
@@ -74,7 +74,7 @@ async def get_rule(rule_id: str, state: State, _: AdminRead) -> RuleWithHistory:
 async def rule_history(
     rule_id: str, state: State, _: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[Event]:
-    page = await state.store.rule_history(rule_id, limit=limit, cursor=cursor)
+    page = await state.store.rules.history(rule_id, limit=limit, cursor=cursor)
     return ListOf[Event].of(page, data=page.items)
 
 
@@ -84,31 +84,32 @@ async def rule_evidence(
 ) -> Evidence:
     """Its standing, the latest trials and exposures with what came of them, the episodes and rules
     behind it, and which rules say the opposite."""
-    return Evidence.of(await state.store.evidence_of(rule_id, limit=limit), rule_id=rule_id)
+    return Evidence.of(await state.store.evidence.of_rule(rule_id, limit=limit), rule_id=rule_id)
 
 
 @router.patch(
     "/rules/{rule_id}", summary="Change a rule's text, trigger or domain", responses=refuses(409)
 )
 async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> Rule:
-    await state.store.get_rule(rule_id)
+    await state.store.rules.get(rule_id)
     vectors = await vectors_of(state, body.text, body.trigger)
-    rule = await state.store.patch_rule(
+    rule = await state.store.rules.patch(
         rule_id,
         text=body.text,
         trigger=body.trigger,
         domain=body.domain,
         vectors=vectors,
         expected_version=body.expected_version,
-        actor=body.actor,
-        reason=body.reason,
+        change=body.change,
     )
     return await answered(state, rule)
 
 
 @router.post("/rules/{rule_id}/retire", summary="Take a rule out of use", responses=refuses(409))
 async def retire_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.retire_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.retire(
+        rule_id, change=body.change, expected_version=body.expected_version
+    )
     return await answered(state, rule)
 
 
@@ -118,7 +119,9 @@ async def retire_rule(rule_id: str, body: VersionedWrite, state: State, _: Admin
     responses=refuses(409),
 )
 async def quarantine_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.quarantine_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.quarantine(
+        rule_id, change=body.change, expected_version=body.expected_version
+    )
     return await answered(state, rule)
 
 
@@ -126,13 +129,17 @@ async def quarantine_rule(rule_id: str, body: VersionedWrite, state: State, _: A
     "/rules/{rule_id}/release", summary="Make a quarantined rule active", responses=refuses(409)
 )
 async def release_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.release_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.release(
+        rule_id, change=body.change, expected_version=body.expected_version
+    )
     return await answered(state, rule)
 
 
 @router.post("/rules/{rule_id}/reject", summary="Retire a quarantined rule", responses=refuses(409))
 async def reject_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.reject_rule(rule_id, **body.model_dump())
+    rule = await state.store.rules.reject(
+        rule_id, change=body.change, expected_version=body.expected_version
+    )
     return await answered(state, rule)
 
 
@@ -144,14 +151,13 @@ async def reject_rule(rule_id: str, body: VersionedWrite, state: State, _: Admin
 async def restore_rule(rule_id: str, body: RuleRestore, state: State, _: AdminWrite) -> Rule:
     vectors = Vectors()
     if body.version is not None:
-        old = await state.store.rule_at_version(rule_id, body.version)
+        old = await state.store.rules.at_version(rule_id, body.version)
         vectors = await vectors_of(state, old.text, old.trigger)
-    rule = await state.store.restore_rule(
+    rule = await state.store.rules.restore(
         rule_id,
         version=body.version,
         vectors=vectors,
         expected_version=body.expected_version,
-        actor=body.actor,
-        reason=body.reason,
+        change=body.change,
     )
     return await answered(state, rule)

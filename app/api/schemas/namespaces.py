@@ -20,7 +20,7 @@ from app.api.schemas.rules import Moment, Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Rollback, RollbackTarget
-from rules_store.models.events import RuleChange as StoredRuleChange
+from rules_store.models.events import RuleRollback as StoredRuleChange
 from rules_store.models.jobs import JobState
 from rules_store.models.namespaces import DEFAULTS, NamespaceSettings
 from rules_store.models.namespaces import NamespaceSummary as StoredNamespaceSummary

@@ -30,6 +30,7 @@ from app.loop.steer.explain import InjectionVerdict
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import Episode as StoredEpisode
 from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import Change
 from rules_store.models.evidence import Evidence as StoredEvidence
 from rules_store.models.evidence import ExposureRecord, LinkKind, Reference, Signal, Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
@@ -84,6 +85,11 @@ class Write(BaseModel):
 
     actor: str = Field("admin", min_length=1, max_length=MAX_ACTOR_CHARS)
     reason: str = Field("", max_length=2000)
+
+    @property
+    def change(self) -> Change:
+        """Who and why, for the event log."""
+        return Change(self.actor, self.reason)
 
     def content(self, **how: Any) -> dict[str, Any]:
         """What is written, without who and why."""

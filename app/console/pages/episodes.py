@@ -39,7 +39,7 @@ class Search:
 
 @router.get("/episodes")
 async def list_episodes(desk: At, search: Annotated[Search, Depends()]) -> HTMLResponse:
-    page = await desk.state.store.list_episodes(
+    page = await desk.state.store.episodes.list(
         search.filter, limit=PAGE, cursor=search.cursor or None
     )
     return desk.page(
@@ -51,7 +51,7 @@ async def list_episodes(desk: At, search: Annotated[Search, Depends()]) -> HTMLR
             "status": search.status,
             "mode": search.mode,
         },
-        namespaces=await desk.state.store.list_namespaces(),
+        namespaces=await desk.state.store.namespaces.names(),
         statuses=list(EpisodeStatus),
         modes=MODES,
     )
@@ -59,12 +59,12 @@ async def list_episodes(desk: At, search: Annotated[Search, Depends()]) -> HTMLR
 
 @router.get("/episodes/{episode_id}")
 async def show(episode_id: Id, desk: At) -> HTMLResponse:
-    episode = await desk.state.store.get_episode(episode_id)
+    episode = await desk.state.store.episodes.get(episode_id)
     return desk.page(
         "episode.html",
         episode=episode,
         trace=episode.trace,
         evidence=evidence_of(episode),
         cases=CASES,
-        feedback=await desk.state.store.feedback_of(episode_id),
+        feedback=await desk.state.store.evidence.feedback_of(episode_id),
     )

@@ -60,7 +60,7 @@ async def _page(
         status=status,
         text=text,
         namespace=namespace,
-        namespaces=await desk.state.store.list_namespaces(),
+        namespaces=await desk.state.store.namespaces.names(),
         found=found,
         verdicts=VERDICTS,
     )

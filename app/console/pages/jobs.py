@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.console.access import At, Number, Posted, Text, console_router
+from rules_store.models.events import Change
 from rules_store.models.jobs import JobFilter, JobState
 from rules_store.operations.jobs import EVERY_NAMESPACE
 
@@ -19,7 +20,7 @@ async def jobs(desk: At, state: Text = "", namespace: Text = "", cursor: Text = 
     store = desk.state.store
     known = JobState(state) if state in list(JobState) else None
     where = JobFilter(state=known, namespace=namespace or None)
-    page = await store.list_jobs(where, limit=PAGE, cursor=cursor or None)
+    page = await store.jobs.list(where, limit=PAGE, cursor=cursor or None)
     stats = await store.stats()
     return desk.page(
         "jobs.html",
@@ -28,28 +29,28 @@ async def jobs(desk: At, state: Text = "", namespace: Text = "", cursor: Text = 
         namespace=namespace,
         cursor=cursor,
         filters={"state": state, "namespace": namespace},
-        namespaces=await store.list_namespaces(),
+        namespaces=await store.namespaces.names(),
         states=list(JobState),
         counts=stats.jobs,
-        paused=EVERY_NAMESPACE in await store.learning_pauses(),
+        paused=EVERY_NAMESPACE in await store.jobs.paused(),
     )
 
 
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: Number, desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.retry_failed_job(job_id, actor=desk.session.actor, reason=form.reason)
+    await desk.state.store.jobs.retry_failed(job_id, change=Change(desk.session.actor, form.reason))
     desk.state.worker.wake()
     return desk.go(HERE, f"Job {job_id} will be tried again.")
 
 
 @router.post("/jobs/pause")
 async def pause(desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.pause_learning(None, actor=desk.session.actor, reason=form.reason)
+    await desk.state.store.jobs.pause(None, change=Change(desk.session.actor, form.reason))
     return desk.go(HERE, "Learning is paused everywhere; jobs under way come to their end.")
 
 
 @router.post("/jobs/resume")
 async def resume(desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.resume_learning(None, actor=desk.session.actor, reason=form.reason)
+    await desk.state.store.jobs.resume(None, change=Change(desk.session.actor, form.reason))
     desk.state.worker.wake()
     return desk.go(HERE, "Learning goes on.")

@@ -6,7 +6,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app.console import charts
 from app.console.access import At, Desk, Id, Posted, Text, console_router
-from rules_store.models.events import CurvePoint, EventFilter
+from rules_store.models.events import Change, CurvePoint, EventFilter
 
 router = console_router()
 
@@ -17,16 +17,16 @@ DAYS = 30
 
 @router.get("/namespaces")
 async def namespaces(desk: At, cursor: Text = "") -> HTMLResponse:
-    page = await desk.state.store.namespace_summaries(limit=PAGE, cursor=cursor or None)
+    page = await desk.state.store.namespaces.list(limit=PAGE, cursor=cursor or None)
     return desk.page("namespaces.html", page=page, cursor=cursor)
 
 
 @router.get("/namespaces/{name}")
 async def namespace(name: Id, desk: At, cursor: Text = "") -> HTMLResponse:
     store = desk.state.store
-    summary = await store.namespace_summary(name)
-    curve = await store.curve(name, points=DAYS)
-    events = await store.list_events(
+    summary = await store.namespaces.summary(name)
+    curve = await store.history.curve(name, points=DAYS)
+    events = await store.history.events(
         EventFilter(namespace=name), limit=EVENTS, cursor=cursor or None
     )
     return desk.page(
@@ -38,27 +38,27 @@ async def namespace(name: Id, desk: At, cursor: Text = "") -> HTMLResponse:
         changed=_changed(curve),
         events=events,
         cursor=cursor,
-        snapshots=await store.list_snapshots(name, limit=20),
+        snapshots=await store.history.snapshots(name, limit=20),
     )
 
 
 @router.post("/namespaces/{name}/freeze")
 async def freeze(name: Id, desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.freeze_namespace(name, actor=desk.session.actor, reason=form.reason)
+    await desk.state.store.namespaces.freeze(name, change=Change(desk.session.actor, form.reason))
     return _back(desk, name, "Frozen: its rules stay as they are, and nothing is learned.")
 
 
 @router.post("/namespaces/{name}/unfreeze")
 async def unfreeze(name: Id, desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.unfreeze_namespace(name, actor=desk.session.actor, reason=form.reason)
+    await desk.state.store.namespaces.unfreeze(name, change=Change(desk.session.actor, form.reason))
     return _back(desk, name, "Unfrozen: it learns again.")
 
 
 @router.post("/namespaces/{name}/snapshot")
 async def snapshot(name: Id, desk: At, form: Posted) -> Response:
     label = form.get("label")[:100]
-    made = await desk.state.store.snapshot_namespace(
-        name, label, actor=desk.session.actor, reason=form.reason
+    made = await desk.state.store.history.snapshot(
+        name, label, change=Change(desk.session.actor, form.reason)
     )
     return _back(desk, name, f"This point is named “{made.label}” now.")
 

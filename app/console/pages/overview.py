@@ -25,10 +25,10 @@ async def overview(desk: At) -> HTMLResponse:
     ready, stats, episodes, waiting = await asyncio.gather(
         _readiness(desk.state),
         store.stats(),
-        store.list_episodes(EpisodeFilter(), limit=6),
-        store.list_rules(RuleFilter(state=RuleState.QUARANTINED), limit=3),
+        store.episodes.list(EpisodeFilter(), limit=6),
+        store.rules.list(RuleFilter(state=RuleState.QUARANTINED), limit=3),
     )
-    newest = await store.list_rules(RuleFilter(state=RuleState.ACTIVE), limit=5)
+    newest = await store.rules.list(RuleFilter(state=RuleState.ACTIVE), limit=5)
     return desk.page(
         "overview.html",
         ready=ready,

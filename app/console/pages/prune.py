@@ -11,7 +11,8 @@ from fastapi.responses import Response
 from app.console.access import At, Desk, Posted, Text, console_router
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
-from rules_store.operations.curation import Pruned, PruneOrder, PrunePolicy
+from rules_store.models.events import Change
+from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
 
 router = console_router()
 
@@ -60,8 +61,8 @@ async def prune(desk: At, form: Posted) -> Response:
     if not token:
         raise InvalidRequest("Look at the preview first", param="token")
     try:
-        done = await desk.state.store.prune(
-            wish.order(), token=token, actor=desk.session.actor, reason=form.reason
+        done = await desk.state.store.curation.prune(
+            wish.order(), token=token, change=Change(desk.session.actor, form.reason)
         )
     except PreviewOutdated:
         desk.problem("The rules have changed since the preview. Nothing was pruned; look again.")
@@ -74,10 +75,10 @@ async def prune(desk: At, form: Posted) -> Response:
 
 
 async def _page(desk: Desk, wish: Wish, *, status: int = 200) -> Response:
-    plan: Pruned | None = None
+    plan: PrunePlan | None = None
     if wish.asked:
         try:
-            plan = await desk.state.store.plan_prune(wish.order())
+            plan = await desk.state.store.curation.plan_prune(wish.order())
         except InvalidRequest as error:
             desk.problem(error.message)
             status = error.status
@@ -88,7 +89,7 @@ async def _page(desk: Desk, wish: Wish, *, status: int = 200) -> Response:
         wish=shown,
         plan=plan,
         listed=plan.victims[:MOST_SHOWN] if plan else (),
-        namespaces=await desk.state.store.list_namespaces(),
+        namespaces=await desk.state.store.namespaces.names(),
         policies=MEANINGS,
     )
 

@@ -15,12 +15,12 @@ PAGE = 30
 @router.get("/quarantine")
 async def quarantine(desk: At, namespace: Text = "", cursor: Text = "") -> HTMLResponse:
     where = RuleFilter(namespace=namespace or None, state=RuleState.QUARANTINED)
-    page = await desk.state.store.list_rules(where, limit=PAGE, cursor=cursor or None)
+    page = await desk.state.store.rules.list(where, limit=PAGE, cursor=cursor or None)
     return desk.page(
         "quarantine.html",
         page=page,
         namespace=namespace,
         cursor=cursor,
         filters={"namespace": namespace},
-        namespaces=await desk.state.store.list_namespaces(),
+        namespaces=await desk.state.store.namespaces.names(),
     )

@@ -54,7 +54,7 @@ async def confirm(name: Id, desk: At, form: Posted) -> Response:
 
 
 async def _page(desk: Desk, name: str, event: int, *, status: int = 200) -> Response:
-    plan = await desk.state.store.plan_rollback(name, RollbackTarget(event=event))
+    plan = await desk.state.store.history.plan_rollback(name, RollbackTarget(event=event))
     return desk.page(
         "rollback.html",
         status=status,

@@ -16,9 +16,10 @@ from app.console.evidence import CASES, Evidence, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownRule, VersionConflict
 from rules_store.models.episodes import Episode
+from rules_store.models.events import Change
 from rules_store.models.evidence import Trial
 from rules_store.models.rules import Rule
-from rules_store.operations.history import RuleUse
+from rules_store.operations.history import RuleUsage
 from rules_store.policy.lift import NOTHING
 
 router = console_router()
@@ -49,15 +50,14 @@ async def edit(rule_id: Id, desk: At, form: Posted) -> Response:
             expected_version=form.number("expected_version"),
         )
         vectors = await vectors_of(desk.state, body.text, body.trigger)
-        return await desk.state.store.patch_rule(
+        return await desk.state.store.rules.patch(
             rule_id,
             text=body.text,
             trigger=body.trigger,
             domain=body.domain,
             vectors=vectors,
             expected_version=body.expected_version,
-            actor=body.actor,
-            reason=body.reason,
+            change=body.change,
         )
 
     return await _act(desk, rule_id, action, "Saved as version {version}.", form)
@@ -65,8 +65,8 @@ async def edit(rule_id: Id, desk: At, form: Posted) -> Response:
 
 @router.post("/rules/{rule_id}/retire")
 async def retire(rule_id: Id, desk: At, form: Posted) -> Response:
-    change = desk.state.store.retire_rule
-    return await _move(desk, rule_id, change, "Retired: it steers no more.", form)
+    move = desk.state.store.rules.retire
+    return await _move(desk, rule_id, move, "Retired: it steers no more.", form)
 
 
 @router.post("/rules/{rule_id}/restore")
@@ -77,16 +77,15 @@ async def restore(rule_id: Id, desk: At, form: Posted) -> Response:
         store, version = desk.state.store, form.number("version")
         reason, expected = form.reason, form.number("expected_version")
         if version is None:
-            return await store.restore_rule(
-                rule_id, actor=desk.session.actor, reason=reason, expected_version=expected
+            return await store.rules.restore(
+                rule_id, change=Change(desk.session.actor, reason), expected_version=expected
             )
-        old = await store.rule_at_version(rule_id, version)
-        return await store.restore_rule(
+        old = await store.rules.at_version(rule_id, version)
+        return await store.rules.restore(
             rule_id,
             version=version,
             vectors=await vectors_of(desk.state, old.text, old.trigger),
-            actor=desk.session.actor,
-            reason=reason,
+            change=Change(desk.session.actor, reason),
             expected_version=expected,
         )
 
@@ -95,36 +94,35 @@ async def restore(rule_id: Id, desk: At, form: Posted) -> Response:
 
 @router.post("/rules/{rule_id}/quarantine")
 async def quarantine(rule_id: Id, desk: At, form: Posted) -> Response:
-    change = desk.state.store.quarantine_rule
-    return await _move(desk, rule_id, change, "In quarantine: it steers no more.", form)
+    move = desk.state.store.rules.quarantine
+    return await _move(desk, rule_id, move, "In quarantine: it steers no more.", form)
 
 
 @router.post("/rules/{rule_id}/release")
 async def release(rule_id: Id, desk: At, form: Posted) -> Response:
-    change = desk.state.store.release_rule
-    return await _move(desk, rule_id, change, "Released: it steers from now on.", form)
+    move = desk.state.store.rules.release
+    return await _move(desk, rule_id, move, "Released: it steers from now on.", form)
 
 
 @router.post("/rules/{rule_id}/reject")
 async def reject(rule_id: Id, desk: At, form: Posted) -> Response:
-    change = desk.state.store.reject_rule
-    return await _move(desk, rule_id, change, "Rejected: it is retired.", form)
+    move = desk.state.store.rules.reject
+    return await _move(desk, rule_id, move, "Rejected: it is retired.", form)
 
 
-class Change(Protocol):
+class Move(Protocol):
     """One of the store's moves of a rule from state to state."""
 
     async def __call__(
-        self, rule_id: str, *, actor: str, reason: str, expected_version: int | None = None
+        self, rule_id: str, *, change: Change, expected_version: int | None = None
     ) -> Rule: ...
 
 
-async def _move(desk: Desk, rule_id: str, change: Change, done: str, form: Form) -> Response:
+async def _move(desk: Desk, rule_id: str, move: Move, done: str, form: Form) -> Response:
     async def action() -> Rule:
-        return await change(
+        return await move(
             rule_id,
-            actor=desk.session.actor,
-            reason=form.reason,
+            change=Change(desk.session.actor, form.reason),
             expected_version=form.number("expected_version"),
         )
 
@@ -164,11 +162,11 @@ async def _page(
     cursor: str | None = None,
 ) -> Response:
     store = desk.state.store
-    rule = await store.get_rule(rule_id)
-    history = await store.rule_history(rule_id, limit=HISTORY, cursor=cursor)
-    use = await store.rule_use(rule_id)
+    rule = await store.rules.get(rule_id)
+    history = await store.rules.history(rule_id, limit=HISTORY, cursor=cursor)
+    use = await store.history.usage(rule_id)
     episode, evidence = await _evidence(desk, rule)
-    worth = await store.evidence_of(rule_id, limit=TRIALS)
+    worth = await store.evidence.of_rule(rule_id, limit=TRIALS)
     return desk.page(
         "rule.html",
         status=status,
@@ -187,11 +185,11 @@ async def _page(
 
 
 async def _evidence(desk: Desk, rule: Rule) -> tuple[Episode | None, Evidence | None]:
-    episode = await desk.state.store.source_of(rule)
+    episode = await desk.state.store.episodes.source_of(rule)
     return episode, None if episode is None else evidence_of(episode)
 
 
-def _chart(use: RuleUse) -> charts.BarChart | None:
+def _chart(use: RuleUsage) -> charts.BarChart | None:
     if not use.uses:
         return None
     return charts.bars([(f"{day.day.day} {day.day:%b}", day.uses) for day in use.days])

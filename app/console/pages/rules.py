@@ -51,13 +51,13 @@ class Search:
 @router.get("/rules")
 async def list_rules(desk: At, search: Annotated[Search, Depends()]) -> HTMLResponse:
     sort = _among(RuleSort, search.sort) or RuleSort.NEWEST
-    page = await desk.state.store.list_rules(
+    page = await desk.state.store.rules.list(
         search.filter, sort=sort, limit=PAGE, cursor=search.cursor or None
     )
     return desk.page(
         "rules.html",
         page=page,
-        standings=await desk.state.store.standings_of([rule.id for rule in page.items]),
+        standings=await desk.state.store.evidence.standings_of([rule.id for rule in page.items]),
         lifts=list(LIFTS),
         search=search,
         filters={
@@ -68,7 +68,7 @@ async def list_rules(desk: At, search: Annotated[Search, Depends()]) -> HTMLResp
             "lift": search.lift,
             "sort": search.sort,
         },
-        namespaces=await desk.state.store.list_namespaces(),
+        namespaces=await desk.state.store.namespaces.names(),
         polarities=list(Polarity),
         states=list(RuleState),
         sorts=list(RuleSort),

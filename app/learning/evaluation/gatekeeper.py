@@ -95,9 +95,9 @@ class Gatekeeper:
         return replay.cost
 
     async def choose(self, namespace: str, dice: random.Random) -> Choice | None:
-        if self._store.is_frozen(namespace):
+        if self._store.namespaces.is_frozen(namespace):
             return None
-        for contender in _in_turn(await self._store.contenders(namespace), dice):
+        for contender in _in_turn(await self._store.evidence.contenders(namespace), dice):
             found = await self._precedent(contender.rule)
             if found is not None:
                 return found
@@ -125,21 +125,23 @@ class Gatekeeper:
         """Stores the trial; the gate's judgement. Raises `StoreError`."""
         if replay.trial is None:
             return None
-        judgement = await self._store.record_trial(replay.choice.rule, replay.trial)
+        judgement = await self._store.evidence.record_trial(replay.choice.rule, replay.trial)
         if judgement.kind is not None:
             log.info("gate", rule=judgement.rule_id, kind=judgement.kind, reason=judgement.reason)
         return judgement
 
     async def review(self, namespace: str) -> list[Judgement]:
         """Demotes active rules that fail in use. Raises `StoreError`."""
-        done = await self._store.review(namespace, probation=self._settings.probation)
+        done = await self._store.evidence.review(namespace, probation=self._settings.probation)
         for each in done:
             log.info("rule demoted", rule=each.rule_id, namespace=namespace, reason=each.reason)
         return done
 
     async def _precedent(self, rule: Rule) -> Choice | None:
         """The nearest stored question on which the rule can be tried: not one that it steered."""
-        near = await self._store.untried_near(rule, floor=self._settings.floor, limit=LOOKED_AT)
+        near = await self._store.evidence.untried_precedents(
+            rule, floor=self._settings.floor, limit=LOOKED_AT
+        )
         for precedent in near:
             observation = observation_from_json(precedent.observation)
             steered = any(hit.id == rule.id for hit in observation.hits)

@@ -112,7 +112,7 @@ class Explainer:
         block = render_block(self._prompts, question.domain, kept)
         judged = _Judge(sifted, {hit.id for hit in kept}, self._budget)
         found = {hit.id: judged.active(hit) for each in sifted.values() for hit in each.near.hits}
-        for near in await self._store.nearest(
+        for near in await self._store.rules.nearest(
             question.vector, namespace=question.namespace, states=list(RuleState), limit=limit
         ):
             rule = near.rule
@@ -120,7 +120,7 @@ class Explainer:
             if rule.id not in found:
                 found[rule.id] = judged.in_state(hit, rule.state)
         ranked = sorted(found.values(), key=lambda each: (-each.similarity, each.text, each.id))
-        known = await self._store.standings_of([each.id for each in ranked])
+        known = await self._store.evidence.standings_of([each.id for each in ranked])
         measured = {id: each.lift for id, each in known.items() if each.measured}
         return Explanation(
             tuple(replace(each, lift=measured.get(each.id)) for each in ranked),

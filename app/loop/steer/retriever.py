@@ -23,7 +23,7 @@ from app.settings import DEFAULT_EXPERIMENT, Experiment, Policy
 from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
 from rules_store.models.evidence import Exposure
-from rules_store.models.rules import Near, Polarity, RuleHit, Vector
+from rules_store.models.rules import Polarity, RuleHit, SearchResult, Vector
 from rules_store.policy.lift import UNKNOWN_LIFT
 from rules_store.store import RuleStore
 
@@ -65,7 +65,7 @@ class Sifted:
     of the rest, in stable order."""
 
     floor: float
-    near: Near
+    near: SearchResult
     chosen: tuple[RuleHit, ...] = ()
     unlikely: frozenset[str] = frozenset()
     unproven: frozenset[str] = frozenset()
@@ -92,7 +92,7 @@ class Retriever:
         self._experiment = experiment
 
     def gated(self, namespace: str) -> bool:
-        own = self._store.settings_of(namespace).policy
+        own = self._store.namespaces.settings_of(namespace).policy
         return (self._policy if own is None else Policy(own)) is Policy.GATED
 
     def hold_out_rate(self, namespace: str) -> float:
@@ -158,7 +158,7 @@ class Retriever:
         """At most `most` rules for a question's vector, with `on_trial` the best unproven one
         among them. Without `dice` a rule has the lift that is expected of it. Raises
         StoreError."""
-        own = self._store.settings_of(namespace).similarity_floor
+        own = self._store.namespaces.settings_of(namespace).similarity_floor
         floor = self._floor if own is None else own
         triggers = self._experiment.trigger_retrieval
         near = self._store.search(namespace, vector, polarity, most * POOL, triggers=triggers)
@@ -168,7 +168,7 @@ class Retriever:
         unproven: set[int] = set()
         if self.gated(namespace):
             for at in relevance:
-                known = self._store.standing_of(near.hits[at].id)
+                known = self._store.evidence.standing_of(near.hits[at].id)
                 lift = UNKNOWN_LIFT if known is None else known.lift
                 gain = lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
                 relevance[at] += self._experiment.utility_weight * gain

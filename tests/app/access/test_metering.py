@@ -18,6 +18,7 @@ from app.chat.relay import Relay
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TooManyRequests
 from rules_store.errors import StoreUnavailable
+from rules_store.models.events import Change
 from rules_store.models.keys import KeySpend, NewKey, Permission
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, open_store
@@ -44,7 +45,7 @@ class Metered(Meter):
 
 async def key_of(store: RuleStore, **limits: Any) -> Caller:
     new = NewKey("k", ("a",), (Permission.CHAT,), **limits)
-    return caller_of((await store.create_key(new, actor="tester", reason="test"))[0])
+    return caller_of((await store.keys.create(new, change=Change("tester", "test")))[0])
 
 
 def wait_of(meter: Meter, caller: Caller) -> float | None:
@@ -83,7 +84,9 @@ async def test_a_patched_rate_counts_at_once(store: RuleStore) -> None:
     meter, caller = Metered(store), await key_of(store, requests_per_minute=1)
     assert [wait_of(meter, caller) for _ in range(2)] == [None, 60]
     assert caller.key is not None
-    key = await store.patch_key(caller.key.id, {"requests_per_minute": None}, actor="t", reason="t")
+    key = await store.keys.patch(
+        caller.key.id, {"requests_per_minute": None}, change=Change("t", "t")
+    )
     assert [wait_of(meter, caller_of(key)) for _ in range(5)] == [None] * 5
 
 
@@ -135,14 +138,14 @@ async def test_what_could_not_be_written_is_written_later_and_once(
         raise StoreUnavailable("locked")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store, "add_key_use", fail)
+        broken.setattr(store.keys, "add_use", fail)
         await meter.flush()
     assert wait_of(meter, caller) is not None, "it counts all the same"
-    assert await store.key_spend(day) == {}
+    assert await store.keys.spend(day) == {}
     for _ in range(2):
         await meter.flush()
-    assert await store.key_spend(day) == {caller.key.id: KeySpend(1, 10)}
-    assert (await store.get_key(caller.key.id)).last_used_at == meter.clock.now
+    assert await store.keys.spend(day) == {caller.key.id: KeySpend(1, 10)}
+    assert (await store.keys.get(caller.key.id)).last_used_at == meter.clock.now
 
 
 async def test_nothing_used_writes_nothing(
@@ -150,7 +153,7 @@ async def test_nothing_used_writes_nothing(
 ) -> None:
     meter = Metered(store)
     await key_of(store)
-    monkeypatch.setattr(store, "add_key_use", None)
+    monkeypatch.setattr(store.keys, "add_use", None)
     await meter.flush()
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from app.access.callers import KeyRing
+from rules_store.models.events import Change
 from rules_store.store import RuleStore
 from tests.compat.helpers import QUESTION, check_error, script_loop, script_majority
 from tests.compat.test_lifecycle import hanging_up
@@ -191,7 +192,7 @@ def test_a_revoked_key_is_out_at_once_and_on_other_gateways_within_a_second(
     async def revoke_elsewhere() -> None:
         settings = gw.app.state.ttcl.settings
         store = await RuleStore.open(settings.resolved_database_url, embedding_model="another")
-        await store.revoke_key(there["id"], actor="tester", reason="lost")
+        await store.keys.revoke(there["id"], change=Change("tester", "lost"))
         await store.close()
 
     asyncio.run(revoke_elsewhere())

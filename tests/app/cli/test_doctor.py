@@ -16,6 +16,7 @@ import pytest
 from app.cli import doctor
 from app.cli.doctor import Check, Verdict
 from app.settings import Settings
+from rules_store.models.events import Change
 from rules_store.models.keys import NewKey, Permission
 from rules_store.store import RuleStore
 from tests.fakes import ScriptedUpstream
@@ -51,7 +52,7 @@ async def _start(settings: dict[str, Any], keys: int = 0) -> None:
     )
     for _ in range(keys):
         new = NewKey("k", ("a",), (Permission.CHAT,))
-        await store.create_key(new, actor="tester", reason="test")
+        await store.keys.create(new, change=Change("tester", "test"))
     await store.close()
 
 

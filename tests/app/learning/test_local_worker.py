@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -33,14 +34,13 @@ from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Distillation, Exploration
 from app.loop.reflect.equivalence import Equivalence
 from app.upstream.embeddings import EmbeddingFailed
-from rules_store.index.namespace_cache import KnownNamespaces
+from rules_store.index.namespace_cache import NamespaceCache
 from rules_store.models.episodes import Episode, EpisodeStatus
 from rules_store.models.jobs import JobState, Spend
 from rules_store.models.namespaces import Namespace, NamespaceSettings
 from rules_store.models.rules import Polarity, RuleFilter, RuleState
-from rules_store.operations.base import utc_now
 from rules_store.options import StoreOptions
-from rules_store.store import RuleStore
+from rules_store.store import RuleStore, utc_now
 from tests.compat.helpers import QUESTION, is_teacher
 from tests.fakes import HashEmbedder, Reply, ScriptedUpstream, is_student
 from tests.gateway import MODEL, Gateway
@@ -135,26 +135,26 @@ class Bench:
         payload = {"observation": observation_to_json(observation)}
         if contrast:
             payload["contrast"] = contrast_to_json(SELECTION)
-        await self.store.ensure_namespace(observation.namespace)
-        await self.store.begin_episode(
+        await self.store.namespaces.ensure(observation.namespace)
+        await self.store.episodes.begin(
             episode, namespace=observation.namespace, mode="steer", question=QUESTION, model="m"
         )
-        await self.store.finish_episode(
+        await self.store.episodes.finish(
             episode, answer="7", trace={"cost": {"calls": 1}}, job_payload=payload
         )
 
     async def run_one(self, worker: LocalWorker | None = None) -> bool:
         """Whether a job was due."""
-        job = await self.store.claim_job("tests")
+        job = await self.store.jobs.claim("tests")
         if job is not None:
             await (worker or self.worker).learner.run(job)
         return job is not None
 
     async def episode(self, name: str = "ep_1") -> Episode:
-        return await self.store.get_episode(name)
+        return await self.store.episodes.get(name)
 
     async def rules(self, **where: Any) -> list[Any]:
-        return (await self.store.list_rules(RuleFilter(**where))).items
+        return (await self.store.rules.list(RuleFilter(**where))).items
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         for _ in range(500):
@@ -206,7 +206,7 @@ async def test_a_steered_request_is_explored_and_distilled_in_the_background(ben
     assert trace["learning_cost"]["calls"] == 6
     assert trace["cost"] == {"calls": 1}  # the request's own cost stays what it was
     assert {r["outcome"] for r in trace["rules_learned"]} == {"created", "quarantined"}
-    assert await bench.store.spend_last_hour("default") == Spend(6, 90)
+    assert await bench.store.jobs.spend_last_hour("default") == Spend(6, 90)
     assert bench.worker.learner.outcomes == {"learned": 1}
     assert not await bench.run_one()
 
@@ -252,7 +252,7 @@ async def test_where_nothing_was_better_nothing_is_learned(bench: Bench, case: C
     episode = await bench.episode()
     assert (episode.status, episode.reason) == (EpisodeStatus.SKIPPED, f"no_contrast:{case.value}")
     assert episode.trace["trajectories"]
-    assert await bench.store.spend_last_hour("default") == Spend(5, 75)
+    assert await bench.store.jobs.spend_last_hour("default") == Spend(5, 75)
     assert await bench.rules() == []
 
 
@@ -262,7 +262,7 @@ async def test_a_distiller_that_writes_nothing_is_named(bench: Bench) -> None:
     await bench.run_one()
     episode = await bench.episode()
     assert (episode.status, episode.reason) == (EpisodeStatus.SKIPPED, "distiller_wrote_nothing")
-    assert await bench.store.spend_last_hour("default") == Spend(6, 90)
+    assert await bench.store.jobs.spend_last_hour("default") == Spend(6, 90)
 
 
 # -- budgets ------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ async def test_a_distiller_that_writes_nothing_is_named(bench: Bench) -> None:
 async def test_a_spent_budget_skips_and_says_so(bench: Bench, spend: Spend) -> None:
     await bench.job()
     await bench.job("ep_2", namespace="other")
-    await bench.store.record_spend("default", spend)
+    await bench.store.jobs.record_spend("default", spend)
     await bench.run_one()
     episode = await bench.episode()
     assert (episode.status, episode.reason) == (EpisodeStatus.SKIPPED, BUDGET_SKIP)
@@ -283,8 +283,8 @@ async def test_a_spent_budget_skips_and_says_so(bench: Bench, spend: Spend) -> N
 
 
 async def test_a_budget_is_for_an_hour(bench: Bench) -> None:
-    await bench.store.ensure_namespace("default")
-    await bench.store.record_spend("default", Spend(100, 10_000))
+    await bench.store.namespaces.ensure("default")
+    await bench.store.jobs.record_spend("default", Spend(100, 10_000))
     bench.clock.forward(3700)
     await bench.job()
     await bench.run_one()
@@ -345,7 +345,7 @@ async def test_what_the_server_refused_is_not_tried_again(bench: Bench) -> None:
     assert episode.status is EpisodeStatus.FAILED
     assert "the prompt is too long" in str(episode.reason)
     # What the failed attempt had cost by then is billed.
-    assert await bench.store.spend_last_hour("default") == Spend(5, 75)
+    assert await bench.store.jobs.spend_last_hour("default") == Spend(5, 75)
 
 
 async def test_while_the_embedder_is_down_the_job_waits(bench: Bench) -> None:
@@ -386,11 +386,11 @@ async def test_a_stopped_worker_gives_its_job_back_uncounted(bench: Bench) -> No
     await bench.job()
     bench.worker.start()
     await bench.until_steps(1)
-    assert (await bench.store.job_counts())[JobState.RUNNING] == 1
+    assert (await bench.store.jobs.counts())[JobState.RUNNING] == 1
     await bench.worker.stop()
-    assert (await bench.store.job_counts())[JobState.PENDING] == 1
+    assert (await bench.store.jobs.counts())[JobState.PENDING] == 1
     bench.loop.hang = False
-    job = await bench.store.claim_job("the next process")
+    job = await bench.store.jobs.claim("the next process")
     assert job is not None
     assert job.attempts == 1
     await bench.new_worker().learner.run(job)
@@ -403,7 +403,7 @@ async def test_a_worker_stops_though_its_job_has_passed_to_another(bench: Bench)
     bench.worker.start()
     await bench.until_steps(1)
     bench.clock.forward(60)
-    assert await bench.store.claim_job("another worker") is not None
+    assert await bench.store.jobs.claim("another worker") is not None
     async with asyncio.timeout(5):
         await bench.worker.stop()
 
@@ -432,7 +432,7 @@ async def test_a_long_job_keeps_its_lease(bench: Bench) -> None:
     for _ in range(10):
         bench.clock.forward(10)
         await asyncio.sleep(0.06)
-    assert await bench.store.claim_job("another worker") is None
+    assert await bench.store.jobs.claim("another worker") is None
     await worker.stop()
 
 
@@ -462,10 +462,11 @@ def recorder(backlog: int = 0, own: dict[str, Any] | None = None, **more: Any) -
     """Over a namespace `ns` with settings of its `own`, or a frozen one."""
     policy = LearnPolicy(**{"enabled": True, "sample_rate": 1.0, "backlog": 10, **more})
     own = dict(own or {})
-    known = KnownNamespaces(StoreOptions())
+    known = NamespaceCache(StoreOptions())
     frozen = own.pop("frozen", False)
-    known._namespaces["ns"] = Namespace("ns", utc_now(), frozen, NamespaceSettings(**own))
-    return Recorder(known, Waiting(backlog), Load(100), policy)  # type: ignore[arg-type]
+    known.put(Namespace("ns", utc_now(), frozen, NamespaceSettings(**own)))
+    store: Any = SimpleNamespace(namespaces=known)
+    return Recorder(store, Waiting(backlog), Load(100), policy)  # type: ignore[arg-type]
 
 
 def why_not(recorder: Recorder, opened: Opened | None = None, **more: Any) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 
 from app.learning.reembed import reembed
 from app.upstream.embeddings import EmbeddingFailed, Vectors
+from rules_store.models.events import Change
 from rules_store.models.rules import NewRule, Polarity
 from rules_store.models.rules import Vectors as RuleVectors
 from rules_store.store import RuleStore
@@ -30,10 +31,10 @@ async def test_a_rule_that_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Pa
     store = await RuleStore.open(
         f"sqlite:///{tmp_path / 'store.db'}", embedding_model=embedder.name, dimension=384
     )
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     for text in ("Shave the yak first.", "Count the cows.", "Count the sheep."):
         new = NewRule("default", Polarity.POSITIVE, text)
-        await store.create_rule(new, RuleVectors(), actor="test", reason="test")
+        await store.rules.create(new, RuleVectors(), change=Change("test", "test"))
     running = asyncio.create_task(reembed(store, embedder))
     async with asyncio.timeout(10):
         while store.rules_indexed < 2:
@@ -41,5 +42,5 @@ async def test_a_rule_that_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Pa
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert [rule.text for rule in await store.rules_without_embedding()] == ["Shave the yak first."]
+    assert [rule.text for rule in await store.rules.without_embedding()] == ["Shave the yak first."]
     await store.close()

@@ -129,7 +129,7 @@ async def test_a_stream_keeps_its_ids_to_its_end(
         raise StoreUnavailable("The database can't be used now.")
 
     upstream.default = Reply("one two three", chunk_delay=0.02)
-    monkeypatch.setattr(gw.app.state.ttcl.store, "finish_episode", away)
+    monkeypatch.setattr(gw.app.state.ttcl.store.episodes, "finish", away)
     answers = await asyncio.gather(*(gw.sse(ask(number)) for number in range(6)))
     asked = [
         (a.response.headers["x-request-id"], f"ns-{n}", a.response.headers["x-ttcl-episode"])
@@ -249,7 +249,7 @@ async def test_what_goes_wrong_with_a_job_is_told_with_its_ids(
         raise LeaseLost("The job belongs to another worker by now.")
 
     looked: list[int] = []
-    waiting = bench.store.jobs_waiting
+    waiting = bench.store.jobs.waiting
 
     async def away() -> int:
         looked.append(1)
@@ -258,8 +258,8 @@ async def test_what_goes_wrong_with_a_job_is_told_with_its_ids(
         return await waiting()
 
     await bench.job()
-    monkeypatch.setattr(bench.store, "apply_learning", lost)
-    monkeypatch.setattr(bench.store, "jobs_waiting", away)
+    monkeypatch.setattr(bench.store.jobs, "apply", lost)
+    monkeypatch.setattr(bench.store.jobs, "waiting", away)
     with capture_logs(processors=[merge_contextvars]) as captured:
         bench.worker.start()
         bench.worker.wake()

@@ -34,7 +34,7 @@ async def test_the_sweep_goes_on_after_any_error(
         swept.set()
         return 0
 
-    monkeypatch.setattr(store, "sweep_interrupted", sweep)
+    monkeypatch.setattr(store.episodes, "sweep_interrupted", sweep)
     monkeypatch.setattr(gateway, "SWEEP_INTERVAL", 0.001)
     task = asyncio.create_task(gateway._sweep(store))
     waiting = asyncio.create_task(swept.wait())

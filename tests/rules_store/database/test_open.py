@@ -28,7 +28,7 @@ async def test_migrations_build_what_tables_say(store: RuleStore, tmp_path: Path
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
 
-    url = store._database.url
+    url = store.context.database.url
     engine = create_engine(url.set(drivername=url.drivername.replace("aiosqlite", "pysqlite")))
     with engine.connect() as connection:
         assert differences(connection) == []
@@ -38,7 +38,7 @@ async def test_migrations_build_what_tables_say(store: RuleStore, tmp_path: Path
 @pytest.mark.sqlite
 async def test_sqlite_is_set_up_for_concurrent_use(store: RuleStore, tmp_path: Path) -> None:
     assert sql(tmp_path, "PRAGMA journal_mode") == [("wal",)]
-    async with store._database.read() as connection:
+    async with store.context.database.read() as connection:
         assert (await connection.exec_driver_sql("PRAGMA foreign_keys")).scalar() == 1
         assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar() == 1
 
@@ -144,7 +144,7 @@ def test_processes_may_start_at_once(tmp_path: Path) -> None:
         "from tests.rules_store.helpers import open_store\n"
         "async def main():\n"
         "    store = await open_store(Path(sys.argv[1]))\n"
-        "    await store.ensure_namespace('default')\n"
+        "    await store.namespaces.ensure('default')\n"
         "    await store.close()\n"
         "asyncio.run(main())\n"
     )

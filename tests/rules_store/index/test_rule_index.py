@@ -59,7 +59,7 @@ async def test_a_vector_that_can_not_be_indexed(
         await write(store, "never stored", vector)
     with pytest.raises(ValueError, match=sentence):
         await write(store, "never stored", axis(0), trigger="t", trigger_vector=vector)
-    assert (await store.list_rules()).total == 0
+    assert (await store.rules.list()).total == 0
     assert (await store.parity()).ok
 
 
@@ -84,7 +84,7 @@ async def test_similarity_is_the_larger_of_text_and_trigger(store: RuleStore) ->
 
 
 async def test_only_what_was_asked_for(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     await write(store, "mine", axis(0))
     await write(store, "negative", axis(0), polarity=NEGATIVE)
     await write(store, "theirs", axis(0), namespace="other")

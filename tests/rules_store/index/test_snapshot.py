@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rules_store.index.caches import Caches
+from rules_store.models.events import Change
 from rules_store.models.rules import RuleState
-from rules_store.store import RuleStore
 from tests.rules_store.helpers import POSITIVE, axis, open_store, sql, write
 
 
@@ -20,7 +21,7 @@ def file(folder: Path) -> Path:
 
 async def filled(folder: Path) -> None:
     store = await open_store(folder)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     await write(store, "first", axis(0), trigger="t", trigger_vector=axis(1))
     await write(store, "waiting", axis(2), state=RuleState.CANDIDATE)
     await store.close()
@@ -30,13 +31,13 @@ async def filled(folder: Path) -> None:
 def rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each time that an index is built from SQL."""
     seen: list[str] = []
-    rebuild = RuleStore.rebuild
+    rebuild = Caches.rebuild
 
-    async def counted(self: RuleStore) -> None:
+    async def counted(self: Caches) -> None:
         seen.append("rebuilt")
         await rebuild(self)
 
-    monkeypatch.setattr(RuleStore, "rebuild", counted)
+    monkeypatch.setattr(Caches, "rebuild", counted)
     return seen
 
 
@@ -71,8 +72,8 @@ async def test_events_after_the_snapshot_are_caught_up(tmp_path: Path, rebuilds:
     await filled(tmp_path)
     old = file(tmp_path).read_bytes()
     store = await open_store(tmp_path)
-    (first,) = [r for r in (await store.list_rules()).items if r.text == "first"]
-    await store.retire_rule(first.id, actor="me", reason="no")
+    (first,) = [r for r in (await store.rules.list()).items if r.text == "first"]
+    await store.rules.retire(first.id, change=Change("me", "no"))
     await write(store, "newer", axis(4))
     await store.close()
     file(tmp_path).write_bytes(old)
@@ -178,7 +179,7 @@ async def test_a_folder_that_can_not_be_written_is_no_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = await open_store(tmp_path)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     await write(store, "first", axis(0))
     (tmp_path / "index").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rules_store.errors import UnknownEpisode
+from rules_store.models.events import Change
 from rules_store.models.evidence import (
     Findings,
     LinkKind,
@@ -19,7 +20,7 @@ from rules_store.models.evidence import (
 )
 from rules_store.models.feedback import NewFeedback
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
-from rules_store.operations.exchange import Incoming
+from rules_store.operations.exchange import IncomingRule
 from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
 from rules_store.policy.contradiction import contradict
 from rules_store.policy.gate import Verdict
@@ -36,7 +37,7 @@ from tests.rules_store.helpers import (
     write,
 )
 
-WHO = {"actor": "kim", "reason": "a test"}
+WHO = Change("kim", "a test")
 CANDIDATE, ACTIVE, RETIRED = RuleState.CANDIDATE, RuleState.ACTIVE, RuleState.RETIRED
 
 
@@ -45,18 +46,18 @@ async def episode(store: RuleStore, name: str, *rules: Rule, withheld: Rule | No
     shown = [exposure(rule.id, place) for place, rule in enumerate(rules)]
     if withheld is not None:
         shown.append(exposure(withheld.id, None))
-    await store.finish_episode(name, answer="4", trace={}, exposures=shown)
+    await store.episodes.finish(name, answer="4", trace={}, exposures=shown)
 
 
 async def imported(store: RuleStore, rule: Rule) -> Rule:
     """A copy under another text, as an import brings it: active, and vouched for by nobody."""
-    new = Incoming(
+    new = IncomingRule(
         Rule(**{**_fields(rule), "id": f"{rule.id}-copy", "text": f"{rule.text} too"}),
         await _vectors(rule),
     )
-    done = await store.import_rules([new], **WHO)
+    done = await store.exchange.import_rules([new], change=WHO)
     assert done.outcomes[0] is not None
-    return await store.get_rule(done.outcomes[0])
+    return await store.rules.get(done.outcomes[0])
 
 
 def _fields(rule: Rule) -> dict[str, object]:
@@ -77,7 +78,7 @@ def trial(number: int, effect: int) -> Trial:
 async def try_out(store: RuleStore, rule: Rule, *effects: int, start: int = 0) -> list[str | None]:
     kinds = []
     for number, effect in enumerate(effects, start):
-        kinds.append((await store.record_trial(rule, trial(number, effect))).kind)
+        kinds.append((await store.evidence.record_trial(rule, trial(number, effect))).kind)
     return kinds
 
 
@@ -106,16 +107,16 @@ def test_half_of_the_weight_is_left_after_a_half_life(clock: Clock) -> None:
 async def test_outcomes_are_credited_to_injected_and_withheld_rules(store: RuleStore) -> None:
     one, two = await write(store, "one", axis(0)), await write(store, "two", axis(1))
     await episode(store, "ep_1", one, withheld=two)
-    await store.record_outcome("ep_1", Outcome(Signal.VERIFIER, 1.0))
+    await store.evidence.record_outcome("ep_1", Outcome(Signal.VERIFIER, 1.0))
     await store.catch_up()
-    shown, left_out = store.standing_of(one.id), store.standing_of(two.id)
+    shown, left_out = store.evidence.standing_of(one.id), store.evidence.standing_of(two.id)
     assert shown is not None
     assert left_out is not None
     assert (shown.with_rule, shown.without_rule.size) == (Tally(1.0, 0.0), 0)
     assert (left_out.without_rule, left_out.with_rule.size) == (Tally(1.0, 0.0), 0)
     assert shown.lift.mean > 0 > left_out.lift.mean
-    assert (await store.get_rule(one.id)).exposures == 1
-    assert (await store.get_rule(two.id)).exposures == 0
+    assert (await store.rules.get(one.id)).exposures == 1
+    assert (await store.rules.get(two.id)).exposures == 0
 
 
 async def test_the_strongest_signal_counts_and_only_once(store: RuleStore) -> None:
@@ -128,23 +129,23 @@ async def test_the_strongest_signal_counts_and_only_once(store: RuleStore) -> No
         (Outcome(Signal.CLIENT, 1.0), Tally(0.0, 1.0)),
         (Outcome(Signal.VERIFIER, 1.0), Tally(1.0, 0.0)),
     ):
-        await store.record_outcome("ep_1", outcome)
-        found = (await store.standings_of([rule.id]))[rule.id].with_rule
+        await store.evidence.record_outcome("ep_1", outcome)
+        found = (await store.evidence.standings_of([rule.id]))[rule.id].with_rule
         assert (found.hits, found.misses) == pytest.approx((expected.hits, expected.misses))
-    evidence = await store.evidence_of(rule.id)
+    evidence = await store.evidence.of_rule(rule.id)
     assert [(e.source, e.value) for e in evidence.exposures] == [(Signal.VERIFIER, 1.0)]
     with pytest.raises(UnknownEpisode):
-        await store.record_outcome("nowhere", Outcome(Signal.CLIENT, 1.0))
+        await store.evidence.record_outcome("nowhere", Outcome(Signal.CLIENT, 1.0))
 
 
 async def test_evidence_fades(store: RuleStore, clock: Clock) -> None:
     rule = await write(store, "one", axis(0))
     await episode(store, "ep_1", rule)
-    await store.record_outcome("ep_1", Outcome(Signal.VERIFIER, 1.0))
+    await store.evidence.record_outcome("ep_1", Outcome(Signal.VERIFIER, 1.0))
     clock.forward(30 * 86_400)
     await episode(store, "ep_2", rule)
-    await store.record_outcome("ep_2", Outcome(Signal.VERIFIER, 0.0))
-    found = (await store.standings_of([rule.id]))[rule.id].with_rule
+    await store.evidence.record_outcome("ep_2", Outcome(Signal.VERIFIER, 0.0))
+    found = (await store.evidence.standings_of([rule.id]))[rule.id].with_rule
     assert (found.hits, found.misses) == pytest.approx((0.5, 1.0))
 
 
@@ -153,16 +154,16 @@ async def test_feedback_carries_its_outcome_and_its_label(store: RuleStore) -> N
     await episode(store, "ep_1", rule)
     given = NewFeedback(label="7", key="k")
     for _ in range(2):
-        await store.add_feedback("ep_1", given, Outcome(Signal.LABEL, 0.0))
-    assert (await store.standings_of([rule.id]))[rule.id].with_rule == Tally(0.0, 1.0)
+        await store.evidence.add_feedback("ep_1", given, Outcome(Signal.LABEL, 0.0))
+    assert (await store.evidence.standings_of([rule.id]))[rule.id].with_rule == Tally(0.0, 1.0)
 
 
 async def test_another_namespaces_rule_gets_no_credit(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     foreign = await write(store, "x", axis(0), namespace="other")
     await episode(store, "ep_1", foreign)
-    await store.record_outcome("ep_1", Outcome(Signal.VERIFIER, 0.0))
-    assert not (await store.standings_of([foreign.id]))[foreign.id].measured
+    await store.evidence.record_outcome("ep_1", Outcome(Signal.VERIFIER, 0.0))
+    assert not (await store.evidence.standings_of([foreign.id]))[foreign.id].measured
 
 
 # -- the gate
@@ -172,12 +173,12 @@ async def test_a_candidate_that_helps_is_promoted(store: RuleStore) -> None:
     rule = await write(store, "one", axis(0), state=CANDIDATE)
     assert not store.has_rules("default")
     assert await try_out(store, rule, 1, 0, 1, 0, 1) == [None, None, None, None, PROMOTED]
-    assert (await store.get_rule(rule.id)).state is ACTIVE
+    assert (await store.rules.get(rule.id)).state is ACTIVE
     assert store.has_rules("default")
-    standing = store.standing_of(rule.id)
+    standing = store.evidence.standing_of(rule.id)
     assert standing is not None
     assert (standing.proven, standing.verdict, standing.tried) == (True, Verdict.HELPFUL, 0)
-    event = (await store.rule_events(rule.id))[-1]
+    event = (await store.rules.events(rule.id))[-1]
     assert (event.kind, event.actor) == (PROMOTED, "gate")
     assert "helped 3 and harmed 0 times in 5 replays" in event.reason
 
@@ -188,30 +189,32 @@ async def test_a_candidate_that_harms_or_does_nothing_is_refuted(store: RuleStor
     assert (await try_out(store, harmful, -1, -1, -1))[-1] == REFUTED
     assert (await try_out(store, idle, *[0] * 48))[-1] == REFUTED
     for rule in (harmful, idle):
-        assert (await store.get_rule(rule.id)).state is RETIRED
+        assert (await store.rules.get(rule.id)).state is RETIRED
 
 
 async def test_the_same_trial_counts_once_and_of_these_words_only(store: RuleStore) -> None:
     rule = await write(store, "one", axis(0), state=CANDIDATE)
     for _ in range(5):
-        await store.record_trial(rule, trial(1, 1))
-    assert (await store.standings_of([rule.id]))[rule.id].tried == 1
-    reworded = await store.patch_rule(rule.id, text="another", vectors=await _vectors(rule), **WHO)
-    assert not (await store.standings_of([rule.id]))[rule.id].measured
-    await store.record_trial(rule, trial(2, 1))
-    assert not (await store.standings_of([rule.id]))[rule.id].measured
-    await store.record_trial(reworded, trial(1, -1))
-    await store.restore_rule(rule.id, version=1, vectors=await _vectors(rule), **WHO)
-    standing = (await store.standings_of([rule.id]))[rule.id]
+        await store.evidence.record_trial(rule, trial(1, 1))
+    assert (await store.evidence.standings_of([rule.id]))[rule.id].tried == 1
+    reworded = await store.rules.patch(
+        rule.id, text="another", vectors=await _vectors(rule), change=WHO
+    )
+    assert not (await store.evidence.standings_of([rule.id]))[rule.id].measured
+    await store.evidence.record_trial(rule, trial(2, 1))
+    assert not (await store.evidence.standings_of([rule.id]))[rule.id].measured
+    await store.evidence.record_trial(reworded, trial(1, -1))
+    await store.rules.restore(rule.id, version=1, vectors=await _vectors(rule), change=WHO)
+    standing = (await store.evidence.standings_of([rule.id]))[rule.id]
     assert (standing.helped, standing.harmed, standing.tried) == (1, 0, 1)
 
 
 async def test_a_frozen_namespace_is_not_judged(store: RuleStore) -> None:
     rule = await write(store, "one", axis(0), state=CANDIDATE)
-    await store.freeze_namespace("default", **WHO)
+    await store.namespaces.freeze("default", change=WHO)
     await try_out(store, rule, 1, 1, 1)
-    assert (await store.get_rule(rule.id)).state is CANDIDATE
-    assert (await store.evidence_of(rule.id)).trials == []
+    assert (await store.rules.get(rule.id)).state is CANDIDATE
+    assert (await store.evidence.of_rule(rule.id)).trials == []
 
 
 async def test_who_waits_for_trials(store: RuleStore) -> None:
@@ -220,7 +223,7 @@ async def test_who_waits_for_trials(store: RuleStore) -> None:
     first = await write(store, "first", axis(1), state=CANDIDATE)
     second = await write(store, "second", axis(2), state=CANDIDATE)
     await try_out(store, first, 0)
-    waiting = [each.rule.id for each in await store.contenders("default")]
+    waiting = [each.rule.id for each in await store.evidence.contenders("default")]
     assert waiting == [brought.id, second.id, first.id]
 
 
@@ -232,14 +235,14 @@ async def test_an_imported_rule_is_on_probation(store: RuleStore) -> None:
     brought = await imported(store, by_hand)
     for number in range(3):
         await episode(store, f"ep_{number}", by_hand, brought)
-        assert await store.review("default", probation=4) == []
+        assert await store.evidence.review("default", probation=4) == []
     await episode(store, "ep_4", by_hand, brought)
-    (done,) = await store.review("default", probation=4)
+    (done,) = await store.evidence.review("default", probation=4)
     assert (done.rule_id, done.kind, done.verdict) == (brought.id, DEMOTED, Verdict.USELESS)
-    assert (await store.get_rule(brought.id)).state is RETIRED
-    assert (await store.get_rule(by_hand.id)).state is ACTIVE
-    await store.restore_rule(brought.id, **WHO)
-    assert await store.review("default", probation=4) == [], "a person wants it"
+    assert (await store.rules.get(brought.id)).state is RETIRED
+    assert (await store.rules.get(by_hand.id)).state is ACTIVE
+    await store.rules.restore(brought.id, change=WHO)
+    assert await store.evidence.review("default", probation=4) == [], "a person wants it"
 
 
 async def test_harm_in_use_demotes_whoever_vouched(store: RuleStore) -> None:
@@ -247,16 +250,18 @@ async def test_harm_in_use_demotes_whoever_vouched(store: RuleStore) -> None:
     for number in range(12):
         shown = number % 2 == 0
         await begin(store, f"ep_{number}")
-        await store.finish_episode(
+        await store.episodes.finish(
             f"ep_{number}",
             answer="4",
             trace={},
             exposures=[exposure(rule.id, 0 if shown else None)],
         )
-        await store.record_outcome(f"ep_{number}", Outcome(Signal.VERIFIER, float(not shown)))
-    (done,) = await store.review("default", probation=50)
+        await store.evidence.record_outcome(
+            f"ep_{number}", Outcome(Signal.VERIFIER, float(not shown))
+        )
+    (done,) = await store.evidence.review("default", probation=50)
     assert (done.rule_id, done.verdict) == (rule.id, Verdict.HARMFUL)
-    assert (await store.rule_events(rule.id))[-1].kind == DEMOTED
+    assert (await store.rules.events(rule.id))[-1].kind == DEMOTED
 
 
 async def test_opposites_are_found_and_settled_by_evidence(store: RuleStore) -> None:
@@ -270,17 +275,17 @@ async def test_opposites_are_found_and_settled_by_evidence(store: RuleStore) -> 
             draft(never, between(0, 1, 0.9), polarity=Polarity.NEGATIVE, state=CANDIDATE),
         )
     ).learned[0]
-    links = (await store.evidence_of(new.rule_id)).links
+    links = (await store.evidence.of_rule(new.rule_id)).links
     assert [(link.kind, link.other) for link in links] == [
         (LinkKind.SOURCE, "ep_2"),
         (LinkKind.CONTRADICTS, old.rule_id),
     ]
-    await try_out(store, await store.get_rule(old.rule_id), 1, 1, 0, -1, 1, 1)
-    assert (await store.get_rule(old.rule_id)).state is ACTIVE
-    await try_out(store, await store.get_rule(new.rule_id), 1, 1, 1)
-    assert (await store.get_rule(new.rule_id)).state is ACTIVE
-    assert (await store.get_rule(old.rule_id)).state is RETIRED
-    assert (await store.rule_events(old.rule_id))[-1].kind == SUPERSEDED
+    await try_out(store, await store.rules.get(old.rule_id), 1, 1, 0, -1, 1, 1)
+    assert (await store.rules.get(old.rule_id)).state is ACTIVE
+    await try_out(store, await store.rules.get(new.rule_id), 1, 1, 1)
+    assert (await store.rules.get(new.rule_id)).state is ACTIVE
+    assert (await store.rules.get(old.rule_id)).state is RETIRED
+    assert (await store.rules.events(old.rule_id))[-1].kind == SUPERSEDED
 
 
 @pytest.mark.parametrize(
@@ -299,8 +304,8 @@ def test_contradictions_by_their_words(one: str, other: str, expected: bool) -> 
 async def test_a_merged_rule_keeps_its_parents_and_their_episodes(store: RuleStore) -> None:
     one = (await learn(store, "ep_1", draft("one", axis(0)))).learned[0]
     two = (await learn(store, "ep_2", draft("two", axis(1)))).learned[0]
-    await store.merge_rules(one.rule_id, [two.rule_id], **WHO)
-    links = {(link.kind, link.other) for link in (await store.evidence_of(one.rule_id)).links}
+    await store.curation.merge(one.rule_id, [two.rule_id], change=WHO)
+    links = {(link.kind, link.other) for link in (await store.evidence.of_rule(one.rule_id)).links}
     assert links == {
         (LinkKind.SOURCE, "ep_1"),
         (LinkKind.SOURCE, "ep_2"),
@@ -320,15 +325,15 @@ async def test_precedents_near_a_rule(store: RuleStore) -> None:
     for name, at, fit in (("ep_1", 0, True), ("ep_2", 0, False), ("ep_3", 1, True)):
         await begin(store, name)
         found = Findings(Outcome(Signal.AGREEMENT, 0.6), precedent(name, at, fit=fit))
-        await store.finish_episode(name, answer="4", trace={}, findings=found)
+        await store.episodes.finish(name, answer="4", trace={}, findings=found)
     await store.catch_up()
-    near = await store.untried_near(rule, floor=0.5, limit=5)
+    near = await store.evidence.untried_precedents(rule, floor=0.5, limit=5)
     assert [each.episode_id for each in near] == ["ep_1"]
-    await store.record_trial(rule, Trial("ep_1", 1.0, 1.0, Reference.CONSENSUS))
-    assert await store.untried_near(rule, floor=0.5, limit=5) == []
-    neighbours = store.near_precedents("default", axis(0), floor=0.5, k=5)
+    await store.evidence.record_trial(rule, Trial("ep_1", 1.0, 1.0, Reference.CONSENSUS))
+    assert await store.evidence.untried_precedents(rule, floor=0.5, limit=5) == []
+    neighbours = store.evidence.near_precedents("default", axis(0), floor=0.5, k=5)
     assert {each.episode_id for each in neighbours} == {"ep_1", "ep_2"}
-    assert store.mean_agreement("default") is None
+    assert store.evidence.mean_agreement("default") is None
 
 
 async def test_deletion_takes_all_of_it_and_retention_what_has_text(
@@ -336,21 +341,21 @@ async def test_deletion_takes_all_of_it_and_retention_what_has_text(
 ) -> None:
     rule = await write(store, "one", axis(0))
     await begin(store, "ep_1")
-    await store.finish_episode(
+    await store.episodes.finish(
         "ep_1",
         answer="4",
         trace={},
         exposures=[exposure(rule.id)],
         findings=Findings(Outcome(Signal.AGREEMENT, 0.6), precedent("ep_1", 0)),
     )
-    await store.change_settings("default", {"retention_days": 1}, **WHO)
+    await store.namespaces.change_settings("default", {"retention_days": 1}, change=WHO)
     clock.forward(2 * 86_400)
-    assert await store.expire_episodes() == 1
-    assert await store.untried_near(rule, floor=-1, limit=5) == []
-    assert len((await store.evidence_of(rule.id)).exposures) == 1
-    await store.delete_namespace("default", **WHO)
-    assert await store.standings_of([rule.id]) == {}
-    assert store.near_precedents("default", axis(0), floor=-1, k=5) == []
+    assert await store.episodes.expire() == 1
+    assert await store.evidence.untried_precedents(rule, floor=-1, limit=5) == []
+    assert len((await store.evidence.of_rule(rule.id)).exposures) == 1
+    await store.namespaces.delete("default", change=WHO)
+    assert await store.evidence.standings_of([rule.id]) == {}
+    assert store.evidence.near_precedents("default", axis(0), floor=-1, k=5) == []
 
 
 # -- lists
@@ -361,10 +366,10 @@ async def test_rules_by_their_lift(store: RuleStore) -> None:
     await write(store, "unknown", axis(2))
     for number, (rule, value) in enumerate(((good, 1.0), (bad, 0.0))):
         await episode(store, f"ep_{number}", rule)
-        await store.record_outcome(f"ep_{number}", Outcome(Signal.VERIFIER, value))
+        await store.evidence.record_outcome(f"ep_{number}", Outcome(Signal.VERIFIER, value))
 
     async def found(**bounds: float) -> set[str]:
-        page = await store.list_rules(RuleFilter(namespace="default", **bounds))
+        page = await store.rules.list(RuleFilter(namespace="default", **bounds))
         return {rule.text for rule in page.items}
 
     assert await found(min_lift=0.0) == {"good"}

@@ -29,33 +29,33 @@ from tests.rules_store.helpers import (
 async def test_begin_and_finish(store: RuleStore, clock: Clock) -> None:
     begun = await begin(store, "ep_1", question="2 + 2?", trace={"first": 1})
     assert not begun.duplicate
-    episode = await store.get_episode("ep_1")
+    episode = await store.episodes.get("ep_1")
     assert (episode.status, episode.answer, episode.trace) == ("pending", None, {"first": 1})
     rule = await write(store, "x", axis(0))
     other = await write(store, "y", axis(1))
     clock.forward(3)
-    await store.finish_episode(
+    await store.episodes.finish(
         "ep_1",
         answer="4",
         trace={"second": 2},
         reason="learning_off",
         exposures=[exposure(rule.id)],
     )
-    episode = await store.get_episode("ep_1")
+    episode = await store.episodes.get("ep_1")
     assert (episode.status, episode.reason) == ("skipped", "learning_off")
     assert (episode.question, episode.answer, episode.trace) == ("2 + 2?", "4", {"second": 2})
     assert (episode.updated_at - episode.created_at).total_seconds() == 3
-    assert (await store.get_rule(rule.id)).exposures == 1
-    assert (await store.get_rule(other.id)).exposures == 0
+    assert (await store.rules.get(rule.id)).exposures == 1
+    assert (await store.rules.get(other.id)).exposures == 0
     # An exposure is an observation, no change of the rule.
-    assert (await store.get_rule(rule.id)).version == 1
-    assert len(await store.rule_events(rule.id)) == 1
+    assert (await store.rules.get(rule.id)).version == 1
+    assert len(await store.rules.events(rule.id)) == 1
 
 
 async def test_finishing_with_a_job_is_one_step(store: RuleStore) -> None:
     await new_job(store, "ep_1")
-    assert (await store.get_episode("ep_1")).status == EpisodeStatus.LEARNING
-    assert await store.job_counts() == {
+    assert (await store.episodes.get("ep_1")).status == EpisodeStatus.LEARNING
+    assert await store.jobs.counts() == {
         JobState.PENDING: 1,
         JobState.RUNNING: 0,
         JobState.DONE: 0,
@@ -66,7 +66,7 @@ async def test_finishing_with_a_job_is_one_step(store: RuleStore) -> None:
 async def test_finishing_twice_changes_nothing(store: RuleStore) -> None:
     rule = await write(store, "x", axis(0))
     await new_job(store, "ep_1")
-    await store.finish_episode(
+    await store.episodes.finish(
         "ep_1",
         answer="5",
         trace={},
@@ -74,30 +74,30 @@ async def test_finishing_twice_changes_nothing(store: RuleStore) -> None:
         exposures=[exposure(rule.id)],
         job_payload={"n": 2},
     )
-    episode = await store.get_episode("ep_1")
+    episode = await store.episodes.get("ep_1")
     assert (episode.status, episode.answer) == ("learning", "4")
-    assert (await store.get_rule(rule.id)).exposures == 0
-    assert (await store.job_counts())[JobState.PENDING] == 1
+    assert (await store.rules.get(rule.id)).exposures == 0
+    assert (await store.jobs.counts())[JobState.PENDING] == 1
 
 
 async def test_unknown_names(store: RuleStore) -> None:
     with pytest.raises(UnknownNamespace):
         await begin(store, "ep_1", namespace="nowhere")
     with pytest.raises(UnknownEpisode, match="'ep_1'"):
-        await store.get_episode("ep_1")
+        await store.episodes.get("ep_1")
     with pytest.raises(UnknownEpisode):
-        await store.finish_episode("ep_1", answer="a", trace={})
+        await store.episodes.finish("ep_1", answer="a", trace={})
     await begin(store, "ep_1")
     with pytest.raises(ValueError, match="already"):
         await begin(store, "ep_1")
 
 
 async def test_exposures_stay_in_the_namespace(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     foreign = await write(store, "x", axis(0), namespace="other")
     await begin(store, "ep_1")
-    await store.finish_episode("ep_1", answer="a", trace={}, exposures=[exposure(foreign.id)])
-    assert (await store.get_rule(foreign.id)).exposures == 0
+    await store.episodes.finish("ep_1", answer="a", trace={}, exposures=[exposure(foreign.id)])
+    assert (await store.rules.get(foreign.id)).exposures == 0
 
 
 # -- repeated requests
@@ -108,11 +108,11 @@ async def test_a_request_id_counts_once(store: RuleStore) -> None:
     again = await begin(store, "ep_2", request_id="r")
     assert (again.duplicate, again.duplicate_of) == (True, "ep_1")
     assert (await begin(store, "ep_3", request_id="r")).duplicate_of == "ep_1"
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     assert not (await begin(store, "ep_4", namespace="other", request_id="r")).duplicate
     # Each has its own row, so that its answer can be looked up.
-    await store.finish_episode("ep_2", answer="same", trace={}, reason="duplicate_request")
-    assert (await store.get_episode("ep_2")).answer == "same"
+    await store.episodes.finish("ep_2", answer="same", trace={}, reason="duplicate_request")
+    assert (await store.episodes.get("ep_2")).answer == "same"
 
 
 async def test_of_many_equal_requests_at_once_one_is_first(
@@ -137,7 +137,7 @@ async def test_an_equal_body_is_marked_for_a_while(store: RuleStore, clock: Cloc
     assert (begun.same_body_as, begun.duplicate) == ("ep_2", False)
     clock.forward(301)
     assert (await begin(store, "ep_4", body_hash="b", is_retry=True)).same_body_as is None
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     assert (
         await begin(store, "ep_5", namespace="other", body_hash="b", is_retry=True)
     ).same_body_as is None
@@ -161,7 +161,7 @@ def locked(folder: Path) -> Iterator[None]:
 @pytest.mark.sqlite
 async def test_begin_gives_up_quickly_and_loses_nothing(tmp_path: Path) -> None:
     store = await open_store(tmp_path, begin_timeout=0.1, busy_timeout=30.0)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     await write(store, "x", axis(0))
     await begin(store, "ep_0")
     with locked(tmp_path):
@@ -169,32 +169,32 @@ async def test_begin_gives_up_quickly_and_loses_nothing(tmp_path: Path) -> None:
             with pytest.raises(StoreUnavailable, match="locked"):
                 await begin(store, "ep_1")
         # Reading and searching go on.
-        assert (await store.get_episode("ep_0")).status == "pending"
+        assert (await store.episodes.get("ep_0")).status == "pending"
         assert (await store.parity()).ok
         finishing = asyncio.create_task(
-            store.finish_episode("ep_0", answer="a", trace={}, job_payload={})
+            store.episodes.finish("ep_0", answer="a", trace={}, job_payload={})
         )
         await asyncio.sleep(0.3)  # longer than a beginning waits
         assert not finishing.done()
     await finishing
     await begin(store, "ep_1")
-    assert (await store.job_counts())[JobState.PENDING] == 1
+    assert (await store.jobs.counts())[JobState.PENDING] == 1
     await store.close()
 
 
 @pytest.mark.sqlite
 async def test_begin_does_not_queue_behind_a_stuck_write(tmp_path: Path) -> None:
     store = await open_store(tmp_path, begin_timeout=0.1, busy_timeout=30.0)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     await begin(store, "ep_0")
     with locked(tmp_path):
-        finishing = asyncio.create_task(store.finish_episode("ep_0", answer="a", trace={}))
+        finishing = asyncio.create_task(store.episodes.finish("ep_0", answer="a", trace={}))
         await asyncio.sleep(0.02)
         async with asyncio.timeout(15):
             with pytest.raises(StoreUnavailable, match="busy"):
                 await begin(store, "ep_1")
     await finishing
-    assert (await store.get_episode("ep_0")).answer == "a"
+    assert (await store.episodes.get("ep_0")).answer == "a"
     await store.close()
 
 
@@ -205,36 +205,36 @@ async def test_interrupted_requests_are_swept(store: RuleStore, clock: Clock) ->
     await begin(store, "lost")
     await new_job(store, "learning")
     await begin(store, "ended")
-    await store.finish_episode("ended", answer="a", trace={}, reason="not_sampled")
+    await store.episodes.finish("ended", answer="a", trace={}, reason="not_sampled")
     clock.forward(100)
     await begin(store, "recent")
-    assert await store.sweep_interrupted(timedelta(seconds=60)) == 1
-    lost = await store.get_episode("lost")
+    assert await store.episodes.sweep_interrupted(timedelta(seconds=60)) == 1
+    lost = await store.episodes.get("lost")
     assert (lost.status, lost.reason) == ("skipped", "interrupted")
-    statuses = {name: (await store.get_episode(name)).status for name in ("learning", "recent")}
+    statuses = {name: (await store.episodes.get(name)).status for name in ("learning", "recent")}
     assert statuses == {"learning": "learning", "recent": "pending"}
-    assert (await store.get_episode("ended")).reason == "not_sampled"
-    assert await store.sweep_interrupted(timedelta(seconds=60)) == 0
+    assert (await store.episodes.get("ended")).reason == "not_sampled"
+    assert await store.episodes.sweep_interrupted(timedelta(seconds=60)) == 0
     # It was only slow after all.
-    await store.finish_episode("lost", answer="late", trace={}, job_payload={})
-    assert (await store.get_episode("lost")).status == "learning"
+    await store.episodes.finish("lost", answer="late", trace={}, job_payload={})
+    assert (await store.episodes.get("lost")).status == "learning"
 
 
 # -- listing
 
 
 async def test_listing(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     for number in range(5):
         await begin(store, f"ep_{number}", mode="explore" if number == 3 else "steer")
     await begin(store, "ep_5", namespace="other")
-    await store.finish_episode("ep_1", answer="a", trace={})
+    await store.episodes.finish("ep_1", answer="a", trace={})
 
     async def listed(**where: object) -> list[str]:
         ids: list[str] = []
         cursor = None
         while True:
-            page = await store.list_episodes(
+            page = await store.episodes.list(
                 EpisodeFilter(**where),  # type: ignore[arg-type]
                 limit=2,
                 cursor=cursor,
@@ -251,19 +251,19 @@ async def test_listing(store: RuleStore) -> None:
     assert await listed(status=EpisodeStatus.SKIPPED) == ["ep_1"]
     assert await listed(namespace="other", mode="explore") == []
     with pytest.raises(InvalidCursor):
-        await store.list_episodes(cursor="cnVsZXM6Mg")
+        await store.episodes.list(cursor="cnVsZXM6Mg")
 
 
 async def test_whatever_was_written_can_be_stored(store: RuleStore) -> None:
     odd = "lone \ud800 and \x00"
     await begin(store, "ep_1", question=odd, request_id=odd, trace={odd: [odd, float("nan")]})
-    await store.finish_episode(
+    await store.episodes.finish(
         "ep_1",
         answer=odd,
         trace={"x": {"y": (float("inf"), odd)}, 3: 4},  # type: ignore[dict-item]
         job_payload={odd: odd},
     )
-    episode = await store.get_episode("ep_1")
+    episode = await store.episodes.get("ep_1")
     assert episode.answer == "lone \ufffd and \ufffd"
     assert episode.trace == {"x": {"y": [None, "lone \ufffd and \ufffd"]}, "3": 4}
-    assert await store.claim_job("w") is not None
+    assert await store.jobs.claim("w") is not None

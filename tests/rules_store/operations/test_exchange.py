@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rules_store.errors import InvalidVector, NamespaceFrozen, UnknownNamespace
+from rules_store.models.events import Change
 from rules_store.models.rules import Polarity, RuleFilter, RuleState, Vectors
-from rules_store.operations.exchange import Exported, Incoming
+from rules_store.operations.exchange import ExportedRule, IncomingRule
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     NEGATIVE,
@@ -25,16 +26,18 @@ from tests.rules_store.helpers import (
     write,
 )
 
-BY = {"actor": "keeper", "reason": "moving house"}
+BY = Change("keeper", "moving house")
 
 
-async def exported(store: RuleStore, **where: Any) -> list[Exported]:
-    batches = [batch async for batch in store.export_rules(RuleFilter(**where), vectors=True)]
+async def exported(store: RuleStore, **where: Any) -> list[ExportedRule]:
+    batches = [
+        batch async for batch in store.exchange.export_rules(RuleFilter(**where), vectors=True)
+    ]
     return [item for batch in batches for item in batch]
 
 
-def incoming(items: list[Exported]) -> list[Incoming]:
-    return [Incoming(item.rule, item.vectors or Vectors()) for item in items]
+def incoming(items: list[ExportedRule]) -> list[IncomingRule]:
+    return [IncomingRule(item.rule, item.vectors or Vectors()) for item in items]
 
 
 async def filled(store: RuleStore) -> None:
@@ -64,8 +67,8 @@ async def test_export_wipe_import_finds_the_same(store: RuleStore, tmp_path: Pat
     items = await exported(store)
     other = await open_store(tmp_path / "other")
     try:
-        await other.ensure_namespace("default")
-        done = await other.import_rules(incoming(items), **BY)
+        await other.namespaces.ensure("default")
+        done = await other.exchange.import_rules(incoming(items), change=BY)
         assert list(done.outcomes) == [item.rule.id for item in items]
         assert done.evicted == ()
         assert hits(other) == hits(store)
@@ -74,8 +77,8 @@ async def test_export_wipe_import_finds_the_same(store: RuleStore, tmp_path: Pat
         before, after = await all_rules(store), await all_rules(other)
         anew = {"updated_at": None}
         assert [replace(rule, **anew) for rule in after] == [replace(r, **anew) for r in before]
-        (event,) = await other.rule_events(items[0].rule.id)
-        assert (event.kind, event.actor, event.reason) == ("rule.imported", "keeper", BY["reason"])
+        (event,) = await other.rules.events(items[0].rule.id)
+        assert (event.kind, event.actor, event.reason) == ("rule.imported", "keeper", BY.reason)
     finally:
         await other.close()
 
@@ -84,47 +87,49 @@ async def test_what_is_there_already_is_skipped(store: RuleStore) -> None:
     await filled(store)
     items = incoming(await exported(store))
     last = (await store.stats()).last_event
-    done = await store.import_rules(items, **BY)
+    done = await store.exchange.import_rules(items, change=BY)
     assert set(done.outcomes) == {None}
     assert (await store.stats()).last_event == last
-    assert await store.known_texts([item.rule for item in items]) == [i.rule.id for i in items]
+    assert await store.exchange.known_texts([item.rule for item in items]) == [
+        i.rule.id for i in items
+    ]
 
 
 async def test_a_text_comes_once_and_a_taken_id_is_replaced(store: RuleStore) -> None:
     rule = await write(store, "Mind the gap.", axis(0))
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     twice = [
-        Incoming(replace(rule, namespace="other", text=text), Vectors(axis(0)))
+        IncomingRule(replace(rule, namespace="other", text=text), Vectors(axis(0)))
         for text in ("Mind the gap.", "mind  THE gap.")
     ]
-    first, second = (await store.import_rules(twice, **BY)).outcomes
+    first, second = (await store.exchange.import_rules(twice, change=BY)).outcomes
     assert first not in (None, rule.id)
     assert second is None
-    assert (await store.get_rule(rule.id)) == rule
+    assert (await store.rules.get(rule.id)) == rule
 
 
 async def test_a_source_in_another_namespace_is_none(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     await begin(store, "ep_other", "other")
     rule = await write(store, "Mind the gap.", axis(0))
-    assert await store.source_of(rule) is None
-    assert await store.source_of(replace(rule, source_episode="ep_none")) is None
+    assert await store.episodes.source_of(rule) is None
+    assert await store.episodes.source_of(replace(rule, source_episode="ep_none")) is None
     named = replace(rule, source_episode="ep_other")
-    assert await store.source_of(named) is None
-    source = await store.source_of(replace(named, namespace="other"))
-    assert source == await store.get_episode("ep_other")
+    assert await store.episodes.source_of(named) is None
+    source = await store.episodes.source_of(replace(named, namespace="other"))
+    assert source == await store.episodes.get("ep_other")
 
 
 async def test_an_import_keeps_to_the_capacity(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=3)
     try:
-        await store.ensure_namespace("default")
+        await store.namespaces.ensure("default")
         rule = await write(store, "old", axis(0))
         items = [
-            Incoming(replace(rule, id=f"rule_{n}", text=f"new {n}"), Vectors(axis(n)))
+            IncomingRule(replace(rule, id=f"rule_{n}", text=f"new {n}"), Vectors(axis(n)))
             for n in range(1, 4)
         ]
-        done = await store.import_rules(items, **BY)
+        done = await store.exchange.import_rules(items, change=BY)
         assert done.evicted == (rule.id,)
         assert store.rules_indexed == 3
     finally:
@@ -135,12 +140,16 @@ async def test_an_import_is_refused_whole(store: RuleStore) -> None:
     rule = await write(store, "one", axis(0))
     new = replace(rule, id="rule_new", text="two")
     with pytest.raises(UnknownNamespace):
-        await store.import_rules([Incoming(replace(new, namespace="none"), Vectors())], **BY)
+        await store.exchange.import_rules(
+            [IncomingRule(replace(new, namespace="none"), Vectors())], change=BY
+        )
     with pytest.raises(InvalidVector):
-        await store.import_rules([Incoming(new, Vectors(np.zeros(32, np.float32)))], **BY)
-    await store.freeze_namespace("default", **BY)
+        await store.exchange.import_rules(
+            [IncomingRule(new, Vectors(np.zeros(32, np.float32)))], change=BY
+        )
+    await store.namespaces.freeze("default", change=BY)
     with pytest.raises(NamespaceFrozen):
-        await store.import_rules([Incoming(new, Vectors(axis(1)))], **BY)
+        await store.exchange.import_rules([IncomingRule(new, Vectors(axis(1)))], change=BY)
     assert [each.id for each in await all_rules(store)] == [rule.id]
 
 
@@ -149,24 +158,24 @@ async def test_export_filters(store: RuleStore) -> None:
     items = await exported(store, polarity=NEGATIVE, state=RuleState.ACTIVE)
     assert items
     assert {(i.rule.polarity, i.rule.state) for i in items} == {(NEGATIVE, RuleState.ACTIVE)}
-    plain = [item async for batch in store.export_rules() for item in batch]
+    plain = [item async for batch in store.exchange.export_rules() for item in batch]
     assert {item.vectors for item in plain} == {None}
     assert len(plain) == 40
 
 
 async def test_nearest_in_any_state(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     active = await write(store, "active", between(0, 1, 0.9))
     candidate = await write(store, "candidate", between(0, 2, 0.8), state=RuleState.CANDIDATE)
     refused = await write(store, "refused", between(0, 3, 0.7), state=RuleState.QUARANTINED)
     gone = await write(store, "gone", between(0, 4, 0.6), polarity=NEGATIVE)
-    await store.retire_rule(gone.id, **BY)
+    await store.rules.retire(gone.id, change=BY)
     far = await write(store, "elsewhere", axis(0), namespace="other")
 
     async def found(**more: Any) -> list[tuple[str, float]]:
         return [
             (near.rule.id, round(near.similarity, 3))
-            for near in await store.nearest(axis(0), **more)
+            for near in await store.rules.nearest(axis(0), **more)
         ]
 
     indexed = [(active.id, 0.9), (candidate.id, 0.8)]

@@ -34,8 +34,8 @@ async def episode(store: RuleStore) -> str:
 async def test_what_was_said_is_kept_under_its_strongest_signal(
     store: RuleStore, episode: str, clock: Clock, given: dict[str, Any], source: FeedbackSource
 ) -> None:
-    said = await store.add_feedback(episode, NewFeedback(**given, comment="because"))
-    assert [said] == await store.feedback_of(episode)
+    said = await store.evidence.add_feedback(episode, NewFeedback(**given, comment="because"))
+    assert [said] == await store.evidence.feedback_of(episode)
     assert said.source is source
     assert said.namespace == "default"
     assert said.created_at == clock.now
@@ -44,14 +44,14 @@ async def test_what_was_said_is_kept_under_its_strongest_signal(
 
 
 async def test_the_same_key_is_counted_once(store: RuleStore, episode: str, clock: Clock) -> None:
-    first = await store.add_feedback(episode, NewFeedback(score=0.3, key="k"))
+    first = await store.evidence.add_feedback(episode, NewFeedback(score=0.3, key="k"))
     clock.forward(60)
-    assert await store.add_feedback(episode, NewFeedback(score=0.3, key="k")) == first
+    assert await store.evidence.add_feedback(episode, NewFeedback(score=0.3, key="k")) == first
     with pytest.raises(FeedbackConflict):
-        await store.add_feedback(episode, NewFeedback(score=0.4, key="k"))
+        await store.evidence.add_feedback(episode, NewFeedback(score=0.4, key="k"))
     with pytest.raises(FeedbackConflict):
-        await store.add_feedback(episode, NewFeedback(score=0.3, comment="more", key="k"))
-    assert await store.feedback_of(episode) == [first]
+        await store.evidence.add_feedback(episode, NewFeedback(score=0.3, comment="more", key="k"))
+    assert await store.evidence.feedback_of(episode) == [first]
 
 
 async def test_without_a_key_and_for_another_episode_each_counts(
@@ -59,32 +59,32 @@ async def test_without_a_key_and_for_another_episode_each_counts(
 ) -> None:
     await begin(store, "ep_2")
     for where in (episode, episode, "ep_2"):
-        await store.add_feedback(where, NewFeedback(score=0.3))
-    await store.add_feedback(episode, NewFeedback(score=0.3, key="k"))
-    await store.add_feedback("ep_2", NewFeedback(score=0.9, key="k"))
-    assert len(await store.feedback_of(episode)) == 3
-    assert len(await store.feedback_of("ep_2")) == 2
+        await store.evidence.add_feedback(where, NewFeedback(score=0.3))
+    await store.evidence.add_feedback(episode, NewFeedback(score=0.3, key="k"))
+    await store.evidence.add_feedback("ep_2", NewFeedback(score=0.9, key="k"))
+    assert len(await store.evidence.feedback_of(episode)) == 3
+    assert len(await store.evidence.feedback_of("ep_2")) == 2
 
 
 async def test_equal_ones_at_the_same_time_are_one(store: RuleStore, episode: str) -> None:
     said = NewFeedback(verified=True, key="k")
-    answers = await asyncio.gather(*(store.add_feedback(episode, said) for _ in range(8)))
+    answers = await asyncio.gather(*(store.evidence.add_feedback(episode, said) for _ in range(8)))
     assert len({each.id for each in answers}) == 1
-    assert await store.feedback_of(episode) == [answers[0]]
+    assert await store.evidence.feedback_of(episode) == [answers[0]]
 
 
 async def test_what_no_database_stores_is_stored_as_its_replacement(
     store: RuleStore, episode: str
 ) -> None:
     said = NewFeedback(label="4\x002", comment="\ud800", key="k\x00")
-    first = await store.add_feedback(episode, said)
+    first = await store.evidence.add_feedback(episode, said)
     assert (first.label, first.comment) == ("4\ufffd2", "\ufffd")
-    assert await store.add_feedback(episode, said) == first
+    assert await store.evidence.add_feedback(episode, said) == first
 
 
 async def test_nothing_said_and_nothing_to_say_it_of(store: RuleStore, episode: str) -> None:
     with pytest.raises(ValueError, match="score"):
-        await store.add_feedback(episode, NewFeedback(comment="hm"))
+        await store.evidence.add_feedback(episode, NewFeedback(comment="hm"))
     with pytest.raises(UnknownEpisode):
-        await store.add_feedback("ep_none", NewFeedback(score=1.0))
-    assert await store.feedback_of("ep_none") == []
+        await store.evidence.add_feedback("ep_none", NewFeedback(score=1.0))
+    assert await store.evidence.feedback_of("ep_none") == []

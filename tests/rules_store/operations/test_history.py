@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rules_store.errors import UnknownRule
+from rules_store.models.events import Change
 from rules_store.models.rules import Vectors
-from rules_store.operations.exchange import Incoming
+from rules_store.operations.exchange import IncomingRule
 from rules_store.operations.history import DAYS
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, axis, begin, open_store, write
@@ -19,7 +20,7 @@ from tests.rules_store.helpers import Clock, axis, begin, open_store, write
 async def test_uses_are_counted_by_day_among_the_latest_episodes(tmp_path: Path) -> None:
     clock = Clock()
     store = await open_store(tmp_path, clock=clock)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     rule = await write(store, "One.", axis(0))
     other = await write(store, "Two.", axis(1))
     used = {"rules_injected": [{"id": other.id}, {"id": rule.id}]}
@@ -29,8 +30,8 @@ async def test_uses_are_counted_by_day_among_the_latest_episodes(tmp_path: Path)
     ):
         clock.forward(after)
         await begin(store, f"ep-{number}")
-        await store.finish_episode(f"ep-{number}", answer="4", trace=trace)
-    use = await store.rule_use(rule.id)
+        await store.episodes.finish(f"ep-{number}", answer="4", trace=trace)
+    use = await store.history.usage(rule.id)
     assert (use.uses, use.looked_at, len(use.days)) == (3, 5, DAYS)
     by_day = {day.day: (day.episodes, day.uses) for day in use.days if day.episodes}
     today = clock().date()
@@ -39,25 +40,25 @@ async def test_uses_are_counted_by_day_among_the_latest_episodes(tmp_path: Path)
         today - timedelta(days=3): (2, 2),
         today: (1, 0),
     }
-    assert (await store.rule_use(rule.id, among=2)).uses == 1
+    assert (await store.history.usage(rule.id, among=2)).uses == 1
     clock.forward(86400 * 40)
-    assert (await store.rule_use(rule.id)).looked_at == 0
+    assert (await store.history.usage(rule.id)).looked_at == 0
     with pytest.raises(UnknownRule):
-        await store.rule_use("none")
+        await store.history.usage("none")
     await store.close()
 
 
 async def test_an_id_within_another_or_like_a_word_is_not_found(store: RuleStore) -> None:
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     rule = await write(store, "One.", axis(0))
     ids = ("rule_abc", "rule_a", "rule-abc", "abc", "text", "rule_ab_")
     for number, id in enumerate(ids, start=1):
         other = replace(rule, id=id, text=f"Two {number}.")
-        await store.import_rules(
-            [Incoming(other, Vectors(axis(number)))], actor="keeper", reason=""
+        await store.exchange.import_rules(
+            [IncomingRule(other, Vectors(axis(number)))], change=Change("keeper", "")
         )
     await begin(store, "ep-1")
     trace = {"rules_injected": [{"id": "rule_abc", "note": 'the rule "text" %'}]}
-    await store.finish_episode("ep-1", answer="4", trace=trace)
-    uses = {id: (await store.rule_use(id)).uses for id in ids}
+    await store.episodes.finish("ep-1", answer="4", trace=trace)
+    uses = {id: (await store.history.usage(id)).uses for id in ids}
     assert uses == dict.fromkeys(ids, 0) | {"rule_abc": 1}

@@ -24,11 +24,11 @@ from tests.rules_store.helpers import (
 
 
 async def counted(store: RuleStore) -> dict[str, int]:
-    return {state.value: count for state, count in (await store.job_counts()).items() if count}
+    return {state.value: count for state, count in (await store.jobs.counts()).items() if count}
 
 
 async def take(store: RuleStore, owner: str = "w") -> Job:
-    job = await store.claim_job(owner)
+    job = await store.jobs.claim(owner)
     assert job is not None
     return job
 
@@ -39,17 +39,17 @@ async def test_oldest_first_and_each_once(store: RuleStore) -> None:
     jobs = [await take(store, f"w{n}") for n in range(3)]
     assert [job.episode_id for job in jobs] == ["a", "b", "c"]
     assert (jobs[0].payload, jobs[0].owner, jobs[0].attempts) == ({"n": "a"}, "w0", 1)
-    assert await store.claim_job("w") is None
+    assert await store.jobs.claim("w") is None
 
 
 async def test_a_certain_episode_can_be_claimed(store: RuleStore) -> None:
     for name in ("a", "b"):
         await new_job(store, name)
-    job = await store.claim_job("w", episode_id="b")
+    job = await store.jobs.claim("w", episode_id="b")
     assert job is not None
     assert job.episode_id == "b"
-    assert await store.claim_job("w", episode_id="b") is None
-    assert await store.claim_job("w", episode_id="none") is None
+    assert await store.jobs.claim("w", episode_id="b") is None
+    assert await store.jobs.claim("w", episode_id="none") is None
 
 
 async def test_two_workers_never_get_the_same_job(
@@ -59,7 +59,7 @@ async def test_two_workers_never_get_the_same_job(
     for number in range(12):
         await new_job(store, f"ep_{number}")
     got = await asyncio.gather(
-        *((store, other)[n % 2].claim_job(f"w{n}") for n in range(16)),
+        *((store, other)[n % 2].jobs.claim(f"w{n}") for n in range(16)),
     )
     episodes = [job.episode_id for job in got if job is not None]
     assert len(episodes) == len(set(episodes)) == 12
@@ -70,43 +70,43 @@ async def test_a_lost_worker_loses_its_lease(store: RuleStore, clock: Clock) -> 
     await new_job(store, "a")
     lost = await take(store, "lost")
     clock.forward(store.options.lease - 1)
-    assert await store.claim_job("w") is None
-    await store.heartbeat(lost)
+    assert await store.jobs.claim("w") is None
+    await store.jobs.heartbeat(lost)
     clock.forward(store.options.lease - 1)
-    assert await store.claim_job("w") is None
+    assert await store.jobs.claim("w") is None
     clock.forward(2)
     job = await take(store, "w")
     assert (job.episode_id, job.attempts) == ("a", 2)
     for call in (
-        store.heartbeat(lost),
-        store.skip_job(lost, "r"),
-        store.retry_job(lost, "r"),
-        store.fail_job(lost, "r"),
-        store.release_job(lost),
-        store.apply_learning(lost, [draft("x", axis(0))]),
+        store.jobs.heartbeat(lost),
+        store.jobs.skip(lost, "r"),
+        store.jobs.retry(lost, "r"),
+        store.jobs.fail(lost, "r"),
+        store.jobs.release(lost),
+        store.jobs.apply(lost, [draft("x", axis(0))]),
     ):
         with pytest.raises(LeaseLost):
             await call
-    assert (await store.list_rules()).total == 0
-    await store.heartbeat(job)
+    assert (await store.rules.list()).total == 0
+    await store.jobs.heartbeat(job)
 
 
 async def test_a_job_that_a_queue_hands_out_passes_to_the_next(
     store: RuleStore, clock: Clock
 ) -> None:
     await new_job(store, "a")
-    lost = await store.claim_job("lost", episode_id="a", handed_out=True)
+    lost = await store.jobs.claim("lost", episode_id="a", handed_out=True)
     assert lost is not None
     # Whether there is still somebody who has it is the queue's to know.
-    assert await store.jobs_due(timedelta(0), limit=9) == ["a"]
-    job = await store.claim_job("w", episode_id="a", handed_out=True)
+    assert await store.jobs.due(timedelta(0), limit=9) == ["a"]
+    job = await store.jobs.claim("w", episode_id="a", handed_out=True)
     assert job is not None
     assert job.attempts == 2
     with pytest.raises(LeaseLost):
-        await store.apply_learning(lost, [draft("x", axis(0))])
-    await store.apply_learning(job, [draft("x", axis(0))])
-    assert await store.claim_job("w", episode_id="a", handed_out=True) is None
-    assert await store.jobs_due(timedelta(0), limit=9) == []
+        await store.jobs.apply(lost, [draft("x", axis(0))])
+    await store.jobs.apply(job, [draft("x", axis(0))])
+    assert await store.jobs.claim("w", episode_id="a", handed_out=True) is None
+    assert await store.jobs.due(timedelta(0), limit=9) == []
 
 
 async def test_a_stalled_worker_that_got_its_job_again_holds_one_lease(
@@ -117,8 +117,8 @@ async def test_a_stalled_worker_that_got_its_job_again_holds_one_lease(
     clock.forward(100)
     second = await take(store, "w")
     with pytest.raises(LeaseLost):
-        await store.skip_job(first, "r")
-    await store.skip_job(second, "r")
+        await store.jobs.skip(first, "r")
+    await store.jobs.skip(second, "r")
 
 
 async def test_an_expired_lease_that_nobody_took_is_still_good(
@@ -126,29 +126,29 @@ async def test_an_expired_lease_that_nobody_took_is_still_good(
 ) -> None:
     job = await claimed(store, "a")
     clock.forward(100)
-    await store.apply_learning(job, [draft("x", axis(0))])
-    assert (await store.get_episode("a")).status == EpisodeStatus.LEARNED
+    await store.jobs.apply(job, [draft("x", axis(0))])
+    assert (await store.episodes.get("a")).status == EpisodeStatus.LEARNED
 
 
 async def test_skip(store: RuleStore) -> None:
     job = await claimed(store, "a")
-    await store.skip_job(job, "no_contrast", trace={"selection": 1}, spend=Spend(5, 700))
-    episode = await store.get_episode("a")
+    await store.jobs.skip(job, "no_contrast", trace={"selection": 1}, spend=Spend(5, 700))
+    episode = await store.episodes.get("a")
     assert (episode.status, episode.reason) == ("skipped", "no_contrast")
     assert episode.trace == {"kept": 1, "selection": 1}
     assert await counted(store) == {"done": 1}
-    assert await store.spend_last_hour("default") == Spend(5, 700)
+    assert await store.jobs.spend_last_hour("default") == Spend(5, 700)
     with pytest.raises(LeaseLost):
-        await store.skip_job(job, "again")
+        await store.jobs.skip(job, "again")
 
 
 async def test_fail(store: RuleStore) -> None:
     job = await claimed(store, "a")
-    await store.fail_job(job, "broken \ud800")
-    episode = await store.get_episode("a")
+    await store.jobs.fail(job, "broken \ud800")
+    episode = await store.episodes.get("a")
     assert (episode.status, episode.reason) == ("failed", "broken \ufffd")
     assert await counted(store) == {"failed": 1}
-    assert await store.claim_job("w") is None
+    assert await store.jobs.claim("w") is None
 
 
 async def test_retries_wait_longer_each_time_and_end(store: RuleStore, clock: Clock) -> None:
@@ -156,23 +156,23 @@ async def test_retries_wait_longer_each_time_and_end(store: RuleStore, clock: Cl
     await new_job(store, "b")
     delays = []
     for attempt in range(1, store.options.max_attempts + 1):
-        job = await store.claim_job("w", episode_id="a")
+        job = await store.jobs.claim("w", episode_id="a")
         assert job is not None
         assert job.attempts == attempt
-        again = await store.retry_job(job, f"error {attempt}", spend=Spend(1, 10))
+        again = await store.jobs.retry(job, f"error {attempt}", spend=Spend(1, 10))
         assert again == (attempt < store.options.max_attempts)
         waited = 0
-        while again and (job := await store.claim_job("w", episode_id="a")) is None:
+        while again and (job := await store.jobs.claim("w", episode_id="a")) is None:
             clock.forward(1)
             waited += 1
         if again and job is not None:
-            await store.release_job(job)
+            await store.jobs.release(job)
             delays.append(waited)
     assert delays == [2, 4, 8, 16]
-    episode = await store.get_episode("a")
+    episode = await store.episodes.get("a")
     assert (episode.status, episode.reason) == ("failed", "gave up after 5 attempts: error 5")
     assert await counted(store) == {"failed": 1, "pending": 1}
-    assert await store.spend_last_hour("default") == Spend(5, 50)
+    assert await store.jobs.spend_last_hour("default") == Spend(5, 50)
     assert (await take(store)).episode_id == "b"
 
 
@@ -180,11 +180,11 @@ async def test_a_job_that_kills_its_workers_is_given_up(store: RuleStore, clock:
     await new_job(store, "deadly")
     await new_job(store, "good")
     for attempt in range(1, store.options.max_attempts + 1):
-        job = await store.claim_job(f"w{attempt}", episode_id="deadly")
+        job = await store.jobs.claim(f"w{attempt}", episode_id="deadly")
         assert job is not None
         clock.forward(store.options.lease + 1)
     assert (await take(store)).episode_id == "good"
-    episode = await store.get_episode("deadly")
+    episode = await store.episodes.get("deadly")
     assert episode.status == EpisodeStatus.FAILED
     assert episode.reason == "gave up after 5 attempts: the worker was lost"
 
@@ -192,7 +192,7 @@ async def test_a_job_that_kills_its_workers_is_given_up(store: RuleStore, clock:
 async def test_release_counts_no_attempt(store: RuleStore) -> None:
     for _ in range(10):
         job = await claimed(store, "a") if _ == 0 else await take(store)
-        await store.release_job(job)
+        await store.jobs.release(job)
     assert (await take(store)).attempts == 1
 
 
@@ -200,21 +200,21 @@ async def test_release_counts_no_attempt(store: RuleStore) -> None:
 
 
 async def test_spend_of_the_last_hour_slides(store: RuleStore, clock: Clock) -> None:
-    assert await store.spend_last_hour("default") == Spend(0, 0)
-    await store.record_spend("default", Spend(1, 100))
+    assert await store.jobs.spend_last_hour("default") == Spend(0, 0)
+    await store.jobs.record_spend("default", Spend(1, 100))
     clock.forward(1800)
-    await store.record_spend("default", Spend(2, 200))
-    await store.record_spend("default", Spend(3, 300))
-    await store.record_spend("other", Spend(9, 900))
-    assert await store.spend_last_hour("default") == Spend(6, 600)
+    await store.jobs.record_spend("default", Spend(2, 200))
+    await store.jobs.record_spend("default", Spend(3, 300))
+    await store.jobs.record_spend("other", Spend(9, 900))
+    assert await store.jobs.spend_last_hour("default") == Spend(6, 600)
     clock.forward(1800)
-    assert await store.spend_last_hour("default") == Spend(5, 500)
+    assert await store.jobs.spend_last_hour("default") == Spend(5, 500)
     clock.forward(1800)
-    assert await store.spend_last_hour("default") == Spend(0, 0)
+    assert await store.jobs.spend_last_hour("default") == Spend(0, 0)
 
 
 async def test_old_spend_does_not_pile_up(store: RuleStore, clock: Clock, tmp_path: Path) -> None:
     for _ in range(10):
-        await store.record_spend("default", Spend(1, 1))
+        await store.jobs.record_spend("default", Spend(1, 1))
         clock.forward(3600)
     assert sql(tmp_path, "SELECT count(*) FROM learn_spend")[0][0] <= 3

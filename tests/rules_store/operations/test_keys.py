@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 
 from rules_store.errors import InvalidCursor, InvalidTransition, UnknownKey
+from rules_store.models.events import Change
 from rules_store.models.keys import ApiKey, KeySpend, KeyUse, NewKey, Permission
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, open_store, sql
 
 CHAT, LEARN = Permission.CHAT, Permission.LEARN
-WHO = {"actor": "tester", "reason": "test"}
+WHO = Change("tester", "test")
 
 
 async def make(store: RuleStore, *namespaces: str, **more: Any) -> tuple[ApiKey, str]:
     given = {"name": "a key", "permissions": (CHAT, LEARN), **more}
-    return await store.create_key(NewKey(namespaces=namespaces or ("default",), **given), **WHO)
+    return await store.keys.create(
+        NewKey(namespaces=namespaces or ("default",), **given), change=WHO
+    )
 
 
 def events_of_keys(folder: Path) -> list[tuple[Any, ...]]:
@@ -39,19 +42,19 @@ async def test_a_secret_is_long_random_and_found_without_sql(
     assert len(secret) >= 5 + 43
     assert secret != another
     assert key.id != other.id
-    monkeypatch.setattr(store._database, "read", None)
-    assert store.find_key(secret) == key
-    assert store.find_key(another) == other
+    monkeypatch.setattr(store.context.database, "read", None)
+    assert store.keys.find(secret) == key
+    assert store.keys.find(another) == other
     for wrong in ("", "ttcl_", secret[:-1], f"{secret}x", secret.upper(), key.id, "\ud800"):
-        assert store.find_key(wrong) is None
+        assert store.keys.find(wrong) is None
 
 
 async def test_neither_secret_nor_hash_can_be_read_again(store: RuleStore, tmp_path: Path) -> None:
     key, secret = await make(store)
-    await store.patch_key(key.id, {"name": "other"}, **WHO)
-    await store.revoke_key(key.id, **WHO)
+    await store.keys.patch(key.id, {"name": "other"}, change=WHO)
+    await store.keys.revoke(key.id, change=WHO)
     (digest,) = sql(tmp_path, "SELECT hash FROM api_keys")[0]
-    everything = repr(sql(tmp_path, "SELECT * FROM events")) + repr(await store.list_keys())
+    everything = repr(sql(tmp_path, "SELECT * FROM events")) + repr(await store.keys.list())
     assert digest not in everything
     assert key.shown in everything
     assert secret[:20] not in everything
@@ -66,8 +69,8 @@ async def test_each_change_is_an_event_with_before_and_after(
     one, _ = await make(store, "a")
     await make(store, "*")
     await make(store, "a", "b")
-    await store.patch_key(one.id, {"permissions": (CHAT,), "tokens_per_day": 5}, **WHO)
-    await store.revoke_key(one.id, **WHO)
+    await store.keys.patch(one.id, {"permissions": (CHAT,), "tokens_per_day": 5}, change=WHO)
+    await store.keys.revoke(one.id, change=WHO)
     rows = events_of_keys(tmp_path)
     kinds = ["key.created"] * 3 + ["key.patched", "key.revoked"]
     # Of no namespace: its readers must not learn from it of others that the key opens.
@@ -82,9 +85,9 @@ async def test_each_change_is_an_event_with_before_and_after(
 
 async def test_a_key_makes_no_namespace(store: RuleStore) -> None:
     await make(store, "nobody-was-here")
-    assert not await store.namespace_exists("nobody-was-here")
-    await store.ensure_namespace("nobody-was-here")
-    assert await store.namespace_exists("nobody-was-here")
+    assert not await store.namespaces.exists("nobody-was-here")
+    await store.namespaces.ensure("nobody-was-here")
+    assert await store.namespaces.exists("nobody-was-here")
 
 
 async def test_pages_go_through_all_keys_once_newest_first(store: RuleStore) -> None:
@@ -92,7 +95,7 @@ async def test_pages_go_through_all_keys_once_newest_first(store: RuleStore) -> 
     seen: list[str] = []
     cursor = None
     while True:
-        page = await store.list_keys(limit=3, cursor=cursor)
+        page = await store.keys.list(limit=3, cursor=cursor)
         assert page.total == 7
         seen += [key.id for key in page.items]
         cursor = page.next_cursor
@@ -100,14 +103,14 @@ async def test_pages_go_through_all_keys_once_newest_first(store: RuleStore) -> 
             break
     assert seen == made[::-1]
     with pytest.raises(InvalidCursor):
-        await store.list_keys(cursor="nonsense")
+        await store.keys.list(cursor="nonsense")
 
 
 async def test_what_is_patched_changes_and_the_rest_stays(store: RuleStore) -> None:
     key, secret = await make(store, "a", requests_per_minute=5, tokens_per_day=6)
-    await store.patch_key(key.id, {"namespaces": ("b", "c"), "tokens_per_day": None}, **WHO)
-    changed = await store.get_key(key.id)
-    assert changed == store.find_key(secret)
+    await store.keys.patch(key.id, {"namespaces": ("b", "c"), "tokens_per_day": None}, change=WHO)
+    changed = await store.keys.get(key.id)
+    assert changed == store.keys.find(secret)
     assert changed.namespaces == ("b", "c")
     assert changed.tokens_per_day is None
     assert (changed.name, changed.requests_per_minute) == ("a key", 5)
@@ -122,47 +125,47 @@ async def test_a_key_that_could_do_nothing_is_none(
     store: RuleStore, tmp_path: Path, namespaces_given: tuple[str, ...], permissions: Any
 ) -> None:
     with pytest.raises(ValueError, match="namespace"):
-        await store.create_key(NewKey("k", namespaces_given, permissions), **WHO)
+        await store.keys.create(NewKey("k", namespaces_given, permissions), change=WHO)
     key, _ = await make(store)
     with pytest.raises(ValueError, match="namespace"):
-        await store.patch_key(
-            key.id, {"namespaces": namespaces_given, "permissions": permissions}, **WHO
+        await store.keys.patch(
+            key.id, {"namespaces": namespaces_given, "permissions": permissions}, change=WHO
         )
     assert len(events_of_keys(tmp_path)) == 1
 
 
 async def test_revoked_is_for_good(store: RuleStore, clock: Clock) -> None:
     key, secret = await make(store)
-    revoked = await store.revoke_key(key.id, **WHO)
+    revoked = await store.keys.revoke(key.id, change=WHO)
     assert revoked.revoked_at == clock.now
-    assert store.find_key(secret) is None
-    assert store.has_keys, "to revoke the last key must not open the service"
+    assert store.keys.find(secret) is None
+    assert store.keys.exist, "to revoke the last key must not open the service"
     with pytest.raises(InvalidTransition):
-        await store.revoke_key(key.id, **WHO)
+        await store.keys.revoke(key.id, change=WHO)
     with pytest.raises(InvalidTransition):
-        await store.patch_key(key.id, {"name": "again"}, **WHO)
+        await store.keys.patch(key.id, {"name": "again"}, change=WHO)
 
 
 async def test_an_unknown_key_is_said_to_be_unknown(store: RuleStore) -> None:
     with pytest.raises(UnknownKey, match="key_none"):
-        await store.get_key("key_none")
+        await store.keys.get("key_none")
     with pytest.raises(UnknownKey):
-        await store.revoke_key("key_none", **WHO)
+        await store.keys.revoke("key_none", change=WHO)
     with pytest.raises(UnknownKey):
-        await store.patch_key("key_none", {"name": "x"}, **WHO)
+        await store.keys.patch("key_none", {"name": "x"}, change=WHO)
 
 
 async def test_another_process_hears_of_it_by_events(store: RuleStore, tmp_path: Path) -> None:
     other = await open_store(tmp_path)
     try:
-        assert not other.has_keys
+        assert not other.keys.exist
         key, secret = await make(store)
-        assert other.find_key(secret) is None
+        assert other.keys.find(secret) is None
         await other.catch_up()
-        assert other.find_key(secret) == key
-        await store.revoke_key(key.id, **WHO)
+        assert other.keys.find(secret) == key
+        await store.keys.revoke(key.id, change=WHO)
         await other.catch_up()
-        assert other.find_key(secret) is None
+        assert other.keys.find(secret) is None
     finally:
         await other.close()
 
@@ -173,9 +176,9 @@ async def test_a_restart_knows_its_keys_with_a_snapshot_and_without(tmp_path: Pa
     await first.close()
     for _ in range(2):
         again = await open_store(tmp_path)
-        assert again.find_key(secret) == key
+        assert again.keys.find(secret) == key
         await again.rebuild()
-        assert again.find_key(secret) == key
+        assert again.keys.find(secret) == key
         await again.close()
         for snapshot in (tmp_path / "index").glob("*"):
             snapshot.unlink()
@@ -186,9 +189,9 @@ async def test_use_adds_up_by_day_and_the_last_use_never_goes_back(
 ) -> None:
     key, _ = await make(store)
     late, early = clock.now, clock.now.replace(hour=1)
-    await store.add_key_use([KeyUse(key.id, 7, 2, 30, late), KeyUse(key.id, 8, 1, 0, late)])
-    await store.add_key_use([KeyUse(key.id, 7, 1, 12, early)])
-    assert await store.key_spend(7) == {key.id: KeySpend(3, 42)}
-    assert await store.key_spend(8) == {key.id: KeySpend(1, 0)}
-    assert await store.key_spend(9) == {}
-    assert (await store.get_key(key.id)).last_used_at == late
+    await store.keys.add_use([KeyUse(key.id, 7, 2, 30, late), KeyUse(key.id, 8, 1, 0, late)])
+    await store.keys.add_use([KeyUse(key.id, 7, 1, 12, early)])
+    assert await store.keys.spend(7) == {key.id: KeySpend(3, 42)}
+    assert await store.keys.spend(8) == {key.id: KeySpend(1, 0)}
+    assert await store.keys.spend(9) == {}
+    assert (await store.keys.get(key.id)).last_used_at == late

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from rules_store.errors import InvalidVector, StoreUnavailable
+from rules_store.models.events import Change
 from rules_store.models.jobs import JobState, Spend
 from rules_store.models.rules import Draft, NewRule, RuleState, Vectors
-from rules_store.operations.exchange import Incoming
+from rules_store.operations.exchange import IncomingRule
 from rules_store.repository import episodes
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
@@ -34,33 +35,33 @@ async def test_both_polarities_in_one_job(store: RuleStore) -> None:
         Draft(NewRule("default", POSITIVE, "do", "when"), Vectors(axis(0), axis(1))),
         Draft(NewRule("default", NEGATIVE, "don't"), Vectors(axis(0))),
     ]
-    applied = await store.apply_learning(job, rules, trace={"more": 2}, spend=Spend(6, 900))
+    applied = await store.jobs.apply(job, rules, trace={"more": 2}, spend=Spend(6, 900))
     assert [each.outcome for each in applied.learned] == ["created", "created"]
     assert not applied.already
     for learned in applied.learned:
-        rule = await store.get_rule(learned.rule_id)
+        rule = await store.rules.get(learned.rule_id)
         assert (rule.source_episode, rule.state, rule.frequency) == ("ep_1", "active", 1)
-        (created,) = await store.rule_events(rule.id)
+        (created,) = await store.rules.events(rule.id)
         assert (created.kind, created.actor) == ("rule.created", "learner")
-    episode = await store.get_episode("ep_1")
+    episode = await store.episodes.get("ep_1")
     assert (episode.status, episode.reason) == ("learned", None)
     assert episode.trace["kept"] == 1
     assert episode.trace["more"] == 2
     assert [each["text"] for each in episode.trace["rules_learned"]] == ["do", "don't"]
-    assert (await store.job_counts())[JobState.DONE] == 1
-    assert await store.spend_last_hour("default") == Spend(6, 900)
+    assert (await store.jobs.counts())[JobState.DONE] == 1
+    assert await store.jobs.spend_last_hour("default") == Spend(6, 900)
     assert [c.text for c in store.search("default", axis(1), POSITIVE, 3).hits] == ["do"]
 
 
 async def test_a_second_time_changes_nothing(store: RuleStore) -> None:
     job = await claimed(store, "ep_1")
-    await store.apply_learning(job, [draft("x", axis(0))], spend=Spend(1, 1))
+    await store.jobs.apply(job, [draft("x", axis(0))], spend=Spend(1, 1))
     before = await store.stats()
-    again = await store.apply_learning(job, [draft("y", axis(1))], spend=Spend(1, 1))
+    again = await store.jobs.apply(job, [draft("y", axis(1))], spend=Spend(1, 1))
     assert again.already
     assert again.learned == ()
     assert await store.stats() == before
-    assert await store.spend_last_hour("default") == Spend(1, 1)
+    assert await store.jobs.spend_last_hour("default") == Spend(1, 1)
 
 
 async def test_near_wordings_merge(store: RuleStore) -> None:
@@ -69,9 +70,9 @@ async def test_near_wordings_merge(store: RuleStore) -> None:
     assert (same.rule_id, same.outcome, same.text) == (first.rule_id, "merged", "Check the sum")
     other = (await learn(store, "ep_3", draft("Count again", between(0, 1, 0.949)))).learned[0]
     assert other.outcome == "created"
-    rule = await store.get_rule(first.rule_id)
+    rule = await store.rules.get(first.rule_id)
     assert (rule.text, rule.frequency, rule.version) == ("Check the sum", 2, 1)
-    merged = (await store.rule_events(rule.id))[-1]
+    merged = (await store.rules.events(rule.id))[-1]
     assert (merged.kind, merged.reason) == ("rule.merged", "learned again in ep_2")
     assert ((merged.before or {})["frequency"], (merged.after or {})["frequency"]) == (1, 2)
 
@@ -79,10 +80,12 @@ async def test_near_wordings_merge(store: RuleStore) -> None:
 async def test_learning_again_stays_within_the_column(store: RuleStore) -> None:
     rule = await write(store, "Check the sum", axis(0))
     full = replace(rule, id="rule_full", text="Count again", frequency=2**31 - 1)
-    await store.import_rules([Incoming(full, Vectors(axis(1)))], actor="a", reason="")
+    await store.exchange.import_rules(
+        [IncomingRule(full, Vectors(axis(1)))], change=Change("a", "")
+    )
     done = await learn(store, "ep_1", draft("Count again", axis(1)))
     assert done.learned[0].rule_id == "rule_full"
-    assert (await store.get_rule("rule_full")).frequency == 2**31 - 1
+    assert (await store.rules.get("rule_full")).frequency == 2**31 - 1
 
 
 async def test_the_nearest_rule_is_merged_into(store: RuleStore) -> None:
@@ -90,11 +93,11 @@ async def test_the_nearest_rule_is_merged_into(store: RuleStore) -> None:
     nearer = await write(store, "nearer", between(0, 2, 0.99))
     learned = (await learn(store, "ep_1", draft("new", axis(0)))).learned[0]
     assert learned.rule_id == nearer.id
-    assert (await store.get_rule(near.id)).frequency == 1
+    assert (await store.rules.get(near.id)).frequency == 1
 
 
 async def test_merging_keeps_to_namespace_polarity_and_text(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     await write(store, "theirs", axis(0), namespace="other")
     await write(store, "opposite", axis(0), polarity=NEGATIVE)
     await write(store, "its trigger is near", axis(5), trigger="t", trigger_vector=axis(0))
@@ -112,12 +115,12 @@ async def test_candidates_are_merged_into(store: RuleStore) -> None:
 @pytest.mark.parametrize("state", ["retired", "quarantined"])
 async def test_what_was_put_away_stays_so(store: RuleStore, state: str) -> None:
     rule = await write(store, "Guess the answer", axis(0))
-    put_away = store.retire_rule if state == "retired" else store.quarantine_rule
-    await put_away(rule.id, actor="me", reason="harmful")
+    put_away = store.rules.retire if state == "retired" else store.rules.quarantine
+    await put_away(rule.id, change=Change("me", "harmful"))
     learned = (await learn(store, "ep_1", draft("guess the  Answer", axis(9)))).learned[0]
     assert (learned.rule_id, learned.outcome) == (rule.id, "merged")
     assert learned.reason == f"the same rule is {state}"
-    after = await store.get_rule(rule.id)
+    after = await store.rules.get(rule.id)
     assert (after.state, after.frequency, after.reason) == (state, 2, "harmful")
     assert not store.has_rules("default")
 
@@ -131,7 +134,7 @@ async def test_a_refused_draft_is_quarantined_and_merges_with_its_like_only(
     )
     learned = (await learn(store, "ep_1", bad)).learned[0]
     assert (learned.outcome, learned.reason) == ("quarantined", "has a URL")
-    assert (await store.get_rule(active.id)).frequency == 1
+    assert (await store.rules.get(active.id)).frequency == 1
     again = (await learn(store, "ep_2", bad)).learned[0]
     assert (again.rule_id, again.outcome) == (learned.rule_id, "merged")
     assert len(store.search("default", axis(0), POSITIVE, 9).hits) == 1
@@ -139,9 +142,9 @@ async def test_a_refused_draft_is_quarantined_and_merges_with_its_like_only(
 
 
 async def test_nothing_learned_is_still_learned(store: RuleStore) -> None:
-    applied = await store.apply_learning(await claimed(store, "ep_1"), [])
+    applied = await store.jobs.apply(await claimed(store, "ep_1"), [])
     assert applied.learned == ()
-    assert (await store.get_episode("ep_1")).status == "learned"
+    assert (await store.episodes.get("ep_1")).status == "learned"
 
 
 async def test_wrong_drafts(store: RuleStore) -> None:
@@ -153,12 +156,12 @@ async def test_wrong_drafts(store: RuleStore) -> None:
         ([draft(" ", axis(0))], "needs a text"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            await store.apply_learning(job, drafts)
+            await store.jobs.apply(job, drafts)
     for vector in (None, axis(0)[:4], axis(0) * float("nan")):
         with pytest.raises(InvalidVector):
-            await store.apply_learning(job, [draft("a", vector)])
-    assert (await store.list_rules()).total == 0
-    await store.apply_learning(job, [draft("a", axis(0))])
+            await store.jobs.apply(job, [draft("a", vector)])
+    assert (await store.rules.list()).total == 0
+    await store.jobs.apply(job, [draft("a", axis(0))])
 
 
 async def test_a_failure_half_way_changes_nothing(
@@ -173,11 +176,11 @@ async def test_a_failure_half_way_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(episodes, "conclude", broken)
         with pytest.raises(RuntimeError, match="half way"):
-            await store.apply_learning(job, [draft("x", axis(0))], spend=Spend(1, 1))
+            await store.jobs.apply(job, [draft("x", axis(0))], spend=Spend(1, 1))
     assert await store.stats() == before
     assert not store.has_rules("default")
-    assert await store.spend_last_hour("default") == Spend(0, 0)
-    await store.apply_learning(job, [draft("x", axis(0))])
+    assert await store.jobs.spend_last_hour("default") == Spend(0, 0)
+    await store.jobs.apply(job, [draft("x", axis(0))])
     assert store.has_rules("default")
 
 
@@ -186,25 +189,25 @@ async def test_a_full_disk_loses_nothing(store: RuleStore, tmp_path: Path) -> No
     job = await claimed(store, "ep_1")
     before = await store.stats()
 
-    async with store._database.write() as connection:
+    async with store.context.database.write() as connection:
         # Of the connection that writes; taken as: not one page more than now.
         await connection.exec_driver_sql("PRAGMA max_page_count = 1")
     with pytest.raises(StoreUnavailable, match="full"):
-        await store.apply_learning(job, [draft("x" * 100_000, axis(0))])
+        await store.jobs.apply(job, [draft("x" * 100_000, axis(0))])
     assert not store.has_rules("default")
     assert await store.stats() == before
-    await store.apply_learning(job, [draft("x" * 100_000, axis(0))])
+    await store.jobs.apply(job, [draft("x" * 100_000, axis(0))])
     assert store.has_rules("default")
 
 
 async def test_an_index_that_could_not_follow_catches_up(
     store: RuleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unavailable(self: RuleStore) -> None:
+    async def unavailable() -> None:
         raise StoreUnavailable("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RuleStore, "catch_up", unavailable)
+        patch.setattr(store.context.caches, "catch_up", unavailable)
         await learn(store, "ep_1", draft("x", axis(0)))
         assert not store.has_rules("default")
     # The next change looks first, so it merges with the rule that it had not seen.
@@ -222,11 +225,11 @@ async def test_rules_of_other_processes_are_merged_into_and_found(
     ours = (await learn(store, "ep_2", draft("ours", axis(0)))).learned[0]
     assert (ours.rule_id, ours.outcome) == (theirs.rule_id, "merged")
     assert store.has_rules("default")
-    await store.retire_rule(theirs.rule_id, actor="me", reason="r")
+    await store.rules.retire(theirs.rule_id, change=Change("me", "r"))
     assert other.has_rules("default")
     await other.catch_up()
     assert not other.has_rules("default")
-    assert (await other.get_rule(theirs.rule_id)).frequency == 2
+    assert (await other.rules.get(theirs.rule_id)).frequency == 2
     await other.close()
 
 
@@ -235,11 +238,11 @@ async def test_the_log_says_all(store: RuleStore, tmp_path: Path) -> None:
     await learn(store, "ep_1", draft("a", axis(0)))
     await learn(store, "ep_2", draft("a", axis(0)))
     rule = await write(store, "b", axis(1))
-    await store.patch_rule(rule.id, text="c", vectors=Vectors(axis(2)), actor="m", reason="r")
-    await store.retire_rule(rule.id, actor="m", reason="r")
+    await store.rules.patch(rule.id, text="c", vectors=Vectors(axis(2)), change=Change("m", "r"))
+    await store.rules.retire(rule.id, change=Change("m", "r"))
     replayed: dict[str, dict[str, object]] = {}
     for each in await all_rules(store):
-        for change in await store.rule_events(each.id):
+        for change in await store.rules.events(each.id):
             assert change.before == replayed.get(each.id)
             replayed[each.id] = change.after or {}
     for each in await all_rules(store):

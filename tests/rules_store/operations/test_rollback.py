@@ -19,7 +19,7 @@ from rules_store.errors import (
     UnknownNamespace,
 )
 from rules_store.index.rule_index import unit
-from rules_store.models.events import EventFilter, Rollback, RollbackTarget
+from rules_store.models.events import Change, EventFilter, Rollback, RollbackTarget
 from rules_store.models.rules import NewRule, Polarity, Rule, RuleState, Vectors
 from rules_store.operations import rule_writes
 from rules_store.store import RuleStore
@@ -38,7 +38,7 @@ from tests.rules_store.helpers import (
     write,
 )
 
-WHO: dict[str, Any] = {"actor": "ann", "reason": "went wrong"}
+WHO = Change("ann", "went wrong")
 
 
 def at(event: int) -> RollbackTarget:
@@ -68,8 +68,8 @@ async def state_of(store: RuleStore, namespace: str = "default") -> dict[str, tu
 async def back(
     store: RuleStore, target: RollbackTarget, vectors: dict[str, Vectors] | None = None
 ) -> Rollback:
-    plan = await store.plan_rollback("default", target)
-    done = await store.roll_back("default", target, vectors, **WHO)
+    plan = await store.history.plan_rollback("default", target)
+    done = await store.history.roll_back("default", target, vectors, change=WHO)
     assert [c.after.id for c in done.changes] == [c.after.id for c in plan.changes]
     assert plan.event is None
     parity = await store.parity()
@@ -88,8 +88,10 @@ async def test_every_rule_is_as_it_was(store: RuleStore) -> None:
     merged = await write(store, "merged later", axis(2))
     same = await write(store, "untouched", axis(3))
     then, before = await last_event(store), await state_of(store)
-    await store.patch_rule(patched.id, text="new text", domain="d", vectors=Vectors(axis(4)), **WHO)
-    await store.retire_rule(retired.id, **WHO)
+    await store.rules.patch(
+        patched.id, text="new text", domain="d", vectors=Vectors(axis(4)), change=WHO
+    )
+    await store.rules.retire(retired.id, change=WHO)
     await learn(store, "ep_1", draft("merged later", axis(2)))
     await learn(store, "ep_2", draft("came later", axis(5)))
     changed = await state_of(store)
@@ -101,8 +103,8 @@ async def test_every_rule_is_as_it_was(store: RuleStore) -> None:
     assert len(done.changes) == 4
     assert [change.after.id for change in done.changes if change.created_later] == later
     # Who read a rule before the rollback is told so when it is changed.
-    assert (await store.get_rule(patched.id)).version == 3
-    assert (await store.get_rule(same.id)).version == 1
+    assert (await store.rules.get(patched.id)).version == 3
+    assert (await store.rules.get(same.id)).version == 1
     assert texts(store, 0) == ["old text"]
     assert texts(store, 10) == ["old text"]
     assert texts(store, 1, NEGATIVE) == ["retired later"]
@@ -123,33 +125,35 @@ async def test_every_rule_is_as_it_was(store: RuleStore) -> None:
 async def test_what_was_shown_is_done_or_nothing(store: RuleStore) -> None:
     rule = await write(store, "one", axis(0))
     then = await last_event(store)
-    await store.retire_rule(rule.id, **WHO)
-    shown = await store.plan_rollback("default", at(then))
-    await store.ensure_namespace("other")
+    await store.rules.retire(rule.id, change=WHO)
+    shown = await store.history.plan_rollback("default", at(then))
+    await store.namespaces.ensure("other")
     await write(store, "elsewhere", axis(1), namespace="other")  # which is nobody's business here
     seen = {"expected_last": shown.before_event}
-    assert await store.plan_rollback("default", at(then), **seen) == shown
+    assert await store.history.plan_rollback("default", at(then), **seen) == shown
     later = await write(store, "unseen", axis(2))
     before = await last_event(store)
     for rolling in (
-        store.plan_rollback("default", at(then), **seen),
-        store.roll_back("default", at(then), **seen, **WHO),
+        store.history.plan_rollback("default", at(then), **seen),
+        store.history.roll_back("default", at(then), **seen, change=WHO),
     ):
         with pytest.raises(PreviewOutdated, match="default"):
             await rolling
     assert await last_event(store) == before
-    assert (await store.get_rule(later.id)).state is RuleState.ACTIVE
-    again = await store.plan_rollback("default", at(then))
-    done = await store.roll_back("default", at(then), expected_last=again.before_event, **WHO)
+    assert (await store.rules.get(later.id)).state is RuleState.ACTIVE
+    again = await store.history.plan_rollback("default", at(then))
+    done = await store.history.roll_back(
+        "default", at(then), expected_last=again.before_event, change=WHO
+    )
     assert [c.after.id for c in done.changes] == [c.after.id for c in again.changes]
 
 
 async def test_what_a_rollback_writes_into_the_log(store: RuleStore) -> None:
     rule = await write(store, "one", axis(0))
     then = await last_event(store)
-    await store.retire_rule(rule.id, **WHO)
+    await store.rules.retire(rule.id, change=WHO)
     done = await back(store, at(then))
-    page = await store.list_events(EventFilter(since_event=done.before_event + 1))
+    page = await store.history.events(EventFilter(since_event=done.before_event + 1))
     whole, single = page.items
     assert (single.kind, single.rule_id, single.actor) == ("rule.rolled_back", rule.id, "ann")
     assert (single.before["state"], single.after["state"]) == ("retired", "active")
@@ -166,9 +170,9 @@ async def test_what_a_rollback_writes_into_the_log(store: RuleStore) -> None:
 
 async def test_a_dry_run_changes_nothing(store: RuleStore) -> None:
     rule = await write(store, "one", axis(0))
-    plan = await store.plan_rollback("default", at(1))
+    plan = await store.history.plan_rollback("default", at(1))
     assert [change.after.state for change in plan.changes] == [RuleState.RETIRED]
-    assert await store.get_rule(rule.id) == rule
+    assert await store.rules.get(rule.id) == rule
     assert await last_event(store) == 2
 
 
@@ -176,7 +180,7 @@ async def test_the_ways_to_say_where_to(store: RuleStore, clock: Clock) -> None:
     first = clock.now
     clock.forward(60)
     await write(store, "one", axis(0))
-    marked = await store.snapshot_namespace("default", "before the flood", **WHO)
+    marked = await store.history.snapshot("default", "before the flood", change=WHO)
     clock.forward(60)
     await write(store, "two", axis(1))
     for target, kept in (
@@ -188,7 +192,7 @@ async def test_the_ways_to_say_where_to(store: RuleStore, clock: Clock) -> None:
         await back(store, target)
         active = await all_rules(store, state=RuleState.ACTIVE)
         assert [rule.text for rule in active] == kept
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     foreign = await last_event(store)
     for target in (
         at(foreign),  # of another namespace
@@ -198,62 +202,62 @@ async def test_the_ways_to_say_where_to(store: RuleStore, clock: Clock) -> None:
         RollbackTarget(snapshot="no such"),
     ):
         with pytest.raises(UnknownEvent):
-            await store.plan_rollback("default", target)
+            await store.history.plan_rollback("default", target)
         with pytest.raises(UnknownEvent):
-            await store.roll_back("default", target, **WHO)
+            await store.history.roll_back("default", target, change=WHO)
     with pytest.raises(UnknownNamespace):
-        await store.roll_back("nowhere", at(1), **WHO)
+        await store.history.roll_back("nowhere", at(1), change=WHO)
 
 
 async def test_snapshots_have_a_label_of_their_own(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
-    await store.snapshot_namespace("default", "a", **WHO)
+    await store.namespaces.ensure("other")
+    await store.history.snapshot("default", "a", change=WHO)
     with pytest.raises(DuplicateSnapshot):
-        await store.snapshot_namespace("default", "a", **WHO)
-    await store.snapshot_namespace("other", "a", **WHO)
-    await store.freeze_namespace("default", **WHO)
-    made = await store.snapshot_namespace("default", "b", **WHO)
-    page = await store.list_snapshots("default", limit=1)
+        await store.history.snapshot("default", "a", change=WHO)
+    await store.history.snapshot("other", "a", change=WHO)
+    await store.namespaces.freeze("default", change=WHO)
+    made = await store.history.snapshot("default", "b", change=WHO)
+    page = await store.history.snapshots("default", limit=1)
     assert (page.items, page.total) == ([made], 2)
-    rest = await store.list_snapshots("default", limit=1, cursor=page.next_cursor)
+    rest = await store.history.snapshots("default", limit=1, cursor=page.next_cursor)
     assert [each.label for each in rest.items] == ["a"]
     with pytest.raises(InvalidCursor):
-        await store.list_snapshots("default", cursor="x")
+        await store.history.snapshots("default", cursor="x")
     with pytest.raises(UnknownNamespace):
-        await store.list_snapshots("nowhere")
+        await store.history.snapshots("nowhere")
 
 
 async def test_a_text_without_vectors_waits_outside_of_retrieval(store: RuleStore) -> None:
     rule = await write(store, "old", axis(0))
     then = await last_event(store)
-    await store.patch_rule(rule.id, text="new", vectors=Vectors(axis(1)), **WHO)
-    plan = await store.plan_rollback("default", at(then))
+    await store.rules.patch(rule.id, text="new", vectors=Vectors(axis(1)), change=WHO)
+    plan = await store.history.plan_rollback("default", at(then))
     assert [each.text for each in plan.unembedded] == ["old"]
-    await store.roll_back("default", at(then), **WHO)
+    await store.history.roll_back("default", at(then), change=WHO)
     assert store.search("default", axis(1), POSITIVE, 5).hits == ()
-    assert [each.id for each in await store.rules_without_embedding()] == [rule.id]
+    assert [each.id for each in await store.rules.without_embedding()] == [rule.id]
 
 
 async def test_a_frozen_namespace_can_be_rolled_back_and_stays_frozen(store: RuleStore) -> None:
     await write(store, "one", axis(0))
-    await store.freeze_namespace("default", **WHO)
+    await store.namespaces.freeze("default", change=WHO)
     await back(store, at(1))
-    assert store.is_frozen("default")
+    assert store.namespaces.is_frozen("default")
     assert store.search("default", axis(0), POSITIVE, 5).hits == ()
 
 
 async def test_a_text_that_a_later_rule_has_taken_up(store: RuleStore) -> None:
     first = await write(store, "the text", axis(0))
     then = await last_event(store)
-    await store.patch_rule(first.id, text="another", vectors=Vectors(axis(1)), **WHO)
+    await store.rules.patch(first.id, text="another", vectors=Vectors(axis(1)), change=WHO)
     second = await write(store, "The  text", axis(2))
     changed = await state_of(store)
     done = await back(store, at(then), {first.id: Vectors(axis(0))})
-    assert (await store.get_rule(first.id)).text == "the text"
-    assert (await store.get_rule(second.id)).state is RuleState.RETIRED
+    assert (await store.rules.get(first.id)).text == "the text"
+    assert (await store.rules.get(second.id)).state is RuleState.RETIRED
     # There are two rules of one text now, and only one of them may be in use.
     with pytest.raises(DuplicateRule):
-        await store.restore_rule(second.id, **WHO)
+        await store.rules.restore(second.id, change=WHO)
     (again,) = (await learn(store, "ep_1", draft("the text", axis(0)))).learned
     assert again.rule_id == first.id
     await back(store, at(done.before_event), {first.id: Vectors(axis(1))})
@@ -265,7 +269,7 @@ async def test_two_rules_that_swapped_their_texts(store: RuleStore) -> None:
     one, two = await write(store, "one", axis(0)), await write(store, "two", axis(1))
     then, before = await last_event(store), await state_of(store)
     for rule, text in ((one, "three"), (two, "one"), (one, "two")):
-        await store.patch_rule(rule.id, text=text, **WHO)
+        await store.rules.patch(rule.id, text=text, change=WHO)
     await back(store, at(then), {one.id: Vectors(axis(0)), two.id: Vectors(axis(1))})
     assert await state_of(store) == before
     assert (texts(store, 0), texts(store, 1)) == (["one"], ["two"])
@@ -277,7 +281,7 @@ async def test_other_processes_and_a_restart_see_it(
     other = await open_store(tmp_path, clock=clock)
     rule = await write(store, "one", axis(0))
     then = await last_event(store)
-    await store.retire_rule(rule.id, **WHO)
+    await store.rules.retire(rule.id, change=WHO)
     await write(store, "two", axis(1))
     await other.catch_up()
     await back(store, at(then))
@@ -291,11 +295,11 @@ async def test_other_processes_and_a_restart_see_it(
 
 
 async def test_other_namespaces_stay_as_they_are(store: RuleStore) -> None:
-    await store.ensure_namespace("other")
+    await store.namespaces.ensure("other")
     theirs = await write(store, "theirs", axis(0), namespace="other")
     await write(store, "mine", axis(0))
     await back(store, at(1))
-    assert await store.get_rule(theirs.id) == theirs
+    assert await store.rules.get(theirs.id) == theirs
 
 
 # -- any history --------------------------------------------------------------------------------
@@ -329,13 +333,13 @@ async def _do(store: RuleStore, number: int, step: tuple[str, int, int], points:
             case "write":
                 await write(store, text, random_vector(second))
             case "patch":
-                await store.patch_rule(chosen, text=text, vectors=vector, **WHO)
+                await store.rules.patch(chosen, text=text, vectors=vector, change=WHO)
             case "retire":
-                await store.retire_rule(chosen, **WHO)
+                await store.rules.retire(chosen, change=WHO)
             case "restore":
-                await store.restore_rule(chosen, **WHO)
+                await store.rules.restore(chosen, change=WHO)
             case "quarantine":
-                await store.quarantine_rule(chosen, **WHO)
+                await store.rules.quarantine(chosen, change=WHO)
             case "learn":
                 await learn(store, f"ep_{number}", draft(text, random_vector(second)))
             case "back":
@@ -349,22 +353,22 @@ async def _do(store: RuleStore, number: int, step: tuple[str, int, int], points:
 
 async def test_a_thousand_events_are_rolled_back(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=2000)
-    await store.ensure_namespace("default")
-    async with store._change() as connection:
+    await store.namespaces.ensure("default")
+    async with store.context.change() as connection:
         for number in range(1000):
             await rule_writes.create(
                 connection,
                 NewRule("default", POSITIVE, f"rule {number}", "when"),
                 Vectors(unit(random_vector(number), DIMENSION), axis(0)),
                 MODEL,
-                store._clock(),
-                **WHO,
+                store.context.clock(),
+                change=WHO,
             )
     full = await state_of(store)
-    done = await store.roll_back("default", at(1), **WHO)
+    done = await store.history.roll_back("default", at(1), change=WHO)
     assert len(done.changes) == 1000
     assert not store.has_rules("default")
-    undone = await store.roll_back("default", at(done.before_event), **WHO)
+    undone = await store.history.roll_back("default", at(done.before_event), change=WHO)
     assert len(undone.changes) == 1000
     assert await state_of(store) == full
     (nearest,) = store.search("default", random_vector(7), POSITIVE, 1).hits

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rules_store.models.events import Change
 from rules_store.models.rules import Pruning, RuleState, Vectors
 from rules_store.policy import redundancy
 from tests.rules_store.helpers import (
@@ -69,7 +70,7 @@ def test_most_redundant_equals_its_definition(data: st.DataObject) -> None:
 
 async def test_fifo_retires_the_oldest_and_says_so(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=3)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     for number in range(5):
         applied = await learn(store, f"ep_{number}", draft(f"rule {number}", axis(number)))
     assert [rule.text for rule in await all_rules(store, state=RuleState.ACTIVE)] == [
@@ -79,7 +80,7 @@ async def test_fifo_retires_the_oldest_and_says_so(tmp_path: Path) -> None:
     ]
     (second,) = [rule for rule in await all_rules(store) if rule.text == "rule 1"]
     assert applied.evicted == (second.id,)
-    last = (await store.rule_events(second.id))[-1]
+    last = (await store.rules.events(second.id))[-1]
     assert (last.kind, last.actor) == ("rule.retired", "policy")
     assert last.reason == "capacity of 3 (fifo)"
     assert (last.before or {})["state"] == "active"
@@ -90,7 +91,7 @@ async def test_fifo_retires_the_oldest_and_says_so(tmp_path: Path) -> None:
 
 async def test_similarity_retires_the_redundant_one(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=3, pruning=Pruning.SIMILARITY)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     await write(store, "far", axis(5))
     await write(store, "near", axis(0))
     await write(store, "opposite", axis(1), polarity=NEGATIVE)
@@ -106,7 +107,7 @@ async def test_similarity_retires_the_redundant_one(tmp_path: Path) -> None:
 
 async def test_similarity_keeps_what_was_learned_often(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=2, pruning=Pruning.SIMILARITY)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     await learn(store, "ep_0", draft("often", axis(0)))
     await learn(store, "ep_1", draft("often", axis(0)))
     await write(store, "far", axis(5))
@@ -122,12 +123,12 @@ async def test_similarity_keeps_what_was_learned_often(tmp_path: Path) -> None:
 async def test_what_a_person_activates_is_spared(tmp_path: Path) -> None:
     for policy in Pruning:
         store = await open_store(tmp_path / policy, capacity=2, pruning=policy)
-        await store.ensure_namespace("default")
+        await store.namespaces.ensure("default")
         oldest = await write(store, "a", random_vector(0))
-        await store.retire_rule(oldest.id, actor="me", reason="try")
+        await store.rules.retire(oldest.id, change=Change("me", "try"))
         await write(store, "b", random_vector(1))
         await write(store, "c", random_vector(2))
-        await store.restore_rule(oldest.id, actor="me", reason="back")
+        await store.rules.restore(oldest.id, change=Change("me", "back"))
         active = {rule.text for rule in await all_rules(store, state=RuleState.ACTIVE)}
         assert "a" in active
         assert len(active) == 2
@@ -138,7 +139,7 @@ async def test_what_a_person_activates_is_spared(tmp_path: Path) -> None:
 async def test_capacity_is_per_namespace_and_a_lower_one_takes_hold(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=5)
     for namespace in ("a", "b"):
-        await store.ensure_namespace(namespace)
+        await store.namespaces.ensure(namespace)
         for number in range(5):
             await write(store, f"rule {number}", axis(number), namespace=namespace)
     await store.close()
@@ -152,10 +153,10 @@ async def test_capacity_is_per_namespace_and_a_lower_one_takes_hold(tmp_path: Pa
 
 async def test_rules_without_vectors_give_way_by_age(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=2, pruning=Pruning.SIMILARITY)
-    await store.ensure_namespace("default")
+    await store.namespaces.ensure("default")
     for text in ("a", "b"):
-        await store.create_rule(
-            draft(text, None).rule, Vectors(), actor="me", reason="the embedder was down"
+        await store.rules.create(
+            draft(text, None).rule, Vectors(), change=Change("me", "the embedder was down")
         )
     await learn(store, "ep", draft("c", axis(0)))
     assert {r.text for r in await all_rules(store, state=RuleState.ACTIVE)} == {"b", "c"}

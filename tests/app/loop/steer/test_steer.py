@@ -30,6 +30,7 @@ from app.prompt_library import PromptLibrary
 from app.settings import Experiment
 from app.upstream.embeddings import EmbeddingFailed
 from rules_store.errors import StoreUnavailable
+from rules_store.models.events import Change
 from rules_store.models.namespaces import NamespaceSettings
 from rules_store.models.rules import NewRule, Polarity, RuleHit, RuleState, Vectors
 from rules_store.store import RuleStore
@@ -364,7 +365,7 @@ async def store(tmp_path: Path) -> Any:
     opened = await RuleStore.open(
         f"sqlite:///{tmp_path / 'store.db'}", embedding_model="hash-384", data_dir=tmp_path
     )
-    await opened.ensure_namespace("default")
+    await opened.namespaces.ensure("default")
     yield opened
     await opened.close()
 
@@ -381,7 +382,7 @@ async def write(
     rows = await embedder.embed([text, trigger])
     new = NewRule("default", polarity, text, trigger, **more)
     given = Vectors(rows[0], rows[1] if trigger else None)
-    return (await store.create_rule(new, given, actor="t", reason="t")).id
+    return (await store.rules.create(new, given, change=Change("t", "t"))).id
 
 
 async def test_only_what_is_near_enough_is_kept(store: RuleStore) -> None:
@@ -495,6 +496,9 @@ async def test_a_cancelled_request_is_no_degraded_one(store: RuleStore) -> None:
 
 async def test_a_broken_index_is_named() -> None:
     class Broken:
+        def __init__(self) -> None:
+            self.namespaces = self
+
         def has_rules(self, namespace: str) -> bool:
             return True
 

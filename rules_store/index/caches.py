@@ -1,0 +1,171 @@
+"""The in-memory caches of SQL, and how they keep up with it: by event number."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database import Database
+from rules_store.index import snapshot
+from rules_store.index.event_feed import EventBatch, next_events
+from rules_store.index.evidence_cache import EvidenceCache
+from rules_store.index.namespace_cache import NamespaceCache
+from rules_store.index.rule_index import RuleIndex
+from rules_store.models.keys import ApiKey
+from rules_store.models.stats import Parity
+from rules_store.options import StoreOptions
+from rules_store.repository import embeddings, events, keys, namespaces, rules
+
+logger = logging.getLogger(__name__)
+
+_RULES_AT_ONCE = 5000
+
+
+class Caches:
+    """Rules (FAISS), namespaces, keys and evidence as this process knows them.
+
+    Every method that is awaited may raise StoreUnavailable; the caches are as they were then.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        embedding_model: str,
+        dimension: int | None,
+        data_dir: Path | None,
+        options: StoreOptions,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.rules = RuleIndex(dimension)
+        self.namespaces = NamespaceCache(options)
+        self.keys: dict[str, tuple[str, ApiKey]] = {}
+        """By the hash of their secret; the hash itself comes first."""
+        self.evidence = EvidenceCache(embedding_model, options.precedents)
+        self._database = database
+        self._embedding_model = embedding_model
+        self._dimension = dimension
+        self._clock = clock
+        self._snapshot_path = None if data_dir is None else data_dir / "index" / "rules.index"
+        self._snapshot_event = 0
+        # Held while events are read and applied: an older view of a rule must not be applied
+        # after a newer one.
+        self._following = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Fills them, the rules from the snapshot where there is one that fits."""
+        if not await self._load_snapshot():
+            await self.rebuild()
+        async with self._database.read() as connection:
+            # After the index has a last event: what changes from here on is caught up with.
+            self.namespaces.update(await namespaces.every(connection))
+            self.keys = await keys.by_hash(connection)
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Applies what any process has committed since this one last looked."""
+        # The connection first: a writer holds its own while it waits to follow.
+        async with self._database.read() as connection, self._following:
+            await self._apply_events(self.rules, connection)
+            await self.evidence.follow(connection, self._clock())
+
+    async def follow(self, connection: AsyncConnection) -> None:
+        """As `catch_up`, but through this connection and without the evidence."""
+        async with self._following:
+            await self._apply_events(self.rules, connection)
+
+    async def rebuild(self) -> None:
+        """Builds a new index of rules from SQL aside and swaps it in."""
+        fresh = RuleIndex(self._dimension)
+        async with self._database.read() as connection:
+            # Before the rules are read: what changes meanwhile is applied again below.
+            fresh.last_event = await events.last_id(connection)
+        seq = 0
+        while True:
+            async with self._database.read() as connection:
+                rows = await embeddings.rows_after(
+                    connection, self._embedding_model, seq, _RULES_AT_ONCE
+                )
+            if not rows:
+                break
+            seq = rows[-1].seq
+            await asyncio.to_thread(fresh.extend, rows)
+        async with self._database.read() as connection, self._following:
+            await self._apply_events(fresh, connection)
+            self.rules = fresh
+
+    async def parity(self) -> Parity:
+        """The index of rules against SQL, both as of one moment, whoever writes meanwhile."""
+        async with self._database.read() as connection:
+            await self.follow(connection)
+            last = await events.last_id(connection)
+            stored, unembedded = await embeddings.count_indexable(
+                connection, self._embedding_model, self.rules.dimension
+            )
+        behind = max(0, last - self.rules.last_event)
+        return Parity(len(self.rules), stored, unembedded, behind)
+
+    async def _apply_events(self, index: RuleIndex, connection: AsyncConnection) -> None:
+        while True:
+            batch = await next_events(
+                connection, index.last_event, self._embedding_model, self.namespaces
+            )
+            if batch is None:
+                return
+            self._apply(index, batch)
+
+    def _apply(self, index: RuleIndex, batch: EventBatch) -> None:
+        """No await here: a search sees all of these changes or none."""
+        if batch.keys is not None:
+            self.keys = batch.keys
+        for event in batch.events:
+            if event.kind == events.NAMESPACE_DELETED:
+                index.forget(event.namespace)
+                self.evidence.forget(event.namespace)
+        index.put_all(batch.rows)
+        index.last_event = batch.events[-1].id
+        for name in batch.changed - batch.namespaces.keys():
+            self.namespaces.forget(name)
+        self.namespaces.update(batch.namespaces)
+
+    # -- the snapshot of the rules' index
+
+    async def save_snapshot(self) -> None:
+        """Writes the index to the data directory. A full disk is logged, no error."""
+        if self._snapshot_path is None or self.rules.last_event == self._snapshot_event:
+            return
+        what = snapshot.copy(self.rules)
+        async with self._database.read() as connection:
+            origin = await self._origin(connection)
+            mark = await events.mark(connection, what.last_event)
+        try:
+            await asyncio.to_thread(snapshot.write, self._snapshot_path, origin, what, mark)
+            self._snapshot_event = what.last_event
+        except OSError as error:
+            logger.warning("index snapshot not written: %s", error)
+
+    async def _load_snapshot(self) -> bool:
+        if self._snapshot_path is None:
+            return False
+        async with self._database.read() as connection:
+            origin = await self._origin(connection)
+        loaded = await asyncio.to_thread(snapshot.read, self._snapshot_path, origin)
+        if loaded is None:
+            return False
+        index, mark = loaded
+        async with self._database.read() as connection:
+            expected = await events.mark(connection, index.last_event)
+        if mark != expected or self._dimension not in (None, index.dimension):
+            logger.warning("index snapshot %s is stale; rebuilding from SQL", self._snapshot_path)
+            return False
+        self.rules = index
+        self._snapshot_event = index.last_event
+        return True
+
+    async def _origin(self, connection: AsyncConnection) -> snapshot.Origin:
+        store = await rules.identity_of_store(connection)
+        return snapshot.Origin(store, self._embedding_model)

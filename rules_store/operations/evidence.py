@@ -1,0 +1,199 @@
+"""What rules are worth: feedback and outcomes of episodes, trials of rules, and what follows."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from rules_store.database.json_codec import clean
+from rules_store.errors import FeedbackConflict, UnknownEpisode
+from rules_store.models.evidence import (
+    Contender,
+    Evidence,
+    Judgement,
+    Neighbour,
+    Outcome,
+    Precedent,
+    Standing,
+    Trial,
+)
+from rules_store.models.feedback import Feedback, NewFeedback
+from rules_store.models.rules import Rule, RuleState, Vector
+from rules_store.operations import rule_writes, trials
+from rules_store.operations.context import StoreContext
+from rules_store.operations.credit import credit
+from rules_store.operations.rules import find
+from rules_store.repository import (
+    embeddings,
+    episodes,
+    evidence,
+    feedback,
+    links,
+    precedents,
+    standings,
+)
+
+
+class EvidenceOperations:
+    """`store.evidence`."""
+
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+
+    # -- episodes
+
+    async def add_feedback(
+        self, episode_id: str, new: NewFeedback, outcome: Outcome | None = None
+    ) -> Feedback:
+        """What is stored now. Under a key that this episode has seen that is the first feedback,
+        and nothing is added. `outcome`: what it says about the answer, for the credit of rules;
+        None is no evidence.
+
+        Raises UnknownEpisode; FeedbackConflict where the first one under the key said something
+        else; ValueError without score, label and verified.
+        """
+        if new.score is None and new.label is None and new.verified is None:
+            raise ValueError("a feedback needs a score, a label or a verifier's result")
+        now = self._context.clock()
+
+        async def add(connection: AsyncConnection) -> Feedback:
+            episode = await episodes.find(connection, episode_id)
+            if episode is None:
+                raise UnknownEpisode(episode_id)
+            given = Feedback(
+                id=f"fb_{secrets.token_hex(12)}",
+                episode_id=episode_id,
+                namespace=episode.namespace,
+                source=new.source,
+                score=new.score,
+                label=_cleaned(new.label),
+                verified=new.verified,
+                comment=_cleaned(new.comment),
+                key=_cleaned(new.key),
+                created_at=now,
+            )
+            if await feedback.insert_feedback(connection, given):
+                if outcome is not None:
+                    await credit(
+                        self._context, connection, episode.namespace, episode_id, outcome, now
+                    )
+                if given.label is not None:
+                    await precedents.set_label(connection, episode_id, given.label)
+                return given
+            assert given.key is not None
+            first = await feedback.of_key(connection, episode_id, given.key)
+            if replace(given, id=first.id, created_at=first.created_at) != first:
+                raise FeedbackConflict(given.key)
+            return first
+
+        return await self._context.database.transact(add)
+
+    async def feedback_of(self, episode_id: str) -> list[Feedback]:
+        """Oldest first; none of an unknown episode."""
+        async with self._context.database.read() as connection:
+            return await feedback.of_episode(connection, episode_id)
+
+    async def record_outcome(self, episode_id: str, outcome: Outcome) -> None:
+        """One signal about an episode, credited to the rules that steered it and to those that
+        were withheld. The same signal again takes the place of the first. Raises UnknownEpisode."""
+        now = self._context.clock()
+
+        async def record(connection: AsyncConnection) -> None:
+            episode = await episodes.find(connection, episode_id)
+            if episode is None:
+                raise UnknownEpisode(episode_id)
+            await credit(self._context, connection, episode.namespace, episode_id, outcome, now)
+
+        await self._context.database.transact(record)
+
+    # -- reading
+
+    def standing_of(self, rule_id: str) -> Standing | None:
+        """As this process last saw it; no I/O."""
+        return self._context.caches.evidence.standings.get(rule_id)
+
+    def near_precedents(
+        self, namespace: str, vector: Vector, *, floor: float, k: int
+    ) -> list[Neighbour]:
+        """Explored questions near this one, most similar first; no I/O."""
+        return self._context.caches.evidence.precedents.near(namespace, [vector], floor=floor, k=k)
+
+    def mean_agreement(self, namespace: str) -> float | None:
+        """Of the namespace's explored questions; None while there are few; no I/O."""
+        return self._context.caches.evidence.precedents.mean_agreement(namespace)
+
+    async def of_rule(self, rule_id: str, *, limit: int = 50) -> Evidence:
+        """What speaks for or against the rule, at most `limit` of a kind. Raises UnknownRule."""
+        async with self._context.database.read() as connection:
+            await find(connection, rule_id)
+            return Evidence(
+                standing=await standings.find(connection, rule_id),
+                trials=(await evidence.trials_of(connection, rule_id))[:limit],
+                exposures=await evidence.exposures_of(connection, rule_id, limit),
+                links=await links.of_rule(connection, rule_id),
+            )
+
+    async def standings_of(self, rule_ids: list[str]) -> dict[str, Standing]:
+        """By rule id; those that have evidence."""
+        async with self._context.database.read() as connection:
+            return await standings.some(connection, rule_ids)
+
+    # -- trials
+
+    def count_candidates(self, namespace: str) -> int:
+        """Candidates in this process's index; no I/O."""
+        return self._context.index.count(namespace, RuleState.CANDIDATE)
+
+    async def contenders(self, namespace: str, limit: int = 200) -> list[Contender]:
+        """Candidates, and active rules that have not proven themselves; the least tried first."""
+        # What was explored a moment ago may be what they can be tried on.
+        await self._context.caches.catch_up()
+        async with self._context.database.read() as connection:
+            return await standings.contenders(connection, namespace, trials.ON_TRIAL, limit)
+
+    async def untried_precedents(self, rule: Rule, *, floor: float, limit: int) -> list[Precedent]:
+        """Precedents near the rule that can be replayed and on which it has not been tried, the
+        nearest first. The episodes that taught the rule are left out: it fits those by making."""
+        async with self._context.database.read() as connection:
+            rows = await embeddings.rows_of(connection, self._context.embedding_model, [rule.id])
+            both = [vector for row in rows for vector in (row.text_vector, row.trigger_vector)]
+            vectors = [vector for vector in both if vector is not None]
+            tried = await precedents.tried(connection, rule.id, rule_writes.text_hash(rule.text))
+            taught = {link.other for link in await links.of_rule(connection, rule.id)}
+            taught.add(rule.source_episode or "")
+            near = self._context.caches.evidence.precedents.near(
+                rule.namespace, vectors, floor=floor, k=limit, fit=True, without=tried | taught
+            )
+            found = [await precedents.find(connection, each.episode_id) for each in near]
+        return [each for each in found if each is not None]
+
+    async def record_trial(self, rule: Rule, trial: Trial) -> Judgement:
+        """Adds one trial of a rule's words and does what the gate then says: promote a candidate,
+        retire what harms or is of no use. A trial of words that have changed since, of a rule that
+        is neither candidate nor active, of a frozen namespace, or one that is there already
+        changes nothing."""
+        async with self._context.change() as connection:
+            return await trials.add(self._context, connection, rule, trial)
+
+    async def review(self, namespace: str, *, probation: int) -> list[Judgement]:
+        """Demotes active rules whose lift is below zero with its whole interval, and those that
+        have steered `probation` requests since they became active without proving themselves."""
+        await self._context.exposures.count()
+        if self._context.namespaces.is_frozen(namespace):
+            return []
+        async with self._context.database.read() as connection:
+            harmful = await standings.losers(connection, namespace)
+            idle = await standings.unproven_since(connection, namespace, probation)
+        done: list[Judgement] = []
+        for rule_id in [*harmful, *(each for each in idle if each not in harmful)]:
+            async with self._context.change() as connection:
+                judgement = await trials.demote(self._context, connection, rule_id, probation)
+            if judgement is not None:
+                done.append(judgement)
+        return done
+
+
+def _cleaned(text: str | None) -> str | None:
+    return None if text is None else clean(text)
