@@ -54,13 +54,11 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Write a PNG here")] = None,
 ) -> None:
     """Simulate the gate."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     options = GateOptions(replays=replays)
-    single = [
-        simulate(f"{lift:+.2f}", np.full(rules, lift), noise, options, dice) for lift in LIFTS
-    ]
+    single = [simulate(f"{lift:+.2f}", np.full(rules, lift), noise, options, rng) for lift in LIFTS]
     groups = [
-        simulate(name, dice.uniform(*bounds, rules), noise, options, dice)
+        simulate(name, rng.uniform(*bounds, rules), noise, options, rng)
         for name, bounds in (("helpful", HELPFUL), ("harmful", HARMFUL))
     ]
     _show([*single, *groups], rules, replays, noise)
@@ -73,7 +71,7 @@ def main(
 
 
 def simulate(
-    name: str, lifts: np.ndarray, noise: float, options: GateOptions, dice: np.random.Generator
+    name: str, lifts: np.ndarray, noise: float, options: GateOptions, rng: np.random.Generator
 ) -> Row:
     """The gate on rules of these true lifts, shape (n,)."""
     found: list[Verdict] = []
@@ -83,7 +81,7 @@ def simulate(
         helped = harmed = tried = 0
         judged = None
         while judged is None:
-            draw = dice.random()
+            draw = rng.random()
             helped += draw < helps
             harmed += helps <= draw < helps + harms
             tried += 1

@@ -69,9 +69,9 @@ async def inject(store: RuleStore, namespace: str, domain: str, embedder: Embedd
     await store.exchange.import_rules(items, change=Change("poison", "poison test"))
 
 
-def corrupted(rules: Sequence[DistilledRule], dice: random.Random) -> list[DistilledRule]:
+def corrupted(rules: Sequence[DistilledRule], rng: random.Random) -> list[DistilledRule]:
     """The rules, or in `CORRUPTED_SHARE` of the cases all of them with the other polarity."""
-    if dice.random() >= CORRUPTED_SHARE:
+    if rng.random() >= CORRUPTED_SHARE:
         return list(rules)
     other = {Polarity.POSITIVE: Polarity.NEGATIVE, Polarity.NEGATIVE: Polarity.POSITIVE}
     return [replace(rule, polarity=other[rule.polarity]) for rule in rules]

@@ -2,14 +2,14 @@
 
 from app.access.admin_key import load_admin_key
 from app.access.callers import Caller, KeyRing
-from app.access.load_limit import Load
-from app.access.metering import Bill, Meter
+from app.access.load_limit import LoadLimit
+from app.access.metering import Charge, Meter
 
 __all__ = [
-    "Bill",
     "Caller",
+    "Charge",
     "KeyRing",
-    "Load",
+    "LoadLimit",
     "Meter",
     "load_admin_key",
 ]

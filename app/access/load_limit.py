@@ -11,7 +11,7 @@ BUSY = 0.5
 """Share of the room from which nothing new is learned."""
 
 
-class Load:
+class LoadLimit:
     """Of one process. `most`: requests under way at most, streams until their end."""
 
     def __init__(self, most: int) -> None:

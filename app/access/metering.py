@@ -21,7 +21,7 @@ from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost
 from app.exceptions import TooManyRequests
 from rules_store.errors import StoreError
-from rules_store.models.keys import KeySpend, KeyUse
+from rules_store.models.keys import DailyKeyUsage, KeyUsage
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
@@ -67,18 +67,18 @@ class _Bucket:
 
 
 @dataclass(slots=True)
-class _Used:
+class _Usage:
     at: datetime
     requests: int = 0
     tokens: int = 0
 
-    def add(self, other: _Used) -> None:
+    def add(self, other: _Usage) -> None:
         self.requests += other.requests
         self.tokens += other.tokens
         self.at = max(self.at, other.at)
 
 
-Ledger = dict[tuple[str, int], _Used]
+Ledger = dict[tuple[str, int], _Usage]
 """(key id, UTC day since the epoch) -> what was used."""
 
 
@@ -94,7 +94,7 @@ class Meter:
         self._clock = clock
         self._monotonic = monotonic
         self._buckets: dict[str, _Bucket] = {}
-        self._stored: dict[str, KeySpend] = {}
+        self._stored: dict[str, DailyKeyUsage] = {}
         self._stored_day = -1
         self._unwritten: Ledger = {}
         self._writing: Ledger = {}
@@ -113,13 +113,13 @@ class Meter:
                 retry_after=math.ceil(DAY - now.timestamp() % DAY),
             )
         allowance = self._take(key.id, key.requests_per_minute)
-        self._note(key.id, _Used(now, requests=1))
+        self._note(key.id, _Usage(now, requests=1))
         return allowance
 
     def charge(self, caller: Caller, cost: Cost) -> None:
         """Tokens that a request of this caller has cost upstream."""
         if caller.key is not None and cost.tokens:
-            self._note(caller.key.id, _Used(self._clock(), tokens=cost.tokens))
+            self._note(caller.key.id, _Usage(self._clock(), tokens=cost.tokens))
 
     def today(self) -> int:
         """UTC days since the epoch."""
@@ -128,7 +128,11 @@ class Meter:
     def spent(self, key_id: str) -> int:
         """Tokens of the present UTC day."""
         day = self.today()
-        stored = self._stored.get(key_id, KeySpend()) if self._stored_day == day else KeySpend()
+        stored = (
+            self._stored.get(key_id, DailyKeyUsage())
+            if self._stored_day == day
+            else DailyKeyUsage()
+        )
         return stored.tokens + sum(
             ledger[key_id, day].tokens
             for ledger in (self._unwritten, self._writing)
@@ -155,7 +159,7 @@ class Meter:
                 kept, self._writing = self._writing, {}
                 if not written:
                     for (key_id, day), used in kept.items():
-                        self._unwritten.setdefault((key_id, day), _Used(used.at)).add(used)
+                        self._unwritten.setdefault((key_id, day), _Usage(used.at)).add(used)
 
     async def run(self, interval: float) -> None:
         """Flushes every `interval` seconds until cancelled."""
@@ -178,11 +182,11 @@ class Meter:
             )
         return Allowance(limit, int(bucket.tokens + _ROUNDING))
 
-    def _note(self, key_id: str, used: _Used) -> None:
-        self._unwritten.setdefault((key_id, _day(used.at)), _Used(used.at)).add(used)
+    def _note(self, key_id: str, used: _Usage) -> None:
+        self._unwritten.setdefault((key_id, _day(used.at)), _Usage(used.at)).add(used)
 
 
-class Bill:
+class Charge:
     """What one request owes, taken once, whichever of its ends comes first."""
 
     def __init__(self, meter: Meter, caller: Caller) -> None:
@@ -197,7 +201,7 @@ class Bill:
             self._meter.charge(self._caller, cost)
 
 
-def estimate(prompt: str, made: int) -> Cost:
+def estimated_cost(prompt: str, made: int) -> Cost:
     """What a request cost, where the upstream does not tell; `made` in characters."""
     return Cost(1, len(prompt) // CHARACTERS_PER_TOKEN, math.ceil(made / CHARACTERS_PER_TOKEN))
 
@@ -206,8 +210,8 @@ def _day(moment: datetime) -> int:
     return int(moment.timestamp()) // DAY
 
 
-def _uses(ledger: Ledger) -> list[KeyUse]:
+def _uses(ledger: Ledger) -> list[KeyUsage]:
     return [
-        KeyUse(key_id, day, used.requests, used.tokens, used.at)
+        KeyUsage(key_id, day, used.requests, used.tokens, used.at)
         for (key_id, day), used in ledger.items()
     ]

@@ -90,7 +90,7 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Steered:
+class SteeredRequest:
     """A request after Steer: its episode, the rules that fit, and what had to be left out."""
 
     mode: Mode
@@ -142,7 +142,7 @@ class Steered:
         }
 
 
-def observe(call: ChatCall, steered: Steered) -> Observation:
+def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
     """The request as the loop sees it: the client's own messages, without any rules block."""
     body = call.body
     own = ("model", "messages", "stream", "stream_options", "n")

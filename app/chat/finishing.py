@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from app.chat.call import ChatCall, Steered, observe
-from app.chat.recorder import NOT_RECORDED, Opened, Recorder
+from app.chat.call import ChatCall, SteeredRequest, observe
+from app.chat.recorder import NOT_RECORDED, OpenEpisode, Recorder
 from app.chat.steering import Steering
 from app.domain.serialization import (
     contrast_to_json,
@@ -25,7 +25,7 @@ from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.keys import Permission
 
 
-class Closing:
+class Finisher:
     def __init__(self, recorder: Recorder, steering: Steering, metrics: Metrics) -> None:
         self._recorder = recorder
         self._steering = steering
@@ -33,7 +33,7 @@ class Closing:
         self._abandoned: set[asyncio.Task[None]] = set()
 
     async def answered(
-        self, call: ChatCall, steered: Steered, answer: str, cost: Cost, *, complete: bool
+        self, call: ChatCall, steered: SteeredRequest, answer: str, cost: Cost, *, complete: bool
     ) -> None:
         """A steered answer: what it teaches is found out in the background. An incomplete one is
         not kept, so that the client's retry counts as the first."""
@@ -48,7 +48,9 @@ class Closing:
         kept = answer if complete else None
         await self._finish(call, steered, kept, self._trace(call, steered, cost), skipped, job)
 
-    async def explored(self, call: ChatCall, steered: Steered, exploration: Exploration) -> None:
+    async def explored(
+        self, call: ChatCall, steered: SteeredRequest, exploration: Exploration
+    ) -> None:
         """An explored answer: its contrast waits for the distiller."""
         selection = exploration.selection
         obstacle = None if selection.better else f"no_contrast:{selection.case.value}"
@@ -72,11 +74,11 @@ class Closing:
         answer = selection.chosen.text if selection.chosen is not None else None
         await self._finish(call, steered, answer, trace, skipped, job, findings)
 
-    async def failed(self, call: ChatCall, steered: Steered, reason: str) -> None:
+    async def failed(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
         """No answer went out: the episode says why, and nothing is learned."""
         await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), reason, None)
 
-    def abandon(self, call: ChatCall, steered: Steered, reason: str) -> None:
+    def abandon(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
         """As `failed`, for a caller that is being cancelled and can't wait."""
         # Now: by the time that it is written down, the request's span has ended.
         set_attributes(current(), skipped=reason)
@@ -88,9 +90,9 @@ class Closing:
         await asyncio.gather(*self._abandoned, return_exceptions=True)
 
     def _why_not(
-        self, call: ChatCall, steered: Steered, obstacle: str | None, *, sampled: bool
+        self, call: ChatCall, steered: SteeredRequest, obstacle: str | None, *, sampled: bool
     ) -> str | None:
-        opened = Opened(steered.episode or "", steered.recorded, steered.duplicate)
+        opened = OpenEpisode(steered.episode or "", steered.recorded, steered.duplicate)
         wanted = call.request.ttcl.learn if call.request.ttcl else None
         return self._recorder.why_not(
             opened,
@@ -101,7 +103,7 @@ class Closing:
             sampled=sampled,
         )
 
-    def _trace(self, call: ChatCall, steered: Steered, cost: Cost) -> dict[str, Any]:
+    def _trace(self, call: ChatCall, steered: SteeredRequest, cost: Cost) -> dict[str, Any]:
         # Images are the client's data and large; the conversation around them is not kept either.
         sent = None
         if not has_images(call.messages):
@@ -118,7 +120,7 @@ class Closing:
     async def _finish(
         self,
         call: ChatCall,
-        steered: Steered,
+        steered: SteeredRequest,
         answer: str | None,
         trace: dict[str, Any],
         skipped: str | None,
@@ -137,7 +139,7 @@ class Closing:
         if skipped is not None:
             self._metrics.skipped.labels(skipped).inc()
         kept = await self._recorder.finish(
-            Opened(steered.episode, steered.recorded),
+            OpenEpisode(steered.episode, steered.recorded),
             answer=answer,
             trace=trace,
             exposures=steered.exposures(),
@@ -154,7 +156,7 @@ def _origin(call: ChatCall) -> dict[str, str]:
     return {"request_id": call.request_id, **trace_headers(current())}
 
 
-def _withheld(steered: Steered) -> dict[str, Any]:
+def _withheld(steered: SteeredRequest) -> dict[str, Any]:
     """Of most requests nothing."""
     if steered.withheld is None:
         return {}

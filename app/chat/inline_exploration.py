@@ -8,15 +8,15 @@ from typing import Any
 
 import orjson
 
-from app.access.metering import Meter, estimate
+from app.access.metering import Meter, estimated_cost
 from app.chat import response
-from app.chat.call import Answer, ChatCall, Steered, Stream, observe
-from app.chat.finishing import Closing
+from app.chat.call import Answer, ChatCall, SteeredRequest, Stream, observe
+from app.chat.finishing import Finisher
 from app.chat.steering import Steering
 from app.domain.trajectory import Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
-from app.loop.explore.exploration import Spending
+from app.loop.explore.exploration import RunningCost
 from app.loop.loop import RULES_DROPPED, Exploration, Loop
 from app.loop.steer.injector import prompt_of
 from app.upstream.sse import DONE, PING, frame
@@ -33,7 +33,7 @@ class InlineExploration:
         loop: Loop,
         planner: EffortPlanner,
         steering: Steering,
-        closing: Closing,
+        closing: Finisher,
         meter: Meter,
     ) -> None:
         self._loop = loop
@@ -42,7 +42,7 @@ class InlineExploration:
         self._steering = steering
         self._closing = closing
 
-    async def whole(self, call: ChatCall, steered: Steered) -> Answer:
+    async def whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
         """Raises `TTCLError`."""
         exploration, chosen = await self._run(call, steered)
         await self._closing.explored(call, steered, exploration)
@@ -50,7 +50,7 @@ class InlineExploration:
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
         return Answer(orjson.dumps(body), steered.headers())
 
-    async def stream(self, call: ChatCall, steered: Steered) -> Stream:
+    async def stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
         """Pings from the loop's start, then the selected answer."""
         task = asyncio.create_task(self._run(call, steered))
 
@@ -76,7 +76,7 @@ class InlineExploration:
     async def _events(
         self,
         call: ChatCall,
-        steered: Steered,
+        steered: SteeredRequest,
         task: asyncio.Task[tuple[Exploration, Trajectory]],
     ) -> AsyncGenerator[bytes]:
         yield PING
@@ -96,9 +96,9 @@ class InlineExploration:
                 await self._closing.explored(call, steered, exploration)
             yield event
 
-    async def _run(self, call: ChatCall, steered: Steered) -> tuple[Exploration, Trajectory]:
+    async def _run(self, call: ChatCall, steered: SteeredRequest) -> tuple[Exploration, Trajectory]:
         observation = observe(call, steered)
-        spending = Spending()
+        spending = RunningCost()
         try:
             effort = await self._planner.plan(observation)
             exploration = await self._loop.explore(observation, effort=effort, spending=spending)
@@ -119,16 +119,16 @@ class InlineExploration:
             raise UpstreamTimeout("no answer came back in the time that an exploration may take")
         return exploration, chosen
 
-    def _charge_cut(self, call: ChatCall, spending: Spending) -> None:
+    def _charge_cut(self, call: ChatCall, spending: RunningCost) -> None:
         """Of a client that left: its calls that are still out have had at least their prompt."""
         if call.caller.key is not None:
-            prompt = estimate(prompt_of(call.messages), 0).prompt_tokens
+            prompt = estimated_cost(prompt_of(call.messages), 0).prompt_tokens
             self._meter.charge(call.caller, spending.total(prompt))
 
 
-def _asked(call: ChatCall) -> response.Asked:
+def _asked(call: ChatCall) -> response.ResponseOptions:
     request = call.request
-    return response.Asked(
+    return response.ResponseOptions(
         model=call.asked_model,
         logprobs=bool(request.logprobs),
         top_logprobs=bool(request.top_logprobs),

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from app.access.load_limit import Load
+from app.access.load_limit import LoadLimit
 from app.domain.trajectory import Mode
 from app.learning.learner import FROZEN_SKIP
 from app.learning.local_worker import Worker
@@ -28,7 +28,7 @@ NOT_RECORDED = "episode_not_recorded"
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenEpisode:
     """An episode that has begun. `recorded` False: the store could not take it, and nothing
     will be learned from it."""
 
@@ -45,7 +45,9 @@ class LearnPolicy:
 
 
 class Recorder:
-    def __init__(self, store: RuleStore, worker: Worker, load: Load, policy: LearnPolicy) -> None:
+    def __init__(
+        self, store: RuleStore, worker: Worker, load: LoadLimit, policy: LearnPolicy
+    ) -> None:
         self._store = store
         self._worker = worker
         self._load = load
@@ -65,7 +67,7 @@ class Recorder:
         request_id: str | None,
         raw: bytes,
         is_retry: bool,
-    ) -> Opened:
+    ) -> OpenEpisode:
         """Never raises for a broken store. A namespace comes into being with its first request."""
 
         async def begin() -> EpisodeStart:
@@ -90,13 +92,13 @@ class Recorder:
                     begun = await begin()
         except StoreError as error:
             log.warning("episode not recorded", error=str(error))
-            return Opened(episode_id, recorded=False)
+            return OpenEpisode(episode_id, recorded=False)
         duplicate = begun.duplicate or begun.same_body_as is not None
-        return Opened(episode_id, recorded=True, duplicate=duplicate)
+        return OpenEpisode(episode_id, recorded=True, duplicate=duplicate)
 
     def why_not(
         self,
-        opened: Opened,
+        opened: OpenEpisode,
         *,
         namespace: str,
         wanted: bool | None,
@@ -134,7 +136,7 @@ class Recorder:
 
     async def finish(
         self,
-        opened: Opened,
+        opened: OpenEpisode,
         *,
         answer: str | None,
         trace: dict[str, Any],

@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from app.access.metering import Bill, Meter, estimate
-from app.chat.call import Answer, ChatCall, Steered, Stream
-from app.chat.finishing import Closing
+from app.access.metering import Charge, Meter, estimated_cost
+from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
+from app.chat.finishing import Finisher
 from app.chat.steering import Steering
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
@@ -27,16 +27,16 @@ from app.upstream.wire import error_from, made_characters, parse_usage
 
 class Relay:
     def __init__(
-        self, upstream: Upstream, steering: Steering, closing: Closing, meter: Meter
+        self, upstream: Upstream, steering: Steering, closing: Finisher, meter: Meter
     ) -> None:
         self._upstream = upstream
         self._meter = meter
         self._steering = steering
         self._closing = closing
 
-    async def whole(self, call: ChatCall, steered: Steered) -> Answer:
+    async def whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
         """Raises `TTCLError`."""
-        bill = Bill(self._meter, call.caller)
+        bill = Charge(self._meter, call.caller)
         try:
             async with AsyncExitStack() as stack:
                 response = await self._open(call, steered, stack)
@@ -60,9 +60,9 @@ class Relay:
             content = orjson.dumps(body)
         return Answer(content, steered.headers())
 
-    async def stream(self, call: ChatCall, steered: Steered) -> Stream:
+    async def stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
         """Returns with the first event at hand: until then a failure is an HTTP status."""
-        bill = Bill(self._meter, call.caller)
+        bill = Charge(self._meter, call.caller)
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
@@ -86,7 +86,7 @@ class Relay:
         return Stream(relayed, steered.headers(), close)
 
     async def _open(
-        self, call: ChatCall, steered: Steered, stack: AsyncExitStack
+        self, call: ChatCall, steered: SteeredRequest, stack: AsyncExitStack
     ) -> UpstreamResponse:
         """An open 200 response. Where prompt and rules overflow the model's context, the rules
         give way."""
@@ -103,7 +103,7 @@ class Relay:
             steered.drop_rules()
             self._steering.degrade(steered, RULES_DROPPED)
 
-    def _body(self, call: ChatCall, steered: Steered) -> bytes:
+    def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
         if not steered.hits:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         return orjson.dumps({**call.body, "messages": self._steering.messages(call, steered)})
@@ -111,10 +111,10 @@ class Relay:
     async def _relayed(
         self,
         call: ChatCall,
-        steered: Steered,
+        steered: SteeredRequest,
         first: bytes,
         events: AsyncIterator[bytes],
-        bill: Bill,
+        bill: Charge,
         asked: Span,
     ) -> AsyncGenerator[bytes]:
         """The upstream's events; the episode is durable before `[DONE]` goes out."""
@@ -144,13 +144,13 @@ class Relay:
         yield DONE
 
 
-def _pay(bill: Bill, call: ChatCall, cost: Cost, made: int, *, whole: bool = True) -> None:
+def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = True) -> None:
     """The upstream's count where it tells one, which a stream does only if it is asked to, and
     surely of all its choices only at its end."""
     if not bill.open:
         return
     if not (whole and cost.tokens):
-        cost = max(cost, estimate(prompt_of(call.messages), made), key=lambda c: c.tokens)
+        cost = max(cost, estimated_cost(prompt_of(call.messages), made), key=lambda c: c.tokens)
     bill.pay(cost)
 
 

@@ -16,7 +16,7 @@ _PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResponseOptions:
     """What the client wants to see of the answer."""
 
     model: str
@@ -38,7 +38,7 @@ def usage(answer: Trajectory) -> dict[str, int]:
     }
 
 
-def completion(answer: Trajectory, asked: Asked) -> dict[str, Any]:
+def completion(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.reasoning is not None:
         message["reasoning_content"] = answer.reasoning
@@ -59,7 +59,7 @@ def completion(answer: Trajectory, asked: Asked) -> dict[str, Any]:
     }
 
 
-def stream(answer: Trajectory, asked: Asked) -> Iterator[bytes]:
+def stream(answer: Trajectory, asked: ResponseOptions) -> Iterator[bytes]:
     """The answer as events: role, content in pieces, one terminal chunk, usage where asked for."""
     yield _chunk(asked, {"role": "assistant", "content": ""})
     if answer.reasoning is not None:
@@ -72,7 +72,7 @@ def stream(answer: Trajectory, asked: Asked) -> Iterator[bytes]:
     yield DONE
 
 
-def _head(asked: Asked) -> dict[str, Any]:
+def _head(asked: ResponseOptions) -> dict[str, Any]:
     return {
         "id": asked.id,
         "object": "chat.completion.chunk",
@@ -82,7 +82,7 @@ def _head(asked: Asked) -> dict[str, Any]:
 
 
 def _chunk(
-    asked: Asked,
+    asked: ResponseOptions,
     delta: dict[str, Any],
     *,
     finish: str | None = None,
@@ -95,7 +95,7 @@ def _chunk(
     return frame(body)
 
 
-def _logprobs(answer: Trajectory, asked: Asked) -> dict[str, Any] | None:
+def _logprobs(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any] | None:
     if not asked.logprobs or not isinstance(answer.raw_logprobs, dict):
         return None
     entries = _of_text(answer.raw_logprobs.get("content") or [], answer.text)
@@ -110,7 +110,9 @@ def _of_text(entries: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     return entries[:-1] if entries and joined == text else entries
 
 
-def _pieces(answer: Trajectory, asked: Asked) -> Iterator[tuple[str, dict[str, Any] | None]]:
+def _pieces(
+    answer: Trajectory, asked: ResponseOptions
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Texts that join to the answer, each with the log-probabilities of its own tokens."""
     logprobs = _logprobs(answer, asked)
     if logprobs is None:

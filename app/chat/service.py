@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from app.chat.call import Answer, ChatCall, Steered, Stream
-from app.chat.finishing import Closing
+from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
+from app.chat.finishing import Finisher
 from app.chat.inline_exploration import InlineExploration
 from app.chat.relay import Relay
 from app.chat.steering import Steering
@@ -26,7 +26,7 @@ class ChatService:
         steering: Steering,
         relay: Relay,
         exploration: InlineExploration,
-        closing: Closing,
+        closing: Finisher,
     ) -> None:
         self._steering = steering
         self._relay = relay
@@ -44,7 +44,7 @@ class ChatService:
     async def stream(self, call: ChatCall) -> tuple[Stream, Callable[[str], None]]:
         """An open stream, and what is to be told why it ended before its end. Raises `TTCLError`
         for what fails before the first byte."""
-        steered: list[Steered] = []
+        steered: list[SteeredRequest] = []
         stream = await self._serve(call, self._relay.stream, self._exploration.stream, steered)
 
         def cut(reason: str) -> None:
@@ -56,12 +56,12 @@ class ChatService:
     async def _serve(
         self,
         call: ChatCall,
-        relay: Callable[[ChatCall, Steered], Awaitable[T]],
-        explore: Callable[[ChatCall, Steered], Awaitable[T]],
-        told: list[Steered] | None = None,
+        relay: Callable[[ChatCall, SteeredRequest], Awaitable[T]],
+        explore: Callable[[ChatCall, SteeredRequest], Awaitable[T]],
+        told: list[SteeredRequest] | None = None,
     ) -> T:
         if call.mode is Mode.OFF:
-            return await relay(call, Steered(Mode.OFF))
+            return await relay(call, SteeredRequest(Mode.OFF))
         steered = await self._steering.steer(call)
         if told is not None:
             told.append(steered)

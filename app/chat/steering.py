@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from app.chat.call import ChatCall, Steered
+from app.chat.call import ChatCall, SteeredRequest
 from app.chat.recorder import STORE_DOWN, Recorder
 from app.domain.trajectory import Message, Mode
 from app.loop.steer.block import render_block
@@ -37,14 +37,14 @@ class Steering:
     def new_episode(self) -> str:
         return self._recorder.new_id()
 
-    async def steer(self, call: ChatCall) -> Steered:
+    async def steer(self, call: ChatCall) -> SteeredRequest:
         """Never fails for a broken store or embedder: the answer then goes out unsteered."""
         with span("steer") as step:
             steered = await self._steer(call)
             set_attributes(step, rules=len(steered.hits), degraded=steered.degraded or None)
             return steered
 
-    async def _steer(self, call: ChatCall) -> Steered:
+    async def _steer(self, call: ChatCall) -> SteeredRequest:
         assert call.episode is not None
         mode = Mode.STEER if call.obstacle is not None else call.mode
         open_episode = partial(
@@ -71,7 +71,7 @@ class Steering:
         else:
             # Tasks would cost more than they save, and let other requests go before.
             opened, retrieval = await open_episode(), await look_up()
-        steered = Steered(mode, opened.id, opened.recorded, opened.duplicate)
+        steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
         if not opened.recorded:
             # Rules that leave no trace could be neither explained nor undone.
             self.degrade(steered, STORE_DOWN)
@@ -90,13 +90,13 @@ class Steering:
             steered.withheld, steered.scores = retrieval.withheld, retrieval.scores
         return steered
 
-    def degrade(self, steered: Steered, reason: str) -> None:
+    def degrade(self, steered: SteeredRequest, reason: str) -> None:
         """Say that a step was skipped: to the client, and in a metric."""
         if reason not in steered.degraded:
             steered.degraded.append(reason)
             self._metrics.degraded.labels(reason).inc()
 
-    def messages(self, call: ChatCall, steered: Steered) -> list[Message]:
+    def messages(self, call: ChatCall, steered: SteeredRequest) -> list[Message]:
         """The conversation as it goes upstream, with the rules block in it."""
         if steered.sent is None:
             block = render_block(self._prompts, call.domain, steered.hits)

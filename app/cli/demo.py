@@ -22,7 +22,7 @@ LEARNING_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DemoResult:
     """One question and all that came of it."""
 
     question: str
@@ -39,7 +39,7 @@ class Told:
     seconds: float
 
 
-class Visitor:
+class DemoClient:
     """A client of a running gateway that also reads the admin API."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Visitor:
             await asyncio.sleep(POLL)
         raise TTCLError(f"the service was not ready within {within:.0f} s: {last}")
 
-    async def ask(self, model: str, question: str) -> Told:
+    async def ask(self, model: str, question: str) -> DemoResult:
         """One question in explore mode, and the wait until its learning is over."""
         started = time.monotonic()
         response = await self._http.post(
@@ -91,7 +91,7 @@ class Visitor:
         episode = await self._settled(body["ttcl"]["episode"])
         named = {t["name"]: t.get("judged", {}).get("answer") for t in episode["trajectories"]}
         chosen = (episode["selection"] or {}).get("chosen")
-        return Told(
+        return DemoResult(
             question=question,
             answer=body["choices"][0]["message"]["content"] or "",
             teacher=named.get("teacher"),
@@ -117,7 +117,7 @@ class Visitor:
             await asyncio.sleep(POLL)
 
 
-async def visit(visitor: Visitor, questions: Sequence[str]) -> AsyncIterator[Told]:
+async def ask_all(visitor: DemoClient, questions: Sequence[str]) -> AsyncIterator[DemoResult]:
     """Asks one after the other, so that later questions meet the rules of earlier ones."""
     model = await visitor.ready(within=300)
     for question in questions:

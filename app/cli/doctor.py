@@ -36,7 +36,7 @@ EMBEDDER_PATIENCE = 120.0
 UPSTREAM_PATIENCE = 10.0
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
@@ -45,22 +45,22 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Check:
     name: str
-    verdict: Verdict
+    verdict: CheckStatus
     said: str
     advice: str = ""
     """What to do; empty where there is nothing."""
 
 
 def ok(name: str, said: str) -> Check:
-    return Check(name, Verdict.OK, said)
+    return Check(name, CheckStatus.OK, said)
 
 
 def warn(name: str, said: str, advice: str) -> Check:
-    return Check(name, Verdict.WARN, said, advice)
+    return Check(name, CheckStatus.WARN, said, advice)
 
 
 def fail(name: str, said: str, advice: str) -> Check:
-    return Check(name, Verdict.FAIL, said, advice)
+    return Check(name, CheckStatus.FAIL, said, advice)
 
 
 async def examine(settings: Settings) -> AsyncIterator[Check]:
@@ -242,7 +242,7 @@ async def _examine(as_json: bool) -> bool:
     failed = False
     async for check in examine(settings):
         _show(check, as_json)
-        failed |= check.verdict is Verdict.FAIL
+        failed |= check.verdict is CheckStatus.FAIL
     return failed
 
 

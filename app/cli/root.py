@@ -27,7 +27,7 @@ from app.access.admin_key import admin_key_file, load_admin_key
 from app.cli import doctor, namespaces, rules, worker
 from app.cli import keys as cli_keys
 from app.cli.common import err, out
-from app.cli.demo import QUESTIONS, Told, Visitor, read_questions, visit
+from app.cli.demo import QUESTIONS, DemoClient, DemoResult, ask_all, read_questions
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Policy, Settings, load_settings
 from rules_store.errors import StoreError
@@ -116,9 +116,9 @@ def _first_question(settings: Settings, url: str) -> None:
 
 async def _told(
     settings: Settings, url: str, namespace: str, questions: Sequence[str]
-) -> list[Told]:
+) -> list[DemoResult]:
     keys = settings.api_keys
-    visitor = Visitor(
+    visitor = DemoClient(
         url,
         load_admin_key(settings),
         keys[0].get_secret_value() if keys else None,
@@ -129,7 +129,7 @@ async def _told(
     try:
         with Progress(console=err, transient=True) as progress:
             bar = progress.add_task("asking", total=len(questions))
-            async for one in visit(visitor, questions):
+            async for one in ask_all(visitor, questions):
                 told.append(one)
                 progress.advance(bar)
     finally:
@@ -137,7 +137,7 @@ async def _told(
     return told
 
 
-def _show_told(told: Sequence[Told]) -> None:
+def _show_told(told: Sequence[DemoResult]) -> None:
     table = Table("question", "Teacher", "selected", "case", "injected", "learned", "s")
     for one in told:
         learned = "\n".join(

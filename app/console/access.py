@@ -86,7 +86,7 @@ class Form:
 
 
 @dataclass(slots=True)
-class Desk:
+class SignedInRequest:
     """One request of somebody who is signed in."""
 
     request: Request
@@ -118,16 +118,16 @@ def console_of(request: Request) -> Console:
     return console
 
 
-async def signed_in(request: Request) -> Desk:
+async def signed_in(request: Request) -> SignedInRequest:
     """Raises `NotSignedIn`."""
     console = console_of(request)
     session = console.sessions.find(request.cookies.get(COOKIE))
     if session is None:
         raise NotSignedIn
-    return Desk(request, request.app.state.ttcl, session, console.pages)
+    return SignedInRequest(request, request.app.state.ttcl, session, console.pages)
 
 
-At = Annotated[Desk, Depends(signed_in)]
+At = Annotated[SignedInRequest, Depends(signed_in)]
 
 
 async def checked_form(request: Request, desk: At) -> Form:

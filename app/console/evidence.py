@@ -10,7 +10,7 @@ from rules_store.models.episodes import Episode
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TrajectoryView:
     """One trajectory. `side` is better, worse or None; perplexity of 1 is certainty."""
 
     name: str
@@ -33,10 +33,10 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    trajectories: list[Shown]
-    better: Shown | None
-    worse: Shown | None
+class EpisodeView:
+    trajectories: list[TrajectoryView]
+    better: TrajectoryView | None
+    worse: TrajectoryView | None
     case: str | None
     task: str | None
     agreement: float | None
@@ -54,7 +54,7 @@ CASES = {
 }
 
 
-def evidence_of(episode: Episode) -> Evidence:
+def evidence_of(episode: Episode) -> EpisodeView:
     """What the trace holds. Its texts are a model's and its shape is older versions' too, so
     nothing is taken for granted."""
     trace = episode.trace
@@ -70,7 +70,7 @@ def evidence_of(episode: Episode) -> Evidence:
         for each in (better, worse):
             if each is not None:
                 each.pieces.append(Piece(each.text, False))
-    return Evidence(
+    return EpisodeView(
         trajectories=shown,
         better=better,
         worse=worse,
@@ -81,12 +81,12 @@ def evidence_of(episode: Episode) -> Evidence:
     )
 
 
-def _shown(row: dict[str, Any], selection: dict[str, Any]) -> Shown:
+def _shown(row: dict[str, Any], selection: dict[str, Any]) -> TrajectoryView:
     judged: dict[str, Any] = row.get("judged") or {}
     name = str(row.get("name"))
     sides = {True: "better", False: "worse"}
     picked = {selection.get("better"): "y+", selection.get("worse"): "y-"}
-    return Shown(
+    return TrajectoryView(
         name=name,
         variant=str(row.get("variant") or ""),
         text=str(row.get("text") or ""),

@@ -2,10 +2,10 @@
 
 from app.domain.lenient_json import tolerant_json
 from app.domain.trajectory import (
+    Assessment,
     Case,
     Cost,
     DistilledRule,
-    Judged,
     Message,
     Mode,
     Observation,
@@ -16,10 +16,10 @@ from app.domain.trajectory import (
 )
 
 __all__ = [
+    "Assessment",
     "Case",
     "Cost",
     "DistilledRule",
-    "Judged",
     "Message",
     "Mode",
     "Observation",

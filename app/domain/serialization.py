@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from app.domain.trajectory import (
+    Assessment,
     Case,
-    Judged,
     Observation,
     Role,
     Selection,
@@ -53,7 +53,7 @@ def contrast_from_json(data: dict[str, Any]) -> Selection:
         chosen=None,
         better=side(data["better"]),
         worse=side(data["worse"]),
-        judged=tuple(Judged(**judged) for judged in data["judged"]),
+        judged=tuple(Assessment(**judged) for judged in data["judged"]),
         agreement=data.get("agreement"),
     )
 

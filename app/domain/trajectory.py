@@ -125,7 +125,7 @@ class Case(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Assessment:
     """What Reflect found out about one trajectory."""
 
     name: str
@@ -153,7 +153,7 @@ class Selection:
     """What the client sees in explore mode; None when every trajectory failed."""
     better: Trajectory | None = None
     worse: Trajectory | None = None
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[Assessment, ...] = ()
     agreement: float | None = None
     """Share of the usable trajectories in the largest group (closed tasks), in [0, 1]."""
     criterion: str = "perplexity"

@@ -61,7 +61,7 @@ MOST_DUE = 100.0
 
 
 @dataclass(slots=True)
-class _Bill:
+class _JobCost:
     """What a job has cost so far; due however it ends."""
 
     cost: Cost = field(default_factory=Cost)
@@ -107,7 +107,7 @@ class Learner:
         self._tracer = tracer
         self._due: dict[str, float] = {}
         """Replays that the jobs of a namespace have paid for and that were not made yet."""
-        self._dice = random.Random()
+        self._rng = random.Random()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.outcomes: dict[str, int] = {}
         """How jobs ended in this process, by outcome; for metrics."""
@@ -126,7 +126,7 @@ class Learner:
         return outcome
 
     async def _run(self, job: Job) -> str:
-        bill = _Bill()
+        bill = _JobCost()
         try:
             outcome = await self._learn(job, bill)
         except asyncio.CancelledError:
@@ -160,7 +160,7 @@ class Learner:
                 continue
             forwarded_headers.set({})
             with bound_contextvars(namespace=namespace):
-                cost = await self._gatekeeper.step(namespace, self._dice, self._tracer)
+                cost = await self._gatekeeper.step(namespace, self._rng, self._tracer)
                 if cost is not None:
                     await self._store.jobs.record_spend(namespace, Spend(cost.calls, cost.tokens))
                 await self._gatekeeper.review(namespace)
@@ -171,7 +171,7 @@ class Learner:
         paused = await self._store.jobs.paused()
         return EVERY_NAMESPACE in paused or namespace in paused
 
-    async def _again_or_failed(self, job: Job, error: TTCLError, bill: _Bill) -> str:
+    async def _again_or_failed(self, job: Job, error: TTCLError, bill: _JobCost) -> str:
         """Another try when the model server or the embedder may be back by then; none for a
         request that the server has refused."""
         said = f"{type(error).__name__}: {error}"
@@ -181,7 +181,7 @@ class Learner:
         again = await self._store.jobs.retry(job, said, spend=bill.spend)
         return "retried" if again else "failed"
 
-    async def _learn(self, job: Job, bill: _Bill) -> str:
+    async def _learn(self, job: Job, bill: _JobCost) -> str:
         if self._store.namespaces.is_frozen(job.namespace):
             await self._store.jobs.skip(job, FROZEN_SKIP)
             return "skipped"

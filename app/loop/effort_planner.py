@@ -54,15 +54,15 @@ class EffortPlanner:
         if vector is None:
             return None
         namespace = observation.namespace
-        dice = random.Random(f"{observation.episode_id}/explore")
+        rng = random.Random(f"{observation.episode_id}/explore")
         near = self._store.evidence.near_precedents(namespace, vector, floor=NEAR, k=NEIGHBOURS)
         planned = effort(
             near,
             self._store.evidence.mean_agreement(namespace),
             confidence=self._confidence,
-            lot=dice.random(),
+            lot=rng.random(),
         )
-        tutor = self._tutor_helps(namespace) or dice.random() < STILL_ASKED
+        tutor = self._tutor_helps(namespace) or rng.random() < STILL_ASKED
         return replace(planned, patient=patient, tutor=tutor)
 
     def note(

@@ -22,7 +22,7 @@ from app.domain.trajectory import (
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.admission import pipeline
 from app.loop.effort import Effort
-from app.loop.explore.exploration import ExplorerOptions, Spending
+from app.loop.explore.exploration import ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.reflect.distiller import Distiller
@@ -98,7 +98,7 @@ class Loop:
         *,
         background: bool = False,
         effort: Effort | None = None,
-        spending: Spending | None = None,
+        spending: RunningCost | None = None,
     ) -> Exploration:
         """Trajectories and the selection among them, with no more `effort` than is needed (None:
         all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
@@ -119,7 +119,7 @@ class Loop:
         observation: Observation,
         background: bool,
         effort: Effort | None,
-        spending: Spending | None,
+        spending: RunningCost | None,
     ) -> Exploration:
         block = render_block(self._prompts, observation.domain, observation.hits)
 

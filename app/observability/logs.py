@@ -65,7 +65,7 @@ def configure(log_format: LogFormat, level: str) -> None:
     logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
 
 
-def said(error: BaseException, *, verbose: bool = False) -> str:
+def describe_error(error: BaseException, *, verbose: bool = False) -> str:
     """Type and message, as far as the message is ours (or the operating system's)."""
     name = type(error).__name__
     if verbose:
@@ -78,7 +78,7 @@ def said(error: BaseException, *, verbose: bool = False) -> str:
 def _worded(_: WrappedLogger, __: str, event: EventDict, *, verbose: bool) -> EventDict:
     error = event.get("error")
     if isinstance(error, BaseException):
-        event["error"] = said(error, verbose=verbose)
+        event["error"] = describe_error(error, verbose=verbose)
     return event
 
 
@@ -101,4 +101,4 @@ def _lines(error: BaseException, verbose: bool, seen: set[int]) -> Iterator[str]
         for each in error.exceptions:
             yield from _lines(each, verbose, seen)
     yield from traceback.format_tb(error.__traceback__)
-    yield f"{said(error, verbose=verbose)}\n"
+    yield f"{describe_error(error, verbose=verbose)}\n"

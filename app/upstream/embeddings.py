@@ -49,7 +49,7 @@ class Embedder(Protocol):
         ...
 
 
-def unit(vectors: Any) -> Vectors:
+def unit_rows(vectors: Any) -> Vectors:
     """Rows scaled to length 1, shape (n, d). Raises `EmbeddingFailed` on zero, NaN or infinity."""
     array: Vectors = np.asarray(vectors, dtype=np.float32)
     norms = np.linalg.norm(array, axis=-1, keepdims=True)
@@ -60,7 +60,7 @@ def unit(vectors: Any) -> Vectors:
 
 
 @dataclass(slots=True)
-class _Wanted:
+class _PendingText:
     """A text that is still to be embedded."""
 
     vector: asyncio.Future[Vectors]
@@ -94,7 +94,7 @@ class CachedEmbedder:
         self._encode: Callable[[list[str]], Any] | None = None
         self._cache: cachetools.LRUCache[bytes, Vectors] = cachetools.LRUCache(cache_size)
         self._max_batch = max_batch
-        self._waiting: dict[str, _Wanted] = {}
+        self._waiting: dict[str, _PendingText] = {}
         self._busy = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._task: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class CachedEmbedder:
         if not texts:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
         rows = [self._row(text) for text in texts]
-        wanted = [row for row in rows if isinstance(row, _Wanted)]
+        wanted = [row for row in rows if isinstance(row, _PendingText)]
         for row in wanted:
             row.waiters += 1
         self._next_batch()
@@ -126,7 +126,7 @@ class CachedEmbedder:
             # Shielded: a client that hangs up must not cancel a vector that another waits for.
             return np.stack(
                 [
-                    await asyncio.shield(row.vector) if isinstance(row, _Wanted) else row
+                    await asyncio.shield(row.vector) if isinstance(row, _PendingText) else row
                     for row in rows
                 ]
             )
@@ -137,7 +137,7 @@ class CachedEmbedder:
     def knows(self, text: str) -> bool:
         return _key(text) in self._cache
 
-    def _row(self, text: str) -> Vectors | _Wanted:
+    def _row(self, text: str) -> Vectors | _PendingText:
         """The vector of a text where it is known, else what brings it with a later batch."""
         cached = self._cache.get(_key(text))
         if cached is not None:
@@ -145,7 +145,7 @@ class CachedEmbedder:
         wanted = self._waiting.get(text)
         if wanted is None:
             future = asyncio.get_running_loop().create_future()
-            wanted = self._waiting[text] = _Wanted(future)
+            wanted = self._waiting[text] = _PendingText(future)
         return wanted
 
     async def _load_model(self) -> None:
@@ -153,7 +153,7 @@ class CachedEmbedder:
         for pause in chain((1.0, 2.0, 5.0, 10.0), repeat(30.0)):
             try:
                 encode = await loop.run_in_executor(self._thread, self._load)
-                probe = unit(await loop.run_in_executor(self._thread, encode, ["warm up"]))
+                probe = unit_rows(await loop.run_in_executor(self._thread, encode, ["warm up"]))
                 break
             except Exception as error:
                 self.failure = f"the embedding model {self.name} can't be loaded: {error}"
@@ -185,7 +185,7 @@ class CachedEmbedder:
         )
         work.add_done_callback(partial(self._done, taken))
 
-    def _take(self) -> dict[str, _Wanted]:
+    def _take(self) -> dict[str, _PendingText]:
         """The next batch, which stays among what waits until it is done."""
         given_up = [text for text, wanted in self._waiting.items() if not wanted.waiters]
         for text in given_up:
@@ -194,7 +194,7 @@ class CachedEmbedder:
         newest = max(1, len(texts) - self._max_batch + 1)
         return {text: self._waiting[text] for text in texts[:1] + texts[newest:]}
 
-    def _done(self, taken: dict[str, _Wanted], work: asyncio.Future[Any]) -> None:
+    def _done(self, taken: dict[str, _PendingText], work: asyncio.Future[Any]) -> None:
         self._busy = False
         made = [CLOSED] * len(taken) if work.cancelled() else work.result()
         for (text, wanted), row in zip(taken.items(), made, strict=True):
@@ -212,7 +212,7 @@ def _each(encode: Callable[[list[str]], Any], texts: list[str]) -> list[Vectors 
     """A unit vector of each text, or why there is none: one that can't be embedded does not take
     those of other clients with it."""
     try:
-        vectors = unit(encode(texts))
+        vectors = unit_rows(encode(texts))
         if len(vectors) == len(texts):
             return list(vectors)
         return [f"embedding failed: {len(vectors)} vectors came for {len(texts)} texts"] * len(

@@ -17,7 +17,7 @@ def _passed() -> float:
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
-class SteadyTime:
+class SteadyClock:
     """The time, but for jumps ahead: a clock that is set wrong must not make anything old at once.
     Behind a clock that was put right it stays until the process ends."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.access.callers import KeyRing
-from app.access.load_limit import Load
+from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
-from app.chat.finishing import Closing
+from app.chat.finishing import Finisher
 from app.chat.service import ChatService
 from app.learning.evaluation.evidence import Judge
 from app.learning.local_worker import Worker
@@ -27,7 +27,7 @@ class AppState:
     admin_key: str
     keys: KeyRing
     meter: Meter
-    load: Load
+    load: LoadLimit
     store: RuleStore
     upstream: Upstream
     embedder: Embedder
@@ -36,6 +36,6 @@ class AppState:
     judge: Judge
     explainer: Explainer
     service: ChatService
-    closing: Closing
+    closing: Finisher
     worker: Worker
     metrics: Metrics

@@ -9,9 +9,9 @@ from datetime import timedelta
 import structlog
 
 from app.access.callers import KeyRing
-from app.access.load_limit import Load
+from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
-from app.chat.finishing import Closing
+from app.chat.finishing import Finisher
 from app.chat.inline_exploration import InlineExploration
 from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
@@ -24,7 +24,7 @@ from app.observability.tracing import Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.embeddings import Embedder
-from app.wiring.background import SteadyTime, freeze_when, keep_running
+from app.wiring.background import SteadyClock, freeze_when, keep_running
 from app.wiring.container import AppState
 from app.wiring.factories import WATCH_INTERVAL
 from app.wiring.services import open_services
@@ -53,13 +53,13 @@ async def open_gateway(
     services = await open_services(settings, prompts, tracer, stack, embedder)
     store, upstream, worker = services.store, services.upstream, services.worker
     retriever, metrics = services.retriever, services.metrics
-    load = Load(settings.max_open_requests)
+    load = LoadLimit(settings.max_open_requests)
     metrics.open.set_function(lambda: load.open)
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.rules_token_budget
     steering = Steering(retriever, recorder, counter, prompts, metrics, budget)
-    closing = Closing(recorder, steering, metrics)
+    closing = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
     service = ChatService(
@@ -104,7 +104,7 @@ async def open_gateway(
 
 async def _sweep(store: RuleStore) -> None:
     """Goes on whatever happens: without it neither interruptions nor retention are seen to."""
-    steady = SteadyTime()
+    steady = SteadyClock()
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
         try:

@@ -120,13 +120,13 @@ class GatedPass(Pass):
         """The replays that this question pays for, by what earlier steps have left."""
         if not self._gate:
             return ()
-        dice = random.Random(f"{outcome.lesson.observation.episode_id}/replay")
+        rng = random.Random(f"{outcome.lesson.observation.episode_id}/replay")
         rate = self.setting.settings.gate_calls_per_answer
-        count = int(rate) + (dice.random() < rate % 1)
+        count = int(rate) + (rng.random() < rate % 1)
         keeper = self._keeper(outcome)
         made: list[Replay] = []
         for _ in range(count):
-            choice = await keeper.choose(NAMESPACE, dice)
+            choice = await keeper.choose(NAMESPACE, rng)
             if choice is None:
                 break
             made.append(await keeper.replay(choice))

@@ -80,7 +80,7 @@ class RandomRules:
         self._settings = setting.settings
 
     async def find(self, store: RuleStore, observation: Observation) -> Found:
-        dice = random.Random(observation.seed)
+        rng = random.Random(observation.seed)
         hits: list[RuleHit] = []
         for polarity, most in (
             (Polarity.POSITIVE, self._settings.max_positive),
@@ -88,7 +88,7 @@ class RandomRules:
         ):
             rules = await _all_active(store, polarity)
             # Drawn by place, not by id: ids are made anew when a pass is replayed.
-            for place in sorted(dice.sample(range(len(rules)), min(most, len(rules)))):
+            for place in sorted(rng.sample(range(len(rules)), min(most, len(rules)))):
                 rule = rules[place]
                 hits.append(RuleHit(rule.id, rule.polarity, rule.text, rule.trigger, 0.0))
         return Found(tuple(hits))

@@ -195,8 +195,8 @@ class Pass:
             return []
         rules, turned = written, False
         if self.arm.poisoned:
-            dice = random.Random(f"{scope(self.arm.name, self.repeat, asked)}/corrupted")
-            rules = poison.corrupted(written, dice)
+            rng = random.Random(f"{scope(self.arm.name, self.repeat, asked)}/corrupted")
+            rules = poison.corrupted(written, rng)
             turned = rules != written
         drafts = await drafts_of(
             observation, rules, self.setting.embedder, gated=self.stores_candidates

@@ -68,8 +68,8 @@ def main(
 
 
 async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, float]]:
-    dice = np.random.default_rng(size)
-    centres = unit(dice.normal(size=(TOPICS, DIMENSION)))
+    rng = np.random.default_rng(size)
+    centres = unit(rng.normal(size=(TOPICS, DIMENSION)))
     store = await RuleStore.open(
         url,
         embedding_model=MODEL,
@@ -81,7 +81,7 @@ async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, floa
         started = time.perf_counter()
         for start in range(0, size, BATCH):
             numbers = range(start, min(start + BATCH, size))
-            items = _items(numbers, near(centres, dice, len(numbers)))
+            items = _items(numbers, near(centres, rng, len(numbers)))
             await store.exchange.import_rules(items, change=Change("benchmark", "material"))
         imported = (time.perf_counter() - started) * 1000
         figures = {"import of all": {"median": imported, "p95": imported, "total": size}}
@@ -89,7 +89,7 @@ async def _measure(url: str, size: int, rounds: int) -> dict[str, dict[str, floa
         for name, where, sort in _LISTS:
             page, figure = await _timed(partial(store.rules.list, where, sort=sort), rounds)
             figures[f"list: {name}"] = {**figure, "total": page.total}
-        query = near(centres, dice, 1)[0]
+        query = near(centres, rng, 1)[0]
         found, figure = await _timed(
             lambda: store.rules.nearest(query, namespace=NAMESPACE), rounds
         )

@@ -84,9 +84,9 @@ def main(
 
 
 async def _measure(kind: Kind, seconds: float) -> dict[str, Any]:
-    dice = random.Random(1)
+    rng = random.Random(1)
     due, at = [], 0.0
-    while (at := at + dice.expovariate(kind.rate)) < seconds:
+    while (at := at + rng.expovariate(kind.rate)) < seconds:
         due.append(at)
     took: list[float] = []
     connector = aiohttp.TCPConnector(limit=0)

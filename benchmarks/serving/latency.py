@@ -81,15 +81,15 @@ def _crowd(upstream_port: int, folder: Path, counts: list[int]) -> None:
         for count in counts:
             _write_rules(port, WRITTEN, f"rules-{count}")
     (folder / "index" / "rules.index").unlink()
-    dice = np.random.default_rng(1)
-    centres = unit(dice.normal(size=(TOPICS, DIMENSION)))
+    rng = np.random.default_rng(1)
+    centres = unit(rng.normal(size=(TOPICS, DIMENSION)))
     first = WRITTEN * len(counts)
     for count in counts:
         fill(
             folder / "ttcl.db",
             count - WRITTEN,
             centres,
-            dice,
+            rng,
             namespace=f"rules-{count}",
             model=local_embedder(None).name,
             first=first,
@@ -169,10 +169,10 @@ async def _rounds(
     names = [*(kind.name for kind in kinds), "embedding"]
     samples: dict[str, list[float]] = {name: [] for name in names}
     injected: dict[str, list[int]] = {kind.name: [] for kind in kinds}
-    dice = random.Random(1)
+    rng = random.Random(1)
     for number in track(range(WARM_UP + requests), description="measuring"):
         order: list[Kind | None] = [*kinds, None]
-        dice.shuffle(order)
+        rng.shuffle(order)
         for place, kind in enumerate(order):
             text = question(number * len(order) + place)
             if kind is None:

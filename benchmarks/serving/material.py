@@ -34,22 +34,22 @@ _WHEN = (
 
 def question(number: int) -> str:
     """Some 35 words; two numbers give two texts, so that nothing is answered from a cache."""
-    dice = random.Random(number)
-    thing, other = dice.sample(_THINGS, 2)
-    person = dice.choice(_PEOPLE)
+    rng = random.Random(number)
+    thing, other = rng.sample(_THINGS, 2)
+    person = rng.choice(_PEOPLE)
     return (
-        f"{person} buys {dice.randint(3, 99)} {thing} for {dice.randint(2, 40)} coins each and "
-        f"gives {dice.randint(1, 9)} of them away. Later {person} trades the rest for "
-        f"{dice.randint(2, 60)} {other}. How many coins were spent in order number {number}?"
+        f"{person} buys {rng.randint(3, 99)} {thing} for {rng.randint(2, 40)} coins each and "
+        f"gives {rng.randint(1, 9)} of them away. Later {person} trades the rest for "
+        f"{rng.randint(2, 60)} {other}. How many coins were spent in order number {number}?"
     )
 
 
 def rule(number: int) -> tuple[str, str]:
     """Text and trigger of a rule of some 25 words."""
-    dice = random.Random(-1 - number)
-    thing = dice.choice(_THINGS)
+    rng = random.Random(-1 - number)
+    thing = rng.choice(_THINGS)
     text = (
-        f"When {dice.choice(_WHEN)}, as with {thing} of lot {number}, {dice.choice(_STEPS)}, "
-        f"and {dice.choice(_STEPS)}."
+        f"When {rng.choice(_WHEN)}, as with {thing} of lot {number}, {rng.choice(_STEPS)}, "
+        f"and {rng.choice(_STEPS)}."
     )
     return text, f"a purchase of {thing}, lot {number}"

@@ -102,24 +102,24 @@ def main(
 
 
 async def _measure(size: int, queries: int) -> dict[str, Any]:
-    dice = np.random.default_rng(size)
-    centres = unit(dice.normal(size=(TOPICS, DIMENSION)))
+    rng = np.random.default_rng(size)
+    centres = unit(rng.normal(size=(TOPICS, DIMENSION)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rules.db"
         options = StoreOptions(capacity=size + queries + 1)
         store = await _open(path, options)
         await store.namespaces.ensure(NAMESPACE)
         await store.close()
-        vectors = fill(path, size, centres, dice)
+        vectors = fill(path, size, centres, rng)
         built, store = await _timed(_open(path, options, path.parent))
         await store.close()
         before = memory(os.getpid())["resident"]
         opened, store = await _timed(_open(path, options, path.parent))
         used = memory(os.getpid())["resident"] - before
         try:
-            found = _recall(store, vectors, near(centres, dice, 50))
-            lookups, hits = await _lookups(store, centres, dice, queries)
-            writes, retires = await _changes(store, centres, dice, min(queries, 100))
+            found = _recall(store, vectors, near(centres, rng, 50))
+            lookups, hits = await _lookups(store, centres, rng, queries)
+            writes, retires = await _changes(store, centres, rng, min(queries, 100))
         finally:
             await store.close()
     return {
@@ -151,10 +151,10 @@ def unit(vectors: Array) -> Array:
     return scaled.astype(np.float32)
 
 
-def near(centres: Array, dice: np.random.Generator, count: int) -> Array:
+def near(centres: Array, rng: np.random.Generator, count: int) -> Array:
     """Unit vectors, shape (count, DIMENSION), at a cosine of some 0.6 to a topic's centre."""
-    chosen = centres[dice.integers(len(centres), size=count)]
-    noise = unit(dice.normal(size=(count, DIMENSION)))
+    chosen = centres[rng.integers(len(centres), size=count)]
+    noise = unit(rng.normal(size=(count, DIMENSION)))
     return unit(0.6 * chosen + 0.8 * noise)
 
 
@@ -162,7 +162,7 @@ def fill(
     path: Path,
     size: int,
     centres: Array,
-    dice: np.random.Generator,
+    rng: np.random.Generator,
     *,
     namespace: str = NAMESPACE,
     model: str = MODEL,
@@ -180,7 +180,7 @@ def fill(
             numbers = range(first + start, first + stop)
             connection.execute(insert(rules), list(_rule_rows(numbers, namespace)))
             for place, kind in enumerate(("text", "trigger")):
-                vectors = made[place, start:stop] = near(centres, dice, len(numbers))
+                vectors = made[place, start:stop] = near(centres, rng, len(numbers))
                 connection.execute(
                     insert(embeddings),
                     [
@@ -242,12 +242,12 @@ def _polarity(number: int) -> Polarity:
 
 
 async def _lookups(
-    store: RuleStore, centres: Array, dice: np.random.Generator, queries: int
+    store: RuleStore, centres: Array, rng: np.random.Generator, queries: int
 ) -> tuple[list[float], list[int]]:
     embedder = Given()
     retriever = Retriever(store, embedder, floor=0.3, timeout=10)
     times, hits = [], []
-    for vector in near(centres, dice, queries + 10):
+    for vector in near(centres, rng, queries + 10):
         embedder.vector = vector
         started = time.perf_counter()
         retrieval = await retriever.retrieve(NAMESPACE, "a question", 3, 3)
@@ -257,10 +257,10 @@ async def _lookups(
 
 
 async def _changes(
-    store: RuleStore, centres: Array, dice: np.random.Generator, count: int
+    store: RuleStore, centres: Array, rng: np.random.Generator, count: int
 ) -> tuple[list[float], list[float]]:
     writes, retires = [], []
-    for number, (text, trigger) in enumerate(zip(*_near_pairs(centres, dice, count), strict=True)):
+    for number, (text, trigger) in enumerate(zip(*_near_pairs(centres, rng, count), strict=True)):
         new = NewRule(NAMESPACE, _polarity(number), f"Written while measuring, number {number}.")
         took, made = await _timed(
             store.rules.create(new, Vectors(text, trigger), change=Change("benchmark", "material"))
@@ -271,8 +271,8 @@ async def _changes(
     return writes, retires
 
 
-def _near_pairs(centres: Array, dice: np.random.Generator, count: int) -> tuple[Array, Array]:
-    return near(centres, dice, count), near(centres, dice, count)
+def _near_pairs(centres: Array, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
+    return near(centres, rng, count), near(centres, rng, count)
 
 
 async def _timed(work: Coroutine[Any, Any, Any]) -> tuple[float, Any]:

@@ -136,8 +136,8 @@ async def _reworded(store: RuleStore, rules: Sequence[Rule]) -> None:
 
 
 def _vectors(number: int) -> Vectors:
-    dice = np.random.default_rng(number)
-    text, trigger = dice.normal(size=(2, DIMENSION)).astype(np.float32)
+    rng = np.random.default_rng(number)
+    text, trigger = rng.normal(size=(2, DIMENSION)).astype(np.float32)
     return Vectors(text=text, trigger=trigger)
 
 

@@ -37,7 +37,7 @@ from rules_store.models.evidence import (
 )
 from rules_store.models.feedback import Feedback, FeedbackSource, NewFeedback
 from rules_store.models.jobs import NO_SPEND, Job, JobFilter, JobRecord, JobState, Spend
-from rules_store.models.keys import ApiKey, KeyChanges, KeySpend, KeyUse, NewKey, Permission
+from rules_store.models.keys import ApiKey, DailyKeyUsage, KeyChanges, KeyUsage, NewKey, Permission
 from rules_store.models.namespaces import (
     DEFAULTS,
     DeletedNamespace,
@@ -81,6 +81,7 @@ __all__ = [
     "Change",
     "Contender",
     "CurvePoint",
+    "DailyKeyUsage",
     "DeletedNamespace",
     "Draft",
     "Episode",
@@ -102,8 +103,7 @@ __all__ = [
     "JobState",
     "Judgement",
     "KeyChanges",
-    "KeySpend",
-    "KeyUse",
+    "KeyUsage",
     "LearnedRule",
     "LearningResult",
     "Link",

@@ -59,7 +59,7 @@ class KeyChanges(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyUse:
+class KeyUsage:
     """What one key used on one day, in addition to what is written."""
 
     key_id: str
@@ -71,6 +71,6 @@ class KeyUse:
 
 
 @dataclass(frozen=True, slots=True)
-class KeySpend:
+class DailyKeyUsage:
     requests: int = 0
     tokens: int = 0

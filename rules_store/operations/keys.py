@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.errors import InvalidTransition, UnknownKey
 from rules_store.models import paging
 from rules_store.models.events import Change
-from rules_store.models.keys import ALL, ApiKey, KeyChanges, KeySpend, KeyUse, NewKey
+from rules_store.models.keys import ALL, ApiKey, DailyKeyUsage, KeyChanges, KeyUsage, NewKey
 from rules_store.models.paging import Page
 from rules_store.operations.context import StoreContext
 from rules_store.repository import events, keys
@@ -64,7 +64,7 @@ class KeyOperations:
         async with self._context.database.read() as connection:
             return await _find(connection, key_id)
 
-    async def spend(self, day: int) -> dict[str, KeySpend]:
+    async def spend(self, day: int) -> dict[str, DailyKeyUsage]:
         """Key id -> what it used on that UTC day (since the epoch)."""
         async with self._context.database.read() as connection:
             return await keys.spend_of_day(connection, day)
@@ -125,7 +125,7 @@ class KeyOperations:
         await self._context.take_up()
         return key
 
-    async def add_use(self, uses: Sequence[KeyUse]) -> None:
+    async def add_use(self, uses: Sequence[KeyUsage]) -> None:
         """Adds up what keys have used, and when they were last used: one transaction for all."""
 
         async def add(connection: AsyncConnection) -> None:

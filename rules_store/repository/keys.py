@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.dialect import insert_or_add
 from rules_store.database.json_codec import clean
 from rules_store.database.schema import api_keys, key_spend
-from rules_store.models.keys import ApiKey, KeySpend, KeyUse, NewKey, Permission
+from rules_store.models.keys import ApiKey, DailyKeyUsage, KeyUsage, NewKey, Permission
 
 _USED = (
     update(api_keys)
@@ -82,7 +82,7 @@ async def page(
     return [(row.seq, _key(row)) for row in rows], total or 0
 
 
-async def add_use(connection: AsyncConnection, uses: Sequence[KeyUse]) -> None:
+async def add_use(connection: AsyncConnection, uses: Sequence[KeyUsage]) -> None:
     if not uses:
         return
     # In one order everywhere: two gateways that lock the same rows must not wait for each other.
@@ -100,10 +100,10 @@ async def add_use(connection: AsyncConnection, uses: Sequence[KeyUse]) -> None:
     await connection.execute(_USED, [{"used": use.key_id, "at": use.last_used_at} for use in uses])
 
 
-async def spend_of_day(connection: AsyncConnection, day: int) -> dict[str, KeySpend]:
+async def spend_of_day(connection: AsyncConnection, day: int) -> dict[str, DailyKeyUsage]:
     """Key id -> what it used on that day, of the keys that used anything."""
     rows = await connection.execute(select(key_spend).where(key_spend.c.day == day))
-    return {row.key_id: KeySpend(row.requests, row.tokens) for row in rows}
+    return {row.key_id: DailyKeyUsage(row.requests, row.tokens) for row in rows}
 
 
 def _key(row: Row[Any]) -> ApiKey:

@@ -10,10 +10,10 @@ from rules_store.policy.gate import GateOptions, Verdict, verdict
 
 
 def test_at_the_default_budget_helpful_rules_are_kept_and_harmful_ones_are_not() -> None:
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     options = GateOptions()
-    helpful = simulate("helpful", dice.uniform(*HELPFUL, 1500), 0.05, options, dice)
-    harmful = simulate("harmful", dice.uniform(*HARMFUL, 1500), 0.05, options, dice)
+    helpful = simulate("helpful", rng.uniform(*HELPFUL, 1500), 0.05, options, rng)
+    harmful = simulate("harmful", rng.uniform(*HARMFUL, 1500), 0.05, options, rng)
     assert helpful.kept_low >= 0.95
     assert harmful.kept_high <= 0.05
     assert max(helpful.replays, harmful.replays) < 20, "few replays decide"

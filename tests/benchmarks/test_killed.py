@@ -49,8 +49,8 @@ def test_a_run_killed_five_times_equals_an_unbroken_one(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert start(whole, 0).wait(120) == 0
     total = lines(whole / "calls.jsonl")
-    dice = random.Random(5)
-    for target in sorted(dice.sample(range(3, total - 20), KILLS)):
+    rng = random.Random(5)
+    for target in sorted(rng.sample(range(3, total - 20), KILLS)):
         kill_after(start(broken, 0.02), broken / "calls.jsonl", target)
     # As after a loss of power in the middle of a write.
     with (broken / "calls.jsonl").open("ab") as file:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.learning.postgres_queue import LearningQueue
-from app.wiring.background import SteadyTime
+from app.wiring.background import SteadyClock
 from rules_store.index import evidence_cache
 from rules_store.models.events import Change
 from rules_store.models.evidence import Findings, Outcome, Signal, Standing
@@ -160,7 +160,7 @@ async def test_a_clock_that_jumps_ahead_deletes_nothing(store: RuleStore, clock:
     await store.namespaces.change_settings("default", {"retention_days": 2}, change=WHO)
     await learn(store, "ep", draft("x", axis(0)))
     passed = 0.0
-    steady = SteadyTime(clock, lambda: passed)
+    steady = SteadyClock(clock, lambda: passed)
     clock.forward(365 * DAY)
     assert await store.episodes.expire(steady()) == 0
     clock.forward(-365 * DAY)
@@ -174,13 +174,13 @@ async def test_a_clock_that_jumps_ahead_deletes_nothing(store: RuleStore, clock:
 @pytest.mark.sqlite
 def test_steady_time_goes_back_but_not_ahead_of_itself() -> None:
     now, passed = datetime(2026, 1, 1, tzinfo=UTC), 100.0
-    steady = SteadyTime(lambda: now, lambda: passed)
+    steady = SteadyClock(lambda: now, lambda: passed)
     begun = now
     now, passed = begun + timedelta(days=9), 160.0
     assert steady() == begun + timedelta(seconds=60)
     now = begun - timedelta(days=1)
     assert steady() == now
-    assert abs(SteadyTime()() - datetime.now(UTC)) < timedelta(seconds=5)
+    assert abs(SteadyClock()() - datetime.now(UTC)) < timedelta(seconds=5)
 
 
 @pytest.mark.sqlite

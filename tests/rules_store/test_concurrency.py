@@ -157,7 +157,7 @@ async def test_kill_9_in_the_midst_of_applying(
 
 async def test_calls_that_are_cancelled_anywhere(store: RuleStore, tmp_path: Path) -> None:
     """Clients go away at any moment: each call has happened or has not, and the next one works."""
-    dice = random.Random(7)
+    rng = random.Random(7)
     for number in range(40):
         name = f"ep_{number}"
 
@@ -165,7 +165,7 @@ async def test_calls_that_are_cancelled_anywhere(store: RuleStore, tmp_path: Pat
             await learn(store, name, draft(f"rule {number}", random_vector(number)))
 
         task = asyncio.create_task(request())
-        await asyncio.sleep(dice.random() * 0.06)
+        await asyncio.sleep(rng.random() * 0.06)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     await write(store, "still works", axis(0))

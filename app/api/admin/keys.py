@@ -10,7 +10,7 @@ from app.api.schemas.common import ListOf, refuses
 from app.api.schemas.keys import Key, KeyCreate, KeyPatch, KeyWithSecret
 from app.api.schemas.rules import Write
 from app.wiring.container import AppState
-from rules_store.models.keys import KeySpend
+from rules_store.models.keys import DailyKeyUsage
 
 router = APIRouter(tags=["keys"])
 
@@ -22,7 +22,7 @@ async def list_keys(
     caller.demand_everywhere()
     spend = await _spend(state)
     page = await state.store.keys.list(limit=limit, cursor=cursor)
-    keys = [Key.of(key, used_today=spend.get(key.id, KeySpend())) for key in page.items]
+    keys = [Key.of(key, used_today=spend.get(key.id, DailyKeyUsage())) for key in page.items]
     return ListOf[Key].of(page, data=keys)
 
 
@@ -39,7 +39,7 @@ async def get_key(key_id: str, state: State, caller: AdminRead) -> Key:
     caller.demand_everywhere()
     spend = await _spend(state)
     key = await state.store.keys.get(key_id)
-    return Key.of(key, used_today=spend.get(key.id, KeySpend()))
+    return Key.of(key, used_today=spend.get(key.id, DailyKeyUsage()))
 
 
 @router.patch("/keys/{key_id}", summary="Change what an API key may do", responses=refuses(409))
@@ -57,7 +57,7 @@ async def revoke_key(key_id: str, body: Write, state: State, caller: AdminWrite)
     return Key.of(key)
 
 
-async def _spend(state: AppState) -> dict[str, KeySpend]:
+async def _spend(state: AppState) -> dict[str, DailyKeyUsage]:
     """Today's, with what this gateway has not written yet."""
     await state.meter.flush()
     return await state.store.keys.spend(state.meter.today())

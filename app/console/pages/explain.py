@@ -8,7 +8,7 @@ from app.api.admin.curation import explain as explain_text
 from app.api.errors import from_store
 from app.api.schemas.curation import ExplainBody
 from app.api.schemas.rules import Explanation
-from app.console.access import At, Desk, Posted, console_router, validated
+from app.console.access import At, Posted, SignedInRequest, console_router, validated
 from app.exceptions import InvalidRequest, Overloaded
 from rules_store.errors import StoreError
 
@@ -48,7 +48,7 @@ async def explain(desk: At, form: Posted) -> Response:
 
 
 async def _page(
-    desk: Desk,
+    desk: SignedInRequest,
     text: str,
     namespace: str,
     found: Explanation | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app.console import charts
-from app.console.access import At, Desk, Id, Posted, Text, console_router
+from app.console.access import At, Id, Posted, SignedInRequest, Text, console_router
 from rules_store.models.events import Change, CurvePoint, EventFilter
 
 router = console_router()
@@ -63,7 +63,7 @@ async def snapshot(name: Id, desk: At, form: Posted) -> Response:
     return _back(desk, name, f"This point is named “{made.label}” now.")
 
 
-def _back(desk: Desk, name: str, notice: str) -> RedirectResponse:
+def _back(desk: SignedInRequest, name: str, notice: str) -> RedirectResponse:
     return desk.go(f"/console/namespaces/{name}", notice)
 
 

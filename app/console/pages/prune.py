@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from fastapi.responses import Response
 
-from app.console.access import At, Desk, Posted, Text, console_router
+from app.console.access import At, Posted, SignedInRequest, Text, console_router
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
 from rules_store.models.events import Change
@@ -26,7 +26,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PruneForm:
     """What the form sends; nothing of it before the form is filled in."""
 
     namespace: Text = ""
@@ -49,14 +49,14 @@ class Wish:
 
 
 @router.get("/prune")
-async def preview(desk: At, wish: Annotated[Wish, Depends()]) -> Response:
+async def preview(desk: At, wish: Annotated[PruneForm, Depends()]) -> Response:
     return await _page(desk, wish)
 
 
 @router.post("/prune")
 async def prune(desk: At, form: Posted) -> Response:
     """Retires the rules of the preview whose token the form carries, or none."""
-    wish = Wish(form.get("namespace"), form.get("policy"), form.get("keep"), form.get("days"))
+    wish = PruneForm(form.get("namespace"), form.get("policy"), form.get("keep"), form.get("days"))
     token = form.get("token")
     if not token:
         raise InvalidRequest("Look at the preview first", param="token")
@@ -74,7 +74,7 @@ async def prune(desk: At, form: Posted) -> Response:
     )
 
 
-async def _page(desk: Desk, wish: Wish, *, status: int = 200) -> Response:
+async def _page(desk: SignedInRequest, wish: PruneForm, *, status: int = 200) -> Response:
     plan: PrunePlan | None = None
     if wish.asked:
         try:

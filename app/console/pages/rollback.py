@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from app.api.admin.namespaces import roll_back
 from app.api.schemas.namespaces import RollbackBody
-from app.console.access import At, Desk, Id, Posted, console_router, validated
+from app.console.access import At, Id, Posted, SignedInRequest, console_router, validated
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
 from rules_store.models.events import RollbackTarget
@@ -53,7 +53,7 @@ async def confirm(name: Id, desk: At, form: Posted) -> Response:
     )
 
 
-async def _page(desk: Desk, name: str, event: int, *, status: int = 200) -> Response:
+async def _page(desk: SignedInRequest, name: str, event: int, *, status: int = 200) -> Response:
     plan = await desk.state.store.history.plan_rollback(name, RollbackTarget(event=event))
     return desk.page(
         "rollback.html",

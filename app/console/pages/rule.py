@@ -11,8 +11,17 @@ from app.api.admin.common import vectors_of
 from app.api.errors import from_store
 from app.api.schemas.rules import RulePatch
 from app.console import charts
-from app.console.access import At, Desk, Form, Id, Posted, Text, console_router, validated
-from app.console.evidence import CASES, Evidence, evidence_of
+from app.console.access import (
+    At,
+    Form,
+    Id,
+    Posted,
+    SignedInRequest,
+    Text,
+    console_router,
+    validated,
+)
+from app.console.evidence import CASES, EpisodeView, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownRule, VersionConflict
 from rules_store.models.episodes import Episode
@@ -118,7 +127,7 @@ class Move(Protocol):
     ) -> Rule: ...
 
 
-async def _move(desk: Desk, rule_id: str, move: Move, done: str, form: Form) -> Response:
+async def _move(desk: SignedInRequest, rule_id: str, move: Move, done: str, form: Form) -> Response:
     async def action() -> Rule:
         return await move(
             rule_id,
@@ -129,7 +138,9 @@ async def _move(desk: Desk, rule_id: str, move: Move, done: str, form: Form) -> 
     return await _act(desk, rule_id, action, done, form)
 
 
-async def _act(desk: Desk, rule_id: str, action: Action, done: str, form: Form) -> Response:
+async def _act(
+    desk: SignedInRequest, rule_id: str, action: Action, done: str, form: Form
+) -> Response:
     """What was refused is told on the rule's page, with what was typed still in the form."""
     try:
         rule = await action()
@@ -154,7 +165,7 @@ async def _act(desk: Desk, rule_id: str, action: Action, done: str, form: Form) 
 
 
 async def _page(
-    desk: Desk,
+    desk: SignedInRequest,
     rule_id: str,
     *,
     status: int = 200,
@@ -184,7 +195,7 @@ async def _page(
     )
 
 
-async def _evidence(desk: Desk, rule: Rule) -> tuple[Episode | None, Evidence | None]:
+async def _evidence(desk: SignedInRequest, rule: Rule) -> tuple[Episode | None, EpisodeView | None]:
     episode = await desk.state.store.episodes.source_of(rule)
     return episode, None if episode is None else evidence_of(episode)
 

@@ -77,11 +77,11 @@ class Gatekeeper:
         """Rule and episode pairs whose replay could not be compared, in this process."""
 
     async def step(
-        self, namespace: str, dice: random.Random, tracer: Tracer = NO_TRACES
+        self, namespace: str, rng: random.Random, tracer: Tracer = NO_TRACES
     ) -> Cost | None:
         """One replay of one contender and what follows from it; None where there is nothing to
         try. Raises `StoreError`."""
-        choice = await self.choose(namespace, dice)
+        choice = await self.choose(namespace, rng)
         if choice is None:
             return None
         rule, episode = choice.rule.id, choice.precedent.episode_id
@@ -94,10 +94,10 @@ class Gatekeeper:
             set_attributes(trial, compared=replay.trial is not None, verdict=verdict)
         return replay.cost
 
-    async def choose(self, namespace: str, dice: random.Random) -> Choice | None:
+    async def choose(self, namespace: str, rng: random.Random) -> Choice | None:
         if self._store.namespaces.is_frozen(namespace):
             return None
-        for contender in _in_turn(await self._store.evidence.contenders(namespace), dice):
+        for contender in _in_turn(await self._store.evidence.contenders(namespace), rng):
             found = await self._precedent(contender.rule)
             if found is not None:
                 return found
@@ -155,15 +155,15 @@ def _in_block(hit: RuleHit) -> tuple[int, str, str]:
     return (0 if hit.polarity.value == "positive" else 1, hit.text, hit.id)
 
 
-def _in_turn(waiting: Sequence[Contender], dice: random.Random) -> list[Contender]:
+def _in_turn(waiting: Sequence[Contender], rng: random.Random) -> list[Contender]:
     """Whom to try first, second, ...: `waiting` has the least tried first."""
-    if dice.random() < 0.5:
+    if rng.random() < 0.5:
         return list(waiting)
 
     def drawn(contender: Contender) -> float:
         standing = contender.standing
         lift = UNKNOWN_LIFT if standing is None else standing.lift
-        return dice.gauss(lift.mean, lift.deviation)
+        return rng.gauss(lift.mean, lift.deviation)
 
     draws = [(drawn(each), place) for place, each in enumerate(waiting)]
     return [waiting[place] for _, place in sorted(draws, key=lambda pair: (-pair[0], pair[1]))]

@@ -9,7 +9,7 @@ from app.domain.trajectory import Cost, Role, Trajectory
 from app.loop.explore.roles import Call
 from app.observability.tracing import set_cost, set_failed, span
 
-Decided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
+IsDecided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
 """Given what is back and how many are still out: can the outcome no longer change?"""
 
 
@@ -26,7 +26,7 @@ class ExplorerOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Explored:
+class ExplorerResult:
     trajectories: tuple[Trajectory, ...]
     """Teacher first, then the Students by index."""
     cost: Cost
@@ -34,7 +34,7 @@ class Explored:
     """Steps that failed and what was done instead, for `degraded`."""
 
 
-async def spanned(call: Call, sample: Callable[[Call], Awaitable[Trajectory]]) -> Trajectory:
+async def sample_in_span(call: Call, sample: Callable[[Call], Awaitable[Trajectory]]) -> Trajectory:
     with span(call.role.value, index=call.index) as step:
         trajectory = await sample(call)
         set_cost(step, trajectory.cost)
@@ -47,7 +47,7 @@ def name_of(call: Call) -> str:
     return "teacher" if call.role is Role.TEACHER else f"student-{call.index}"
 
 
-def failed(call: Call, reason: str) -> Trajectory:
+def failed_trajectory(call: Call, reason: str) -> Trajectory:
     return Trajectory(
         role=call.role,
         index=call.index,
@@ -58,7 +58,7 @@ def failed(call: Call, reason: str) -> Trajectory:
 
 
 @dataclass(slots=True)
-class Spending:
+class RunningCost:
     cost: Cost = field(default_factory=Cost)
     """Of the calls that came back, failed ones included."""
     open: int = 0

@@ -17,13 +17,13 @@ from app.domain.trajectory import Cost, Message, Observation, Role, Trajectory
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.effort import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
 from app.loop.explore.exploration import (
-    Decided,
-    Explored,
     ExplorerOptions,
-    Spending,
-    failed,
+    ExplorerResult,
+    IsDecided,
+    RunningCost,
+    failed_trajectory,
     name_of,
-    spanned,
+    sample_in_span,
 )
 from app.loop.explore.roles import (
     ANSWER_PROMPT,
@@ -54,11 +54,11 @@ class Explorer:
         block: str,
         *,
         background: bool,
-        decided: Decided | None = None,
+        decided: IsDecided | None = None,
         effort: Effort | None = None,
-        enough: Decided | None = None,
-        spending: Spending | None = None,
-    ) -> Explored:
+        enough: IsDecided | None = None,
+        spending: RunningCost | None = None,
+    ) -> ExplorerResult:
         """All trajectories of one request. `decided` None: nothing is ever cut short. `effort`
         None: everybody is asked at once; else `enough` says whether the first two will do.
         `spending` is kept up to date meanwhile.
@@ -67,7 +67,7 @@ class Explorer:
         `UpstreamError` when no other trajectory came back either.
         """
         run = _Run(
-            self, observation, block, background, spending or Spending(), decided, effort, enough
+            self, observation, block, background, spending or RunningCost(), decided, effort, enough
         )
         try:
             return await run.finish()
@@ -76,7 +76,7 @@ class Explorer:
 
     async def teacher(self, observation: Observation, block: str) -> Trajectory:
         """The Teacher's answer alone, in the background, as an exploration would ask for it."""
-        run = _Run(self, observation, block, True, Spending())
+        run = _Run(self, observation, block, True, RunningCost())
         return await run.sample(run.teacher())
 
 
@@ -89,10 +89,10 @@ class _Run:
         observation: Observation,
         block: str,
         background: bool,
-        spending: Spending,
-        decided: Decided | None = None,
+        spending: RunningCost,
+        decided: IsDecided | None = None,
         effort: Effort | None = None,
-        enough: Decided | None = None,
+        enough: IsDecided | None = None,
     ) -> None:
         self._explorer = explorer
         self._options = explorer.options
@@ -129,7 +129,7 @@ class _Run:
             messages = add_to_system(messages, form)
         return inject(messages, self._block)
 
-    async def finish(self) -> Explored:
+    async def finish(self) -> ExplorerResult:
         self._start(self.teacher())
         if self._students > 0:
             self._start(self._student(1, []))
@@ -203,7 +203,7 @@ class _Run:
         return name_of(self._sent[task]) in self._done
 
     def _start(self, call: Call) -> None:
-        self._sent[asyncio.create_task(spanned(call, self.sample))] = call
+        self._sent[asyncio.create_task(sample_in_span(call, self.sample))] = call
 
     def _start_variants(self, variants: list[str]) -> None:
         if self._patient:
@@ -282,7 +282,7 @@ class _Run:
             self._spending.back(Cost(calls=1))
             if call.role is Role.TEACHER:
                 self._teacher_error = error
-            return failed(call, error.message)
+            return failed_trajectory(call, error.message)
         return Trajectory(
             role=call.role,
             index=call.index,
@@ -312,11 +312,11 @@ class _Run:
             raise error
         self._problems.append("teacher_failed")
 
-    def _result(self) -> Explored:
+    def _result(self) -> ExplorerResult:
         for call in self._sent.values():
-            self._done.setdefault(name_of(call), failed(call, "cancelled"))
+            self._done.setdefault(name_of(call), failed_trajectory(call, "cancelled"))
         trajectories = sorted(
             self._done.values(), key=lambda t: (t.role is not Role.TEACHER, t.index)
         )
         cost = sum((t.cost for t in trajectories), self._tutor_cost)
-        return Explored(tuple(trajectories), cost, tuple(self._problems))
+        return ExplorerResult(tuple(trajectories), cost, tuple(self._problems))

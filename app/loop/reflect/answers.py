@@ -24,7 +24,7 @@ _STATED_LENGTH = 120
 _STATED_WORDS = 14
 
 
-class How(StrEnum):
+class AnswerForm(StrEnum):
     JSON = "json"
     BOXED = "boxed"
     MARKED = "marked"  # "#### 18"
@@ -34,13 +34,15 @@ class How(StrEnum):
     LAST = "last"  # the last formula or number of a longer text
 
 
-_EXPLICIT = frozenset({How.JSON, How.BOXED, How.MARKED, How.STATED, How.CHOICE})
+_EXPLICIT = frozenset(
+    {AnswerForm.JSON, AnswerForm.BOXED, AnswerForm.MARKED, AnswerForm.STATED, AnswerForm.CHOICE}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     text: str
-    how: How
+    how: AnswerForm
 
     @property
     def explicit(self) -> bool:
@@ -80,17 +82,17 @@ def extract(text: str, question: str = "", *, json_expected: bool = False) -> An
     if not text:
         return None
     if (found := _json(text, json_expected)) is not None:
-        return Answer(found, How.JSON)
+        return Answer(found, AnswerForm.JSON)
     text, options = text[-_SCANNED:], find_options(question)
     for how, candidate in (
-        (How.BOXED, _boxed(text)),
-        (How.MARKED, _marked(text)),
-        (How.STATED, _stated(text)),
+        (AnswerForm.BOXED, _boxed(text)),
+        (AnswerForm.MARKED, _marked(text)),
+        (AnswerForm.STATED, _stated(text)),
     ):
         if candidate is not None:
             return Answer(options.letter_of(candidate) or candidate, how)
     if (letter := options.chosen_in(text)) is not None:
-        return Answer(letter, How.CHOICE)
+        return Answer(letter, AnswerForm.CHOICE)
     return _unmarked(_UNFILLED_BOX.sub("", text).strip(), question, options)
 
 
@@ -120,7 +122,7 @@ def _boxed(text: str) -> str | None:
         content = _balanced(text, match.end())
         if content is None:
             continue
-        content = _boxed(content) or clean(content)
+        content = _boxed(content) or strip_delimiters(content)
         if content.casefold().strip(" .\\{}") not in _EMPTY_BOXES:
             return content
     bare = _BARE_BOX.findall(text)
@@ -147,7 +149,7 @@ def _marked(text: str) -> str | None:
     lines = re.findall(r"^[ \t]*####[ \t]*([^#\s].*)$", text, re.MULTILINE)
     # A Markdown heading is longer than an answer.
     if lines and len(lines[-1]) <= SHORT_TEXT and not _is_heading(lines[-1]):
-        return clean(lines[-1])
+        return strip_delimiters(lines[-1])
     return None
 
 
@@ -171,7 +173,7 @@ def _stated(text: str) -> str | None:
         if not _FIRM.search(match[0][: match.start("rest") - match.start()]):
             continue
         rest = _REASON.split(_SENTENCE_END.split(match["rest"], maxsplit=1)[0], maxsplit=1)[0]
-        rest = clean(rest)
+        rest = strip_delimiters(rest)
         if (
             not rest
             or "\\boxed" in rest
@@ -187,7 +189,7 @@ _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "*
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("*", "*"))
 
 
-def clean(text: str) -> str:
+def strip_delimiters(text: str) -> str:
     """Without Markdown and math delimiters around the whole, or punctuation at the end."""
     previous = None
     while text != previous:
@@ -228,10 +230,10 @@ _CONNECTIVES = frozenset({"and", "or"})
 
 def _unmarked(text: str, question: str, options: Options) -> Answer | None:
     if len(text) <= SHORT_TEXT and "\n" not in text:
-        short = _short(clean(text), question)
-        return Answer(options.letter_of(short) or short, How.SHORT) if short else None
+        short = _short(strip_delimiters(text), question)
+        return Answer(options.letter_of(short) or short, AnswerForm.SHORT) if short else None
     last = _last(text)
-    return Answer(last, How.LAST) if last else None
+    return Answer(last, AnswerForm.LAST) if last else None
 
 
 def _short(text: str, question: str) -> str:
@@ -241,12 +243,12 @@ def _short(text: str, question: str) -> str:
         return last
     head, equals, tail = text.rpartition("=")
     if equals and NUMBER.search(head) and tail.strip() and not head.endswith(("<", ">", "!")):
-        return clean(tail)
+        return strip_delimiters(tail)
     asked = set(re.findall(r"\w+", question.casefold())) | _POINTERS
     for match in _COPULA.finditer(text):
         said = set(re.findall(r"\w+", text[: match.start()].casefold()))
         if said and said <= asked and text[match.end() :].strip():
-            return clean(text[match.end() :])
+            return strip_delimiters(text[match.end() :])
     words = [w for w in _WORD.findall(text) if w.casefold() not in _CONNECTIVES]
     numbers = NUMBER.findall(text)
     if (
@@ -256,7 +258,7 @@ def _short(text: str, question: str) -> str:
         and not NUMBER.match(text)
         and "\\" not in text
     ):
-        return clean(numbers[0])
+        return strip_delimiters(numbers[0])
     return text
 
 
@@ -269,6 +271,6 @@ def _last(text: str) -> str | None:
     if not formulas and last_line.strip() in {"$$", "\\]"}:
         formulas = ["".join(groups) for groups in _FORMULA.findall(body)]
     if formulas:
-        return clean(re.split(r"(?<![<>!])=|\\approx", formulas[-1])[-1]) or None
+        return strip_delimiters(re.split(r"(?<![<>!])=|\\approx", formulas[-1])[-1]) or None
     numbers = NUMBER.findall(body)
-    return clean(numbers[-1]) if numbers else None
+    return strip_delimiters(numbers[-1]) if numbers else None

@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-from app.loop.reflect.answers import clean
+from app.loop.reflect.answers import strip_delimiters
 
 LONGEST_MATH = 400
 """Characters; a longer answer is compared as text only."""
@@ -138,7 +138,9 @@ _AND = re.compile(r",?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<=\s)(?:and|or)(?=\s))\
 
 def read(answer: str) -> Reading:
     """What `answer` plainly is. Never raises; anything odd becomes `Words`."""
-    text = clean(unicodedata.normalize("NFKC", answer.translate(_SIGNS)).translate(_SIGNS))
+    text = strip_delimiters(
+        unicodedata.normalize("NFKC", answer.translate(_SIGNS)).translate(_SIGNS)
+    )
     text = _SPACING.sub(lambda match: " " if match[0][-1] in " ~d" else "", text)
     text = text.replace("\\left", "").replace("\\right", "").replace("\\displaystyle", "")
     text = _assigned(" ".join(text.split()))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from app.domain.trajectory import (
+    Assessment,
     Case,
-    Judged,
     Observation,
     Role,
     Selection,
@@ -22,7 +22,7 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from app.loop.effort import Effort
-from app.loop.reflect.answers import Answer, How, extract
+from app.loop.reflect.answers import Answer, AnswerForm, extract
 from app.loop.reflect.equivalence import Equivalence
 from app.loop.reflect.scoring import Vector, cosine, exclusion, medoid, perplexity
 
@@ -279,7 +279,7 @@ def _answer(observation: Observation, trajectory: Trajectory) -> Answer | None:
 
 
 def _definite(answer: Answer | None) -> bool:
-    return answer is not None and (answer.explicit or answer.how is How.SHORT)
+    return answer is not None and (answer.explicit or answer.how is AnswerForm.SHORT)
 
 
 def _judged(
@@ -290,9 +290,9 @@ def _judged(
     unanswered: bool = False,
     similarity: float | None = None,
     better: bool | None = None,
-) -> Judged:
+) -> Assessment:
     why = exclusion(trajectory) or ("no_answer" if unanswered else None)
-    return Judged(
+    return Assessment(
         name=trajectory.name,
         usable=why is None,
         exclusion=why,

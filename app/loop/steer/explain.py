@@ -10,7 +10,7 @@ from app.domain.trajectory import Message
 from app.loop.steer.block import render_block
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.injector import inject
-from app.loop.steer.retriever import Retriever, Sifted
+from app.loop.steer.retriever import RankedRules, Retriever
 from app.prompt_library import PromptLibrary
 from rules_store.models.rules import Polarity, RuleHit, RuleState, Vector
 from rules_store.policy.lift import Lift
@@ -31,7 +31,7 @@ class InjectionVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ExplainedRule:
     """One rule near the question. `similarity` is in [-1, 1], `reason` a sentence."""
 
     id: str
@@ -48,7 +48,7 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    candidates: tuple[Explained, ...]
+    candidates: tuple[ExplainedRule, ...]
     """Most similar first."""
     messages: list[Message]
     """The conversation as it would go upstream."""
@@ -131,18 +131,18 @@ class Explainer:
 
 
 class _Judge:
-    def __init__(self, sifted: dict[Polarity, Sifted], kept: set[str], budget: int) -> None:
+    def __init__(self, sifted: dict[Polarity, RankedRules], kept: set[str], budget: int) -> None:
         self._sifted = sifted
         self._kept = kept
         self._chosen = {hit.id for each in sifted.values() for hit in each.chosen}
         self._budget = budget
 
-    def in_state(self, hit: RuleHit, state: RuleState) -> Explained:
+    def in_state(self, hit: RuleHit, state: RuleState) -> ExplainedRule:
         if state is RuleState.ACTIVE:
             return self.active(hit)
         return _explained(hit, state, InjectionVerdict.STATE, f"it is {state.value}")
 
-    def active(self, hit: RuleHit) -> Explained:
+    def active(self, hit: RuleHit) -> ExplainedRule:
         verdict, reason = self._verdict(hit)
         return _explained(hit, RuleState.ACTIVE, verdict, reason)
 
@@ -172,7 +172,9 @@ class _Judge:
         )
 
 
-def _explained(hit: RuleHit, state: RuleState, verdict: InjectionVerdict, reason: str) -> Explained:
-    return Explained(
+def _explained(
+    hit: RuleHit, state: RuleState, verdict: InjectionVerdict, reason: str
+) -> ExplainedRule:
+    return ExplainedRule(
         hit.id, hit.polarity, state, hit.text, hit.trigger, hit.similarity, verdict, reason
     )

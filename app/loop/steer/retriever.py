@@ -59,7 +59,7 @@ def exposures(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sifted:
+class RankedRules:
     """What became of one polarity: `near` was looked at, most similar first, what is below `floor`
     fell away, so did what is `unlikely` to help or `unproven`, and `chosen` is what diversity kept
     of the rest, in stable order."""
@@ -125,13 +125,13 @@ class Retriever:
             # Whatever is wrong with an embedder is no reason to refuse an answer.
             log.warning("question not embedded", error=error)
             return Retrieval(degraded="embedder_failed")
-        dice = random.Random(seed) if self.gated(namespace) else None
-        on_trial = dice is not None and dice.random() < self._experiment.unproven_share
+        rng = random.Random(seed) if self.gated(namespace) else None
+        on_trial = rng is not None and rng.random() < self._experiment.unproven_share
         try:
             sifted = []
             with span("retrieve"):
                 for polarity, most in wanted.items():
-                    found = self.sift(namespace, vector, polarity, most, dice, on_trial=on_trial)
+                    found = self.sift(namespace, vector, polarity, most, rng, on_trial=on_trial)
                     # One unproven rule in a request: what comes of it is then its own doing.
                     on_trial &= not any(hit.id in found.unproven for hit in found.chosen)
                     sifted.append(found)
@@ -141,8 +141,8 @@ class Retriever:
         hits = [hit for each in sifted for hit in each.chosen]
         scores = {id: score for each in sifted for id, score in each.scores.items()}
         withheld = None
-        if dice is not None and hits and dice.random() < self._experiment.hold_out_rate:
-            withheld = hits.pop(dice.randrange(len(hits)))
+        if rng is not None and hits and rng.random() < self._experiment.hold_out_rate:
+            withheld = hits.pop(rng.randrange(len(hits)))
         return Retrieval(tuple(hits), withheld=withheld, scores=scores)
 
     def sift(
@@ -151,10 +151,10 @@ class Retriever:
         vector: Vector,
         polarity: Polarity,
         most: int,
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
         *,
         on_trial: bool = False,
-    ) -> Sifted:
+    ) -> RankedRules:
         """At most `most` rules for a question's vector, with `on_trial` the best unproven one
         among them. Without `dice` a rule has the lift that is expected of it. Raises
         StoreError."""
@@ -170,7 +170,7 @@ class Retriever:
             for at in relevance:
                 known = self._store.evidence.standing_of(near.hits[at].id)
                 lift = UNKNOWN_LIFT if known is None else known.lift
-                gain = lift.mean if dice is None else dice.gauss(lift.mean, lift.deviation)
+                gain = lift.mean if rng is None else rng.gauss(lift.mean, lift.deviation)
                 relevance[at] += self._experiment.utility_weight * gain
                 if self._experiment.abstention and gain <= 0 > lift.mean:
                     unlikely.add(at)
@@ -188,4 +188,4 @@ class Retriever:
             return frozenset(near.hits[at].id for at in places)
 
         scores = {near.hits[at].id: relevance[at] for at in chosen}
-        return Sifted(floor, near, tuple(kept), ids(unlikely), ids(unproven), scores)
+        return RankedRules(floor, near, tuple(kept), ids(unlikely), ids(unproven), scores)

@@ -12,14 +12,14 @@ import pytest
 from opentelemetry.trace import INVALID_SPAN
 
 from app.access.callers import ANYONE, Caller, caller_of
-from app.access.metering import Bill, Meter, estimate
-from app.chat.call import Steered
+from app.access.metering import Charge, Meter, estimated_cost
+from app.chat.call import SteeredRequest
 from app.chat.relay import Relay
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TooManyRequests
 from rules_store.errors import StoreUnavailable
 from rules_store.models.events import Change
-from rules_store.models.keys import KeySpend, NewKey, Permission
+from rules_store.models.keys import DailyKeyUsage, NewKey, Permission
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, open_store
 
@@ -144,7 +144,7 @@ async def test_what_could_not_be_written_is_written_later_and_once(
     assert await store.keys.spend(day) == {}
     for _ in range(2):
         await meter.flush()
-    assert await store.keys.spend(day) == {caller.key.id: KeySpend(1, 10)}
+    assert await store.keys.spend(day) == {caller.key.id: DailyKeyUsage(1, 10)}
     assert (await store.keys.get(caller.key.id)).last_used_at == meter.clock.now
 
 
@@ -158,18 +158,18 @@ async def test_nothing_used_writes_nothing(
 
 
 def test_an_estimate_is_a_token_for_four_characters() -> None:
-    assert estimate("x" * 41, 41) == Cost(1, 10, 11)
-    assert estimate("", 0).tokens == 0
+    assert estimated_cost("x" * 41, 41) == Cost(1, 10, 11)
+    assert estimated_cost("", 0).tokens == 0
 
 
 async def test_a_bill_is_paid_once(store: RuleStore) -> None:
     meter, caller = Metered(store), await key_of(store)
     assert caller.key is not None
-    bill = Bill(meter, caller)
+    bill = Charge(meter, caller)
     bill.pay(Cost(1, 10, 5))
     bill.pay(Cost(1, 10, 5))
     assert meter.spent(caller.key.id) == 15
-    assert not Bill(meter, ANYONE).open
+    assert not Charge(meter, ANYONE).open
 
 
 async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None:
@@ -197,7 +197,7 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
     )
     upstream, unused = cast(Any, SimpleNamespace(open_chat=open_chat)), cast(Any, None)
     relay = Relay(upstream, unused, unused, meter)
-    stream = await relay.stream(call, Steered(Mode.OFF))
+    stream = await relay.stream(call, SteeredRequest(Mode.OFF))
     await stream.close()
     await stream.close()
     assert meter.spent(caller.key.id) == 100

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.cli import doctor
-from app.cli.doctor import Check, Verdict
+from app.cli.doctor import Check, CheckStatus
 from app.settings import Settings
 from rules_store.models.events import Change
 from rules_store.models.keys import NewKey, Permission
@@ -59,8 +59,8 @@ async def _start(settings: dict[str, Any], keys: int = 0) -> None:
 def test_before_the_first_start_nothing_is_made(settings: dict[str, Any], tmp_path: Path) -> None:
     checks = examine(**settings)
     assert list(checks) == NAMES
-    assert {check.verdict for check in checks.values()} == {Verdict.OK, Verdict.WARN}
-    assert checks["keys"].verdict is Verdict.WARN
+    assert {check.verdict for check in checks.values()} == {CheckStatus.OK, CheckStatus.WARN}
+    assert checks["keys"].verdict is CheckStatus.WARN
     assert "keys create" in checks["keys"].advice
     assert MODEL in checks["model server"].said
     assert list(tmp_path.iterdir()) == []
@@ -69,7 +69,7 @@ def test_before_the_first_start_nothing_is_made(settings: dict[str, Any], tmp_pa
 def test_after_it_all_is_well(settings: dict[str, Any]) -> None:
     asyncio.run(_start(settings, keys=2))
     checks = examine(**settings, api_keys=("one",))
-    assert {check.verdict for check in checks.values()} == {Verdict.OK}
+    assert {check.verdict for check in checks.values()} == {CheckStatus.OK}
     assert list(checks) == [*NAMES[:5], "index", *NAMES[5:]]
     assert "1 in TTCL_API_KEYS, 2 live" in checks["keys"].said
     assert "current" in checks["database"].said
@@ -79,17 +79,17 @@ def test_what_does_not_answer_is_said(settings: dict[str, Any], upstream: Script
     upstream.down()
     checks = examine(**settings)
     for name in ("embeddings", "model server"):
-        assert checks[name].verdict is Verdict.FAIL
+        assert checks[name].verdict is CheckStatus.FAIL
         assert "TTCL_" in checks[name].advice
 
 
 def test_a_model_that_is_not_there_is_said(settings: dict[str, Any]) -> None:
     checks = examine(**settings, upstream_model="another")
-    assert checks["model server"].verdict is Verdict.WARN
+    assert checks["model server"].verdict is CheckStatus.WARN
     assert "not another" in checks["model server"].said
     del settings["upstream_base_url"]
     checks = examine(**settings, engine_model="/no/such/file.gguf")
-    assert checks["model server"].verdict is Verdict.FAIL
+    assert checks["model server"].verdict is CheckStatus.FAIL
 
 
 def test_broken_files_are_said(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_broken_files_are_said(settings: dict[str, Any], tmp_path: Path) -> None
     (tmp_path / "prompts").mkdir()
     checks = examine(**settings, prompts_dir=tmp_path / "prompts")
     for name in ("database", "admin key", "prompts"):
-        assert checks[name].verdict is Verdict.FAIL, checks[name]
+        assert checks[name].verdict is CheckStatus.FAIL, checks[name]
     assert "keys" not in checks
     (data_dir / "admin.key").write_text("secret\n")
     (data_dir / "admin.key").chmod(0o644)
@@ -110,7 +110,7 @@ def test_broken_files_are_said(settings: dict[str, Any], tmp_path: Path) -> None
 def test_an_older_schema_and_an_unknown_one(settings: dict[str, Any]) -> None:
     asyncio.run(_start(settings))
     path = settings["data_dir"] / "ttcl.db"
-    for revision, verdict in (("0001", Verdict.WARN), ("9999", Verdict.FAIL)):
+    for revision, verdict in (("0001", CheckStatus.WARN), ("9999", CheckStatus.FAIL)):
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
         connection.close()
@@ -120,7 +120,7 @@ def test_an_older_schema_and_an_unknown_one(settings: dict[str, Any]) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_said(settings: dict[str, Any]) -> None:
     settings["data_dir"].mkdir(mode=0o500)
-    assert examine(**settings)["data folder"].verdict is Verdict.FAIL
+    assert examine(**settings)["data folder"].verdict is CheckStatus.FAIL
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.access.load_limit import Load
-from app.chat.recorder import LearnPolicy, Opened, Recorder
+from app.access.load_limit import LoadLimit
+from app.chat.recorder import LearnPolicy, OpenEpisode, Recorder
 from app.domain.serialization import contrast_to_json, observation_to_json
 from app.domain.trajectory import (
     Case,
@@ -466,17 +466,17 @@ def recorder(backlog: int = 0, own: dict[str, Any] | None = None, **more: Any) -
     frozen = own.pop("frozen", False)
     known.put(Namespace("ns", utc_now(), frozen, NamespaceSettings(**own)))
     store: Any = SimpleNamespace(namespaces=known)
-    return Recorder(store, Waiting(backlog), Load(100), policy)  # type: ignore[arg-type]
+    return Recorder(store, Waiting(backlog), LoadLimit(100), policy)  # type: ignore[arg-type]
 
 
-def why_not(recorder: Recorder, opened: Opened | None = None, **more: Any) -> str | None:
+def why_not(recorder: Recorder, opened: OpenEpisode | None = None, **more: Any) -> str | None:
     given = {"namespace": "ns", "wanted": None, "obstacle": None, "sampled": True, **more}
     given.setdefault("allowed", True)
-    return recorder.why_not(opened or Opened("ep_1", True), **given)
+    return recorder.why_not(opened or OpenEpisode("ep_1", True), **given)
 
 
 def test_the_reasons_in_their_order() -> None:
-    duplicate = Opened("ep_1", True, duplicate=True)
+    duplicate = OpenEpisode("ep_1", True, duplicate=True)
     assert why_not(recorder()) is None
     assert why_not(recorder(enabled=False)) == "learning_off"
     assert why_not(recorder(), wanted=False) == "learning_off"
@@ -490,7 +490,7 @@ def test_the_reasons_in_their_order() -> None:
 
 
 def test_the_sampling_rate_is_a_share_and_repeats() -> None:
-    episodes = [Opened(f"ep_{n}", True) for n in range(400)]
+    episodes = [OpenEpisode(f"ep_{n}", True) for n in range(400)]
     kept = [why_not(recorder(sample_rate=0.25), opened) is None for opened in episodes]
     assert kept == [why_not(recorder(sample_rate=0.25), opened) is None for opened in episodes]
     assert 60 < sum(kept) < 140

@@ -19,7 +19,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from app.exceptions import ConfigurationError, UpstreamRejected
-from app.observability.logs import configure, said
+from app.observability.logs import configure, describe_error
 from app.settings import LogFormat
 from rules_store.errors import LeaseLost, StoreUnavailable
 from tests.app.learning.test_local_worker import Bench, bench
@@ -301,8 +301,8 @@ async def test_what_goes_wrong_with_a_job_is_told_with_its_ids(
     ],
 )
 def test_what_an_error_says(error: Exception, told: str, verbose: str | None) -> None:
-    assert said(error) == told
-    assert said(error, verbose=True) == (verbose or told)
+    assert describe_error(error) == told
+    assert describe_error(error, verbose=True) == (verbose or told)
 
 
 def test_at_debug_errors_say_it_all(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:

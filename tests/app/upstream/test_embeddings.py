@@ -18,7 +18,7 @@ from app.upstream.embeddings import (
     EmbeddingFailed,
     local_embedder,
     remote_embedder,
-    unit,
+    unit_rows,
 )
 from benchmarks.model_server import ModelServer
 from tests.live import LiveServer
@@ -93,7 +93,7 @@ async def test_vectors_are_unit_rows_in_the_order_of_the_texts(
     assert rows.shape == (3, 3)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(rows, unit([[3, 1, 0], [0, 1, 0], [1, 1, 0]]))
+    np.testing.assert_allclose(rows, unit_rows([[3, 1, 0], [0, 1, 0], [1, 1, 0]]))
     assert (embedder.ready, embedder.dimension) == (True, 3)
     # Never on the event loop's thread.
     assert all(name.startswith("embedder") for name in model.threads)
@@ -102,7 +102,7 @@ async def test_vectors_are_unit_rows_in_the_order_of_the_texts(
 @pytest.mark.parametrize("rows", [[[0.0, 0.0]], [[NAN, 1.0]], [[1.0, INF]], [1.0, 2.0], [], [[]]])
 def test_what_can_be_no_direction_is_refused(rows: Any) -> None:
     with pytest.raises(EmbeddingFailed):
-        unit(rows)
+        unit_rows(rows)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, 0.0])
@@ -195,7 +195,7 @@ async def test_calls_that_come_during_a_batch_form_the_next_ones(
 ) -> None:
     rows = await crowd(embedder, model)
     assert [len(batch) for batch in model.asked] == [1, 64, 36]
-    np.testing.assert_allclose(rows[10], unit([[len("text 9"), 1, 0]]))
+    np.testing.assert_allclose(rows[10], unit_rows([[len("text 9"), 1, 0]]))
 
 
 async def test_in_a_crowd_the_newest_go_first_and_the_oldest_one_with_them(
@@ -415,7 +415,7 @@ async def test_vectors_of_a_server(server: Server) -> None:
     assert embedder.name == "e5"
     embedder.start()
     rows = await embedder.embed(["aaaa", "a", "aa"])
-    np.testing.assert_allclose(rows, unit([[4, 1], [1, 1], [2, 1]]))
+    np.testing.assert_allclose(rows, unit_rows([[4, 1], [1, 1], [2, 1]]))
     assert set(server.keys) == {"Bearer secret"}
     assert {body["model"] for body in server.asked} == {"e5"}
     assert server.asked[-1]["input"] == ["aaaa", "a", "aa"]

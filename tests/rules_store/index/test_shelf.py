@@ -22,9 +22,9 @@ class Material:
     """Unit vectors around topics, as those of rules are."""
 
     def __init__(self, count: int, seed: int = 1) -> None:
-        dice = np.random.default_rng(seed)
-        centres = dice.normal(size=(TOPICS, DIMENSION))
-        raw = centres[dice.integers(TOPICS, size=count)] + dice.normal(size=(count, DIMENSION))
+        rng = np.random.default_rng(seed)
+        centres = rng.normal(size=(TOPICS, DIMENSION))
+        raw = centres[rng.integers(TOPICS, size=count)] + rng.normal(size=(count, DIMENSION))
         scaled = raw / np.linalg.norm(raw, axis=1, keepdims=True)
         self.vectors: NDArray[np.float32] = scaled.astype(np.float32)
         self.ids = np.arange(count, dtype=np.int64) * 2

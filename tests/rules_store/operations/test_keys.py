@@ -10,7 +10,7 @@ import pytest
 
 from rules_store.errors import InvalidCursor, InvalidTransition, UnknownKey
 from rules_store.models.events import Change
-from rules_store.models.keys import ApiKey, KeySpend, KeyUse, NewKey, Permission
+from rules_store.models.keys import ApiKey, DailyKeyUsage, KeyUsage, NewKey, Permission
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, open_store, sql
 
@@ -189,9 +189,9 @@ async def test_use_adds_up_by_day_and_the_last_use_never_goes_back(
 ) -> None:
     key, _ = await make(store)
     late, early = clock.now, clock.now.replace(hour=1)
-    await store.keys.add_use([KeyUse(key.id, 7, 2, 30, late), KeyUse(key.id, 8, 1, 0, late)])
-    await store.keys.add_use([KeyUse(key.id, 7, 1, 12, early)])
-    assert await store.keys.spend(7) == {key.id: KeySpend(3, 42)}
-    assert await store.keys.spend(8) == {key.id: KeySpend(1, 0)}
+    await store.keys.add_use([KeyUsage(key.id, 7, 2, 30, late), KeyUsage(key.id, 8, 1, 0, late)])
+    await store.keys.add_use([KeyUsage(key.id, 7, 1, 12, early)])
+    assert await store.keys.spend(7) == {key.id: DailyKeyUsage(3, 42)}
+    assert await store.keys.spend(8) == {key.id: DailyKeyUsage(1, 0)}
     assert await store.keys.spend(9) == {}
     assert (await store.keys.get(key.id)).last_used_at == late

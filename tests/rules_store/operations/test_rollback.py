@@ -309,13 +309,13 @@ KINDS = ("write", "write", "patch", "retire", "restore", "quarantine", "learn", 
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_any_point_of_any_history_can_be_gone_back_to(store: RuleStore, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     points = {await last_event(store): await state_of(store)}
     for number in range(14):
-        step = (dice.choice(KINDS), dice.randrange(6), dice.randrange(6))
+        step = (rng.choice(KINDS), rng.randrange(6), rng.randrange(6))
         await _do(store, number, step, list(points))
         points[await last_event(store)] = await state_of(store)
-    for event, then in dice.sample(sorted(points.items()), 5):
+    for event, then in rng.sample(sorted(points.items()), 5):
         await back(store, at(event))
         now = await state_of(store)
         assert {id: now[id] for id in then} == then

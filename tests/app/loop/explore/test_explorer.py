@@ -12,7 +12,7 @@ import pytest
 from app.domain.trajectory import Cost, Observation, Role, Task, Trajectory
 from app.exceptions import UpstreamError, UpstreamRejected, UpstreamTimeout
 from app.loop.effort import Effort
-from app.loop.explore.exploration import Explored, ExplorerOptions
+from app.loop.explore.exploration import ExplorerOptions, ExplorerResult
 from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import derived_seed, seed_of
 from app.prompt_library import PromptLibrary
@@ -82,7 +82,7 @@ async def explored(
     background: bool = False,
     decided: Any = None,
     **more: Any,
-) -> Explored:
+) -> ExplorerResult:
     explorer = Explorer(backend, prompts, options(**more))
     return await explorer.explore(seen, block, background=background, decided=decided)
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.loop.reflect.answers import How, extract, strip_reasoning
+from app.loop.reflect.answers import AnswerForm, extract, strip_reasoning
 
 CHOICES = "Which planet is the largest?\nA) Mars\nB) Jupiter\nC) Venus\nD) Earth"
 
@@ -35,7 +35,7 @@ BOXED = [
 def test_boxed(text: str, expected: str) -> None:
     answer = extract(text, "What is it?")
     assert answer is not None
-    assert (answer.text, answer.how, answer.explicit) == (expected, How.BOXED, True)
+    assert (answer.text, answer.how, answer.explicit) == (expected, AnswerForm.BOXED, True)
 
 
 MARKED = [
@@ -50,7 +50,7 @@ MARKED = [
 def test_a_line_of_four_hashes(text: str, expected: str) -> None:
     answer = extract(text, "What is it?")
     assert answer is not None
-    assert (answer.text, answer.how) == (expected, How.MARKED)
+    assert (answer.text, answer.how) == (expected, AnswerForm.MARKED)
 
 
 STATED = [
@@ -66,38 +66,38 @@ STATED = [
 def test_a_statement(text: str, expected: str) -> None:
     answer = extract(text, "What is it?")
     assert answer is not None
-    assert (answer.text, answer.how) == (expected, How.STATED)
+    assert (answer.text, answer.how) == (expected, AnswerForm.STATED)
 
 
 UNMARKED = [
-    ("Paris", "Paris", How.SHORT),
-    ("42", "42", How.SHORT),
-    ("$1,250", "$1,250", How.SHORT),
-    ("30%", "30%", How.SHORT),
-    ("-8", "-8", How.SHORT),
-    ("5/6", "5/6", How.SHORT),
-    ("0.125", "0.125", How.SHORT),
-    ("(3, 4)", "(3, 4)", How.SHORT),
-    ("[0, 1)", "[0, 1)", How.SHORT),
-    ("{1, 2}", "{1, 2}", How.SHORT),
-    ("3 + 4 = 7", "7", How.SHORT),
-    ("She has 7 left.", "7", How.SHORT),
+    ("Paris", "Paris", AnswerForm.SHORT),
+    ("42", "42", AnswerForm.SHORT),
+    ("$1,250", "$1,250", AnswerForm.SHORT),
+    ("30%", "30%", AnswerForm.SHORT),
+    ("-8", "-8", AnswerForm.SHORT),
+    ("5/6", "5/6", AnswerForm.SHORT),
+    ("0.125", "0.125", AnswerForm.SHORT),
+    ("(3, 4)", "(3, 4)", AnswerForm.SHORT),
+    ("[0, 1)", "[0, 1)", AnswerForm.SHORT),
+    ("{1, 2}", "{1, 2}", AnswerForm.SHORT),
+    ("3 + 4 = 7", "7", AnswerForm.SHORT),
+    ("She has 7 left.", "7", AnswerForm.SHORT),
     (
         "He sells 3 boxes of 20 for the usual price, less the rent.\nSo he has $1,250 left over.",
         "$1,250",
-        How.LAST,
+        AnswerForm.LAST,
     ),
     (
         "We move all terms to one side and divide by two, which gives\n"
         r"the solution $x = \frac{3}{4}$",
         r"\frac{3}{4}",
-        How.LAST,
+        AnswerForm.LAST,
     ),
 ]
 
 
 @pytest.mark.parametrize(("text", "expected", "how"), UNMARKED)
-def test_an_unmarked_answer(text: str, expected: str, how: How) -> None:
+def test_an_unmarked_answer(text: str, expected: str, how: AnswerForm) -> None:
     answer = extract(text, "What is it?")
     assert answer is not None
     assert (answer.text, answer.how, answer.explicit) == (expected, how, False)
@@ -141,7 +141,7 @@ def test_a_letter_that_is_no_option_stays_what_it_is() -> None:
 def test_a_quantity_named_like_an_option_is_no_choice() -> None:
     text = "Option A costs 20 a month and option C costs 35 a month, so we look at a year of both."
     answer = extract(text, "Which plan is cheaper over a year?")
-    assert answer is None or answer.how is not How.CHOICE
+    assert answer is None or answer.how is not AnswerForm.CHOICE
 
 
 JSON = [
@@ -156,13 +156,13 @@ JSON = [
 def test_json_where_it_is_expected(text: str, expected: str) -> None:
     answer = extract(text, json_expected=True)
     assert answer is not None
-    assert (answer.text, answer.how) == (expected, How.JSON)
+    assert (answer.text, answer.how) == (expected, AnswerForm.JSON)
 
 
 def test_a_list_is_an_interval_where_no_json_is_expected() -> None:
     answer = extract("[1, 2]", "What is the range of f?")
     assert answer is not None
-    assert (answer.text, answer.how) == ("[1, 2]", How.SHORT)
+    assert (answer.text, answer.how) == ("[1, 2]", AnswerForm.SHORT)
 
 
 THOUGHTS = [
