@@ -82,10 +82,7 @@ class Experiment(BaseModel):
         "`paper` no",
     )
     open_spread: float = Field(
-        0.1,
-        ge=0,
-        le=2,
-        description="Least spread of similarities for a negative rule (open tasks)",
+        0.1, ge=0, le=2, description="Least spread of similarities for a negative rule (open tasks)"
     )
     merge_threshold: float = Field(
         DEFAULT_OPTIONS.merge_threshold,
