@@ -129,11 +129,15 @@ def _check(machine: Machine, plan: Plan, url: str, out: Path, sitting: Sitting) 
         command.append("--small")
     with sitting.step("checks") as row, (out / "checks.log").open("wb") as log:
         environment = machine.environment("ttcl", os.environ)
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        # A group of its own: what is out of time leaves no gateway behind.
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             row["exit"] = process.wait(max(1.0, sitting.left() - PACKING))
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             row["exit"] = "out of time"
 
 
