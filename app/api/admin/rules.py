@@ -129,7 +129,9 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
 async def retire_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.rules.retire(rule_id, **body.model_dump())
+    rule = await state.store.rules.retire(
+        rule_id, change=Change(body.actor, body.reason), expected_version=body.expected_version
+    )
     return await shape(state, rule)
 
 
@@ -141,7 +143,9 @@ async def retire_rule(
 async def quarantine_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.rules.quarantine(rule_id, **body.model_dump())
+    rule = await state.store.rules.quarantine(
+        rule_id, change=Change(body.actor, body.reason), expected_version=body.expected_version
+    )
     return await shape(state, rule)
 
 
@@ -153,7 +157,9 @@ async def quarantine_rule(
 async def release_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.rules.release(rule_id, **body.model_dump())
+    rule = await state.store.rules.release(
+        rule_id, change=Change(body.actor, body.reason), expected_version=body.expected_version
+    )
     return await shape(state, rule)
 
 
@@ -165,7 +171,9 @@ async def release_rule(
 async def reject_rule(
     rule_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> dict[str, Any]:
-    rule = await state.store.rules.reject(rule_id, **body.model_dump())
+    rule = await state.store.rules.reject(
+        rule_id, change=Change(body.actor, body.reason), expected_version=body.expected_version
+    )
     return await shape(state, rule)
 
 
