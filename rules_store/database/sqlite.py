@@ -58,12 +58,14 @@ class SqliteDatabase:
         self._turn = asyncio.Lock()
         self._ended = 0
         """Turns that have ended."""
+        self._closed = False
 
     async def prepare(self) -> None:
         await asyncio.to_thread(_prepare, self._path, self._options.busy_timeout)
 
     async def close(self) -> None:
         async with self._turn:  # after who waits
+            self._closed = True
             await self._forget_writer()
         await self._writes.dispose()
         await self._reads.dispose()
@@ -104,6 +106,8 @@ class SqliteDatabase:
         make no progress, and then for other processes."""
         await self._take_turn(patience)
         try:
+            if self._closed:
+                raise StoreUnavailable("The database is closed.")
             with translated():
                 if self._writer is None:
                     self._writer = await self._writes.connect()

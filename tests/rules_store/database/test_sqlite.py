@@ -256,3 +256,13 @@ def test_the_log_of_a_busy_file_is_begun_anew(
     over.set()
     writer.join()
     assert min(shares[10:]) < 0.5
+
+
+async def test_a_closed_one_writes_nothing(tmp_path: Path) -> None:
+    """A late write must not open the file again."""
+    bench = Bench(tmp_path / "late.db")
+    await bench.put("in time")
+    await bench.database.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await bench.put("late")
+    assert list(bench.stored) == ["in time"]
