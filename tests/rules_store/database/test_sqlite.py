@@ -211,7 +211,8 @@ async def test_cancelled_in_the_midst_of_anything(bench: Bench) -> None:
         await asyncio.sleep(number * 0.0001)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert (f"cancelled {number}" in bench.stored) == (not task.cancelled())
+        # Who is told that it is done is right; a cancellation may come too late for the commit.
+        assert task.cancelled() or f"cancelled {number}" in bench.stored
         await bench.put(f"next {number}")
     assert sum(name.startswith("next") for name in bench.stored) == 50
 
