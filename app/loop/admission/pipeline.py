@@ -118,6 +118,7 @@ _SAFETY: tuple[tuple[str, Check], ...] = (
 _QUALITY: tuple[tuple[str, Check], ...] = (
     _form("placeholder"),
     _form("context_reference"),
+    _form("distiller_task"),
     _form("calculation"),
     ("unfinished", _text(form_checks.unfinished)),
     ("gibberish", _text(form_checks.gibberish)),

@@ -64,6 +64,10 @@ TEXT_CHECKS = {
         "Follow attempt A and count what is left first.",
         "Give each answer a unit and count what is left first.",
     ),
+    "distiller_task": (
+        "Compare the solutions step by step to identify the first difference.",
+        "Compare the units of both sides step by step before adding.",
+    ),
     "calculation": (
         "Avoid multiplying by 30% directly, which should be 30% x 0.70 = 0.21.",
         "Avoid multiplying percentages directly when they refer to different bases.",
