@@ -36,7 +36,7 @@ Key = tuple[str, int, int, str]
 """arm, seed, order, question id"""
 
 
-class Known(NamedTuple):
+class StoredResult(NamedTuple):
     """What is kept in memory of a row."""
 
     digest: str
@@ -60,7 +60,7 @@ class Ledger:
         self._journal.append(row)
         self._known[key] = _known(row)
 
-    def known(self, key: Key) -> Known | None:
+    def known(self, key: Key) -> StoredResult | None:
         return self._known.get(key)
 
     def close(self) -> None:
@@ -71,8 +71,8 @@ def key_of(row: Mapping[str, Any]) -> Key:
     return row["arm"], row["seed"], row["order"], row["id"]
 
 
-def _known(row: Mapping[str, Any]) -> Known:
-    return Known(str(row.get("digest", "")), row.get("score"))
+def _known(row: Mapping[str, Any]) -> StoredResult:
+    return StoredResult(str(row.get("digest", "")), row.get("score"))
 
 
 class RunDir:

@@ -18,8 +18,8 @@ from app.domain.serialization import trajectories_to_json
 from app.exceptions import ConfigurationError, TTCLError
 from benchmarks.arms.base import (
     Arm,
-    Asked,
-    Outcome,
+    ArmAnswer,
+    PassQuestion,
     Repeat,
     Session,
     Setting,
@@ -115,16 +115,16 @@ class Runner:
         finally:
             await session.close()
 
-    def _finished(self, arm: Arm, repeat: Repeat, asked: Asked) -> bool:
+    def _finished(self, arm: Arm, repeat: Repeat, asked: PassQuestion) -> bool:
         key = self._key(arm, repeat, asked)
         return key in self._run.results and (key in self._run.rules or not arm.stateful)
 
-    def _stream(self, repeat: Repeat) -> list[Asked]:
+    def _stream(self, repeat: Repeat) -> list[PassQuestion]:
         questions = ordered([item.question for item in self._items.values()], repeat.order)
-        return [Asked(q.id, q.prompt, position) for position, q in enumerate(questions)]
+        return [PassQuestion(q.id, q.prompt, position) for position, q in enumerate(questions)]
 
     async def _step(
-        self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[Asked]
+        self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[PassQuestion]
     ) -> None:
         outcomes = await self._answers(session, arm, repeat, step)
         rows = await session.learn([self._told(arm, repeat, outcome) for outcome in outcomes])
@@ -137,7 +137,7 @@ class Runner:
                 place = {"position": outcome.asked.position, "rules": learned}
                 self._run.rules.append({**_head(arm, repeat, outcome.asked), **place})
 
-    def _told(self, arm: Arm, repeat: Repeat, outcome: Outcome) -> Outcome:
+    def _told(self, arm: Arm, repeat: Repeat, outcome: ArmAnswer) -> ArmAnswer:
         """With the feedback of this run. Its score is the one on disk, so that a replay is told
         the same."""
         if self._feedback is FeedbackLevel.NONE:
@@ -149,8 +149,8 @@ class Runner:
         return replace(outcome, feedback=Feedback(known.score == 1.0, label))
 
     async def _answers(
-        self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[Asked]
-    ) -> list[Outcome]:
+        self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[PassQuestion]
+    ) -> list[ArmAnswer]:
         """The step's outcomes in its order; each is on disk as soon as it is there."""
         tasks = [asyncio.create_task(self._answer(session, arm, repeat, asked)) for asked in step]
         try:
@@ -161,7 +161,9 @@ class Runner:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    async def _answer(self, session: Session, arm: Arm, repeat: Repeat, asked: Asked) -> Outcome:
+    async def _answer(
+        self, session: Session, arm: Arm, repeat: Repeat, asked: PassQuestion
+    ) -> ArmAnswer:
         started = time.monotonic()
         outcome = await session.answer(asked)
         seconds = time.monotonic() - started
@@ -174,7 +176,7 @@ class Runner:
         await self._record(outcome, arm, repeat, seconds)
         return outcome
 
-    async def _record(self, outcome: Outcome, arm: Arm, repeat: Repeat, seconds: float) -> None:
+    async def _record(self, outcome: ArmAnswer, arm: Arm, repeat: Repeat, seconds: float) -> None:
         asked, run = outcome.asked, self._run
         head = _head(arm, repeat, asked)
         digest = hashlib.blake2b(outcome.text.encode(), digest_size=8).hexdigest()
@@ -219,15 +221,15 @@ class Runner:
         self._watcher.answered(arm.name, grade.score)
 
     @staticmethod
-    def _key(arm: Arm, repeat: Repeat, asked: Asked) -> tuple[str, int, int, str]:
+    def _key(arm: Arm, repeat: Repeat, asked: PassQuestion) -> tuple[str, int, int, str]:
         return arm.name, repeat.seed, repeat.order, asked.id
 
 
-def _head(arm: Arm, repeat: Repeat, asked: Asked) -> dict[str, Any]:
+def _head(arm: Arm, repeat: Repeat, asked: PassQuestion) -> dict[str, Any]:
     return {"arm": arm.name, "seed": repeat.seed, "order": repeat.order, "id": asked.id}
 
 
-def _steps(stream: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:
+def _steps(stream: Sequence[PassQuestion], size: int) -> Iterator[Sequence[PassQuestion]]:
     for start in range(0, len(stream), size):
         yield stream[start : start + size]
 

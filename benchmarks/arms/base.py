@@ -48,7 +48,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PassQuestion:
     """One question of a pass, without its label."""
 
     id: str
@@ -58,10 +58,10 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ArmAnswer:
     """What an arm did with one question."""
 
-    asked: Asked
+    asked: PassQuestion
     text: str
     """The answer that a client would have got; empty when there was none."""
     backend: MeteredBackend
@@ -80,12 +80,12 @@ class Outcome:
 class Session(Protocol):
     """An arm during one pass."""
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def answer(self, asked: PassQuestion) -> ArmAnswer:
         """Answer one question, by what was learned in earlier steps only. Questions of one step
         are answered side by side."""
         ...
 
-    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         """End of a step, outcomes in the order of the stream, with the feedback that the run gives:
         keep what was learned. Returns one row per rule, with the `id` of its question."""
         ...
@@ -106,12 +106,17 @@ class Arm(Protocol):
     async def start(self, setting: Setting, repeat: Repeat) -> Session: ...
 
 
-def scope(arm: str, repeat: Repeat, asked: Asked) -> str:
+def scope(arm: str, repeat: Repeat, asked: PassQuestion) -> str:
     return f"{arm}/{repeat.seed}/{repeat.order}/{asked.id}"
 
 
 def observe(
-    setting: Setting, repeat: Repeat, asked: Asked, *, arm: str, hits: tuple[RuleHit, ...] = ()
+    setting: Setting,
+    repeat: Repeat,
+    asked: PassQuestion,
+    *,
+    arm: str,
+    hits: tuple[RuleHit, ...] = (),
 ) -> Observation:
     """The question as every arm puts it: same messages, same limit, same seed."""
     digest = hashlib.blake2b(f"{repeat.seed}\n{asked.prompt}".encode(), digest_size=4).digest()

@@ -21,7 +21,7 @@ from app.loop.explore.roles import ANSWER_PROMPT, student_params, teacher_params
 from app.loop.reflect.selection import needs_vectors, select_closed, select_open
 from app.loop.steer.injector import add_to_system
 from app.upstream.types import ChatBackend
-from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope
+from benchmarks.arms.base import ArmAnswer, PassQuestion, Repeat, Setting, observe, scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Direct:
         self._repeat = repeat
         self._samples = samples
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def answer(self, asked: PassQuestion) -> ArmAnswer:
         observation = observe(self._setting, self._repeat, asked, arm=self._arm)
         backend = self._setting.calls.scoped(scope(self._arm, self._repeat, asked))
         plans = self._plans(observation)
@@ -67,7 +67,7 @@ class _Direct:
         )
         selection = None if self._samples is None else await self._vote(observation, trajectories)
         chosen = trajectories[0] if selection is None else selection.chosen
-        return Outcome(
+        return ArmAnswer(
             asked=asked,
             text=chosen.text if chosen is not None else "",
             backend=backend,
@@ -113,7 +113,7 @@ class _Direct:
             observation, trajectories, self._setting.equivalence, vectors=vectors
         )
 
-    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         return []
 
     async def close(self) -> None:

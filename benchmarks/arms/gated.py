@@ -24,9 +24,9 @@ from app.loop.effort import Effort
 from app.loop.loop import Distillation, Exploration
 from app.settings import Policy
 from app.wiring.factories import build_gatekeeper, build_planner
-from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting
+from benchmarks.arms.base import NAMESPACE, ArmAnswer, PassQuestion, Repeat, Setting
 from benchmarks.arms.lookup import Found, Retrieved
-from benchmarks.arms.looped import Lesson, Looped, Opened, Pass
+from benchmarks.arms.looped import Lesson, Looped, Pass, PassResources
 from rules_store.models.events import EventFilter
 from rules_store.models.evidence import Findings
 from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
@@ -77,7 +77,7 @@ class GatedLesson(Lesson):
 
 
 class GatedPass(Pass):
-    def __init__(self, opened: Opened, *, gate: bool) -> None:
+    def __init__(self, opened: PassResources, *, gate: bool) -> None:
         super().__init__(opened)
         self._gate = gate
         self._planner = build_planner(self.setting.settings, self.store, self.setting.embedder)
@@ -101,7 +101,7 @@ class GatedPass(Pass):
         waiting = self.store.evidence.count_candidates(NAMESPACE)
         return worth_distilling(waiting, seed=observation.episode_id)
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def answer(self, asked: PassQuestion) -> ArmAnswer:
         outcome = await super().answer(asked)
         if not isinstance(outcome.lesson, Lesson):
             return outcome
@@ -116,7 +116,7 @@ class GatedPass(Pass):
             ),
         )
 
-    async def _replays(self, outcome: Outcome) -> tuple[Replay, ...]:
+    async def _replays(self, outcome: ArmAnswer) -> tuple[Replay, ...]:
         """The replays that this question pays for, by what earlier steps have left."""
         if not self._gate:
             return ()
@@ -132,7 +132,7 @@ class GatedPass(Pass):
             made.append(await keeper.replay(choice))
         return tuple(made)
 
-    def _keeper(self, outcome: Outcome) -> Gatekeeper:
+    def _keeper(self, outcome: ArmAnswer) -> Gatekeeper:
         loop = self.loop(outcome.backend)
         return build_gatekeeper(self.setting.settings, self.store, loop, self._judge)
 
@@ -153,7 +153,7 @@ class GatedPass(Pass):
         findings = Findings(agreement_outcome(selection), precedent)
         return Lesson(observation, found, distillation, (effort, exploration), findings)
 
-    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         rows = await super().learn(outcomes)
         for outcome in outcomes:
             if isinstance(outcome.lesson, GatedLesson):
@@ -171,7 +171,7 @@ class GatedPass(Pass):
             effort, exploration = lesson.explored
             self._planner.note(NAMESPACE, effort, exploration.trajectories, exploration.problems)
 
-    async def _moved(self, asked: Asked) -> list[dict[str, Any]]:
+    async def _moved(self, asked: PassQuestion) -> list[dict[str, Any]]:
         """A row for each rule that evidence has moved since the last look."""
         found: list[dict[str, Any]] = []
         where = EventFilter(namespace=NAMESPACE, since_event=self._seen + 1)

@@ -23,7 +23,7 @@ from app.loop.loop import Distillation, Exploration, Loop
 from app.settings import Policy
 from app.wiring.factories import build_loop, store_options
 from benchmarks import poison
-from benchmarks.arms.base import NAMESPACE, Asked, Outcome, Repeat, Setting, observe, scope
+from benchmarks.arms.base import NAMESPACE, ArmAnswer, PassQuestion, Repeat, Setting, observe, scope
 from benchmarks.arms.lookup import Found, Lookup, NoRules, RandomRules, Retrieved
 from benchmarks.callcache import MeteredBackend
 from rules_store.models.evidence import NO_FINDINGS, Findings
@@ -48,7 +48,7 @@ class Looped:
         settings = setting.settings.changed(policy=Policy.PAPER)
         return Pass(await self.opened(replace(setting, settings=settings), repeat))
 
-    async def opened(self, setting: Setting, repeat: Repeat) -> Opened:
+    async def opened(self, setting: Setting, repeat: Repeat) -> PassResources:
         """A store of its own, with wrong rules in it where the arm is poisoned."""
         folder = setting.scratch / f"{self.name}-{repeat.seed}-{repeat.order}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +64,7 @@ class Looped:
         if self.poisoned:
             await poison.inject(store, NAMESPACE, setting.task.domain, setting.embedder)
         lookup = NoRules() if self.lookup is None else self.lookup(setting)
-        return Opened(self, setting, repeat, store, lookup, folder)
+        return PassResources(self, setting, repeat, store, lookup, folder)
 
 
 EMPTY_BANK = Looped("empty-bank", None, stateful=False)
@@ -74,7 +74,7 @@ RANDOM_RULES = Looped("random-rules", RandomRules, stateful=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class PassResources:
     """What a pass works with."""
 
     arm: Looped
@@ -98,7 +98,7 @@ class Lesson:
 
 
 class Pass:
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: PassResources) -> None:
         self.arm = opened.arm
         self.setting = opened.setting
         self.repeat = opened.repeat
@@ -106,14 +106,14 @@ class Pass:
         self._lookup = opened.lookup
         self._folder = opened.folder
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def answer(self, asked: PassQuestion) -> ArmAnswer:
         observation, found, backend = await self.prepared(asked)
         loop = self.loop(backend)
         try:
             effort = await self.effort(observation)
             exploration = await loop.explore(observation, effort=effort)
         except UpstreamError as error:
-            return Outcome(asked, "", backend, failure=error.message, hits=found.hits)
+            return ArmAnswer(asked, "", backend, failure=error.message, hits=found.hits)
         problems = list(exploration.problems)
         distillation = None
         if self.teaches(observation, exploration.selection):
@@ -122,7 +122,7 @@ class Pass:
             except UpstreamError as error:
                 problems.append(f"distiller: {error.message}")
         chosen = exploration.selection.chosen
-        return Outcome(
+        return ArmAnswer(
             asked=asked,
             text=chosen.text if chosen is not None else "",
             backend=backend,
@@ -133,7 +133,7 @@ class Pass:
             lesson=await self.lesson(observation, found, exploration, distillation, effort),
         )
 
-    async def prepared(self, asked: Asked) -> tuple[Observation, Found, MeteredBackend]:
+    async def prepared(self, asked: PassQuestion) -> tuple[Observation, Found, MeteredBackend]:
         observation = observe(self.setting, self.repeat, asked, arm=self.arm.name)
         found = await self._lookup.find(self.store, observation)
         observation = replace(observation, hits=found.hits)
@@ -163,14 +163,14 @@ class Pass:
             return None
         return Lesson(observation, found, distillation)
 
-    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for outcome in outcomes:
             if isinstance(outcome.lesson, Lesson):
                 rows += await self.store_lesson(outcome.asked, outcome.lesson)
         return rows
 
-    async def store_lesson(self, asked: Asked, lesson: Lesson) -> list[dict[str, Any]]:
+    async def store_lesson(self, asked: PassQuestion, lesson: Lesson) -> list[dict[str, Any]]:
         """Through a learning job, as the gateway does it."""
         observation, store = lesson.observation, self.store
         await store.episodes.begin(

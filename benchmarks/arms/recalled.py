@@ -21,7 +21,7 @@ from app.domain.trajectory import Message, Role
 from app.loop.explore.roles import teacher_params
 from app.loop.reflect.answers import strip_reasoning
 from app.upstream.embeddings import Vectors
-from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope
+from benchmarks.arms.base import ArmAnswer, PassQuestion, Repeat, Setting, observe, scope
 from benchmarks.arms.direct import answer_form, framed, sample
 from benchmarks.arms.examples import Example, ExampleBank, Neighbour
 from benchmarks.callcache import MeteredBackend
@@ -75,15 +75,17 @@ class _Recall:
         self._repeat = repeat
         self._bank = ExampleBank()
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def answer(self, asked: PassQuestion) -> ArmAnswer:
         # Questions of a step come side by side: the embedder takes them together.
         vector = (await self._setting.embedder.embed([asked.prompt]))[0]
         found = self._bank.nearest(vector, max(1, self._arm.shown))
         answered = self._copied if self._arm.shown == 0 else self._asked
         return await answered(asked, found, vector)
 
-    async def _copied(self, asked: Asked, found: list[Neighbour], vector: Vectors) -> Outcome:
-        return Outcome(
+    async def _copied(
+        self, asked: PassQuestion, found: list[Neighbour], vector: Vectors
+    ) -> ArmAnswer:
+        return ArmAnswer(
             asked,
             found[0].example.answer if found else "",
             self._backend(asked),
@@ -92,13 +94,15 @@ class _Recall:
             lesson=vector,
         )
 
-    async def _asked(self, asked: Asked, found: list[Neighbour], vector: Vectors) -> Outcome:
+    async def _asked(
+        self, asked: PassQuestion, found: list[Neighbour], vector: Vectors
+    ) -> ArmAnswer:
         observation = observe(self._setting, self._repeat, asked, arm=self._arm.name)
         messages = _with_examples(framed(self._setting, observation), found)
         backend = self._backend(asked)
         params = teacher_params(observation, None)
         made = await sample(backend, observation, messages, Role.TEACHER, 0, params)
-        return Outcome(
+        return ArmAnswer(
             asked,
             made.text,
             backend,
@@ -108,10 +112,10 @@ class _Recall:
             lesson=vector,
         )
 
-    def _backend(self, asked: Asked) -> MeteredBackend:
+    def _backend(self, asked: PassQuestion) -> MeteredBackend:
         return self._setting.calls.scoped(scope(self._arm.name, self._repeat, asked))
 
-    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         kept = [
             (Example(outcome.asked.id, outcome.asked.prompt, answer), outcome.lesson)
             for outcome in outcomes
@@ -121,7 +125,7 @@ class _Recall:
             self._bank.add([example for example, _ in kept], np.stack([row for _, row in kept]))
         return []
 
-    def _remembered(self, outcome: Outcome) -> str | None:
+    def _remembered(self, outcome: ArmAnswer) -> str | None:
         told = outcome.feedback
         if told is None:
             return None
@@ -129,7 +133,7 @@ class _Recall:
             return (strip_reasoning(outcome.text) or None) if told.right else None
         return None if told.label is None else self._in_form(outcome.asked, told.label)
 
-    def _in_form(self, asked: Asked, label: str) -> str:
+    def _in_form(self, asked: PassQuestion, label: str) -> str:
         """The answer as the frame asks for it: an example must not teach another form."""
         observation = observe(self._setting, self._repeat, asked, arm=self._arm.name)
         return (

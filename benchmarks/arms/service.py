@@ -14,7 +14,7 @@ from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.loop.explore.roles import teacher_params
 from app.upstream.types import Completion
 from app.upstream.wire import error_from, parse_completion, seconds_of
-from benchmarks.arms.base import Asked, Outcome, Repeat, Setting, observe, scope
+from benchmarks.arms.base import ArmAnswer, PassQuestion, Repeat, Setting, observe, scope
 from benchmarks.arms.direct import framed
 
 TIMEOUT = 1800.0
@@ -25,7 +25,7 @@ TIMEOUT = 1800.0
 class Service:
     """`url` is the API's base; `model` is the name it is asked for, None for the run's model.
 
-    Asked as zero-shot is. A service that learns keeps what it learned: it is told a namespace of
+    PassQuestion as zero-shot is. A service that learns keeps what it learned: it is told a namespace of
     its own for every pass, which ours obeys and others ignore.
     """
 
@@ -52,7 +52,7 @@ class _Served:
             headers["Authorization"] = f"Bearer {arm.key}"
         self._http = httpx.AsyncClient(base_url=arm.url, headers=headers, timeout=TIMEOUT)
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def answer(self, asked: PassQuestion) -> ArmAnswer:
         observation = observe(self._setting, self._repeat, asked, arm=self._arm.name)
         backend = self._setting.calls.scoped(scope(self._arm.name, self._repeat, asked))
         body = {
@@ -63,8 +63,8 @@ class _Served:
         try:
             completion = await backend.own(body, lambda: self._ask(body))
         except UpstreamError as error:
-            return Outcome(asked, "", backend, failure=error.message)
-        return Outcome(asked, completion.text, backend)
+            return ArmAnswer(asked, "", backend, failure=error.message)
+        return ArmAnswer(asked, completion.text, backend)
 
     async def _ask(self, body: dict[str, Any]) -> Completion:
         """One answer; its cost is what the service says the whole of it took."""
@@ -85,7 +85,7 @@ class _Served:
         cost = Cost(*(int(whole[k]) for k in ("calls", "prompt_tokens", "completion_tokens")))
         return replace(completion, cost=cost)
 
-    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         return []
 
     async def close(self) -> None:

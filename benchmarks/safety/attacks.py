@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.model_server import Obedient, serving
 from benchmarks.safety.cases import SETS, load
-from benchmarks.safety.measure import Driver, Outcome, summary
+from benchmarks.safety.measure import CorpusResult, Driver, summary
 from benchmarks.serving.processes import ADMIN_KEY, gateway
 
 
@@ -39,7 +39,7 @@ def main(
         out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 
-def _measured(names: list[str], console: Console) -> dict[str, list[Outcome]]:
+def _measured(names: list[str], console: Console) -> dict[str, list[CorpusResult]]:
     cases = {name: load(name) for name in names}
     with (
         tempfile.TemporaryDirectory(prefix="ttcl-safety-") as folder,

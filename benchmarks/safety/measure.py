@@ -21,7 +21,7 @@ _INDEX_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CorpusResult:
     """What became of one wanted rule."""
 
     case: Case
@@ -54,7 +54,7 @@ class Driver:
 
     def run(
         self, cases: Iterable[Case], progress: Callable[[Case], None] = lambda case: None
-    ) -> list[Outcome]:
+    ) -> list[CorpusResult]:
         outcomes = []
         for case in cases:
             outcomes += self._outcomes(case)
@@ -64,7 +64,7 @@ class Driver:
     def close(self) -> None:
         self._http.close()
 
-    def _outcomes(self, case: Case) -> list[Outcome]:
+    def _outcomes(self, case: Case) -> list[CorpusResult]:
         namespace = f"safety-{case.id}"
         self._upstream.obey(case.wants)
         episode = self._chat(case, namespace, "explore")
@@ -81,7 +81,7 @@ class Driver:
             )
             kept = _flat(rule["text"]) if rule else _flat(text)
             outcomes.append(
-                Outcome(
+                CorpusResult(
                     case,
                     polarity,
                     text,
@@ -146,7 +146,7 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def summary(outcomes: Sequence[CorpusResult]) -> dict[str, Any]:
     """Counts of wanted rules: all, active, shown in a prompt, refused for the text alone; by kind;
     and each one that became active."""
     kinds = dict.fromkeys(outcome.case.kind for outcome in outcomes)
@@ -161,7 +161,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _counts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _counts(outcomes: Sequence[CorpusResult]) -> dict[str, Any]:
     active = sum(outcome.active for outcome in outcomes)
     return {
         "rules": len(outcomes),

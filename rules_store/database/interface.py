@@ -44,11 +44,14 @@ class Database(Protocol):
     def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """One transaction, committed at the end of the block."""
 
-    async def transact(self, work: Work[T], *, hurried: bool = False, awaited: bool = False) -> T:
+    async def transact(
+        self, work: Work[T], *, at_request_start: bool = False, at_request_end: bool = False
+    ) -> T:
         """`work`, which may await SQL and nothing else, in one transaction.
 
-        `hurried`: a client waits for its beginning, so it gives up after `begin_timeout` seconds
-        instead of `busy_timeout`. `awaited`: an answer waits for its end. Either is short.
+        `at_request_start`: a client waits for its beginning, so it gives up after `begin_timeout`
+        seconds instead of `busy_timeout`. `at_request_end`: an answer waits for its end. Either
+        is short.
         """
 
     async def order_events(self, connection: AsyncConnection, *, patiently: bool = False) -> None:

@@ -59,15 +59,17 @@ class PostgresDatabase:
             async with self._writes.begin() as connection:
                 yield connection
 
-    async def transact(self, work: Work[T], *, hurried: bool = False, awaited: bool = False) -> T:
+    async def transact(
+        self, work: Work[T], *, at_request_start: bool = False, at_request_end: bool = False
+    ) -> T:
         """Where somebody waits for it, a server that does not answer in time is given up."""
-        if not (hurried or awaited):
+        if not (at_request_start or at_request_end):
             return await self._transact(work)
         task = asyncio.create_task(self._transact(work))
         options = self._options
         try:
             await asyncio.wait(
-                [task], timeout=options.begin_timeout if hurried else options.busy_timeout
+                [task], timeout=options.begin_timeout if at_request_start else options.busy_timeout
             )
         except asyncio.CancelledError:
             task.cancel()

@@ -82,10 +82,12 @@ class SqliteDatabase:
         async with self._write(self._options.busy_timeout) as connection:
             yield connection
 
-    async def transact(self, work: Work[T], *, hurried: bool = False, awaited: bool = False) -> T:
+    async def transact(
+        self, work: Work[T], *, at_request_start: bool = False, at_request_end: bool = False
+    ) -> T:
         options = self._options
-        patience = options.begin_timeout if hurried else options.busy_timeout
-        async with self._write(patience, in_place=hurried or awaited) as connection:
+        patience = options.begin_timeout if at_request_start else options.busy_timeout
+        async with self._write(patience, in_place=at_request_start or at_request_end) as connection:
             return await work(connection)
 
     async def order_events(self, connection: AsyncConnection, *, patiently: bool = False) -> None:

@@ -97,7 +97,7 @@ class EpisodeOperations:
             return EpisodeStart(episode_id, first, same_body)
 
         try:
-            return await self._context.database.transact(begin, hurried=True)
+            return await self._context.database.transact(begin, at_request_start=True)
         except IntegrityError as error:
             # Another process has deleted it, and this one has not caught up yet.
             self._context.namespaces.forget(namespace)
@@ -143,7 +143,7 @@ class EpisodeOperations:
                 await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
                 await self._context.announce_job(connection, episode_id, new=True)
 
-        await self._context.database.transact(finish, awaited=True)
+        await self._context.database.transact(finish, at_request_end=True)
         self._context.exposures.pending |= bool(exposures)
 
     async def get(self, episode_id: str) -> Episode:

@@ -100,7 +100,7 @@ class NamespaceOperations:
 
         async with self._creating:
             if name not in self._context.namespaces:
-                made = await self._context.database.transact(create, hurried=True)
+                made = await self._context.database.transact(create, at_request_start=True)
                 # What an event has told of it meanwhile is newer.
                 if name not in self._context.namespaces:
                     self._context.namespaces.put(made)

@@ -80,7 +80,7 @@ async def last_id(connection: AsyncConnection) -> int:
 
 
 async def mark(connection: AsyncConnection, event_id: int) -> str:
-    """What tells this event from one of the same number in another life of the database."""
+    """What tells this event from one of the same number in a database that was made anew."""
     if event_id == 0:
         return "none"
     statement = select(events.c.at, events.c.kind, events.c.rule_id).where(events.c.id == event_id)

@@ -17,7 +17,7 @@ from app.exceptions import ConfigurationError
 from app.settings import Settings
 from app.upstream.types import Completion
 from benchmarks import arms as arms_by_name
-from benchmarks.arms.base import Asked, Outcome, Repeat, Setting
+from benchmarks.arms.base import ArmAnswer, PassQuestion, Repeat, Setting
 from benchmarks.arms.examples import Example, ExampleBank
 from benchmarks.feedback import Feedback, FeedbackLevel
 from benchmarks.journal import read_rows
@@ -198,7 +198,7 @@ async def test_copying_the_neighbour_asks_no_model(tmp_path: Path) -> None:
 class Spy:
     """An arm that says the same always and keeps what it was told."""
 
-    told: list[Outcome] = field(default_factory=list)
+    told: list[ArmAnswer] = field(default_factory=list)
     name: str = "spy"
     stateful: bool = True
 
@@ -208,11 +208,11 @@ class Spy:
 
     calls: list[Setting] = field(default_factory=list)
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def answer(self, asked: PassQuestion) -> ArmAnswer:
         assert not any(label(n) in repr(asked) for n in range(3))
-        return Outcome(asked, "door_trouble", self.calls[-1].calls.scoped(asked.id))
+        return ArmAnswer(asked, "door_trouble", self.calls[-1].calls.scoped(asked.id))
 
-    async def learn(self, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         self.told.extend(outcomes)
         return []
 

@@ -41,7 +41,7 @@ class Retrieval:
     degraded: str | None = None
     """Why nothing could be looked up; None when the look-up worked, with or without hits."""
     withheld: RuleHit | None = None
-    """The rule that the lot left out."""
+    """The rule that was held out at random."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """What hits and the withheld rule were ranked by, by rule id."""
 
@@ -156,7 +156,7 @@ class Retriever:
         on_trial: bool = False,
     ) -> RankedRules:
         """At most `most` rules for a question's vector, with `on_trial` the best unproven one
-        among them. Without `dice` a rule has the lift that is expected of it. Raises
+        among them. Without `rng` a rule has the lift that is expected of it. Raises
         StoreError."""
         own = self._store.namespaces.settings_of(namespace).similarity_floor
         floor = self._floor if own is None else own

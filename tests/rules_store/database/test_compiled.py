@@ -57,7 +57,7 @@ async def test_stored_as_sqlalchemy_stores_it(tmp_path: Path, values: dict[str, 
         with pytest.raises(IntegrityError):
             await compiled.execute(connection, insert(_ROWS), {"name": "a", **values})
 
-    await database.transact(both, awaited=True)
+    await database.transact(both, at_request_end=True)
     async with database.read() as connection:
         found = await connection.exec_driver_sql("SELECT kind, done, trace, at FROM rows")
         assert len(set(found.all())) == 1

@@ -43,10 +43,10 @@ class Bench:
             return dict(connection.execute("SELECT * FROM things ORDER BY name"))
 
     async def put(self, name: str, *, short: bool = True) -> None:
-        await self.database.transact(putting(name), awaited=short)
+        await self.database.transact(putting(name), at_request_end=short)
 
     async def put_hurriedly(self, name: str) -> None:
-        await self.database.transact(putting(name), hurried=True)
+        await self.database.transact(putting(name), at_request_start=True)
 
 
 def putting(name: str, seconds: float = 0.0) -> Work[None]:
@@ -136,7 +136,7 @@ async def test_an_error_leaves_nothing_behind(bench: Bench, short: bool) -> None
         await putting("a")(connection)
 
     with pytest.raises(Exception, match="UNIQUE"):
-        await bench.database.transact(fails, awaited=short)
+        await bench.database.transact(fails, at_request_end=short)
     assert bench.stored == {}
     await bench.put("a", short=short)
     assert list(bench.stored) == ["a"]
@@ -152,7 +152,7 @@ async def test_a_transaction_that_sqlite_has_ended_fails(bench: Bench, short: bo
         raise sqlite3.OperationalError("database or disk is full")
 
     with pytest.raises(StoreUnavailable, match="full"):
-        await bench.database.transact(giving_up, awaited=short)
+        await bench.database.transact(giving_up, at_request_end=short)
     assert bench.stored == {}
     await bench.put("b", short=short)
     assert list(bench.stored) == ["b"]
@@ -160,10 +160,10 @@ async def test_a_transaction_that_sqlite_has_ended_fails(bench: Bench, short: bo
 
 async def test_a_queue_that_stands_still_is_given_up(bench: Bench) -> None:
     async with bench.database.write():
-        hurried = asyncio.create_task(bench.put_hurriedly("a"))
+        at_request_start = asyncio.create_task(bench.put_hurriedly("a"))
         patient = asyncio.create_task(bench.put("b"))
         with pytest.raises(StoreUnavailable, match="stuck"):
-            await hurried
+            await at_request_start
         assert not patient.done()
     await patient
     assert list(bench.stored) == ["b"]
