@@ -25,7 +25,7 @@ TIMEOUT = 1800.0
 class Service:
     """`url` is the API's base; `model` is the name it is asked for, None for the run's model.
 
-    PassQuestion as zero-shot is. A service that learns keeps what it learned: it is told a namespace of
+    Asked as zero-shot is. A service that learns keeps what it learned: it is told a namespace of
     its own for every pass, which ours obeys and others ignore.
     """
 
