@@ -27,7 +27,7 @@ class StoreOptions:
     retry_delay: float = 2.0
     """Before the second attempt; doubles with each further one, up to five minutes."""
     retry_window: float = 300.0
-    """Within which an equal body counts as a client's retry (`Begun.same_body_as`)."""
+    """Within which an equal body counts as a client's retry (`EpisodeStart.same_body_as`)."""
     gate: GateOptions = DEFAULT_GATE
     half_life_days: float = 30.0
     """In which evidence about a rule's worth loses half of its weight."""

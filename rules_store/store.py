@@ -47,13 +47,13 @@ class RuleStore:
     """SQL is the truth; the in-memory FAISS index is a cache of it, caught up by event number.
 
     Opened by `open`, closed by `close`; belongs to the event loop that opened it. What can be done
-    lies in rooms by subject (`store.rules.get(...)`); search and upkeep are on the store itself.
+    is grouped by subject (`store.rules.get(...)`); search and upkeep are on the store itself.
     Whatever is awaited may raise `StoreUnavailable`; nothing was changed then.
     """
 
     def __init__(self, context: StoreContext) -> None:
         self.context = context
-        """What the rooms share, for tests and benchmarks that must look inside."""
+        """What the groups of operations share, for tests and benchmarks that must look inside."""
         self.rules = RuleOperations(context)
         """Rules: read, searched, and changed by an operator."""
         self.curation = CurationOperations(context)

@@ -1,7 +1,8 @@
 """Background learning: runs the loop for a durable job and applies the result once.
 
-Nothing of SQL is held while the model is called. Who hands out the jobs, and takes them back from a
-process that was killed, is `app.learning.local_worker`'s to say.
+No SQL transaction is open while the model is called. Handing out the jobs, and taking them back
+from a process that was killed, is the work of `app.learning.local_worker` (SQLite) or
+`app.learning.postgres_queue` (PostgreSQL).
 """
 
 from __future__ import annotations

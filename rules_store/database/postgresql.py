@@ -1,5 +1,5 @@
-"""PostgreSQL: connections and transactions, how the pool notices that one has ended, and how what
-what other processes write is heard of (LISTEN, with polling as the fallback)."""
+"""PostgreSQL: connections and transactions, how the pool notices that one has ended, and how it
+is heard of what other processes write (LISTEN, with polling as the fallback)."""
 
 from __future__ import annotations
 

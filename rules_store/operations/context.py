@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class StoreContext:
-    """One per open store; its rooms share it and hold nothing else."""
+    """One per open store; all groups of operations share it and hold nothing else."""
 
     database: Database
     caches: Caches

@@ -509,7 +509,7 @@ async def test_who_leaves_a_stream_pays_what_was_made(
     assert 4000 <= await _charged(gw, key) <= 4050
 
 
-# -- the ring by itself -------------------------------------------------------------------------
+# -- the key ring by itself ---------------------------------------------------------------------
 
 
 def test_an_empty_or_odd_key_opens_nothing(gw: Gateway) -> None:
