@@ -108,3 +108,19 @@ def test_every_link_within_the_project_leads_somewhere() -> None:
         if "://" not in target and not (document.parent / target).exists()
     ]
     assert broken == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_modules_that_are_run_can_be_run(document: Path) -> None:
+    """`python -m MODULE`, in fenced blocks too."""
+    text = document.read_text(encoding="utf-8")
+    modules = re.findall(r"python3? -m ((?:app|benchmarks|rules_store)[\w.]*\w)", text)
+    assert [module for module in modules if not _runs(module)] == []
+
+
+def _runs(module: str) -> bool:
+    path = ROOT / module.replace(".", "/")
+    if path.is_dir():
+        return (path / "__main__.py").is_file()
+    file = path.with_suffix(".py")
+    return file.is_file() and '__name__ == "__main__"' in file.read_text(encoding="utf-8")
