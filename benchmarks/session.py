@@ -19,9 +19,9 @@ from app.exceptions import ConfigurationError, NotFound, UpstreamError
 from app.loop.explore.roles import ANSWER_PROMPT
 from app.loop.reflect.equivalence import Equivalence
 from app.settings import Policy, Settings
+from app.upstream.call_limiter import CallLimiter
 from app.upstream.client import Upstream
 from app.upstream.embeddings import CachedEmbedder, Embedder
-from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend
 from app.wiring.factories import build_embedder, load_prompts
 from benchmarks.arms import make_arms
@@ -218,7 +218,7 @@ async def _upstream(settings: Settings, wanted: str | None) -> AsyncIterator[Ser
             model=settings.upstream_model,
             timeout=settings.upstream_timeout,
             connect_timeout=settings.upstream_connect_timeout,
-            gate=CallGate(1),
+            gate=CallLimiter(1),
         )
         stack.push_async_callback(upstream.close)
         yield Served(upstream, await _model(upstream, wanted, url), address or url)

@@ -223,7 +223,7 @@ class RuleLine(BaseModel):
     @field_validator("domain", "source_episode", "reason")
     @classmethod
     def _storable(cls, value: str | None) -> str | None:
-        return None if value is None else json_codec.clean(value)
+        return None if value is None else json_codec.storable(value)
 
     def as_rule(self, namespace: str) -> Rule:
         made = (self.created_at or datetime.now(UTC)).astimezone(UTC)

@@ -16,7 +16,7 @@ from app.domain.serialization import (
     trajectories_to_json,
 )
 from app.domain.trajectory import Cost
-from app.learning.evaluation.evidence import agreement_outcome, teacher_text
+from app.learning.evaluation.outcomes import agreement_outcome, teacher_text
 from app.loop.loop import Exploration
 from app.loop.steer.injector import has_images
 from app.observability.metrics import Metrics

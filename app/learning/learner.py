@@ -29,12 +29,12 @@ from app.domain.serialization import (
 from app.domain.trajectory import Case, Cost, Selection
 from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
 from app.learning.drafts import drafts_of
-from app.learning.evaluation.evidence import (
+from app.learning.evaluation.gatekeeper import Gatekeeper, worth_distilling
+from app.learning.evaluation.outcomes import (
     agreement_outcome,
     precedent_of,
     teacher_text,
 )
-from app.learning.evaluation.gatekeeper import Gatekeeper, worth_distilling
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Loop
 from app.observability.tracing import NO_TRACES, Tracer, set_attributes, span

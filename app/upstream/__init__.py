@@ -1,13 +1,13 @@
 """Clients of the model server and of the embedding model."""
 
+from app.upstream.call_limiter import CallLimiter
 from app.upstream.client import Upstream
 from app.upstream.embeddings import CachedEmbedder, Embedder, EmbeddingFailed
-from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend, Completion
 
 __all__ = [
     "CachedEmbedder",
-    "CallGate",
+    "CallLimiter",
     "ChatBackend",
     "Completion",
     "Embedder",

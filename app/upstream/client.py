@@ -27,8 +27,8 @@ from app.exceptions import (
     UpstreamUnavailable,
 )
 from app.observability.tracing import set_attributes, set_cost
+from app.upstream.call_limiter import CallLimiter
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
-from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, split_events
 from app.upstream.transport import Transport, UpstreamResponse
 from app.upstream.types import Completion
@@ -62,7 +62,7 @@ class Upstream:
         model: str | None = None,
         timeout: float = 600.0,
         connect_timeout: float = 5.0,
-        gate: CallGate | None = None,
+        gate: CallLimiter | None = None,
         availability: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._transport = Transport(
@@ -77,7 +77,7 @@ class Upstream:
         self._models: dict[str, ModelInfo] = {}
         self._models_at = float("-inf")
         self._models_lock = asyncio.Lock()
-        self.gate = gate or CallGate(1)
+        self.gate = gate or CallLimiter(1)
         self.capabilities = Capabilities()
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
 from app.chat.finishing import Finisher
 from app.chat.service import ChatService
-from app.learning.evaluation.evidence import Judge
+from app.learning.evaluation.outcomes import Judge
 from app.learning.local_worker import Worker
 from app.loop.steer.explain import Explainer
 from app.loop.steer.retriever import Retriever

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from app.exceptions import ConfigurationError
-from app.learning.evaluation.evidence import Judge
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
+from app.learning.evaluation.outcomes import Judge
 from app.learning.learner import Learner, LearnerOptions
 from app.learning.local_worker import LocalWorker, Worker
 from app.loop.effort_planner import EffortPlanner
@@ -18,6 +18,7 @@ from app.loop.steer.retriever import Retriever
 from app.observability.tracing import NO_TRACES, Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
+from app.upstream.call_limiter import CallLimiter
 from app.upstream.client import Upstream
 from app.upstream.embeddings import (
     CachedEmbedder,
@@ -25,7 +26,6 @@ from app.upstream.embeddings import (
     local_embedder,
     remote_embedder,
 )
-from app.upstream.gate import CallGate
 from app.upstream.types import ChatBackend
 from rules_store.database.engine import parse_url
 from rules_store.database.postgresql import libpq_address
@@ -88,7 +88,7 @@ def build_upstream(
         model=settings.upstream_model,
         timeout=settings.upstream_timeout,
         connect_timeout=settings.upstream_connect_timeout,
-        gate=CallGate(settings.learn_call_concurrency),
+        gate=CallLimiter(settings.learn_call_concurrency),
         availability=availability,
     )
 

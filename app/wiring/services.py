@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from app.learning.evaluation.evidence import Judge
+from app.learning.evaluation.outcomes import Judge
 from app.learning.local_worker import Worker
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Loop

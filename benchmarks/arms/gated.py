@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.domain.trajectory import Case, Observation, Selection
-from app.learning.evaluation.evidence import (
+from app.learning.evaluation.gatekeeper import Gatekeeper, Replay, worth_distilling
+from app.learning.evaluation.outcomes import (
     Judge,
     agreement_outcome,
     precedent_of,
     teacher_text,
 )
-from app.learning.evaluation.gatekeeper import Gatekeeper, Replay, worth_distilling
 from app.loop.effort import Effort
 from app.loop.loop import Distillation, Exploration
 from app.settings import Policy

@@ -14,7 +14,7 @@ import orjson
 _UNSTORABLE = re.compile("[\ud800-\udfff\x00]")
 
 
-def clean(text: str) -> str:
+def storable(text: str) -> str:
     """`text` with what no database stores replaced."""
     return _UNSTORABLE.sub("\ufffd", text)
 
@@ -33,7 +33,7 @@ def loads(text: str | bytes) -> Any:
 
 def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
-        return clean(value)
+        return storable(value)
     if isinstance(value, dict):
         return {_cleaned(key): _cleaned(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.models import paging
 from rules_store.models.episodes import (
@@ -65,15 +65,15 @@ class EpisodeOperations:
             mode=mode,
             status=EpisodeStatus.PENDING,
             reason=None,
-            question=clean(question),
+            question=storable(question),
             answer=None,
-            model=clean(model),
+            model=storable(model),
             trace=trace or {},
             created_at=now,
             updated_at=now,
         )
         if request_id is not None:
-            request_id = clean(request_id)
+            request_id = storable(request_id)
 
         async def begin(connection: AsyncConnection) -> EpisodeStart:
             if namespace not in self._context.namespaces:
@@ -129,8 +129,8 @@ class EpisodeOperations:
                 episode_id,
                 now,
                 status=status if job_payload is None else EpisodeStatus.LEARNING,
-                reason=None if reason is None else clean(reason),
-                answer=None if answer is None else clean(answer),
+                reason=None if reason is None else storable(reason),
+                answer=None if answer is None else storable(answer),
                 trace=trace,
             )
             if namespace is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.errors import FeedbackConflict, UnknownEpisode
 from rules_store.models.evidence import (
     Contender,
@@ -196,4 +196,4 @@ class EvidenceOperations:
 
 
 def _cleaned(text: str | None) -> str | None:
-    return None if text is None else clean(text)
+    return None if text is None else storable(text)

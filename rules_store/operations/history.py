@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.errors import DuplicateSnapshot
 from rules_store.models import paging
 from rules_store.models.episodes import EpisodeStatus
@@ -77,7 +77,7 @@ class HistoryOperations:
     async def snapshot(self, name: str, label: str, *, change: Change) -> NamespaceSnapshot:
         """Names this point of its history, for a rollback to come back to; a frozen namespace's
         too. Raises UnknownNamespace, DuplicateSnapshot."""
-        label = clean(label)
+        label = storable(label)
         async with self._context.change() as connection:
             await find(connection, name)
             if await events.snapshot(connection, name, label) is not None:

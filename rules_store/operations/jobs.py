@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.errors import InvalidTransition, LeaseLost, UnknownJob
 from rules_store.models import paging
 from rules_store.models.episodes import EpisodeStatus
@@ -111,7 +111,7 @@ class JobOperations:
 
         async def skip(connection: AsyncConnection) -> None:
             await _check_held(connection, job)
-            status, why = EpisodeStatus.SKIPPED, clean(reason)
+            status, why = EpisodeStatus.SKIPPED, storable(reason)
             await self._finish(connection, job, status, why, trace or {}, spend, findings)
 
         await self._context.database.transact(skip)
@@ -135,7 +135,7 @@ class JobOperations:
                 JobState.PENDING,
                 now,
                 not_before=now + timedelta(seconds=delay),
-                last_error=clean(error),
+                last_error=storable(error),
             )
             return True
 
@@ -350,7 +350,7 @@ class JobOperations:
     async def _give_up(
         self, connection: AsyncConnection, job: Job, reason: str, trace: dict[str, Any]
     ) -> None:
-        now, reason = self._context.clock(), clean(reason)
+        now, reason = self._context.clock(), storable(reason)
         await jobs.set_state(connection, job.id, JobState.FAILED, now, last_error=reason)
         await episodes.conclude(
             connection, job.episode_id, now, EpisodeStatus.FAILED, reason, trace

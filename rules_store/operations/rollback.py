@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.errors import PreviewOutdated, UnknownEvent
 from rules_store.models.events import Change, Rollback, RollbackTarget, RuleRollback
 from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
@@ -90,7 +90,7 @@ async def carry_out(
 async def _resolved(connection: AsyncConnection, name: str, target: RollbackTarget) -> int:
     """The event to go back to. Raises UnknownEvent."""
     if target.snapshot is not None:
-        snapshot = await events.snapshot(connection, name, clean(target.snapshot))
+        snapshot = await events.snapshot(connection, name, storable(target.snapshot))
         if snapshot is None:
             raise UnknownEvent(f"Namespace {name!r} has no snapshot {target.snapshot!r}.")
         return snapshot.id

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.models.events import Change
 from rules_store.models.rules import NewRule, Rule, RuleState, Vectors
 from rules_store.repository import embeddings, events, rules, rules_bulk, standings
@@ -30,12 +30,12 @@ def new_rule_id() -> str:
 
 def tidy(text: str) -> str:
     """As it is stored: without what no database takes, and without white space around it."""
-    return clean(text).strip()
+    return storable(text).strip()
 
 
 def text_hash(text: str) -> str:
     """Equal for texts that differ in case, white space or Unicode form only."""
-    folded = " ".join(unicodedata.normalize("NFKC", clean(text)).casefold().split())
+    folded = " ".join(unicodedata.normalize("NFKC", storable(text)).casefold().split())
     return hashlib.sha256(folded.encode()).hexdigest()
 
 
@@ -78,12 +78,12 @@ async def create(
         state=new.state,
         text=tidy(new.text),
         trigger=tidy(new.trigger),
-        domain=clean(new.domain),
+        domain=storable(new.domain),
         frequency=1,
         exposures=0,
         source_episode=new.source_episode,
         version=1,
-        reason=None if new.reason is None else clean(new.reason),
+        reason=None if new.reason is None else storable(new.reason),
         created_at=at,
         updated_at=at,
     )
@@ -131,7 +131,9 @@ async def update(
 
 def moved(rule: Rule, state: RuleState, reason: str, at: datetime) -> Rule:
     """The rule's next version, in this state for this reason."""
-    return replace(rule, state=state, version=rule.version + 1, reason=clean(reason), updated_at=at)
+    return replace(
+        rule, state=state, version=rule.version + 1, reason=storable(reason), updated_at=at
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,8 @@ def event_row(before: Rule | None, after: Rule, kind: str, change: Change) -> di
         "namespace": after.namespace,
         "kind": kind,
         "rule_id": after.id,
-        "actor": clean(change.actor),
-        "reason": clean(change.reason),
+        "actor": storable(change.actor),
+        "reason": storable(change.reason),
         "before": None if before is None else described(before),
         "after": described(after),
     }

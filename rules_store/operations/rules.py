@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.errors import (
     DuplicateRule,
     InvalidTransition,
@@ -179,7 +179,7 @@ class RuleOperations:
                 before,
                 text=before.text if text is None else rule_writes.tidy(text),
                 trigger=before.trigger if trigger is None else rule_writes.tidy(trigger),
-                domain=before.domain if domain is None else clean(domain),
+                domain=before.domain if domain is None else storable(domain),
             )
             return await self._reword(connection, seq, before, after, units, "rule.patched", change)
 

@@ -11,7 +11,7 @@ from sqlalchemy import Column, ColumnElement, Row, and_, func, insert, select, t
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import utc_parts
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.database.schema import episodes, events
 from rules_store.models.events import Change, Event, EventFilter
 
@@ -43,8 +43,8 @@ async def append(
             namespace=namespace,
             kind=kind,
             rule_id=rule_id,
-            actor=clean(change.actor),
-            reason=clean(change.reason),
+            actor=storable(change.actor),
+            reason=storable(change.reason),
             before=before,
             after=after,
             key=key,

@@ -10,7 +10,7 @@ from sqlalchemy import Row, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_or_add
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.database.schema import api_keys, key_spend
 from rules_store.models.keys import ApiKey, DailyKeyUsage, KeyUsage, NewKey, Permission
 
@@ -31,7 +31,7 @@ async def insert_key(
     await connection.execute(
         insert(api_keys).values(
             id=key_id,
-            name=clean(new.name),
+            name=storable(new.name),
             shown=shown,
             hash=digest,
             namespaces=list(new.namespaces),
@@ -49,7 +49,7 @@ async def update_key(connection: AsyncConnection, key: ApiKey) -> None:
         update(api_keys)
         .where(api_keys.c.id == key.id)
         .values(
-            name=clean(key.name),
+            name=storable(key.name),
             namespaces=list(key.namespaces),
             permissions=[permission.value for permission in key.permissions],
             requests_per_minute=key.requests_per_minute,

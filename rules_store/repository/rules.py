@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import contains
-from rules_store.database.json_codec import clean
+from rules_store.database.json_codec import storable
 from rules_store.database.schema import identity, rules, standings
 from rules_store.models.paging import Position
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleSort, RuleState
@@ -176,7 +176,7 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
     if where.namespaces is not None:
         yield rules.c.namespace.in_(sorted(where.namespaces))
     if where.text:
-        part = clean(where.text)
+        part = storable(where.text)
         yield or_(contains(dialect, rules.c.text, part), contains(dialect, rules.c.trigger, part))
 
 

@@ -55,7 +55,7 @@ def in_utc(moment: datetime) -> datetime:
         raise ValueError("is out of range") from None
 
 
-def clean(text: str) -> str:
+def one_line(text: str) -> str:
     """One line without control characters: a rule is one line of a prompt."""
     printable = "".join(c if c.isprintable() or c.isspace() else " " for c in text)
     return " ".join(printable.split())
@@ -71,10 +71,10 @@ Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 RuleText = Annotated[
     str,
     Field(min_length=1, max_length=MAX_RULE_CHARS),
-    AfterValidator(clean),
+    AfterValidator(one_line),
     AfterValidator(_not_blank),
 ]
-Trigger = Annotated[str, Field(max_length=500), AfterValidator(clean)]
+Trigger = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
 Domain = Annotated[str, Field(min_length=1, max_length=64)]
 
 

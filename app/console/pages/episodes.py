@@ -9,7 +9,7 @@ from fastapi import Depends
 from fastapi.responses import HTMLResponse
 
 from app.console.access import At, Id, Text, console_router
-from app.console.evidence import CASES, evidence_of
+from app.console.episode_view import CASES, evidence_of
 from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
 
 router = console_router()

@@ -21,7 +21,7 @@ from app.console.access import (
     console_router,
     validated,
 )
-from app.console.evidence import CASES, EpisodeView, evidence_of
+from app.console.episode_view import CASES, EpisodeView, evidence_of
 from app.exceptions import InvalidRequest, TTCLError
 from rules_store.errors import StoreError, UnknownRule, VersionConflict
 from rules_store.models.episodes import Episode

@@ -18,7 +18,7 @@ import structlog
 from app.domain.serialization import observation_from_json
 from app.domain.trajectory import Cost, Observation
 from app.exceptions import TTCLError
-from app.learning.evaluation.evidence import Judge
+from app.learning.evaluation.outcomes import Judge
 from app.loop.loop import Loop
 from app.observability.tracing import NO_TRACES, Tracer, set_attributes, set_cost, span
 from rules_store.models.evidence import Contender, Judgement, Precedent, Trial

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.console import charts
 from app.console.diff import LONGEST, compare
-from app.console.evidence import evidence_of
+from app.console.episode_view import evidence_of
 from app.console.rendering import count, distance, percent, words
 from rules_store.models.episodes import Episode, EpisodeStatus
 

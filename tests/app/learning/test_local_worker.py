@@ -25,8 +25,8 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from app.exceptions import UpstreamRejected, UpstreamUnavailable
-from app.learning.evaluation.evidence import Judge
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
+from app.learning.evaluation.outcomes import Judge
 from app.learning.learner import BUDGET_SKIP, Learner, LearnerOptions
 from app.learning.local_worker import LocalWorker
 from app.loop.effort import Effort

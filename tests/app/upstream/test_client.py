@@ -22,9 +22,9 @@ from app.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.upstream.call_limiter import CallLimiter
 from app.upstream.capabilities import ModelInfo, is_context_overflow, without_patterns
 from app.upstream.client import BACKGROUND_PRIORITY, Upstream
-from app.upstream.gate import CallGate
 from app.upstream.sse import StreamedAnswer, data_of, split_events
 from app.upstream.transport import forwarded_headers, proxy_of
 from app.upstream.wire import (
@@ -781,7 +781,7 @@ def test_no_bytes_break_the_parsers(content: bytes) -> None:
 class Spy:
     """Calls through a gate, each open until told."""
 
-    def __init__(self, gate: CallGate) -> None:
+    def __init__(self, gate: CallLimiter) -> None:
         self.gate = gate
         self.inside: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
@@ -810,7 +810,7 @@ class Spy:
 
 
 async def test_background_waits_for_quiet() -> None:
-    spy = Spy(CallGate(2, patience=60))
+    spy = Spy(CallLimiter(2, patience=60))
     spy.start("front-1", "front-2")
     await spy.settle()
     spy.start("back-1")
@@ -827,7 +827,7 @@ async def test_background_waits_for_quiet() -> None:
 
 
 async def test_background_goes_on_after_its_patience() -> None:
-    spy = Spy(CallGate(1, patience=0.05))
+    spy = Spy(CallLimiter(1, patience=0.05))
     spy.start("front-1")
     await spy.settle()
     spy.start("back-1")
@@ -838,7 +838,7 @@ async def test_background_goes_on_after_its_patience() -> None:
 
 
 async def test_background_keeps_to_its_limit() -> None:
-    spy = Spy(CallGate(2, patience=60))
+    spy = Spy(CallLimiter(2, patience=60))
     spy.start("back-1", "back-2", "back-3")
     assert await spy.settle() == ["back-1", "back-2"]
     assert spy.gate.background_calls == 2
@@ -848,7 +848,7 @@ async def test_background_keeps_to_its_limit() -> None:
 
 
 async def test_a_cancelled_wait_gives_its_place_back() -> None:
-    spy = Spy(CallGate(1, patience=60))
+    spy = Spy(CallLimiter(1, patience=60))
     spy.start("front-1")
     await spy.settle()
     spy.start("back-1", "back-2")
@@ -863,7 +863,7 @@ async def test_a_cancelled_wait_gives_its_place_back() -> None:
 async def test_a_background_call_of_the_client_waits_for_an_open_relay(
     up: ScriptedUpstream,
 ) -> None:
-    client = Upstream(up.base_url, gate=CallGate(1, patience=60))
+    client = Upstream(up.base_url, gate=CallLimiter(1, patience=60))
     await client.models()
     body = json.dumps({"model": MODEL, "messages": ASK}).encode()
     async with client.open_chat(body) as response:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class CallGate:
+class CallLimiter:
     """`limit`: most background calls at a time. `patience`: seconds that one waits for quiet."""
 
     def __init__(self, limit: int, patience: float = 5.0) -> None:
