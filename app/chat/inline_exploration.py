@@ -33,19 +33,19 @@ class InlineExploration:
         loop: Loop,
         planner: EffortPlanner,
         steering: Steering,
-        closing: Finisher,
+        finisher: Finisher,
         meter: Meter,
     ) -> None:
         self._loop = loop
         self._planner = planner
         self._meter = meter
         self._steering = steering
-        self._closing = closing
+        self._finisher = finisher
 
     async def whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
         """Raises `TTCLError`."""
         exploration, chosen = await self._run(call, steered)
-        await self._closing.explored(call, steered, exploration)
+        await self._finisher.explored(call, steered, exploration)
         body = response.completion(chosen, _asked(call))
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
         return Answer(orjson.dumps(body), steered.headers())
@@ -88,12 +88,12 @@ class InlineExploration:
             exploration, chosen = task.result()
         except TTCLError as error:
             yield frame(error.envelope())
-            await self._closing.failed(call, steered, f"upstream_error:{error.status}")
+            await self._finisher.failed(call, steered, f"upstream_error:{error.status}")
             yield DONE
             return
         for event in response.stream(chosen, _asked(call)):
             if event == DONE:
-                await self._closing.explored(call, steered, exploration)
+                await self._finisher.explored(call, steered, exploration)
             yield event
 
     async def _run(self, call: ChatCall, steered: SteeredRequest) -> tuple[Exploration, Trajectory]:

@@ -27,12 +27,12 @@ from app.upstream.wire import error_from, made_characters, parse_usage
 
 class Relay:
     def __init__(
-        self, upstream: Upstream, steering: Steering, closing: Finisher, meter: Meter
+        self, upstream: Upstream, steering: Steering, finisher: Finisher, meter: Meter
     ) -> None:
         self._upstream = upstream
         self._meter = meter
         self._steering = steering
-        self._closing = closing
+        self._finisher = finisher
 
     async def whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
         """Raises `TTCLError`."""
@@ -51,7 +51,7 @@ class Relay:
         choice = body["choices"][0]
         _pay(bill, call, cost, _made(body))
         if steered.episode is not None:
-            await self._closing.answered(
+            await self._finisher.answered(
                 call, steered, _text(choice), cost, complete=choice.get("finish_reason") is not None
             )
             body["ttcl"] = steered.told(call, cost)
@@ -138,7 +138,7 @@ class Relay:
             set_cost(asked, answer.cost)
             _pay(bill, call, answer.cost, answer.characters, whole=answer.ended)
         if steered.episode is not None:
-            await self._closing.answered(
+            await self._finisher.answered(
                 call, steered, answer.text, answer.cost, complete=answer.complete
             )
         yield DONE

@@ -26,12 +26,12 @@ class ChatService:
         steering: Steering,
         relay: Relay,
         exploration: InlineExploration,
-        closing: Finisher,
+        finisher: Finisher,
     ) -> None:
         self._steering = steering
         self._relay = relay
         self._exploration = exploration
-        self._closing = closing
+        self._finisher = finisher
 
     def new_episode(self) -> str:
         """Its id; a request has it before anything is done for it, so that all logs name it."""
@@ -49,7 +49,7 @@ class ChatService:
 
         def cut(reason: str) -> None:
             if steered and steered[0].episode is not None:
-                self._closing.abandon(call, steered[0], reason)
+                self._finisher.abandon(call, steered[0], reason)
 
         return stream, cut
 
@@ -69,8 +69,8 @@ class ChatService:
         try:
             return await how(call, steered)
         except asyncio.CancelledError:
-            self._closing.abandon(call, steered, CLIENT_GONE)
+            self._finisher.abandon(call, steered, CLIENT_GONE)
             raise
         except TTCLError as error:
-            await self._closing.failed(call, steered, f"upstream_error:{error.status}")
+            await self._finisher.failed(call, steered, f"upstream_error:{error.status}")
             raise

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
-from app.chat.finishing import Finisher
 from app.chat.service import ChatService
 from app.learning.evaluation.outcomes import Judge
 from app.learning.local_worker import Worker
 from app.loop.steer.explain import Explainer
-from app.loop.steer.retriever import Retriever
 from app.observability.metrics import Metrics
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
@@ -32,10 +30,8 @@ class AppState:
     upstream: Upstream
     embedder: Embedder
     prompts: PromptLibrary
-    retriever: Retriever
     judge: Judge
     explainer: Explainer
     service: ChatService
-    closing: Finisher
     worker: Worker
     metrics: Metrics

@@ -59,14 +59,14 @@ async def open_gateway(
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.rules_token_budget
     steering = Steering(retriever, recorder, counter, prompts, metrics, budget)
-    closing = Finisher(recorder, steering, metrics)
+    finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
     service = ChatService(
         steering,
-        Relay(upstream, steering, closing, meter),
-        InlineExploration(services.loop, services.planner, steering, closing, meter),
-        closing,
+        Relay(upstream, steering, finisher, meter),
+        InlineExploration(services.loop, services.planner, steering, finisher, meter),
+        finisher,
     )
     if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
@@ -79,7 +79,7 @@ async def open_gateway(
         freeze_when(lambda: services.embedder.ready),
         _sweep(store),
     )
-    stack.push_async_callback(closing.drain)
+    stack.push_async_callback(finisher.drain)
     worker.start()
     stack.push_async_callback(worker.stop)
     return AppState(
@@ -92,11 +92,9 @@ async def open_gateway(
         upstream=upstream,
         embedder=services.embedder,
         prompts=prompts,
-        retriever=retriever,
         judge=services.judge,
         explainer=Explainer(store, retriever, counter, prompts, budget),
         service=service,
-        closing=closing,
         worker=worker,
         metrics=metrics,
     )
