@@ -24,13 +24,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving.material import rule
+from benchmarks.serving.material import incoming, rule
 from benchmarks.serving.retrieval import DIMENSION, MODEL, NAMESPACE, TOPICS, near, unit
 from rules_store.models.events import Change
 from rules_store.models.evidence import Exposure, Outcome, Signal
 from rules_store.models.rules import (
     Polarity,
-    Rule,
     RuleFilter,
     RuleSort,
     RuleState,
@@ -144,26 +143,12 @@ _LISTS: tuple[tuple[str, RuleFilter, RuleSort], ...] = (
 
 
 def _items(numbers: range, vectors: np.ndarray[Any, Any]) -> list[IncomingRule]:
-    now = datetime.now(UTC)
     return [
-        IncomingRule(
-            Rule(
-                id=f"rule_{number:024x}",
-                namespace=NAMESPACE,
-                polarity=list(Polarity)[number % 2],
-                state=RuleState.ACTIVE,
-                text=f"{rule(number)[0]} ({number})",
-                trigger=rule(number)[1],
-                domain="default",
-                frequency=1,
-                exposures=0,
-                source_episode=None,
-                version=1,
-                reason=None,
-                created_at=now,
-                updated_at=now,
-            ),
+        incoming(
+            number,
             Vectors(text=vector),
+            namespace=NAMESPACE,
+            text=f"{rule(number)[0]} ({number})",
         )
         for number, vector in zip(numbers, vectors, strict=True)
     ]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
+
+from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
+from rules_store.operations.exchange import IncomingRule
 
 _THINGS, _PEOPLE = (
     row.split()
@@ -53,3 +57,28 @@ def rule(number: int) -> tuple[str, str]:
         f"and {rng.choice(_STEPS)}."
     )
     return text, f"a purchase of {thing}, lot {number}"
+
+
+def incoming(
+    number: int, vectors: Vectors, *, namespace: str, text: str | None = None
+) -> IncomingRule:
+    """An active rule to import, of alternating polarity; `text` instead of the number's own."""
+    own_text, trigger = rule(number)
+    now = datetime.now(UTC)
+    made = Rule(
+        id=f"rule_{number:024x}",
+        namespace=namespace,
+        polarity=list(Polarity)[number % 2],
+        state=RuleState.ACTIVE,
+        text=own_text if text is None else text,
+        trigger=trigger,
+        domain="default",
+        frequency=1,
+        exposures=0,
+        source_episode=None,
+        version=1,
+        reason=None,
+        created_at=now,
+        updated_at=now,
+    )
+    return IncomingRule(made, vectors)

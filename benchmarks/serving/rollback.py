@@ -13,7 +13,6 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +22,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving.material import rule
+from benchmarks.serving.material import incoming
 from rules_store.models.events import Change, Rollback, RollbackTarget
-from rules_store.models.rules import Polarity, Rule, RuleState, Vectors
-from rules_store.operations.exchange import IncomingRule
+from rules_store.models.rules import Rule, Vectors
 from rules_store.options import StoreOptions
 from rules_store.store import RuleStore
 
@@ -103,27 +101,7 @@ async def _check(store: RuleStore, done: Rollback, events: int) -> None:
 
 async def _written(store: RuleStore, numbers: range) -> list[Rule]:
     """In one transaction: what is arranged here a gateway writes in days."""
-    now = datetime.now(UTC)
-    new = []
-    for number in numbers:
-        text, trigger = rule(number)
-        made = Rule(
-            id=f"rule_{number:024}",
-            namespace=NAMESPACE,
-            polarity=list(Polarity)[number % 2],
-            state=RuleState.ACTIVE,
-            text=text,
-            trigger=trigger,
-            domain="default",
-            frequency=1,
-            exposures=0,
-            source_episode=None,
-            version=1,
-            reason=None,
-            created_at=now,
-            updated_at=now,
-        )
-        new.append(IncomingRule(made, _vectors(number)))
+    new = [incoming(number, _vectors(number), namespace=NAMESPACE) for number in numbers]
     await store.exchange.import_rules(new, change=WHO)
     return [each.rule for each in new]
 
