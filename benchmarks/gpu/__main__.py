@@ -7,7 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu.pieces import MIB
+from app.exceptions import ConfigurationError
+from benchmarks.gpu.engine import NoEngine
+from benchmarks.gpu.machine import Machine, unpack
+from benchmarks.gpu.pieces import MIB, BrokenPack
+from benchmarks.gpu.run import STREAM_ARMS, Job, Plan, sit
+from benchmarks.gpu.steps import Sitting
 
 ARMS = "zero-shot,sc@5,empty-bank,paper,gated"
 DRY_ARMS = "zero-shot,sc@2,paper"
@@ -20,17 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {"pack": _pack, "unpack": _unpack, "run": _run, "merge": _merge}
     try:
         return commands[options.command](options)
-    except _told_errors() as error:
+    except (ConfigurationError, BrokenPack, NoEngine, FileNotFoundError) as error:
         sys.stderr.write(f"benchmarks.gpu: {error}\n")
         return 2
-
-
-def _told_errors() -> tuple[type[Exception], ...]:
-    from app.exceptions import ConfigurationError
-    from benchmarks.gpu.engine import NoEngine
-    from benchmarks.gpu.pieces import BrokenPack
-
-    return ConfigurationError, BrokenPack, NoEngine, FileNotFoundError
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -48,36 +45,29 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from benchmarks.gpu.machine import unpack
-    from benchmarks.gpu.steps import Sitting
-
     whole = unpack(options.pack, options.work, Sitting(600, options.work / "steps.jsonl"))
     sys.stdout.write("all is there\n" if whole else "more is to come\n")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
-    from benchmarks.gpu.machine import Machine
-    from benchmarks.gpu.run import STREAM_ARMS, Job, Plan, sit
-    from benchmarks.gpu.steps import Sitting
-
     machine = Machine(options.work)
     options.out.mkdir(parents=True, exist_ok=True)
     jobs: list[Job] = []
     limit = DRY_QUESTIONS if options.dry and options.limit is None else options.limit
-    bounds = (limit, options.max_tokens)
+    bounds = {"limit": limit, "max_tokens": options.max_tokens}
     if options.task is not None:
         arms = options.arms or (DRY_ARMS if options.dry else ARMS)
         for arm in arms.split(","):
             data = machine.data(options.data or f"{options.task}-test.jsonl")
             # Also the name of a file that comes back, where only plain characters may stand.
             name = f"{options.task}-{arm.replace('@', '_')}"
-            jobs.append(Job(name, options.task, data, arm, options.step, "none", *bounds))
+            jobs.append(Job(name, options.task, data, arm, options.step, **bounds))
     for task in filter(None, options.streams.split(",")):
         arms = options.stream_arms or STREAM_ARMS
         data = machine.data(f"{task}-dev.jsonl")
-        step = options.stream_step
-        jobs.append(Job(f"stream-{task}", task, data, arms, step, "label", *bounds))
+        job = Job(f"stream-{task}", task, data, arms, options.stream_step, "label", **bounds)
+        jobs.append(job)
     plan = Plan(
         backend=options.backend or ("llama" if options.dry else "vllm"),
         checks=options.checks,

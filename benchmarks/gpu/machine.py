@@ -26,8 +26,11 @@ class Machine:
 
     @property
     def model_file(self) -> Path:
-        """The GGUF file."""
-        return self._one("model", "*.gguf")
+        """The GGUF file. Raises FileNotFoundError."""
+        found = sorted((self.work / "model").glob("*.gguf"))
+        if len(found) != 1:
+            raise FileNotFoundError(f"{self.work / 'model'} holds {len(found)} of *.gguf: unpack")
+        return found[0]
 
     @property
     def model_name(self) -> str:
@@ -48,12 +51,6 @@ class Machine:
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "HF_HUB_OFFLINE": "1",
         }
-
-    def _one(self, folder: str, pattern: str) -> Path:
-        found = sorted((self.work / folder).glob(pattern))
-        if len(found) != 1:
-            raise FileNotFoundError(f"{self.work / folder} holds {len(found)} of {pattern}: unpack")
-        return found[0]
 
 
 def unpack(pack: Path, work: Path, sitting: Sitting) -> bool:

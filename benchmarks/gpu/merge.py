@@ -47,15 +47,9 @@ def _run_folders(source: Path, scratch: Path) -> list[Path]:
 
 
 def _add(folder: Path, config: dict[str, object], target: Path) -> None:
+    # Whole rows only: a file of a sitting that was cut short may end in half a line.
     with RunDir(target, config) as run:
-        questions = [row for _, row in read_rows(folder / "questions.jsonl")]
-        run.write_questions(questions)
-        for row in _rows(folder / "results.jsonl"):
-            run.results.append(row)
-        for row in _rows(folder / "rules.jsonl"):
-            run.rules.append(row)
-
-
-def _rows(path: Path) -> list[dict[str, object]]:
-    """Rows that are whole: a file of a sitting that was cut short may end in half a line."""
-    return [row for _, row in read_rows(path)]
+        run.write_questions(row for _, row in read_rows(folder / "questions.jsonl"))
+        for ledger, name in ((run.results, "results.jsonl"), (run.rules, "rules.jsonl")):
+            for _, row in read_rows(folder / name):
+                ledger.append(row)

@@ -4,13 +4,13 @@ checks and arms run in processes that have ttcl's packages."""
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,42 +83,35 @@ def sit(machine: Machine, plan: Plan, out: Path, sitting: Sitting) -> None:
                 _jobs(machine, plan, engine.url, runs, out, sitting)
     finally:
         with sitting.step("pack results") as row:
-            row["bytes"] = collect(runs, plan.jobs, out)
+            row["bytes"] = collect(runs, out)
 
 
-class _engine:
+@contextmanager
+def _engine(machine: Machine, plan: Plan, out: Path, sitting: Sitting) -> Iterator[engines.Engine]:
     """The running engine of the plan's weights; one with others is replaced."""
-
-    def __init__(self, machine: Machine, plan: Plan, out: Path, sitting: Sitting) -> None:
-        self._machine, self._plan, self._out, self._sitting = machine, plan, out, sitting
-        self._engine: engines.Engine | None = None
-
-    def __enter__(self) -> engines.Engine:
-        machine, plan, sitting = self._machine, self._plan, self._sitting
-        model = machine.model_file
-        if plan.backend == "vllm":
-            model = convert(machine, sitting, dummy=plan.dummy)
-        found = engines.running(machine)
-        if found is not None and found.dummy == plan.dummy:
-            self._engine = found
-            return found
-        if found is not None:
-            with sitting.step("stop engine"):
-                found.stop()
-        self._engine = engines.start(
+    model = machine.model_file
+    if plan.backend == "vllm":
+        model = convert(machine, sitting, dummy=plan.dummy)
+    engine = engines.running(machine)
+    if engine is not None and engine.dummy != plan.dummy:
+        with sitting.step("stop engine"):
+            engine.stop()
+        engine = None
+    if engine is None:
+        engine = engines.start(
             machine,
             backend=plan.backend,
             model=model,
             dummy=plan.dummy,
             sitting=sitting,
-            log=self._out / "engine.log",
+            log=out / "engine.log",
         )
-        return self._engine
-
-    def __exit__(self, *_: object) -> None:
-        if self._engine is not None and not self._plan.keep_engine:
-            with self._sitting.step("stop engine"):
-                self._engine.stop()
+    try:
+        yield engine
+    finally:
+        if not plan.keep_engine:
+            with sitting.step("stop engine"):
+                engine.stop()
 
 
 def _check(machine: Machine, plan: Plan, url: str, out: Path, sitting: Sitting) -> None:
@@ -146,23 +139,25 @@ def _jobs(machine: Machine, plan: Plan, url: str, runs: Path, out: Path, sitting
     environment = {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"}
     environment |= machine.environment("ttcl", os.environ)
     started = time.monotonic()
-    processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def ended(name: str, how: int | str) -> None:
+        sitting.note(f"arms {name}", seconds=round(time.monotonic() - started, 1), exit=how)
+
+    running: dict[str, subprocess.Popen[bytes]] = {}
     for job in plan.jobs:
         with (out / f"{job.name}.log").open("wb") as log:
-            processes[job.name] = subprocess.Popen(
+            running[job.name] = subprocess.Popen(
                 job.command(url, runs / job.name),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-    running = dict(processes)
     while running and sitting.left() > PACKING + STOPPING:
         time.sleep(0.5)
         for name, process in list(running.items()):
             if process.poll() is not None:
-                seconds = round(time.monotonic() - started, 1)
-                sitting.note(f"arms {name}", seconds=seconds, exit=process.returncode)
+                ended(name, process.returncode)
                 del running[name]
     for process in running.values():
         process.send_signal(signal.SIGINT)
@@ -173,11 +168,10 @@ def _jobs(machine: Machine, plan: Plan, url: str, runs: Path, out: Path, sitting
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        seconds = round(time.monotonic() - started, 1)
-        sitting.note(f"arms {name}", seconds=seconds, exit="out of time")
+        ended(name, "out of time")
 
 
-def collect(runs: Path, jobs: Sequence[Job], out: Path) -> int:
+def collect(runs: Path, out: Path) -> int:
     """`results.tar.xz` with what reports are made of; and the calls of each run that is not
     finished, where they fit, so that a later sitting goes on. Returns the bytes of all."""
     out.mkdir(parents=True, exist_ok=True)
@@ -207,4 +201,4 @@ def _unpack_earlier(machine: Machine, runs: Path) -> None:
     for packed in sorted((machine.work / "earlier").glob("*.tar.xz")):
         with tarfile.open(packed) as tar:
             tar.extractall(runs, filter="data")
-        shutil.move(packed, packed.with_suffix(".done"))
+        packed.rename(packed.with_suffix(".done"))
