@@ -34,7 +34,12 @@ from pydantic_settings import (
 
 from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
-from rules_store.models.namespaces import NamespaceSettings
+from rules_store.models.examples import ExampleUse
+from rules_store.models.namespaces import (
+    MOST_EXAMPLES,
+    MOST_RETENTION_DAYS,
+    NamespaceSettings,
+)
 from rules_store.models.rules import Pruning
 from rules_store.options import DEFAULT_OPTIONS
 
@@ -55,6 +60,15 @@ class Policy(StrEnum):
     """Everything admitted is active at once (the method's reproduction)."""
     GATED = "gated"
     """A rule is active only after replays have shown that it helps and does no harm."""
+
+
+class ExamplePlace(StrEnum):
+    """Where the examples of a single-turn request stand."""
+
+    TURNS = "turns"
+    """As earlier turns of the conversation."""
+    BLOCK = "block"
+    """Inside the block, after the rules."""
 
 
 class EngineBackend(StrEnum):
@@ -123,6 +137,10 @@ class Experiment(BaseModel):
         DEFAULT_OPTIONS.half_life_days,
         gt=0,
         description="Days in which evidence about a rule loses half of its weight",
+    )
+    example_place: ExamplePlace = Field(
+        ExamplePlace.TURNS,
+        description="Where examples stand in single-turn requests: turns or block",
     )
     adaptive_effort: bool | None = Field(
         None,
@@ -196,7 +214,18 @@ class Settings(BaseSettings):
     similarity_floor: float = Field(
         0.3, ge=-1, le=1, description="Least cosine of question and rule (or its trigger)"
     )
-    rules_token_budget: int = Field(512, ge=0, description="Most tokens of injected rules")
+    examples: ExampleUse = Field(
+        ExampleUse.VERIFIED,
+        description="Which examples are kept and recalled: off, verified (by feedback), or "
+        "consensus (those on which an exploration agreed as well)",
+    )
+    max_examples: int = Field(4, ge=0, le=MOST_EXAMPLES, description="Most examples recalled")
+    example_floor: float = Field(
+        0.3, ge=-1, le=1, description="Least cosine of question and example"
+    )
+    experience_token_budget: int = Field(
+        1536, ge=0, description="Most tokens of injected rules and examples together"
+    )
 
     # Explore and learn
     students: int = Field(4, ge=1, le=16, description="Students of one exploration (N)")
@@ -220,6 +249,15 @@ class Settings(BaseSettings):
     )
     capacity: int = Field(
         DEFAULT_OPTIONS.capacity, ge=1, description="Active rules per namespace, and candidates"
+    )
+    example_capacity: int = Field(
+        DEFAULT_OPTIONS.example_capacity, ge=1, description="Active examples per namespace"
+    )
+    example_days: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_RETENTION_DAYS,
+        description="Days that a new example is recalled; unset: no end",
     )
     pruning: Pruning = Field(
         DEFAULT_OPTIONS.pruning, description="What makes room at capacity: fifo or similarity"
@@ -246,6 +284,12 @@ class Settings(BaseSettings):
     )
     learn_call_concurrency: int = Field(
         2, ge=1, le=256, description="Upstream calls of learning at a time, all jobs together"
+    )
+    feedback_calls_per_answer: float = Field(
+        0.2,
+        ge=0,
+        le=100,
+        description="Upstream calls of learning from feedback that one answered request pays for",
     )
     learn_backlog: int = Field(
         10_000, ge=0, description="Most jobs waiting; above it new ones are skipped, and said so"

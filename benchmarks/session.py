@@ -44,7 +44,7 @@ LOOP_SETTINGS = (
     "max_negative",
     "similarity_floor",
     "mmr_lambda",
-    "rules_token_budget",
+    "experience_token_budget",
     "open_spread",
     "capacity",
     "pruning",

@@ -14,6 +14,8 @@ class StoreOptions:
 
     capacity: int = 1000
     """Active rules per namespace; one more retires another (`pruning`)."""
+    example_capacity: int = 10_000
+    """Active examples per namespace."""
     pruning: Pruning = Pruning.FIFO
     merge_threshold: float = 0.95
     """Cosine of two rule texts from which they are the same rule."""

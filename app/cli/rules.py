@@ -257,7 +257,7 @@ async def _explained(
             raise UnknownNamespace(namespace)
         retriever = build_retriever(settings, store, embedder)
         counter = TokenCounter(_Estimates())
-        explainer = Explainer(store, retriever, counter, prompts, settings.rules_token_budget)
+        explainer = Explainer(store, retriever, counter, prompts, settings.experience_token_budget)
         own = store.namespaces.settings_of(namespace)
         positive, negative = settings.rule_limits(own, max_positive, max_negative)
         embedder.start()

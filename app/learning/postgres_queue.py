@@ -1,7 +1,7 @@
 """Learning jobs on PostgreSQL: procrastinate hands them out to whichever process works on them.
 
 The job itself is a row of the store, committed with its episode; in the same transaction an entry
-that names the episode goes into procrastinate's queue. When an entry is handed out, to whom, and
+that names it goes into procrastinate's queue. When an entry is handed out, to whom, and
 again after its process has died, is procrastinate's to say: the row has no lease here. It counts
 the attempts, and one that was passed on can't be applied by who had it before. An entry that was
 lost is made again from the row (`mend`).
@@ -95,24 +95,24 @@ class LearningQueue:
         except psycopg.Error as error:
             raise ConfigurationError(f"The learning queue can't be made: {error}.") from error
 
-    async def put(self, connection: psycopg.AsyncConnection, episode_id: str, *, new: bool) -> None:
-        """An entry for the job of this episode, in the connection's transaction. `new`: it never
+    async def put(self, connection: psycopg.AsyncConnection, key: str, *, new: bool) -> None:
+        """An entry for the job of this key, in the connection's transaction. `new`: it never
         had one; otherwise nothing happens where one is waiting."""
         if new:
-            await self._put(episode_id, connection)
+            await self._put(key, connection)
             return
         with contextlib.suppress(exceptions.AlreadyEnqueued):
             async with connection.transaction():  # a savepoint
-                await self._put(episode_id, connection)
+                await self._put(key, connection)
 
-    async def _put(self, episode_id: str, connection: object | None = None) -> None:
+    async def _put(self, key: str, connection: object | None = None) -> None:
         deferrer = self.app.configure_task(
             TASK,
             queue=QUEUE,
-            queueing_lock=_lock(episode_id),
+            queueing_lock=_lock(key),
             connection=connection,
         )
-        await deferrer.defer_async(episode=episode_id)
+        await deferrer.defer_async(key=key)
 
     async def mend(self, due: list[str]) -> int:
         """Entries for those of these jobs that have none, and those of lost processes back into the
@@ -132,20 +132,20 @@ class LearningQueue:
         waiting = await self.app.connector.execute_query_all_async(
             "SELECT queueing_lock FROM procrastinate_jobs "
             "WHERE status IN ('todo', 'doing') AND queueing_lock = ANY(%(locks)s)",
-            locks=[_lock(episode) for episode in due],
+            locks=[_lock(key) for key in due],
         )
         there = {row["queueing_lock"] for row in waiting}
-        for episode in due:
-            if _lock(episode) not in there:
+        for key in due:
+            if _lock(key) not in there:
                 # Another process may have been first.
                 with contextlib.suppress(exceptions.AlreadyEnqueued):
-                    await self._put(episode)
+                    await self._put(key)
                     mended += 1
         return mended
 
 
-def _lock(episode_id: str) -> str:
-    return f"learn:{episode_id}"
+def _lock(key: str) -> str:
+    return f"learn:{key}"
 
 
 class QueueWorker:
@@ -184,8 +184,8 @@ class QueueWorker:
             log.warning("stopped without the database")
         self._tasks = []
 
-    async def _learn(self, episode: str) -> None:
-        job = await self._store.jobs.claim(self.learner.owner, episode_id=episode, handed_out=True)
+    async def _learn(self, key: str) -> None:
+        job = await self._store.jobs.claim(self.learner.owner, key=key, handed_out=True)
         if job is None:
             return  # ended, or paused; then `mend` brings it back
         self._working += 1
@@ -200,7 +200,7 @@ class QueueWorker:
         if outcome == "retried":
             raise TriedAgain((await self._store.jobs.get(job.id)).not_before)
         if outcome == "failed":
-            raise GivenUp(episode)
+            raise GivenUp(key)
 
     async def _serve(self) -> None:
         """Until stopped, however often the database goes away."""

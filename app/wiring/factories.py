@@ -159,6 +159,7 @@ async def opened_store(
 def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         capacity=settings.capacity,
+        example_capacity=settings.example_capacity,
         pruning=settings.pruning,
         merge_threshold=settings.experiment.merge_threshold,
         lease=settings.job_lease,

@@ -57,7 +57,7 @@ async def open_gateway(
     metrics.open.set_function(lambda: load.open)
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
-    counter, budget = TokenCounter(upstream), settings.rules_token_budget
+    counter, budget = TokenCounter(upstream), settings.experience_token_budget
     steering = Steering(retriever, recorder, counter, prompts, metrics, budget)
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)

@@ -65,7 +65,7 @@ class Retrieved:
             retrieval.hits,
             model=observation.model,
             counter=self._counter,
-            budget=settings.rules_token_budget,
+            budget=settings.experience_token_budget,
             context=None,
             messages=observation.messages,
             answer_tokens=0,

@@ -113,6 +113,40 @@ embeddings = Table(
     Column("vector", LargeBinary, nullable=False),  # little-endian float32, unit length
 )
 
+# Questions with answers that somebody or something vouches for. `label`: the short right answer
+# where there is one; two near questions with different labels are a conflict. `vector`: of the
+# question, as in `embeddings`; none while it waits to be embedded.
+examples = Table(
+    "examples",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("namespace", ForeignKey("namespaces.name"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("question", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("label", Text),
+    Column("domain", String(128), nullable=False),
+    Column("trust", String(16), nullable=False),  # consensus | score | verifier | label
+    Column("exposures", Integer, nullable=False),
+    Column("source_episode", String(64)),
+    Column("version", Integer, nullable=False),
+    Column("reason", Text),
+    Column("text_hash", String(64), nullable=False),  # of question and answer
+    Column("embedding_model", String(256)),
+    Column("vector", LargeBinary),
+    Column("verified_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("namespace", "text_hash"),
+    Index(None, "namespace", "state"),
+    Index(None, "namespace", "seq"),
+    Index(None, "source_episode"),
+    Index(None, "expires_at"),
+    sqlite_autoincrement=True,
+)
+
 # Append-only. `key` makes an effect that may be tried twice happen once.
 events = Table(
     "events",
@@ -122,12 +156,14 @@ events = Table(
     Column("namespace", String(128), nullable=False),
     Column("kind", String(64), nullable=False),
     Column("rule_id", String(64)),
+    Column("example_id", String(64)),
     Column("actor", String(128), nullable=False),
     Column("reason", Text, nullable=False),
     Column("before", JSON(none_as_null=True)),
     Column("after", JSON(none_as_null=True)),
     Column("key", String(256), unique=True),
     Index(None, "rule_id"),
+    Index(None, "example_id"),
     Index(None, "namespace"),
     sqlite_autoincrement=True,
 )
@@ -156,11 +192,14 @@ episodes = Table(
     sqlite_autoincrement=True,
 )
 
+# `key`: what the job is about, once: the id of the episode, or of the feedback on it.
 jobs = Table(
     "jobs",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("episode_id", ForeignKey("episodes.id"), nullable=False, unique=True),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),  # episode | feedback
+    Column("episode_id", ForeignKey("episodes.id"), nullable=False),
     Column("namespace", String(128), nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -172,6 +211,7 @@ jobs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Index(None, "state", "id"),
+    Index(None, "episode_id"),
     sqlite_autoincrement=True,
 )
 
@@ -233,6 +273,8 @@ feedback = Table(
     Column("score", Float),
     Column("label", Text),
     Column("verified", Boolean),
+    Column("correction", Text),
+    Column("outdated", Boolean, nullable=False, server_default=false()),
     Column("comment", Text),
     Column("key", String(256)),
     Column("created_at", UtcDateTime, nullable=False),
@@ -241,24 +283,24 @@ feedback = Table(
 )
 
 
-# What steered which request. `withheld`: the rule fitted and was left out by lot (hold-out).
-# `counted`: whether the rule's own count has it. Few indexes: rows are written in the path of
-# requests.
+# What steered which request: a rule or an example each (`item_id`). `withheld`: it fitted and was
+# left out by lot (hold-out). `counted`: whether the item's own count has it. Few indexes: rows are
+# written in the path of requests.
 exposures = Table(
     "exposures",
     metadata,
     Column("seq", Integer, primary_key=True),
     Column("namespace", String(128), nullable=False),
     Column("episode_id", String(64), nullable=False),
-    Column("rule_id", String(64), nullable=False),
+    Column("item_id", String(64), nullable=False),
     Column("position", Integer),  # in the block, from 0; none where it was withheld
     Column("similarity", Float, nullable=False),
     Column("score", Float, nullable=False),
     Column("withheld", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("counted", Boolean, nullable=False, server_default=true()),
-    UniqueConstraint("episode_id", "rule_id"),
-    Index(None, "rule_id", "seq"),
+    UniqueConstraint("episode_id", "item_id"),
+    Index(None, "item_id", "seq"),
 )
 
 
@@ -305,13 +347,13 @@ trials = Table(
 )
 
 
-# What exposures, outcomes and trials add up to for a rule, as of `at`. `helped`, `harmed` and
-# `tried` are of the test that is under way.
+# What exposures, outcomes and trials add up to for a rule or an example, as of `at`. `helped`,
+# `harmed` and `tried` are of the test that is under way.
 standings = Table(
     "standings",
     metadata,
-    Column("rule_id", String(64), primary_key=True),
-    Column("rule_seq", Integer, nullable=False),
+    Column("item_id", String(64), primary_key=True),
+    Column("item_seq", Integer, nullable=False),
     Column("namespace", String(128), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("with_hits", Float, nullable=False),
@@ -351,18 +393,39 @@ precedents = Table(
 )
 
 
-# `kind`: source (an episode that taught the rule), parent (a rule it was made of), contradicts.
-rule_links = Table(
-    "rule_links",
+# `kind`: source (an episode that taught the item), parent (a rule it was made of), contradicts
+# (a rule or an example that says something else).
+links = Table(
+    "links",
     metadata,
     Column("seq", Integer, primary_key=True),
     Column("namespace", String(128), nullable=False),
-    Column("rule_id", String(64), nullable=False),
+    Column("item_id", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("other", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    UniqueConstraint("rule_id", "kind", "other"),
+    UniqueConstraint("item_id", "kind", "other"),
     Index(None, "namespace"),
     Index(None, "other"),
+    sqlite_autoincrement=True,
+)
+
+
+# What a request was given (none, rules, examples or both) and how well its answer did, by the
+# strongest signal so far. `vector`: of the question, as in `embeddings`.
+choices = Table(
+    "choices",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("episode_id", String(64), nullable=False, unique=True),
+    Column("namespace", String(128), nullable=False),
+    Column("given", String(16), nullable=False),  # none | rules | examples | both
+    Column("value", Float, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("embedding_model", String(256)),
+    Column("vector", LargeBinary),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index(None, "namespace", "seq"),
+    Index(None, "updated_at"),
     sqlite_autoincrement=True,
 )

@@ -33,7 +33,7 @@ class EvidenceCache:
         changed = await standings.since(connection, self._since(now))
         places = await precedents.places_after(connection, self._model, self.precedents.last_seq)
         for standing in changed:
-            self.standings[standing.rule_id] = standing
+            self.standings[standing.item_id] = standing
             if self._latest is None or standing.at > self._latest:
                 self._latest, self._latest_seen = standing.at, monotonic()
         self.precedents.add(places)
@@ -52,5 +52,5 @@ class EvidenceCache:
     def forget(self, namespace: str) -> None:
         """What is known of a namespace that was deleted."""
         self.precedents.forget(namespace)
-        for rule_id in [id for id, each in self.standings.items() if each.namespace == namespace]:
-            del self.standings[rule_id]
+        for item_id in [id for id, each in self.standings.items() if each.namespace == namespace]:
+            del self.standings[item_id]

@@ -39,11 +39,16 @@ class NamespaceCache:
         return DEFAULTS if found is None else found.settings
 
     def options_of(self, name: str) -> StoreOptions:
-        """The store's options with the namespace's own capacity and pruning."""
+        """The store's options with the namespace's own capacities and pruning."""
         own = self.settings_of(name)
         return replace(
             self._options,
             capacity=self._options.capacity if own.capacity is None else own.capacity,
+            example_capacity=(
+                self._options.example_capacity
+                if own.example_capacity is None
+                else own.example_capacity
+            ),
             pruning=self._options.pruning if own.pruning is None else own.pruning,
         )
 

@@ -49,9 +49,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One rule in one request. `position` in the block, from 0; None where it was withheld."""
+    """One rule or example in one request. `position` among its kind, from 0; None where it was
+    withheld."""
 
-    rule_id: str
+    item_id: str
     position: int | None
     similarity: float
     score: float
@@ -102,13 +103,14 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a rule's worth, as of `at`. `helped`, `harmed` and `tried` are of the test
-    that is under way; `proven`: the gate has let it through with these words, or a person has
-    made it active."""
+    """What is known of the worth of a rule or an example, as of `at`. `helped`,
+    `harmed` and `tried` are of the test that is under way; `proven`: the gate has let it through
+    with these words, or a person has made it active."""
 
-    rule_id: str
+    item_id: str
+    """A rule or an example."""
     seq: int
-    """Of the rule."""
+    """Of the item."""
     namespace: str
     at: datetime
     with_rule: Tally = NOTHING
@@ -206,7 +208,7 @@ class LinkKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    rule_id: str
+    item_id: str
     kind: LinkKind
     other: str
     at: datetime

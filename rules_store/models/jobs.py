@@ -16,6 +16,13 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
+class JobKind(StrEnum):
+    """What a job learns from."""
+
+    EPISODE = "episode"
+    FEEDBACK = "feedback"
+
+
 @dataclass(frozen=True, slots=True)
 class JobFilter:
     within: Collection[str] | None = None
@@ -29,6 +36,7 @@ class JobRecord:
     """A learning job as a listing shows it, without its payload."""
 
     id: int
+    kind: JobKind
     episode_id: str
     namespace: str
     state: JobState
@@ -44,6 +52,9 @@ class Job:
     """A learning job in the hands of a worker that holds its lease."""
 
     id: int
+    key: str
+    """What it is about: the id of the episode, or of the feedback on it."""
+    kind: JobKind
     episode_id: str
     namespace: str
     state: JobState

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from rules_store.errors import InvalidSetting
+from rules_store.models.examples import ExampleUse
 from rules_store.models.rules import Pruning
 
 MAX_ACTOR_CHARS = 128
 """As an event keeps it."""
 MOST_COUNT = 10**12
 MOST_RULES = 30
+MOST_EXAMPLES = 32
 MOST_RETENTION_DAYS = 36_500
 
 
@@ -40,6 +42,12 @@ class NamespaceSettings(BaseModel):
     max_positive: int | None = Field(None, ge=0, le=MOST_RULES)
     max_negative: int | None = Field(None, ge=0, le=MOST_RULES)
     similarity_floor: float | None = Field(None, ge=-1, le=1)
+    examples: ExampleUse | None = None
+    max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES)
+    example_capacity: int | None = Field(None, ge=1, le=MOST_COUNT, description="Active examples")
+    example_days: int | None = Field(
+        None, ge=1, le=MOST_RETENTION_DAYS, description="Days that a new example is recalled"
+    )
     retention_days: int | None = Field(
         None, ge=1, le=MOST_RETENTION_DAYS, description="Episodes that are older are deleted"
     )

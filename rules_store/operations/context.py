@@ -65,13 +65,11 @@ class StoreContext:
         except StoreUnavailable as error:
             logger.warning("committed, but the index could not be caught up yet: %s", error)
 
-    async def announce_job(
-        self, connection: AsyncConnection, episode_id: str, *, new: bool
-    ) -> None:
+    async def announce_job(self, connection: AsyncConnection, key: str, *, new: bool) -> None:
         """Tells `hand_out` of a job that this transaction makes due."""
         if self.hand_out is not None:
             raw = (await connection.get_raw_connection()).driver_connection
-            await self.hand_out(raw, episode_id, new=new)
+            await self.hand_out(raw, key, new=new)
 
     def units(self, vectors: Vectors) -> Vectors:
         """The vectors at length 1. Raises InvalidVector."""

@@ -22,6 +22,7 @@ from rules_store.models.episodes import (
 )
 from rules_store.models.events import Change
 from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
+from rules_store.models.jobs import JobKind
 from rules_store.models.paging import Page
 from rules_store.models.rules import Rule
 from rules_store.operations.context import StoreContext
@@ -140,7 +141,9 @@ class EpisodeOperations:
             await evidence.add_exposures(connection, namespace, episode_id, exposures, now)
             await store_findings(self._context, connection, namespace, episode_id, findings)
             if job_payload is not None:
-                await jobs.insert_job(connection, episode_id, namespace, job_payload, now)
+                await jobs.insert_job(
+                    connection, episode_id, JobKind.EPISODE, episode_id, namespace, job_payload, now
+                )
                 await self._context.announce_job(connection, episode_id, new=True)
 
         await self._context.database.transact(finish, at_request_end=True)

@@ -44,11 +44,11 @@ class JobOperations:
     # -- a job's life
 
     async def claim(
-        self, owner: str, *, episode_id: str | None = None, handed_out: bool = False
+        self, owner: str, *, key: str | None = None, handed_out: bool = False
     ) -> Job | None:
-        """Takes the oldest due job (or this episode's), or one whose lease has run out.
+        """Takes the oldest due job (or the one of this key), or one whose lease has run out.
 
-        `handed_out`: a queue has given this episode's to `owner` alone and watches over it, so it
+        `handed_out`: a queue has given this one to `owner` alone and watches over it, so it
         gets no lease and whoever had it before has lost it.
 
         A job that was tried `options.max_attempts` times is failed instead. `owner` must be
@@ -59,10 +59,10 @@ class JobOperations:
 
         async def claim(connection: AsyncConnection) -> Job | None:
             while True:
-                if handed_out and episode_id is not None:
-                    job = await jobs.handed_out(connection, episode_id)
+                if handed_out and key is not None:
+                    job = await jobs.handed_out(connection, key)
                 else:
-                    job = await jobs.next_due(connection, now, self._farthest, episode_id)
+                    job = await jobs.next_due(connection, now, self._farthest, key)
                 if job is None:
                     return None
                 if job.attempts < self._context.options.max_attempts:
@@ -185,7 +185,7 @@ class JobOperations:
             return await jobs.waiting(connection)
 
     async def due(self, overdue: timedelta, *, limit: int) -> list[str]:
-        """Episodes whose jobs nobody has taken up for that long, though nothing holds them back,
+        """Keys of the jobs that nobody has taken up for that long, though nothing holds them back,
         or that run without a lease; the oldest first."""
         async with self._context.database.read() as connection:
             return await jobs.due(
@@ -282,7 +282,7 @@ class JobOperations:
             await jobs.set_state(
                 connection, job_id, JobState.PENDING, now, attempts=0, not_before=now
             )
-            await self._context.announce_job(connection, job.episode_id, new=False)
+            await self._context.announce_job(connection, job.key, new=False)
             await episodes.conclude(
                 connection, job.episode_id, now, EpisodeStatus.LEARNING, None, {}
             )

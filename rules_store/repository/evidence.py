@@ -35,7 +35,7 @@ _COUNT = (
     update(exposures)
     .where(exposures.c.seq.in_(_UNCOUNTED), ~exposures.c.counted)
     .values(counted=True)
-    .returning(exposures.c.namespace, exposures.c.rule_id, exposures.c.withheld)
+    .returning(exposures.c.namespace, exposures.c.item_id, exposures.c.withheld)
 )
 _ADD = (
     update(rules)
@@ -43,9 +43,9 @@ _ADD = (
     .values(exposures=rules.c.exposures + bindparam("more"))
 )
 _EXPOSED = (
-    select(exposures.c.rule_id, exposures.c.withheld, exposures.c.created_at)
+    select(exposures.c.item_id, exposures.c.withheld, exposures.c.created_at)
     .where(exposures.c.episode_id == bindparam("episode"))
-    .order_by(exposures.c.rule_id)  # the order in which their standings are locked
+    .order_by(exposures.c.item_id)  # the order in which their standings are locked
 )
 _OUTCOMES = select(outcomes).where(outcomes.c.episode_id == bindparam("episode"))
 
@@ -68,7 +68,7 @@ async def add_exposures(
                 {
                     "namespace": namespace,
                     "episode_id": episode_id,
-                    "rule_id": each.rule_id,
+                    "item_id": each.item_id,
                     "position": each.position,
                     "similarity": each.similarity,
                     "score": each.score,
@@ -101,7 +101,7 @@ async def count_exposures(connection: AsyncConnection) -> bool:
 async def exposed(connection: AsyncConnection, episode_id: str) -> list[tuple[str, bool, datetime]]:
     """(rule id, withheld, when) of every rule that had to do with an episode."""
     rows = await connection.execute(_EXPOSED, {"episode": episode_id})
-    return [(row.rule_id, row.withheld, row.created_at) for row in rows]
+    return [(row.item_id, row.withheld, row.created_at) for row in rows]
 
 
 async def strongest(
@@ -144,7 +144,7 @@ async def exposures_of(
     rows = list(
         await connection.execute(
             select(exposures)
-            .where(exposures.c.rule_id == rule_id)
+            .where(exposures.c.item_id == rule_id)
             .order_by(exposures.c.seq.desc())
             .limit(limit)
         )
@@ -177,7 +177,7 @@ async def injected_since(connection: AsyncConnection, rule_id: str, since: datet
         select(func.count())
         .select_from(exposures)
         .where(
-            exposures.c.rule_id == rule_id,
+            exposures.c.item_id == rule_id,
             ~exposures.c.withheld,
             exposures.c.created_at >= since,
         )

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database import compiled
 from rules_store.database.dialect import insert_or_add
 from rules_store.database.schema import jobs, learn_spend, learning_pauses
-from rules_store.models.jobs import Job, JobFilter, JobRecord, JobState, Spend
+from rules_store.models.jobs import Job, JobFilter, JobKind, JobRecord, JobState, Spend
 from rules_store.repository.namespaces import EVERY
 
 _INSERT = insert(jobs)
@@ -26,19 +26,24 @@ _SHOWN = [jobs.c[name] for name in (each.name for each in fields(JobRecord))]
 
 class HandOut(Protocol):
     """Whoever brings learning jobs to their workers. `connection`: the driver's own, in the midst
-    of the transaction that makes the job due; `new`: the episode has not had one before."""
+    of the transaction that makes the job due; `key`: the job's; `new`: it was not due before."""
 
-    async def __call__(self, connection: Any, episode_id: str, *, new: bool) -> None: ...
+    async def __call__(self, connection: Any, key: str, *, new: bool) -> None: ...
 
 
 async def insert_job(
     connection: AsyncConnection,
+    key: str,
+    kind: JobKind,
     episode_id: str,
     namespace: str,
     payload: dict[str, Any],
     at: datetime,
 ) -> None:
+    """`key`: what the job is about; there must be none about it yet."""
     values = {
+        "key": key,
+        "kind": kind.value,
         "episode_id": episode_id,
         "namespace": namespace,
         "state": JobState.PENDING,
@@ -52,25 +57,25 @@ async def insert_job(
 
 
 async def next_due(
-    connection: AsyncConnection, now: datetime, farthest: timedelta, episode_id: str | None
+    connection: AsyncConnection, now: datetime, farthest: timedelta, key: str | None
 ) -> Job | None:
     """The oldest job that waits or whose worker is lost, of a namespace whose learning is not
     paused; locked where the database locks rows. `farthest`: see `_due`."""
     statement = select(jobs).where(_due(now, farthest), ~_PAUSED).order_by(jobs.c.id).limit(1)
-    if episode_id is not None:
-        statement = statement.where(jobs.c.episode_id == episode_id)
+    if key is not None:
+        statement = statement.where(jobs.c.key == key)
     statement = statement.with_for_update(skip_locked=True)
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _job(row)
 
 
-async def handed_out(connection: AsyncConnection, episode_id: str) -> Job | None:
-    """The job of this episode, if it is not ended or paused; locked where the database locks
+async def handed_out(connection: AsyncConnection, key: str) -> Job | None:
+    """The job of this key, if it is not ended or paused; locked where the database locks
     rows."""
     statement = (
         select(jobs)
         .where(
-            jobs.c.episode_id == episode_id,
+            jobs.c.key == key,
             jobs.c.state.in_([JobState.PENDING, JobState.RUNNING]),
             ~_PAUSED,
         )
@@ -96,12 +101,9 @@ def _due(at: datetime, farthest: timedelta) -> ColumnElement[bool]:
 async def due(
     connection: AsyncConnection, since: datetime, farthest: timedelta, limit: int
 ) -> list[str]:
-    """Episodes of the oldest jobs that have been due since then and are not paused."""
+    """Keys of the oldest jobs that have been due since then and are not paused."""
     found = (
-        select(jobs.c.episode_id)
-        .where(_due(since, farthest), ~_PAUSED)
-        .order_by(jobs.c.id)
-        .limit(limit)
+        select(jobs.c.key).where(_due(since, farthest), ~_PAUSED).order_by(jobs.c.id).limit(limit)
     )
     return list(await connection.scalars(found))
 
@@ -180,12 +182,14 @@ async def counts(connection: AsyncConnection) -> dict[str, int]:
 
 
 def _record(row: Row[Any]) -> JobRecord:
-    return JobRecord(**{**row._mapping, "state": JobState(row.state)})
+    return JobRecord(**{**row._mapping, "kind": JobKind(row.kind), "state": JobState(row.state)})
 
 
 def _job(row: Row[Any]) -> Job:
     return Job(
         id=row.id,
+        key=row.key,
+        kind=JobKind(row.kind),
         episode_id=row.episode_id,
         namespace=row.namespace,
         state=JobState(row.state),

@@ -1,4 +1,4 @@
-"""What a rule has to do with episodes and with other rules."""
+"""What a rule or an example has to do with episodes and with others of its kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_unless_there
-from rules_store.database.schema import rule_links, rules
+from rules_store.database.schema import links, rules
 from rules_store.models.evidence import Link, LinkKind
 from rules_store.models.rules import RuleState
 
@@ -16,7 +16,7 @@ from rules_store.models.rules import RuleState
 async def add(
     connection: AsyncConnection,
     namespace: str,
-    rule_id: str,
+    item_id: str,
     kind: LinkKind,
     other: str,
     at: datetime,
@@ -24,31 +24,31 @@ async def add(
     """Once, however often it is said."""
     values = {
         "namespace": namespace,
-        "rule_id": rule_id,
+        "item_id": item_id,
         "kind": kind.value,
         "other": other,
         "created_at": at,
     }
-    await connection.execute(insert_unless_there(connection, rule_links), values)
+    await connection.execute(insert_unless_there(connection, links), values)
 
 
 async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Link]:
     """Oldest first."""
-    statement = select(rule_links).where(rule_links.c.rule_id == rule_id).order_by(rule_links.c.seq)
+    statement = select(links).where(links.c.item_id == rule_id).order_by(links.c.seq)
     return [
-        Link(row.rule_id, LinkKind(row.kind), row.other, row.created_at)
+        Link(row.item_id, LinkKind(row.kind), row.other, row.created_at)
         for row in await connection.execute(statement)
     ]
 
 
 async def opponents(connection: AsyncConnection, rule_id: str) -> list[str]:
     """Ids of active rules that contradict this one, whichever of the two came first."""
-    pair = rule_links.c.kind == LinkKind.CONTRADICTS.value
-    statement = select(rule_links.c.rule_id, rule_links.c.other).where(
-        pair, or_(rule_links.c.rule_id == rule_id, rule_links.c.other == rule_id)
+    pair = links.c.kind == LinkKind.CONTRADICTS.value
+    statement = select(links.c.item_id, links.c.other).where(
+        pair, or_(links.c.item_id == rule_id, links.c.other == rule_id)
     )
     others = {
-        row.other if row.rule_id == rule_id else row.rule_id
+        row.other if row.item_id == rule_id else row.item_id
         for row in await connection.execute(statement)
     }
     active = select(rules.c.id).where(rules.c.id.in_(others), rules.c.state == RuleState.ACTIVE)

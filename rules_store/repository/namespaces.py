@@ -19,17 +19,17 @@ from rules_store.database.schema import (
     jobs,
     learn_spend,
     learning_pauses,
+    links,
     namespaces,
     outcomes,
     precedents,
-    rule_links,
     rules,
     standings,
     trials,
 )
 from rules_store.models.namespaces import Namespace, NamespaceSettings
 
-_WORTH = (outcomes, trials, standings, precedents, rule_links)
+_WORTH = (outcomes, trials, standings, precedents, links)
 EVERY = "*"
 """Stands for every namespace where learning is paused."""
 
@@ -126,7 +126,7 @@ async def remove(connection: AsyncConnection, name: str) -> dict[str, int]:
     await connection.execute(delete(embeddings).where(embeddings.c.rule_seq.in_(own_rules)))
     await connection.execute(delete(feedback).where(feedback.c.episode_id.in_(own_episodes)))
     ids = select(rules.c.id).where(rules.c.namespace == name)
-    await connection.execute(delete(exposures).where(exposures.c.rule_id.in_(ids)))
+    await connection.execute(delete(exposures).where(exposures.c.item_id.in_(ids)))
     removed = {}
     for table in (jobs, episodes, rules, events, learn_spend, learning_pauses, *_WORTH):
         statement = delete(table).where(table.c.namespace == name)

@@ -187,7 +187,7 @@ def _lifted(where: RuleFilter) -> Select[tuple[int]]:
         + standings.c.without_hits
         + standings.c.without_misses
     )
-    found = select(standings.c.rule_seq).where(evidence > 0)
+    found = select(standings.c.item_seq).where(evidence > 0)
     if where.namespace is not None:
         found = found.where(standings.c.namespace == where.namespace)
     if where.min_lift is not None:

@@ -159,7 +159,7 @@ async def active(
             rules.c.exposures,
             func.coalesce(standings.c.lift, 0.0),
         )
-        .join_from(rules, standings, standings.c.rule_id == rules.c.id, isouter=True)
+        .join_from(rules, standings, standings.c.item_id == rules.c.id, isouter=True)
         .where(rules.c.namespace == namespace, rules.c.state == RuleState.ACTIVE)
         .order_by(rules.c.seq)
     )

@@ -23,7 +23,7 @@ from rules_store.repository.rules import rule_of
 async def find(connection: AsyncConnection, rule_id: str, *, lock: bool = False) -> Standing | None:
     """`lock`: until the end of the transaction nobody else changes it, where the database locks
     rows."""
-    statement = select(standings).where(standings.c.rule_id == rule_id)
+    statement = select(standings).where(standings.c.item_id == rule_id)
     if lock:
         mine = select(rules.c.seq).where(rules.c.id == rule_id)
         await connection.execute(mine.with_for_update())
@@ -32,8 +32,8 @@ async def find(connection: AsyncConnection, rule_id: str, *, lock: bool = False)
 
 
 async def some(connection: AsyncConnection, rule_ids: Collection[str]) -> dict[str, Standing]:
-    rows = await connection.execute(select(standings).where(standings.c.rule_id.in_(rule_ids)))
-    return {row.rule_id: _standing(row) for row in rows}
+    rows = await connection.execute(select(standings).where(standings.c.item_id.in_(rule_ids)))
+    return {row.item_id: _standing(row) for row in rows}
 
 
 async def since(connection: AsyncConnection, since: datetime | None) -> list[Standing]:
@@ -46,8 +46,8 @@ async def since(connection: AsyncConnection, since: datetime | None) -> list[Sta
 
 async def put(connection: AsyncConnection, new: Standing) -> None:
     values = {
-        "rule_id": new.rule_id,
-        "rule_seq": new.seq,
+        "item_id": new.item_id,
+        "item_seq": new.seq,
         "namespace": new.namespace,
         "at": new.at,
         "with_hits": new.with_rule.hits,
@@ -63,7 +63,7 @@ async def put(connection: AsyncConnection, new: Standing) -> None:
         "lift_low": new.lift.low,
         "lift_high": new.lift.high,
     }
-    replaced = [name for name in values if name != "rule_id"]
+    replaced = [name for name in values if name != "item_id"]
     await connection.execute(insert_or_replace(connection, standings, *replaced), values)
 
 
@@ -98,7 +98,7 @@ async def contenders(
     the oldest."""
     statement = (
         select(rules)
-        .join_from(rules, standings, standings.c.rule_id == rules.c.id, isouter=True)
+        .join_from(rules, standings, standings.c.item_id == rules.c.id, isouter=True)
         .where(
             rules.c.namespace == namespace,
             rules.c.state.in_([state.value for state in states]),
@@ -116,7 +116,7 @@ async def losers(connection: AsyncConnection, namespace: str) -> list[str]:
     """Ids of active rules whose lift is below zero with its whole interval."""
     statement = (
         select(rules.c.id)
-        .join_from(rules, standings, standings.c.rule_id == rules.c.id)
+        .join_from(rules, standings, standings.c.item_id == rules.c.id)
         .where(
             rules.c.namespace == namespace,
             rules.c.state == RuleState.ACTIVE,
@@ -134,7 +134,7 @@ async def unproven_since(
     so many times in all."""
     statement = (
         select(rules.c.id)
-        .join_from(rules, standings, standings.c.rule_id == rules.c.id, isouter=True)
+        .join_from(rules, standings, standings.c.item_id == rules.c.id, isouter=True)
         .where(
             rules.c.namespace == namespace,
             rules.c.state == RuleState.ACTIVE,
@@ -148,8 +148,8 @@ async def unproven_since(
 
 def _standing(row: Any) -> Standing:
     return Standing(
-        rule_id=row.rule_id,
-        seq=row.rule_seq,
+        item_id=row.item_id,
+        seq=row.item_seq,
         namespace=row.namespace,
         at=row.at,
         with_rule=Tally(row.with_hits, row.with_misses),

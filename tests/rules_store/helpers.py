@@ -125,7 +125,7 @@ async def new_job(store: RuleStore, episode: str, namespace: str = "default") ->
 
 async def claimed(store: RuleStore, episode: str, namespace: str = "default") -> Job:
     await new_job(store, episode, namespace)
-    job = await store.jobs.claim("worker", episode_id=episode)
+    job = await store.jobs.claim("worker", key=episode)
     assert job is not None
     return job
 

@@ -45,11 +45,11 @@ async def test_oldest_first_and_each_once(store: RuleStore) -> None:
 async def test_a_certain_episode_can_be_claimed(store: RuleStore) -> None:
     for name in ("a", "b"):
         await new_job(store, name)
-    job = await store.jobs.claim("w", episode_id="b")
+    job = await store.jobs.claim("w", key="b")
     assert job is not None
     assert job.episode_id == "b"
-    assert await store.jobs.claim("w", episode_id="b") is None
-    assert await store.jobs.claim("w", episode_id="none") is None
+    assert await store.jobs.claim("w", key="b") is None
+    assert await store.jobs.claim("w", key="none") is None
 
 
 async def test_two_workers_never_get_the_same_job(
@@ -95,17 +95,17 @@ async def test_a_job_that_a_queue_hands_out_passes_to_the_next(
     store: RuleStore, clock: Clock
 ) -> None:
     await new_job(store, "a")
-    lost = await store.jobs.claim("lost", episode_id="a", handed_out=True)
+    lost = await store.jobs.claim("lost", key="a", handed_out=True)
     assert lost is not None
     # Whether there is still somebody who has it is the queue's to know.
     assert await store.jobs.due(timedelta(0), limit=9) == ["a"]
-    job = await store.jobs.claim("w", episode_id="a", handed_out=True)
+    job = await store.jobs.claim("w", key="a", handed_out=True)
     assert job is not None
     assert job.attempts == 2
     with pytest.raises(LeaseLost):
         await store.jobs.apply(lost, [draft("x", axis(0))])
     await store.jobs.apply(job, [draft("x", axis(0))])
-    assert await store.jobs.claim("w", episode_id="a", handed_out=True) is None
+    assert await store.jobs.claim("w", key="a", handed_out=True) is None
     assert await store.jobs.due(timedelta(0), limit=9) == []
 
 
@@ -156,13 +156,13 @@ async def test_retries_wait_longer_each_time_and_end(store: RuleStore, clock: Cl
     await new_job(store, "b")
     delays = []
     for attempt in range(1, store.options.max_attempts + 1):
-        job = await store.jobs.claim("w", episode_id="a")
+        job = await store.jobs.claim("w", key="a")
         assert job is not None
         assert job.attempts == attempt
         again = await store.jobs.retry(job, f"error {attempt}", spend=Spend(1, 10))
         assert again == (attempt < store.options.max_attempts)
         waited = 0
-        while again and (job := await store.jobs.claim("w", episode_id="a")) is None:
+        while again and (job := await store.jobs.claim("w", key="a")) is None:
             clock.forward(1)
             waited += 1
         if again and job is not None:
@@ -180,7 +180,7 @@ async def test_a_job_that_kills_its_workers_is_given_up(store: RuleStore, clock:
     await new_job(store, "deadly")
     await new_job(store, "good")
     for attempt in range(1, store.options.max_attempts + 1):
-        job = await store.jobs.claim(f"w{attempt}", episode_id="deadly")
+        job = await store.jobs.claim(f"w{attempt}", key="deadly")
         assert job is not None
         clock.forward(store.options.lease + 1)
     assert (await take(store)).episode_id == "good"

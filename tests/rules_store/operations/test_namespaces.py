@@ -376,7 +376,7 @@ async def test_jobs_are_listed_and_a_failed_one_is_tried_again(
     (event,) = await events_of(store, kind="job.retried")
     assert event.before["last_error"] == "the model said no"
     assert event.actor == "ann"
-    again = await store.jobs.claim("worker", episode_id="ep_1")
+    again = await store.jobs.claim("worker", key="ep_1")
     assert again is not None
     assert again.attempts == 1
     with pytest.raises(InvalidTransition):
@@ -456,7 +456,7 @@ async def test_old_episodes_go_and_those_to_be_learned_from_stay(
     assert [rule.text for rule in await all_rules(store)] == ["learned"]
     (event,) = await events_of(store, kind="episodes.expired")
     assert event.after == {"episodes": 2}
-    job = await store.jobs.claim("worker", episode_id="ep_waiting")
+    job = await store.jobs.claim("worker", key="ep_waiting")
     assert job is not None
     await store.jobs.skip(job, "nothing")
     assert await store.episodes.expire() == 1
