@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from rules_store.models.rules import RuleState, Vector
+from rules_store.policy.choice import Given as Given
 
 
 class Trust(StrEnum):
@@ -138,12 +139,3 @@ class IndexedExample:
     expires_at: datetime | None
     vector: Vector | None
     rivals: Collection[str] = ()
-
-
-class Given(StrEnum):
-    """Which kinds of experience a request was given."""
-
-    NONE = "none"
-    RULES = "rules"
-    EXAMPLES = "examples"
-    BOTH = "both"
