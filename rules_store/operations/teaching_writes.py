@@ -151,7 +151,10 @@ async def _credit(
     await credit(
         context, connection, episode.namespace, episode.id, outcome, now, votes=teaching.votes
     )
-    chosen = (episode.trace.get("given") or {}).get("chosen")
+    told = episode.trace.get("given") or {}
+    # Where there was nothing to choose from, the outcome is of other questions than the chosen
+    # ones: it would pass off what is hard about them as the choice's doing.
+    chosen = told.get("chosen") if len(told.get("offered") or ()) > 1 else None
     strongest = await evidence.strongest(connection, episode.id)
     if chosen in set(Given) and strongest is not None:
         vector = example_writes.checked_vector(context, teaching.vector)
