@@ -12,8 +12,8 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from rules_store.models.feedback import FeedbackSource
 from rules_store.models.feedback import Feedback as StoredFeedback
+from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
@@ -258,9 +258,7 @@ class FeedbackItem(ResponseModel):
     @classmethod
     def taken(cls, index: int, given: StoredFeedback) -> FeedbackItem:
         effect = FeedbackEffect.of(given.effect)
-        return cls(
-            index=index, status=201, id=given.id, episode_id=given.episode_id, effect=effect
-        )
+        return cls(index=index, status=201, id=given.id, episode_id=given.episode_id, effect=effect)
 
 
 class FeedbackBatch(ResponseModel):
