@@ -257,9 +257,7 @@ class Learner:
             await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend)
             return "skipped"
         observation = observation_from_json(job.payload["observation"])
-        return await self._apply(
-            job, observation, rules, bill, trace, completion=taught.completion
-        )
+        return await self._apply(job, observation, rules, bill, trace, completion=taught.completion)
 
     async def _apply(
         self,

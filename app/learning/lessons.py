@@ -148,4 +148,3 @@ class Teacher:
             if await self._judge.label(question, text, lesson.label) == 1.0:
                 return text, trace, explored.cost
         return None, trace, explored.cost
-

@@ -26,7 +26,7 @@ from rules_store.models.feedback import (
 )
 from rules_store.models.jobs import NO_SPEND, Job, JobKind
 from rules_store.models.rules import RuleState
-from rules_store.operations import example_writes
+from rules_store.operations import example_writes, rule_writes
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
 from rules_store.policy import votes
@@ -297,7 +297,7 @@ async def complete(
     reason = f"a right answer was found for {job.episode_id}"
     after = replace(
         example_writes.moved(found, RuleState.ACTIVE, reason, context.clock()),
-        answer=example_writes.tidy(completion.answer),
+        answer=rule_writes.tidy(completion.answer),
     )
     same = await examples.find_by_text(connection, job.namespace, example_writes.hash_of(after))
     if same is not None:
