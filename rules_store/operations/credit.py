@@ -67,6 +67,8 @@ async def credit(
     if after == before and votes == voted:
         return
     for item_id, withheld, when in await evidence.exposed(connection, episode_id):
+        if item_id in votes and votes[item_id] != voted.get(item_id):
+            await evidence.set_vote(connection, episode_id, item_id, votes[item_id])
         standing = await standing_now(context, connection, namespace, item_id, now)
         if standing is None:
             continue
@@ -76,8 +78,6 @@ async def credit(
             tally = tally.plus(voted.get(item_id, before.value), -before.weight * factor)
         if after is not None:
             tally = tally.plus(votes.get(item_id, after.value), after.weight * factor)
-        if item_id in votes and votes[item_id] != voted.get(item_id):
-            await evidence.set_vote(connection, episode_id, item_id, votes[item_id])
         moved = (
             replace(standing, without_rule=tally)
             if withheld
