@@ -267,7 +267,11 @@ class Settings(BaseSettings):
     )
     learn: bool = Field(True, description="Learn from answered requests")
     learn_sample_rate: float = Field(
-        1.0, ge=0, le=1, description="Share of steered requests that are learned from"
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of steered requests that are explored in the background without "
+        "feedback; what feedback teaches is not sampled",
     )
     learn_calls_per_hour: int = Field(
         2000, ge=0, description="Learning budget per namespace: upstream calls per hour"
