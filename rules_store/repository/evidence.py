@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, insert, select, update
@@ -39,12 +40,12 @@ _COUNT = (
     .values(counted=True)
     .returning(exposures.c.namespace, exposures.c.item_id, exposures.c.withheld)
 )
-_ADD = [
+_ADD_TO_RULES, _ADD_TO_EXAMPLES = (
     update(items)
     .where(items.c.id == bindparam("item"), items.c.namespace == bindparam("space"))
     .values(exposures=items.c.exposures + bindparam("more"))
     for items in (rules, examples)
-]
+)
 _EXPOSED = (
     select(exposures.c.item_id, exposures.c.withheld, exposures.c.created_at)
     .where(exposures.c.episode_id == bindparam("episode"))
@@ -103,24 +104,16 @@ async def count_exposures(connection: AsyncConnection) -> bool:
     may be more."""
     found = (await connection.execute(_COUNT)).all()
     fresh = Counter((item_id, namespace) for namespace, item_id, withheld in found if not withheld)
-    # In one order everywhere, so that two processes can't wait for each other.
     rows = [
         {"item": item_id, "space": namespace, "more": fresh[item_id, namespace]}
         for item_id, namespace in sorted(fresh)
     ]
-    if rows:
-        known = select(examples.c.id).where(examples.c.id.in_([row["item"] for row in rows]))
-        shown = set(await connection.scalars(known))
-        for add, some in zip(
-            _ADD,
-            (
-                [row for row in rows if row["item"] not in shown],
-                [row for row in rows if row["item"] in shown],
-            ),
-            strict=True,
-        ):
-            if some:
-                await connection.execute(add, some)
+    wanted = [row["item"] for row in rows]
+    known = await connection.scalars(select(examples.c.id).where(examples.c.id.in_(wanted)))
+    of_examples = set(known)
+    # In one order everywhere, as `exposed` has it, so that two processes can't wait for each other.
+    for is_example, some in groupby(rows, lambda row: row["item"] in of_examples):
+        await connection.execute(_ADD_TO_EXAMPLES if is_example else _ADD_TO_RULES, list(some))
     return len(found) == COUNTED_AT_ONCE
 
 
