@@ -11,7 +11,6 @@ from tests.app.api.test_keys import ask, make, refused, send
 from tests.compat.helpers import check_error
 from tests.gateway import CLIENT_KEY, Gateway
 
-
 NOT_FOUND = "episode_not_found"
 
 
@@ -153,9 +152,7 @@ def ask_as(gw: Gateway, request_id: str, namespace: str, mode: str = "steer") ->
     return answer.headers.get("X-TTCL-Episode")
 
 
-def test_a_request_is_named_by_the_id_that_its_client_gave_it(
-    gw: Gateway, namespace: str
-) -> None:
+def test_a_request_is_named_by_the_id_that_its_client_gave_it(gw: Gateway, namespace: str) -> None:
     episode, other = ask_as(gw, "r-1", namespace), ask_as(gw, "r-1", f"{namespace}-2")
     headers = {"X-TTCL-Namespace": namespace}
     said = say(gw, request_id="r-1", label="7", headers=headers)

@@ -150,15 +150,13 @@ def test_a_wrong_answer_without_the_right_one_is_no_example(
     assert examples(gw) == []
 
 
-def test_a_label_is_the_answer_and_the_contrast_a_lesson(
-    gw: Gateway, up: ScriptedUpstream
-) -> None:
+def test_a_label_is_the_answer_and_the_contrast_a_lesson(gw: Gateway, up: ScriptedUpstream) -> None:
     episode = answered(gw, up, "lost_card")
     effect = say(gw, episode, label="card_arrival")
     assert (effect["right"], effect["example_state"], effect["lesson"]) == (False, "active", True)
     assert examples(gw) == [("card_arrival", "card_arrival", "label", "active")]
     (job,) = lessons(gw)
-    assert (job["state"], job["kind"], job["episode_id"]) == ("done", "feedback", episode)
+    assert (job["state"], job["kind"], job["episode"]) == ("done", "feedback", episode)
     (rule,) = gw.rules("default")
     assert (rule["text"], rule["state"]) == (RULE, "active")
     (call,) = [call for call in up.chats if is_distiller(call.body)]
@@ -262,9 +260,7 @@ def test_without_examples_there_are_lessons_still(gw: Gateway, up: ScriptedUpstr
     assert examples(gw) == []
 
 
-def test_who_may_not_teach_is_heard_and_nothing_follows(
-    gw: Gateway, up: ScriptedUpstream
-) -> None:
+def test_who_may_not_teach_is_heard_and_nothing_follows(gw: Gateway, up: ScriptedUpstream) -> None:
     mute = make(gw, "default", permissions=["chat"])["secret"]
     episode = answered(gw, up, "lost_card")
     effect = say(gw, episode, mute, label="card_arrival")
