@@ -104,6 +104,10 @@ _SETTINGS: dict[str, Any] = {
     "max_positive": 5,
     "max_negative": 2,
     "similarity_floor": 0.3,
+    "examples": "verified",
+    "max_examples": 4,
+    "example_capacity": 5000,
+    "example_days": 365,
     "retention_days": 30,
 }
 
@@ -113,7 +117,7 @@ class Namespace(ResponseModel):
     name: NamespaceName
     created_at: Timestamp
     frozen: bool = Field(
-        description="Its rules can't be changed, and nothing is learned", examples=[False]
+        description="Its rules and examples can't be changed, and nothing is learned", examples=[False]
     )
     settings: NamespaceSettings = Field(examples=[_SETTINGS])
 
@@ -122,6 +126,9 @@ class NamespaceSummary(Namespace):
     paused: bool = Field(examples=[False])
     rules: dict[str, int] = Field(
         examples=[{"candidate": 0, "active": 12, "quarantined": 1, "retired": 3}]
+    )
+    examples: dict[str, int] = Field(
+        examples=[{"candidate": 0, "active": 40, "quarantined": 2, "retired": 5}]
     )
     episodes: dict[str, int] = Field(
         examples=[{"pending": 0, "learning": 0, "learned": 20, "skipped": 1, "failed": 0}]
@@ -134,6 +141,7 @@ class NamespaceSummary(Namespace):
             summary.namespace,
             paused=summary.paused,
             rules={state: summary.rules.get(state, 0) for state in RuleState},
+            examples={state: summary.examples.get(state, 0) for state in RuleState},
             episodes={status: summary.episodes.get(status, 0) for status in EpisodeStatus},
             jobs={state: summary.jobs.get(state, 0) for state in JobState},
             **others,

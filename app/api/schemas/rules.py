@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from app.api.schemas.common import (
     AT,
     EPISODE_ID,
+    EXAMPLE_ID,
     RULE_ID,
     RULE_TEXT,
     Actor,
@@ -184,6 +185,7 @@ class Event(ResponseModel):
     namespace: NamespaceName
     kind: str = Field(examples=["rule.retired"])
     rule_id: str | None = Field(examples=[RULE_ID])
+    example_id: str | None = Field(examples=[EXAMPLE_ID])
     actor: Actor
     reason: str = Field(examples=["wrong for fractions"])
     before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])

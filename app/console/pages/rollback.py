@@ -8,8 +8,9 @@ from fastapi import Query
 from fastapi.responses import Response
 
 from app.api.admin.namespaces import roll_back
+from app.api.schemas.common import validated
 from app.api.schemas.namespaces import RollbackBody
-from app.console.access import At, Id, Posted, SignedInRequest, console_router, validated
+from app.console.access import At, Id, Posted, SignedInRequest, console_router
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
 from rules_store.models.events import RollbackTarget
