@@ -160,6 +160,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         capacity=settings.capacity,
         example_capacity=settings.example_capacity,
+        example_days=settings.example_days,
         pruning=settings.pruning,
         merge_threshold=settings.experiment.merge_threshold,
         lease=settings.job_lease,

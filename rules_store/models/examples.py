@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rules_store.models.rules import RuleState, Vector
 
 
@@ -86,6 +89,36 @@ class ExampleHit:
     trust: Trust
     verified_at: datetime
     similarity: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExampleSearch:
+    """The n examples that a search found, nearest first, and the cosines between their questions,
+    shape (n, n), for diversification (MMR)."""
+
+    hits: tuple[ExampleHit, ...]
+    cosines: NDArray[np.float32]
+
+
+NO_EXAMPLES = ExampleSearch((), np.zeros((0, 0), dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarExample:
+    """An example near a question; `similarity` is their cosine."""
+
+    example: Example
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExampleEmbedding:
+    """The vector of a stored example's question as it was at `version`; dropped when the example
+    has changed since."""
+
+    example_id: str
+    version: int
+    vector: Vector
 
 
 @dataclass(frozen=True, slots=True)
