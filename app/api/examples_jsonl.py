@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from rules_store.operations.example_exchange import ExportedExample, IncomingExample
 
 from app.api import jsonl
 from app.api.jsonl import Order
@@ -22,7 +23,8 @@ from app.api.schemas.examples import (
     Question,
 )
 from app.api.schemas.rules import Moment, Refused
-from app.loop.admission.examples import objections
+from app.learning.reembed import embedded_examples
+from app.loop.admission.examples import objections, reason_of
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.database import json_codec
@@ -30,6 +32,7 @@ from rules_store.errors import NamespaceFrozen
 from rules_store.models.events import Change
 from rules_store.models.examples import Example, ExampleFilter, Trust
 from rules_store.models.rules import RuleState
+from rules_store.operations.example_writes import new_example_id, text_hash
 from rules_store.store import RuleStore
 
 # -- out
@@ -81,15 +84,30 @@ async def import_lines(
         return IncomingExample(example, vector)
 
     lines = jsonl.read(content, parse, report.refused)
-    for items in jsonl.chunks(lines, lambda item: item.example.namespace):
+    for items in jsonl.chunks(_each_once(lines, report), lambda item: item.example.namespace):
         # In a thread: some hundreds of long texts take a while.
         screened = await asyncio.to_thread(_screened, items)
-        await _take(store, embedder, screened, order, report)
+        if order.dry_run:
+            known = await store.examples.known_texts([item.example for _, item in screened])
+            _count(screened, [id is None for id in known], report)
+        else:
+            await _write(store, await _with_vectors(embedder, screened), order, report)
     report.refused.sort(key=lambda each: each.line)
     return report
 
 
 Numbered = tuple[int, IncomingExample]
+
+
+def _each_once(items: Iterable[Numbered], report: ExampleImport) -> Iterator[Numbered]:
+    seen: set[tuple[str, str]] = set()
+    for number, item in items:
+        same = (item.example.namespace, text_hash(item.example.question, item.example.answer))
+        if same in seen:
+            report.skipped += 1
+        else:
+            seen.add(same)
+            yield number, item
 
 
 def _screened(items: Sequence[Numbered]) -> list[Numbered]:
@@ -103,21 +121,52 @@ def _held(example: Example) -> Example:
     found = objections(example.question, example.answer, example.label)
     if not found:
         return example
-    reason = f"{found[0].name}: {found[0].detail}"
-    return replace(example, state=RuleState.QUARANTINED, reason=reason)
+    return replace(example, state=RuleState.QUARANTINED, reason=reason_of(found))
 
 
-async def _take(
-    store: RuleStore,
-    embedder: Embedder,
-    items: Sequence[Numbered],
-    order: Order,
-    report: ExampleImport,
+async def _with_vectors(embedder: Embedder, items: Sequence[Numbered]) -> list[Numbered]:
+    """Embeds what came without a vector; while the embedder is down the background does that."""
+    bare = [item.example for _, item in items if item.vector is None]
+    if not bare or not embedder.ready:
+        return list(items)
+    try:
+        made = iter(await embedded_examples(embedder, bare))
+    except EmbeddingFailed:
+        return list(items)
+    return [
+        (number, replace(item, vector=next(made).vector) if item.vector is None else item)
+        for number, item in items
+    ]
+
+
+async def _write(
+    store: RuleStore, items: Sequence[Numbered], order: Order, report: ExampleImport
 ) -> None:
-    change = Change(order.actor, order.reason)
-    if order.dry_run:
-        pass
     await store.namespaces.ensure(items[0][1].example.namespace, actor=order.actor)
+    try:
+        done = await store.examples.import_(
+            [item for _, item in items], change=Change(order.actor, order.reason)
+        )
+    except NamespaceFrozen as error:
+        report.refused += [
+            Refused(line=number, reason=f"namespace: {error}") for number, _ in items
+        ]
+        return
+    report.evicted += done.evicted
+    for (_, item), id in zip(items, done.outcomes, strict=True):
+        report.unembedded += id is not None and item.vector is None
+    _count(items, [id is not None for id in done.outcomes], report)
+
+
+def _count(items: Sequence[Numbered], new: Sequence[bool], report: ExampleImport) -> None:
+    """Reports what is written, or would be."""
+    for (number, item), written_now in zip(items, new, strict=True):
+        report.imported += written_now
+        report.skipped += not written_now
+        example = item.example
+        if written_now and example.state is RuleState.QUARANTINED:
+            reason = example.reason or "as the line says"
+            report.quarantined.append(Held(line=number, reason=reason))
 
 
 _EXPORTED = [

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE, load_settings
-from app.upstream.embeddings import Embedder
+from app.upstream.embeddings import CachedEmbedder
 from app.wiring.factories import opened_store
 from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
@@ -138,7 +138,7 @@ def read_lines(file: str, namespace: str | None) -> bytes:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
 
 
-async def embedding_of(embedder: Embedder, text: str) -> Vector:
+async def embedding_of(embedder: CachedEmbedder, text: str) -> Vector:
     """Loads the embedding model for this one text. Raises `EmbeddingFailed`."""
     embedder.start()
     try:

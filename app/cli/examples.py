@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rules_store.operations.example_curation import ExamplePrunePlan
 
 from app.cli.common import (
     Actor,
@@ -31,10 +32,16 @@ from app.exceptions import InvalidRequest
 from app.settings import Settings, load_settings
 from app.wiring.factories import build_embedder, opened_store
 from rules_store.errors import UnknownNamespace
-from rules_store.models.evidence import Standing
 from rules_store.models.events import Change
-from rules_store.models.examples import Conflict, Example, ExampleFilter, NewExample, Trust
-from rules_store.models.examples import SimilarExample
+from rules_store.models.evidence import Standing
+from rules_store.models.examples import (
+    Conflict,
+    Example,
+    ExampleFilter,
+    NewExample,
+    SimilarExample,
+    Trust,
+)
 from rules_store.models.paging import Page
 from rules_store.models.rules import RuleSort, RuleState
 from rules_store.operations.curation import PruneOrder, PrunePolicy
@@ -171,9 +178,7 @@ async def _nearest(
         if not await store.namespaces.exists(namespace):
             raise UnknownNamespace(namespace)
         vector = await embedding_of(build_embedder(settings), question)
-        return await store.examples.nearest(
-            vector, namespace=namespace, states=states, limit=limit
-        )
+        return await store.examples.nearest(vector, namespace=namespace, states=states, limit=limit)
 
 
 # -- changing
@@ -363,9 +368,7 @@ def _add_pair(shown: Any, number: int, pair: Conflict) -> None:
     for side in (pair.one, pair.other):
         verified = side.verified_at.isoformat(" ", "seconds")
         label = "" if side.label is None else _short(side.label)
-        add_row(
-            shown, number, side.id, label, verified, _short(side.question), _short(side.answer)
-        )
+        add_row(shown, number, side.id, label, verified, _short(side.question), _short(side.answer))
 
 
 @app.command("settle")

@@ -227,7 +227,16 @@ class Health(ResponseModel):
 _CHECKS: dict[str, Any] = {
     "upstream": {"ok": True, "models": ["SmolLM2-135M-Instruct"], "capabilities": {}},
     "database": {"ok": True},
-    "index": {"ok": True, "indexed": 12, "stored": 12, "without_embedding": 0, "events_behind": 0},
+    "index": {
+        "ok": True,
+        "indexed": 12,
+        "stored": 12,
+        "without_embedding": 0,
+        "examples_indexed": 40,
+        "examples_stored": 40,
+        "examples_without_embedding": 0,
+        "events_behind": 0,
+    },
     "embedder": {"ok": False, "model": "all-MiniLM-L6-v2", "reason": "loading"},
 }
 

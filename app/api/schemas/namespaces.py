@@ -117,7 +117,8 @@ class Namespace(ResponseModel):
     name: NamespaceName
     created_at: Timestamp
     frozen: bool = Field(
-        description="Its rules and examples can't be changed, and nothing is learned", examples=[False]
+        description="Its rules and examples can't be changed, and nothing is learned",
+        examples=[False],
     )
     settings: NamespaceSettings = Field(examples=[_SETTINGS])
 
@@ -153,6 +154,7 @@ class NamespaceDeleted(ResponseModel):
     name: NamespaceName
     event: int = Field(description="The event of the deletion, which stays", examples=[99])
     rules: int = Field(examples=[16])
+    examples: int = Field(examples=[47])
     episodes: int = Field(examples=[21])
     jobs: int = Field(examples=[20])
     events: int = Field(examples=[64])

@@ -338,10 +338,27 @@ class Stats(ResponseModel):
     rules_by_namespace: dict[str, dict[str, int]] = Field(
         examples=[{"support": {"active": 12, "quarantined": 1, "retired": 3}}]
     )
+    examples: dict[str, int] = Field(examples=[{"active": 40, "quarantined": 2, "retired": 5}])
+    examples_by_namespace: dict[str, dict[str, int]] = Field(
+        examples=[{"support": {"active": 40, "quarantined": 2, "retired": 5}}]
+    )
     episodes: dict[str, int] = Field(examples=[{"learned": 20}])
     jobs: dict[str, int] = Field(examples=[{"done": 20}])
     last_event: int = Field(examples=[64])
-    index: Parity = Field(examples=[{"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0}])
+    index: Parity = Field(
+        description="`indexed`, `stored` and `unembedded` count rules",
+        examples=[
+            {
+                "indexed": 12,
+                "stored": 12,
+                "unembedded": 0,
+                "behind": 0,
+                "examples_indexed": 40,
+                "examples_stored": 40,
+                "examples_unembedded": 0,
+            }
+        ],
+    )
 
 
 class Tally(ResponseModel):

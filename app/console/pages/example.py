@@ -12,7 +12,6 @@ from app.console.changing import Action, Move, carry_out, moving
 from app.loop.admission.examples import objections
 from rules_store.models.events import Change
 from rules_store.models.examples import Example
-from rules_store.models.rules import Rule
 
 router = console_router()
 
