@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from rules_store.operations.example_exchange import ExportedExample, IncomingExample
 
 from app.api import jsonl
 from app.api.jsonl import Order
@@ -32,6 +31,7 @@ from rules_store.errors import NamespaceFrozen
 from rules_store.models.events import Change
 from rules_store.models.examples import Example, ExampleFilter, Trust
 from rules_store.models.rules import RuleState
+from rules_store.operations.example_exchange import ExportedExample, IncomingExample
 from rules_store.operations.example_writes import new_example_id, text_hash
 from rules_store.store import RuleStore
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rules_store.operations.example_curation import ExamplePrunePlan
 
 from app.cli.common import (
     Actor,
@@ -45,6 +44,7 @@ from rules_store.models.examples import (
 from rules_store.models.paging import Page
 from rules_store.models.rules import RuleSort, RuleState
 from rules_store.operations.curation import PruneOrder, PrunePolicy
+from rules_store.operations.example_curation import ExamplePrunePlan
 from rules_store.store import RuleStore
 
 app = typer.Typer(

@@ -11,10 +11,12 @@ from fastapi.responses import HTMLResponse
 from app.console.access import At, Id, Text, console_router
 from app.console.episode_view import CASES, evidence_of
 from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
+from rules_store.models.examples import ExampleFilter
 
 router = console_router()
 
 PAGE = 30
+EXAMPLES = 10
 MODES = ("steer", "explore")
 
 
@@ -59,12 +61,15 @@ async def list_episodes(desk: At, search: Annotated[Search, Depends()]) -> HTMLR
 
 @router.get("/episodes/{episode_id}")
 async def show(episode_id: Id, desk: At) -> HTMLResponse:
-    episode = await desk.state.store.episodes.get(episode_id)
+    store = desk.state.store
+    episode = await store.episodes.get(episode_id)
+    of_it = ExampleFilter(namespace=episode.namespace, source_episode=episode_id)
     return desk.page(
         "episode.html",
         episode=episode,
         trace=episode.trace,
         evidence=evidence_of(episode),
         cases=CASES,
-        feedback=await desk.state.store.evidence.feedback_of(episode_id),
+        feedback=await store.evidence.feedback_of(episode_id),
+        made=await store.examples.list(of_it, limit=EXAMPLES),
     )
