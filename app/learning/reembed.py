@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -22,77 +23,82 @@ log = structlog.get_logger(__name__)
 BATCH = 64
 INTERVAL = 5.0
 
-T = TypeVar("T", Rule, Example)
-E = TypeVar("E", RuleEmbedding, ExampleEmbedding)
+
+Item = TypeVar("Item", Rule, Example)
+Embedding = TypeVar("Embedding", RuleEmbedding, ExampleEmbedding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[Item, Embedding]):
+    """What is embedded, and how."""
+
+    name: str
+    waiting: Callable[[int], Awaitable[list[Item]]]
+    embedded: Callable[[Sequence[Item]], Awaitable[list[Embedding]]]
+    add: Callable[[Sequence[Embedding]], Awaitable[int]]
+    refused: set[tuple[str, int]] = field(default_factory=set)
+    """Ids and versions of what can't be embedded."""
 
 
 async def reembed(store: RuleStore, embedder: Embedder) -> None:
     """Runs until cancelled; looks every few seconds."""
-    rules = _Waiting(
+    rules = _Kind(
         "rules",
-        find=store.rules.without_embedding,
-        embed=lambda some: embedded(store, embedder, some),
-        keep=store.rules.add_embeddings,
+        store.rules.without_embedding,
+        partial(embedded, store, embedder),
+        store.rules.add_embeddings,
     )
-    examples = _Waiting(
+    examples = _Kind(
         "examples",
-        find=store.examples.without_embedding,
-        embed=lambda some: embedded_examples(embedder, some),
-        keep=store.examples.add_embeddings,
+        store.examples.without_embedding,
+        partial(embedded_examples, embedder),
+        store.examples.add_embeddings,
     )
     while True:
-        try:
-            if embedder.ready:
-                await rules.bring(embedder.name)
-                await examples.bring(embedder.name)
-        except (StoreError, EmbeddingFailed) as error:
-            log.warning("embedding postponed", error=str(error))
+        if embedder.ready:
+            await _catch_up(rules, embedder)
+            await _catch_up(examples, embedder)
         await asyncio.sleep(INTERVAL)
 
 
-@dataclass(frozen=True)
-class _Waiting(Generic[T, E]):
-    """Rules or examples that wait for vectors."""
+async def _catch_up(kind: _Kind[Item, Embedding], embedder: Embedder) -> None:
+    """Until nothing of this kind waits. A failure is logged."""
+    try:
+        while items := await _waiting(kind):
+            done = await _embedded_or_refused(kind, items)
+            await kind.add(done)
+            log.info(f"{kind.name} embedded", count=len(done), model=embedder.name)
+    except (StoreError, EmbeddingFailed) as error:
+        log.warning(f"embedding of {kind.name} postponed", error=str(error))
 
-    what: str
-    find: Callable[[int], Awaitable[list[T]]]
-    """At most so many of them."""
-    embed: Callable[[Sequence[T]], Awaitable[list[E]]]
-    keep: Callable[[Sequence[E]], Awaitable[int]]
-    refused: set[tuple[str, int]] = field(default_factory=set)
-    """Id and version of what can't be embedded."""
 
-    async def bring(self, model: str) -> None:
-        """Vectors for all that wait. Raises StoreError, `EmbeddingFailed`."""
-        while waiting := await self._next():
-            done = await self._embedded_or_refused(waiting)
-            await self.keep(done)
-            log.info(f"{self.what} embedded", count=len(done), model=model)
+async def _waiting(kind: _Kind[Item, Embedding]) -> list[Item]:
+    found = await kind.waiting(BATCH + len(kind.refused))
+    return [item for item in found if (item.id, item.version) not in kind.refused][:BATCH]
 
-    async def _next(self) -> list[T]:
-        found = await self.find(BATCH + len(self.refused))
-        return [each for each in found if (each.id, each.version) not in self.refused][:BATCH]
 
-    async def _embedded_or_refused(self, waiting: Sequence[T]) -> list[E]:
-        """Where not all can be embedded, one by one: one that never can must not stand in the way
-        of the others. Raises `EmbeddingFailed` where none can."""
+async def _embedded_or_refused(
+    kind: _Kind[Item, Embedding], items: Sequence[Item]
+) -> list[Embedding]:
+    """Where not all can be embedded, one by one: what never can must not stand in the way of the
+    others. Raises `EmbeddingFailed` where none can."""
+    try:
+        return await kind.embedded(items)
+    except EmbeddingFailed:
+        if len(items) == 1:
+            raise
+    done: list[Embedding] = []
+    failed: list[Item] = []
+    for item in items:
         try:
-            return await self.embed(waiting)
-        except EmbeddingFailed:
-            if len(waiting) == 1:
-                raise
-        done: list[E] = []
-        failed: list[T] = []
-        for each in waiting:
-            try:
-                done += await self.embed([each])
-            except EmbeddingFailed as error:
-                log.warning("not embedded", what=self.what, id=each.id, error=str(error))
-                failed.append(each)
-        if not done:
-            raise EmbeddingFailed(f"none of {len(waiting)} {self.what} can be embedded now")
-        self.refused.update((each.id, each.version) for each in failed)
-        return done
+            done += await kind.embedded([item])
+        except EmbeddingFailed as error:
+            log.warning("not embedded", id=item.id, error=str(error))
+            failed.append(item)
+    if not done:
+        raise EmbeddingFailed(f"none of {len(items)} {kind.name} can be embedded now")
+    kind.refused.update((item.id, item.version) for item in failed)
+    return done
 
 
 async def embedded_examples(

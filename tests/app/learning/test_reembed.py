@@ -51,3 +51,29 @@ async def test_what_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Path) -> 
     (vector,) = await embedder.embed(["Count the cows."])
     assert store.search_examples("default", vector, 1).hits[0].question == "Count the cows."
     await store.close()
+
+
+async def test_examples_are_embedded_beside_the_rules(tmp_path: Path) -> None:
+    embedder = Picky()
+    store = await RuleStore.open(
+        f"sqlite:///{tmp_path / 'store.db'}", embedding_model=embedder.name, dimension=384
+    )
+    await store.namespaces.ensure("default")
+    # A rule that can't be embedded keeps no example waiting.
+    yak = NewRule("default", Polarity.POSITIVE, "Shave the yak first.")
+    await store.rules.create(yak, RuleVectors(), change=Change("test", "test"))
+    for question in ("Is the yak shaved?", "How many cows?", "How many sheep?"):
+        new = NewExample("default", question, "42", Trust.LABEL)
+        await store.examples.create(new, None, change=Change("test", "test"))
+    running = asyncio.create_task(reembed(store, embedder))
+    async with asyncio.timeout(10):
+        while (await store.parity()).examples_indexed < 2:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    left = await store.examples.without_embedding()
+    assert [example.question for example in left] == ["Is the yak shaved?"]
+    (vector,) = await embedder.embed(["How many cows?"])
+    assert store.search_examples("default", vector, 1).hits[0].question == "How many cows?"
+    await store.close()
