@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from app.api.schemas.common import (
+    AT,
     EPISODE_ID,
     EXAMPLE_ID,
     NamespaceName,
@@ -136,7 +137,7 @@ class Example(ResponseModel):
     version: int = Field(examples=[2])
     reason: str | None = Field(description="Why it is in its state", examples=["looked at it"])
     verified_at: Timestamp
-    expires_at: Timestamp | None = Field(description="Null: never")
+    expires_at: Timestamp | None = Field(description="Null: never", examples=[AT])
     created_at: Timestamp
     updated_at: Timestamp
     lift: Lift | None = Field(description="Null while there is no evidence", examples=[LIFT])

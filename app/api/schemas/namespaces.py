@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -16,9 +17,11 @@ from app.api.schemas.common import (
     example,
     example_of,
 )
+from app.api.schemas.examples import QUESTION, ExampleId
 from app.api.schemas.rules import Moment, Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import ExampleRollback as StoredExampleChange
 from rules_store.models.events import Rollback, RollbackTarget
 from rules_store.models.events import RuleRollback as StoredRuleChange
 from rules_store.models.jobs import JobState
@@ -31,6 +34,11 @@ SHOWN_CHANGES = 200
 """Of a rollback; the numbers say how many there are."""
 ROLLED_BACK = ("polarity", "state", "text", "trigger", "domain", "frequency", "reason")
 """What a rollback changes of a rule."""
+EXAMPLE_ROLLED_BACK = (
+    *("state", "question", "answer", "label", "domain", "trust", "reason"),
+    *("verified_at", "expires_at"),
+)
+"""What a rollback changes of an example."""
 
 Label = Annotated[
     str,
@@ -68,7 +76,7 @@ class RollbackBody(Write):
     model_config = example(to_event=41, dry_run=True, actor="kim", reason="learned from spam")
 
     to_event: int | None = Field(
-        None, ge=1, le=LARGEST_ID, description="The rules as they were after this event"
+        None, ge=1, le=LARGEST_ID, description="All as it was after this event"
     )
     to_time: Moment | None = Field(None, description="With its time zone")
     to_snapshot: Label | None = Field(None, description="The label of a snapshot")
@@ -179,16 +187,37 @@ class RuleChange(ResponseModel):
     @classmethod
     def of(cls, change: StoredRuleChange, /, **others: Any) -> Self:
         """`before` and `after`: only the fields that differ."""
-        before, after = change.before, change.after
-        names = [name for name in ROLLED_BACK if getattr(before, name) != getattr(after, name)]
+        before, after = _differing(change.before, change.after, ROLLED_BACK)
+        rule = change.before
         return super().of(
-            change,
-            rule=after.id,
-            text=before.text,
-            before={name: getattr(before, name) for name in names},
-            after={name: getattr(after, name) for name in names},
-            **others,
+            change, rule=rule.id, text=rule.text, before=before, after=after, **others
         )
+
+
+class ExampleChange(ResponseModel):
+    example: ExampleId
+    created_later: bool = Field(description="It was not there then, so it retires", examples=[True])
+    question: str = Field(examples=[QUESTION])
+    before: dict[str, Any] = Field(examples=[{"state": "active"}])
+    after: dict[str, Any] = Field(examples=[{"state": "retired"}])
+
+    @classmethod
+    def of(cls, change: StoredExampleChange, /, **others: Any) -> Self:
+        """`before` and `after`: only the fields that differ."""
+        before, after = _differing(change.before, change.after, EXAMPLE_ROLLED_BACK)
+        one = change.before
+        return super().of(
+            change, example=one.id, question=one.question, before=before, after=after, **others
+        )
+
+
+def _differing(
+    before: object, after: object, names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of both, the fields that differ."""
+    differ = [name for name in names if getattr(before, name) != getattr(after, name)]
+    old, new = ({name: getattr(each, name) for name in differ} for each in (before, after))
+    return old, new
 
 
 class RolledBack(ResponseModel):
@@ -204,10 +233,16 @@ class RolledBack(ResponseModel):
         "after a dry run it is the `expected_event` of the rollback that was shown",
         examples=[64],
     )
-    changed: int = Field(examples=[1])
-    retired: int = Field(examples=[1])
+    changed: int = Field(description="Rules", examples=[1])
+    retired: int = Field(description="Of these rules", examples=[1])
     changes: list[RuleChange] = Field(
         description="The first 200; `changed` counts them all", examples=[[example_of(RuleChange)]]
+    )
+    examples_changed: int = Field(examples=[1])
+    examples_retired: int = Field(description="Of these examples", examples=[1])
+    examples: list[ExampleChange] = Field(
+        description="The first 200; `examples_changed` counts them all",
+        examples=[[example_of(ExampleChange)]],
     )
 
     @classmethod
@@ -218,6 +253,9 @@ class RolledBack(ResponseModel):
             changed=len(rollback.changes),
             retired=sum(change.created_later for change in rollback.changes),
             changes=[RuleChange.of(change) for change in rollback.changes[:SHOWN_CHANGES]],
+            examples_changed=len(rollback.examples),
+            examples_retired=sum(change.created_later for change in rollback.examples),
+            examples=[ExampleChange.of(change) for change in rollback.examples[:SHOWN_CHANGES]],
             **others,
         )
 

@@ -363,6 +363,26 @@ def test_an_imported_conflict_is_seen(gw: Gateway, namespace: str) -> None:
     assert get(gw, "/examples:conflicts", namespace=namespace)["total"] == 1
 
 
+def test_a_rollback_takes_examples_back_too(gw: Gateway, namespace: str) -> None:
+    kept = add(gw, namespace)
+    space = f"/namespaces/{namespace}"
+    gw.admin("POST", f"{space}/snapshots", json={"label": "good", **WHY})
+    change(gw, f"/examples/{kept['id']}", method="PATCH", question="Whales sing", **WHY)
+    later = add(gw, namespace, "Where is my card")
+    plan = change(gw, f"{space}/rollback", to_snapshot="good", dry_run=True)
+    assert (plan["changed"], plan["examples_changed"], plan["examples_retired"]) == (0, 2, 1)
+    changed = {each["example"]: each for each in plan["examples"]}
+    assert changed[kept["id"]]["before"] == {"question": "Whales sing"}
+    assert changed[kept["id"]]["after"] == {"question": QUESTION}
+    assert changed[later["id"]]["created_later"] is True
+    done = change(gw, f"{space}/rollback", to_snapshot="good", **WHY)
+    assert done["event"] is not None
+    assert get(gw, f"/examples/{later['id']}")["state"] == "retired"
+    # Its vector came back with its words.
+    near = get(gw, "/examples:search", namespace=namespace, similar_to=QUESTION)["data"]
+    assert [(each["id"], round(each["score"], 4)) for each in near] == [(kept["id"], 1.0)]
+
+
 # -- who may ------------------------------------------------------------------------------------
 
 

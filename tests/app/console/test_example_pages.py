@@ -213,6 +213,25 @@ def test_pruning_examples_shows_what_goes(site: Gateway, visitor: Visitor, names
     assert "fifo, age or utility" in alert(similar)
 
 
+def test_going_back_takes_examples_back_too(
+    site: Gateway, visitor: Visitor, example: dict[str, Any], namespace: str
+) -> None:
+    here, space = f"/examples/{example['id']}", f"/namespaces/{namespace}"
+    visitor.done(space, f"{space}/snapshot", label="before", reason="to be safe")
+    visitor.done(here, f"{here}/edit", answer="thrice", reason="a mistake")
+    site.add_rule(namespace, "A later rule.", "")
+    space_page = visitor.page(space)
+    assert f"/console{here}" in space_page.links
+    back = next(link for link in space_page.links if "rollback?event=" in link)
+    preview = back.removeprefix("/console")
+    page = visitor.page(preview)
+    assert "1 rule and 1 example change, 1 of them is newer" in page.text
+    assert f"/console{here}" in page.links
+    done = visitor.done(preview, f"{space}/rollback", reason="it was right")
+    assert "1 rule and 1 example are as after event" in done.text
+    assert stored(site, example["id"])["answer"] == "charged_twice"
+
+
 def test_importing_is_left_to_the_api_but_its_examples_are_shown(
     site: Gateway, visitor: Visitor, namespace: str
 ) -> None:
