@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rules_store.models.rules import RuleState, Vector
+from rules_store.policy.choice import Given as Given
 
 
 class Trust(StrEnum):
@@ -174,12 +175,3 @@ class IndexedExample:
     expires_at: datetime | None
     vector: Vector | None
     rivals: Collection[str] = ()
-
-
-class Given(StrEnum):
-    """Which kinds of experience a request was given."""
-
-    NONE = "none"
-    RULES = "rules"
-    EXAMPLES = "examples"
-    BOTH = "both"
