@@ -263,9 +263,7 @@ async def test_one_budget_serves_both_and_the_least_similar_goes_first(
 
 async def test_where_the_context_is_too_small_all_of_it_is_dropped(service: Service) -> None:
     await service.example(NEAR, "charged_twice")
-    too_long = Reply.error(
-        400, "This model's maximum context length is 16 tokens."
-    )
+    too_long = Reply.error(400, "This model's maximum context length is 16 tokens.")
     service.upstream.when("charged_twice", too_long)
     response = await service.ask()
     told = response.json()["ttcl"]

@@ -183,6 +183,47 @@ def test_an_episode_names_its_examples(site: Gateway, visitor: Visitor, namespac
     assert f"/console/episodes/{episode}" in visitor.page(f"/examples/{made['id']}").links
 
 
+def test_the_right_answer_is_taught_on_the_episodes_page(
+    site: Gateway, visitor: Visitor, namespace: str
+) -> None:
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Eight boxes hold seven eggs each, how many?"}],
+        "ttcl": {"mode": "steer", "namespace": namespace},
+    }
+    url = f"{site.base_url}/chat/completions"
+    answer = httpx.post(url, json=body, headers=site.headers, timeout=30)
+    episode = answer.headers["x-ttcl-episode"]
+    here = f"/episodes/{episode}"
+    for fields, said in (
+        ({"label": "56"}, "Say why"),
+        ({"reason": "r"}, "at least one of"),
+        ({"label": "x" * 4001, "reason": "r"}, "label"),
+        ({"correction": "x" * 32_001, "reason": "r"}, "correction"),
+    ):
+        refused = visitor.send(here, f"{here}/teach", **fields)
+        assert refused.status_code == 400
+        assert said in alert(refused)
+    kept = read(refused.text).forms[f"/console{here}/teach"]
+    assert (len(kept["correction"]), kept["reason"]) == (32_001, "r")
+    form = read(visitor.get(here).text).forms[f"/console{here}/teach"]
+    taught = {**form, "label": "56", "correction": "Eight times seven is 56.", "reason": "counted"}
+    for _ in range(2):  # a form that is sent twice counts once
+        done = visitor.post(f"{here}/teach", **taught)
+        assert done.status_code == 303
+    page = read(visitor.http.get(done.headers["location"]).text)
+    assert "Taken. It made an example." in page.text
+    assert "right answer: 56" in page.text
+    assert "ada: counted" in page.text
+    (made,) = site.admin("GET", "/examples", params={"namespace": namespace}).json()["data"]
+    assert (made["label"], made["source_episode"], made["trust"]) == ("56", episode, "label")
+    assert f"/console/examples/{made['id']}" in page.links
+    page = visitor.done(here, f"{here}/teach", verdict="outdated", reason="the shop is closed")
+    assert "1 example retired." in page.text
+    assert stored(site, made["id"])["state"] == "retired"
+    assert visitor.post("/episodes/ep_none/teach", **taught).status_code == 404
+
+
 def test_an_examples_texts_are_never_code(
     site: Gateway, visitor: Visitor, namespace: str, world: World
 ) -> None:
