@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -469,3 +470,83 @@ async def test_an_example_is_left_out_by_lot_and_the_ledger_knows(
         assert episode.trace["given"]["offered"] == ["none", "examples"]
         (exposure,) = await exposures_of(service.store, example.id)
         assert exposure.position is None
+
+
+async def test_what_feedback_says_of_an_answer_counts_for_what_it_was_given(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with running(
+        upstream, tmp_path, policy="gated", experiment={"hold_out_rate": 0.0}
+    ) as service:
+        first = (await service.ask("an unrelated thing")).json()["ttcl"]
+        await service.example(NEAR, "charged_twice")
+        second = (await service.ask()).json()["ttcl"]
+        for told in (first, second):
+            said = {"episode_id": told["episode"], "verified": True}
+            response = await service.http.post("/v1/feedback", json=said)
+            assert response.status_code == 201, response.text
+        await service.store.catch_up()
+        row = (await HashEmbedder().embed([QUESTION]))[0]
+        beliefs = service.store.evidence.beliefs_near("default", row)
+        # The first one had nothing to choose from.
+        assert beliefs.size == pytest.approx(1.0, abs=0.01)
+        assert beliefs.of(Given.EXAMPLES).size == pytest.approx(1.0, abs=0.01)
+
+
+# -- consensus -------------------------------------------------------------------------------------
+
+
+async def explored(service: Service, question: str = QUESTION) -> Any:
+    """An episode whose exploration and learning are over."""
+    options = {"mode": "explore", "learn": True}
+    told = (await service.ask(question, ttcl=options)).json()["ttcl"]
+    async with asyncio.timeout(10):
+        while True:
+            episode = await service.store.episodes.get(told["episode"])
+            if episode.status.value in ("learned", "skipped", "failed"):
+                return episode
+            await asyncio.sleep(0.02)
+
+
+async def made(service: Service) -> list[Example]:
+    return list((await service.store.examples.list()).items)
+
+
+@pytest.mark.parametrize("policy", ["gated", "paper"])
+async def test_an_exploration_that_agrees_wholly_makes_an_example_where_that_is_wanted(
+    upstream: ScriptedUpstream, tmp_path: Path, policy: str
+) -> None:
+    script_loop(upstream)
+    upstream.default = Reply("So it is \\boxed{charged_twice}.")
+    knobs = {"adaptive_effort": False, "early_stop": False, "hold_out_rate": 0}
+    settings = {"policy": policy, "examples": "consensus", "experiment": knobs}
+    async with running(upstream, tmp_path, **settings) as service:
+        episode = await explored(service)
+        (example,) = await made(service)
+        assert (example.question, example.label) == (QUESTION, "charged_twice")
+        assert example.answer == "So it is \\boxed{charged_twice}."
+        assert (example.trust, example.state.value) == (Trust.CONSENSUS, "active")
+        assert example.source_episode == episode.id
+        told = (await service.ask()).json()["ttcl"]
+        assert [each["id"] for each in told["examples"]] == [example.id]
+        # Answers that had an example to copy agree for that alone.
+        await explored(service, f"{QUESTION} now")
+        assert len(await made(service)) == 1
+
+
+async def test_by_default_a_consensus_makes_none(service: Service) -> None:
+    script_loop(service.upstream)
+    service.upstream.default = Reply("So it is \\boxed{charged_twice}.")
+    await explored(service)
+    assert await made(service) == []
+
+
+async def test_a_secret_that_all_agree_on_is_quarantined(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    script_loop(upstream)
+    secret = "sk-abcdefghijklmnopqrstuvwxyz0123456789ABCD"
+    upstream.default = Reply(f"So it is \\boxed{{{secret}}}.")
+    async with running(upstream, tmp_path, examples="consensus") as service:
+        await explored(service)
+        assert [each.state.value for each in await made(service)] == ["quarantined"]
