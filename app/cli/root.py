@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.access.admin_key import admin_key_file, load_admin_key
-from app.cli import doctor, namespaces, rules, worker
+from app.cli import doctor, examples, namespaces, rules, worker
 from app.cli import keys as cli_keys
 from app.cli.common import err, out
 from app.cli.demo import QUESTIONS, DemoClient, DemoResult, ask_all, read_questions
@@ -38,6 +38,7 @@ app = typer.Typer(
     help="Makes a frozen language model better at the work it is given, at test time.",
 )
 app.add_typer(rules.app, name="rules")
+app.add_typer(examples.app, name="examples")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(cli_keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
