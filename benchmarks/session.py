@@ -29,7 +29,7 @@ from benchmarks.arms.base import Setting
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.callcache import PAUSES, CallCache
 from benchmarks.data import Question, load_task_data
-from benchmarks.feedback import FeedbackLevel
+from benchmarks.feedback import FeedbackLevel, wrong_labels
 from benchmarks.grading import Graders
 from benchmarks.rundir import RunDir
 from benchmarks.runner import Item, LeftOut, Runner, Watcher, read_gold, repeats_of
@@ -90,6 +90,7 @@ class RunOptions:
     """Limit of an answer instead of the task's."""
     seeds: int = 1
     orders: int = 1
+    first_order: int = 0
     concurrency: int = 4
     parallel: int = 8
     """Calls under way at most."""
@@ -98,6 +99,8 @@ class RunOptions:
     service_key: str | None = None
     feedback: FeedbackLevel = FeedbackLevel.NONE
     """What arms are told after each answer."""
+    label_noise: float = 0.0
+    """Share of the questions whose label is told wrong, in [0, 1]."""
 
 
 async def run(
@@ -129,6 +132,10 @@ async def run(
         items, left_out = await read_gold(questions, graders)
         if options.feedback is not FeedbackLevel.NONE:
             _need_right_or_wrong(items, graders)
+        if options.label_noise and options.feedback is not FeedbackLevel.LABEL:
+            raise ConfigurationError("--label-noise needs --feedback label")
+        labels = task.labels if isinstance(task.labels, tuple) else ()
+        wrong = await wrong_labels(items, options.label_noise, labels, graders)
         if backend is not None:
             served = Served(backend, options.model or "scripted", "in this process")
         else:
@@ -169,8 +176,10 @@ async def run(
             concurrency=options.concurrency,
             watcher=watcher,
             feedback=options.feedback,
+            wrong=wrong,
         )
-        await runner.run(arms, repeats_of(options.seeds, options.orders))
+        repeats = repeats_of(options.seeds, options.orders, options.first_order)
+        await runner.run(arms, repeats)
     return folder
 
 
@@ -279,8 +288,10 @@ def describe(
         "limit": options.limit,
         "seeds": options.seeds,
         "orders": options.orders,
+        "first_order": options.first_order,
         "concurrency": options.concurrency,
         "feedback": options.feedback.value,
+        "label_noise": options.label_noise,
         "share_calls": options.share_calls,
         "loop": {name: dumped[name] for name in LOOP_SETTINGS},
         **_gated(arms, dumped),
