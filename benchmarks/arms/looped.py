@@ -187,7 +187,7 @@ class Pass:
             job_payload={},
             exposures=lesson.found.exposures(),
         )
-        job = await store.jobs.claim(_OWNER, episode_id=observation.episode_id)
+        job = await store.jobs.claim(_OWNER, key=observation.episode_id)
         assert job is not None, "the job was written the line before"
         written = list(lesson.distillation.rules) if lesson.distillation is not None else []
         if not written:
