@@ -65,3 +65,15 @@ def table(columns: str) -> Table:
 def add_row(to: Table, *cells: object) -> None:
     """Cells are plain text: what a model wrote is no markup."""
     to.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def lines(*texts: str) -> None:
+    """As they are: no markup, nothing broken."""
+    for text in texts:
+        out.print(text, markup=False, soft_wrap=True)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -79,5 +79,3 @@ def _counted(rows: list[ExampleRow]) -> Examples:
     kept = {row.question for row in rows if row.outcome == KEPT}
     gone = {row.question for row in rows if row.outcome == RETIRED}
     return Examples(len(kept), len(kept & gone))
-
-

@@ -170,6 +170,4 @@ async def test_feedback_that_a_service_refuses_stops_the_run_with_its_reason(
         arm = f"http:{gateway.url}#scripted-model"
         options = {"arms": arm, "count": 1, "service_key": CLIENT_KEY}
         with pytest.raises(TTCLError, match="refused the feedback: There is no episode"):
-            await go(
-                tmp_path / "run", ScriptedBackend(), feedback=FeedbackLevel.BINARY, **options
-            )
+            await go(tmp_path / "run", ScriptedBackend(), feedback=FeedbackLevel.BINARY, **options)
