@@ -16,6 +16,8 @@ class StoreOptions:
     """Active rules per namespace; one more retires another (`pruning`)."""
     example_capacity: int = 10_000
     """Active examples per namespace."""
+    example_days: int | None = None
+    """Days that a new example is recalled, unless it has a date of its own; None: for good."""
     pruning: Pruning = Pruning.FIFO
     merge_threshold: float = 0.95
     """Cosine of two rule texts from which they are the same rule."""

@@ -148,7 +148,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     sent = {key: value for key, value in body.items() if key != "ttcl"}
     sent["model"] = model.id
     settings = state.settings
-    named = options.namespace or _header_namespace(request)
+    named = options.namespace or header_namespace(request)
     namespace = named or caller.first_namespace or settings.namespace
     mode = options.mode or _header_mode(request) or named_mode or settings.mode
     if not caller.reaches(namespace):
@@ -223,7 +223,7 @@ def _header_mode(request: Request) -> Mode | None:
         ) from error
 
 
-def _header_namespace(request: Request) -> str | None:
+def header_namespace(request: Request) -> str | None:
     given = request.headers.get(NAMESPACE_HEADER)
     if given is not None and not NAMESPACE.match(given):
         raise InvalidRequest(

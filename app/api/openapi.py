@@ -14,6 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api.schemas.common import Error
+from app.api.schemas.feedback import FeedbackBatchBody
 from app.chat.request import ChatRequest
 from app.exceptions import (
     AuthenticationFailed,
@@ -161,7 +162,11 @@ def _unseen() -> dict[str, Any]:
     """Schemas that no endpoint's signature shows: refusals, and the chat body, which is read by its
     own parser."""
     _, found = models_json_schema(
-        [(ChatRequest, "validation"), (Error, "serialization")],
+        [
+            (ChatRequest, "validation"),
+            (FeedbackBatchBody, "validation"),
+            (Error, "serialization"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = found["$defs"]

@@ -6,16 +6,23 @@ import asyncio
 from typing import Any
 
 from app.chat.call import ChatCall, SteeredRequest, observe
-from app.chat.recorder import NOT_RECORDED, OpenEpisode, Recorder
+from app.chat.recorder import (
+    KEY_MAY_NOT_LEARN,
+    LEARNING_OFF,
+    NOT_RECORDED,
+    OpenEpisode,
+    Recorder,
+)
 from app.chat.steering import Steering
 from app.domain.serialization import (
     contrast_to_json,
     hits_to_json,
     observation_to_json,
+    request_to_json,
     selection_to_json,
     trajectories_to_json,
 )
-from app.domain.trajectory import Cost
+from app.domain.trajectory import Cost, Message
 from app.learning.evaluation.outcomes import agreement_outcome, teacher_text
 from app.loop.loop import Exploration
 from app.loop.steer.injector import has_images
@@ -110,6 +117,7 @@ class Finisher:
             sent = self._steering.messages(call, steered)
         return {
             "messages_sent": sent,
+            "request": _request(call, steered, sent),
             "rules_injected": hits_to_json(steered.hits),
             **_withheld(steered),
             "cost": cost.as_dict(),
@@ -149,6 +157,21 @@ class Finisher:
         )
         if not kept and steered.recorded:
             self._steering.degrade(steered, NOT_RECORDED)
+
+
+def _request(
+    call: ChatCall, steered: SteeredRequest, sent: list[Message] | None
+) -> dict[str, Any]:
+    """What feedback on the answer may be learned from, or why there is nothing."""
+    wanted = call.request.ttcl.learn if call.request.ttcl else None
+    obstacle = call.obstacle
+    if wanted is False:
+        obstacle = LEARNING_OFF
+    elif not call.caller.may(Permission.LEARN):
+        obstacle = KEY_MAY_NOT_LEARN
+    if obstacle is not None:
+        return {"obstacle": obstacle}
+    return request_to_json(observe(call, steered), sent)
 
 
 def _origin(call: ChatCall) -> dict[str, str]:

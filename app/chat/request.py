@@ -125,7 +125,7 @@ def parse_chat(body: dict[str, Any]) -> ChatRequest:
 def invalid(error: ValidationError) -> InvalidRequest:
     """The first problem of a validation as an error that names its field."""
     first = error.errors(include_url=False, include_input=False)[0]
-    param = param_name(first["loc"])
+    param = param_name(first["loc"]) or "body"
     missing = first["type"] == "missing"
     message = f"Missing required parameter: '{param}'" if missing else f"{param}: {first['msg']}"
     return InvalidRequest(

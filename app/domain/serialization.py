@@ -5,18 +5,21 @@ Token log-probabilities are not kept; the perplexity that was made of them is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from app.domain.trajectory import (
     Assessment,
     Case,
+    Message,
     Observation,
     Role,
     Selection,
     Task,
     Trajectory,
 )
+from rules_store.models.episodes import Episode
 from rules_store.models.rules import Polarity, RuleHit
 
 
@@ -72,6 +75,30 @@ def observation_from_json(data: dict[str, Any]) -> Observation:
             "hits": hits,
         }
     )
+
+
+_OF_EPISODE = ("episode_id", "namespace", "model", "question")
+"""Fields of an observation that are the episode's own."""
+
+
+def request_to_json(observation: Observation, sent: Sequence[Message] | None) -> dict[str, Any]:
+    """What an episode keeps of a request that feedback may be learned from: its observation, with
+    the messages only where others went out (`sent`)."""
+    kept = observation_to_json(observation)
+    if sent is not None and kept["messages"] == list(sent):
+        kept["messages"] = None
+    return {name: value for name, value in kept.items() if name not in _OF_EPISODE}
+
+
+def observation_of(episode: Episode) -> Observation | None:
+    """The request of an episode, as the loop would see it; None where it was not kept."""
+    kept = episode.trace.get("request") or {}
+    messages = kept.get("messages") or episode.trace.get("messages_sent")
+    if "task" not in kept or not messages:
+        return None
+    own = {"episode_id": episode.id, "namespace": episode.namespace}
+    asked = {"model": episode.model, "question": episode.question, "messages": messages}
+    return observation_from_json({**kept, **own, **asked})
 
 
 def trajectories_to_json(

@@ -81,6 +81,9 @@ class Observation:
     hits: tuple[RuleHit, ...] = ()
     """Rules retrieved for `question`, in the order in which they are injected."""
     seed: int = 0
+    framed: bool = True
+    """Whether a replay adds the form of the answer and samples greedily, as the loop's own calls
+    do; without, it asks as the client asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class Case(StrEnum):
     SCATTERED = "scattered"  # all different: nothing is learned, the Teacher's answer stands
     CONTRASTED = "contrasted"  # open task, spread large enough: both polarities
     HOMOGENEOUS = "homogeneous"  # open task, spread too small: only a positive rule
+    VERIFIED = "verified"  # feedback knows the right answer: both polarities
     UNUSABLE = "unusable"  # fewer than two usable trajectories: nothing is learned
 
 
@@ -158,6 +162,8 @@ class Selection:
     """Share of the usable trajectories in the largest group (closed tasks), in [0, 1]."""
     criterion: str = "perplexity"
     """`perplexity`, or `medoid` where the upstream gave no log-probabilities."""
+    right: str | None = None
+    """The right answer, of a verified contrast."""
 
 
 @dataclass(frozen=True, slots=True)

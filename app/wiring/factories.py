@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from app.exceptions import ConfigurationError
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
 from app.learning.evaluation.outcomes import Judge
+from app.learning.feedback import FeedbackIntake, FeedbackOptions
 from app.learning.learner import Learner, LearnerOptions
+from app.learning.lessons import Teacher
 from app.learning.local_worker import LocalWorker, Worker
 from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import ExplorerOptions
@@ -75,6 +77,20 @@ def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Ju
     return Gatekeeper(store, loop, judge, GateSettings(floor, settings.experiment.probation))
 
 
+def build_teacher(
+    settings: Settings, store: RuleStore, loop: Loop, judge: Judge, gated: Callable[[str], bool]
+) -> Teacher:
+    exploring = settings.students + 2  # Teacher and Tutor
+    return Teacher(
+        store,
+        loop,
+        judge,
+        gated,
+        calls_per_answer=settings.feedback_calls_per_answer,
+        exploring=exploring,
+    )
+
+
 def build_upstream(
     settings: Settings,
     base_url: str,
@@ -109,6 +125,7 @@ def build_learner(
         embedder,
         planner,
         build_gatekeeper(settings, store, loop, judge),
+        build_teacher(settings, store, loop, judge, gated),
         gated,
         LearnerOptions(
             calls_per_hour=settings.learn_calls_per_hour,
@@ -117,6 +134,17 @@ def build_learner(
         ),
         tracer,
     )
+
+
+def build_feedback_intake(
+    settings: Settings,
+    store: RuleStore,
+    judge: Judge,
+    embedder: Embedder,
+    wake: Callable[[], None],
+) -> FeedbackIntake:
+    options = FeedbackOptions(settings.learn, settings.examples, settings.embedding_timeout)
+    return FeedbackIntake(store, judge, embedder, wake, options)
 
 
 async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -> Worker:
@@ -160,6 +188,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         capacity=settings.capacity,
         example_capacity=settings.example_capacity,
+        example_days=settings.example_days,
         pruning=settings.pruning,
         merge_threshold=settings.experiment.merge_threshold,
         lease=settings.job_lease,

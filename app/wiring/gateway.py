@@ -26,7 +26,7 @@ from app.settings import Settings
 from app.upstream.embeddings import Embedder
 from app.wiring.background import SteadyClock, freeze_when, keep_running
 from app.wiring.container import AppState
-from app.wiring.factories import WATCH_INTERVAL
+from app.wiring.factories import WATCH_INTERVAL, build_feedback_intake
 from app.wiring.services import open_services
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
@@ -92,7 +92,9 @@ async def open_gateway(
         upstream=upstream,
         embedder=services.embedder,
         prompts=prompts,
-        judge=services.judge,
+        feedback=build_feedback_intake(
+            settings, store, services.judge, services.embedder, worker.wake
+        ),
         explainer=Explainer(store, retriever, counter, prompts, budget),
         service=service,
         worker=worker,

@@ -48,6 +48,7 @@ class EventFilter:
     """Only of these namespaces; None: of all."""
     namespace: str | None = None
     rule_id: str | None = None
+    example_id: str | None = None
     kind: str | None = None
     """One kind, or with a dot at its end every kind that begins so (`rule.`)."""
     actor: str | None = None
@@ -110,6 +111,7 @@ class Event:
     namespace: str
     kind: str
     rule_id: str | None
+    example_id: str | None
     actor: str
     reason: str
     before: dict[str, Any] | None

@@ -6,6 +6,7 @@ lost. What was added for a weaker signal is taken back when a stronger one comes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -50,24 +51,33 @@ async def credit(
     episode_id: str,
     outcome: Outcome,
     now: datetime,
+    *,
+    votes: Mapping[str, float] | None = None,
 ) -> None:
-    """Adds an outcome to the standings of the rules that steered the episode or were withheld
-    from it; what a weaker signal had added is taken back."""
+    """Adds an outcome to the standings of the rules and examples that steered the episode or were
+    withheld from it; what a weaker signal had added is taken back.
+
+    `votes`: by example, whether its own label was the episode's right one. Of several examples that
+    are shown together each is credited with its own vote, not with what became of all of them."""
     before = await evidence.strongest(connection, episode_id, lock=True)
     await evidence.put_outcome(connection, namespace, episode_id, outcome, now)
     after = await evidence.strongest(connection, episode_id)
-    if after == before:
+    voted = await evidence.votes_of_episode(connection, episode_id)
+    votes = {**voted, **(votes or {})}
+    if after == before and votes == voted:
         return
-    for rule_id, withheld, when in await evidence.exposed(connection, episode_id):
-        standing = await standing_now(context, connection, namespace, rule_id, now)
+    for item_id, withheld, when in await evidence.exposed(connection, episode_id):
+        standing = await standing_now(context, connection, namespace, item_id, now)
         if standing is None:
             continue
         factor = retention(when, now, context.options.half_life_days)
         tally = standing.without_rule if withheld else standing.with_rule
         if before is not None:
-            tally = tally.plus(before.value, -before.weight * factor)
+            tally = tally.plus(voted.get(item_id, before.value), -before.weight * factor)
         if after is not None:
-            tally = tally.plus(after.value, after.weight * factor)
+            tally = tally.plus(votes.get(item_id, after.value), after.weight * factor)
+        if item_id in votes and votes[item_id] != voted.get(item_id):
+            await evidence.set_vote(connection, episode_id, item_id, votes[item_id])
         moved = (
             replace(standing, without_rule=tally)
             if withheld

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import replace
-
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import storable
-from rules_store.errors import FeedbackConflict, UnknownEpisode
+from rules_store.errors import UnknownEpisode
 from rules_store.models.evidence import (
     Contender,
     Evidence,
@@ -19,9 +15,9 @@ from rules_store.models.evidence import (
     Standing,
     Trial,
 )
-from rules_store.models.feedback import Feedback, NewFeedback
+from rules_store.models.feedback import NO_TEACHING, Feedback, NewFeedback, Teaching
 from rules_store.models.rules import Rule, RuleState, Vector
-from rules_store.operations import rule_writes, trials
+from rules_store.operations import rule_writes, teaching_writes, trials
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
 from rules_store.operations.rules import find
@@ -45,50 +41,30 @@ class EvidenceOperations:
     # -- episodes
 
     async def add_feedback(
-        self, episode_id: str, new: NewFeedback, outcome: Outcome | None = None
+        self, episode_id: str, new: NewFeedback, teaching: Teaching = NO_TEACHING
     ) -> Feedback:
-        """What is stored now. Under a key that this episode has seen that is the first feedback,
-        and nothing is added. `outcome`: what it says about the answer, for the credit of rules;
-        None is no evidence.
+        """What is stored now, with all that follows from it (`teaching`), in one transaction.
+        Under a key that this episode has seen that is the first feedback, and nothing is added.
 
         Raises UnknownEpisode; FeedbackConflict where the first one under the key said something
-        else; ValueError without score, label and verified.
+        else; ValueError for one that says nothing.
         """
-        if new.score is None and new.label is None and new.verified is None:
-            raise ValueError("a feedback needs a score, a label or a verifier's result")
-        now = self._context.clock()
+        if not new.says_something:
+            raise ValueError("a feedback needs a score, label, correction, verdict or outdated")
+        async with self._context.change() as connection:
+            return await teaching_writes.add(self._context, connection, episode_id, new, teaching)
 
-        async def add(connection: AsyncConnection) -> Feedback:
-            episode = await episodes.find(connection, episode_id)
-            if episode is None:
-                raise UnknownEpisode(episode_id)
-            given = Feedback(
-                id=f"fb_{secrets.token_hex(12)}",
-                episode_id=episode_id,
-                namespace=episode.namespace,
-                source=new.source,
-                score=new.score,
-                label=_cleaned(new.label),
-                verified=new.verified,
-                comment=_cleaned(new.comment),
-                key=_cleaned(new.key),
-                created_at=now,
-            )
-            if await feedback.insert_feedback(connection, given):
-                if outcome is not None:
-                    await credit(
-                        self._context, connection, episode.namespace, episode_id, outcome, now
-                    )
-                if given.label is not None:
-                    await precedents.set_label(connection, episode_id, given.label)
-                return given
-            assert given.key is not None
-            first = await feedback.of_key(connection, episode_id, given.key)
-            if replace(given, id=first.id, created_at=first.created_at) != first:
-                raise FeedbackConflict(given.key)
-            return first
+    async def shown_labels(self, episode_id: str) -> dict[str, str]:
+        """Labels of the examples that the episode was shown, or that were withheld from it, by
+        their ids."""
+        async with self._context.database.read() as connection:
+            return await evidence.shown_labels(connection, episode_id)
 
-        return await self._context.database.transact(add)
+    async def share_judged(self, namespace: str, among: int) -> tuple[int, int]:
+        """(how many of them, how many) of the namespace's latest `among` answered episodes have
+        been judged by a label, a correction or a verifier."""
+        async with self._context.database.read() as connection:
+            return await evidence.share_judged(connection, namespace, among)
 
     async def feedback_of(self, episode_id: str) -> list[Feedback]:
         """Oldest first; none of an unknown episode."""
@@ -193,7 +169,3 @@ class EvidenceOperations:
             if judgement is not None:
                 done.append(judgement)
         return done
-
-
-def _cleaned(text: str | None) -> str | None:
-    return None if text is None else storable(text)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
 from rules_store.database.dialect import insert_or_replace, insert_unless_there
-from rules_store.database.schema import episodes, exposures, outcomes, rules, trials
+from rules_store.database.schema import examples, episodes, exposures, outcomes, rules, trials
 from rules_store.models.evidence import (
     STRENGTH,
     Exposure,
@@ -46,6 +46,21 @@ _EXPOSED = (
     select(exposures.c.item_id, exposures.c.withheld, exposures.c.created_at)
     .where(exposures.c.episode_id == bindparam("episode"))
     .order_by(exposures.c.item_id)  # the order in which their standings are locked
+)
+_EXPOSED_VOTES = (
+    select(exposures.c.item_id, exposures.c.vote)
+    .where(exposures.c.episode_id == bindparam("episode"), exposures.c.vote.is_not(None))
+)
+_VOTED = (
+    update(exposures)
+    .where(exposures.c.episode_id == bindparam("episode"), exposures.c.item_id == bindparam("item"))
+    .values(vote=bindparam("value"))
+)
+_LATEST_VOTES = (
+    select(exposures.c.vote)
+    .where(exposures.c.namespace == bindparam("space"), exposures.c.vote.is_not(None))
+    .order_by(exposures.c.seq.desc())
+    .limit(bindparam("latest"))
 )
 _OUTCOMES = select(outcomes).where(outcomes.c.episode_id == bindparam("episode"))
 
@@ -102,6 +117,72 @@ async def exposed(connection: AsyncConnection, episode_id: str) -> list[tuple[st
     """(rule id, withheld, when) of every rule that had to do with an episode."""
     rows = await connection.execute(_EXPOSED, {"episode": episode_id})
     return [(row.item_id, row.withheld, row.created_at) for row in rows]
+
+
+async def votes_of_episode(connection: AsyncConnection, episode_id: str) -> dict[str, float]:
+    """By example: whether its label was the right one, as far as that is known."""
+    rows = await connection.execute(_EXPOSED_VOTES, {"episode": episode_id})
+    return {row.item_id: row.vote for row in rows}
+
+
+async def set_vote(
+    connection: AsyncConnection, episode_id: str, item_id: str, vote: float
+) -> None:
+    """Whether the label of an example that the episode was shown was the right one."""
+    given = {"episode": episode_id, "item": item_id, "value": vote}
+    await connection.execute(_VOTED, given)
+
+
+async def votes_of_item(connection: AsyncConnection, item_id: str) -> tuple[int, int]:
+    """(right, wrong) votes of one example."""
+    statement = select(func.count(), func.coalesce(func.sum(exposures.c.vote), 0.0)).where(
+        exposures.c.item_id == item_id, exposures.c.vote.is_not(None)
+    )
+    count, right = (await connection.execute(statement)).one()
+    return round(right), count - round(right)
+
+
+async def usual_vote(connection: AsyncConnection, namespace: str, latest: int) -> tuple[int, int]:
+    """(right, wrong) among the namespace's latest votes."""
+    given = {"space": namespace, "latest": latest}
+    votes = list(await connection.scalars(_LATEST_VOTES, given))
+    right = round(sum(votes))
+    return right, len(votes) - right
+
+
+async def shown_labels(connection: AsyncConnection, episode_id: str) -> dict[str, str]:
+    """By id, the labels of the examples that had to do with an episode and have one."""
+    statement = (
+        select(examples.c.id, examples.c.label)
+        .join_from(exposures, examples, exposures.c.item_id == examples.c.id)
+        .where(exposures.c.episode_id == episode_id, examples.c.label.is_not(None))
+    )
+    return {row.id: row.label for row in await connection.execute(statement)}
+
+
+async def share_judged(connection: AsyncConnection, namespace: str, among: int) -> tuple[int, int]:
+    """(how many of them, how many) of the namespace's latest `among` answered episodes have a
+    label's or a verifier's outcome."""
+    latest = (
+        select(episodes.c.id)
+        .where(episodes.c.namespace == namespace, episodes.c.answer.is_not(None))
+        .order_by(episodes.c.seq.desc())
+        .limit(among)
+        .subquery()
+    )
+    judged = (
+        select(outcomes.c.episode_id)
+        .where(
+            outcomes.c.episode_id == latest.c.id,
+            outcomes.c.source.in_([Signal.LABEL.value, Signal.VERIFIER.value]),
+        )
+        .exists()
+    )
+    statement = select(
+        func.count().filter(judged), func.count()
+    ).select_from(latest)
+    row = (await connection.execute(statement)).one()
+    return int(row[0]), int(row[1])
 
 
 async def strongest(

@@ -41,6 +41,12 @@ async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Link]:
     ]
 
 
+async def items_of(connection: AsyncConnection, kind: LinkKind, other: str) -> list[str]:
+    """Ids of the rules and examples that are linked so, oldest first."""
+    statement = select(links.c.item_id).where(links.c.kind == kind.value, links.c.other == other)
+    return list(await connection.scalars(statement.order_by(links.c.seq)))
+
+
 async def opponents(connection: AsyncConnection, rule_id: str) -> list[str]:
     """Ids of active rules that contradict this one, whichever of the two came first."""
     pair = links.c.kind == LinkKind.CONTRADICTS.value

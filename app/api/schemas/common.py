@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from rules_store.models.feedback import FeedbackSource
+from rules_store.models.feedback import Feedback as StoredFeedback
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
@@ -20,6 +21,7 @@ Responses = dict[int | str, dict[str, Any]]
 AT = "2026-01-31T12:00:00+00:00"
 EPISODE_ID = "ep_0123456789abcdef0123456789abcdef"
 RULE_ID = "rule_0123456789abcdef01234567"
+EXAMPLE_ID = "example_0123456789abcdef01234567"
 RULE_TEXT = "Check a subtraction by adding the parts back together."
 JSON_LINES = "application/x-ndjson"
 
@@ -201,6 +203,27 @@ class Models(ResponseModel):
     data: list[Model] = Field(examples=[[example_of(Model)]])
 
 
+class FeedbackEffect(ResponseModel):
+    """What followed at once; what takes a call of the model follows later, in the background."""
+
+    right: bool | None = Field(
+        description="Whether the answer was right, as far as this feedback says", examples=[True]
+    )
+    example: str | None = Field(
+        description="The example that it made or confirmed", examples=[EXAMPLE_ID]
+    )
+    example_state: str | None = Field(
+        description="`candidate`: a right answer with its steps is looked for first; "
+        "`quarantined`: a person has to look at it first",
+        examples=["active"],
+    )
+    lesson: bool = Field(
+        description="Whether rules will be distilled from right against wrong", examples=[False]
+    )
+    retired: list[str] = Field(description="Examples that it retired", examples=[[]])
+    skipped: str | None = Field(description="Why it made no example")
+
+
 class Feedback(ResponseModel):
     object: Literal["feedback"] = "feedback"
     id: str = Field(examples=["fb_0123456789abcdef"])
@@ -212,9 +235,39 @@ class Feedback(ResponseModel):
     score: float | None = Field(examples=[1.0])
     label: str | None = Field(examples=["84"])
     verified: bool | None = Field(examples=[True])
+    correction: str | None
+    outdated: bool = Field(examples=[False])
     comment: str | None = Field(examples=["Right at once"])
     key: str | None = Field(examples=["ticket-42"])
+    effect: FeedbackEffect = Field(examples=[example_of(FeedbackEffect)])
     created_at: Timestamp
+
+
+class FeedbackItem(ResponseModel):
+    """What became of one item of a batch: as if it had been sent alone."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    index: int = Field(description="Its place in the batch, from 0", examples=[0])
+    status: int = Field(examples=[201])
+    id: str | None = Field(None, examples=["fb_0123456789abcdef"])
+    episode_id: str | None = Field(None, examples=[EPISODE_ID])
+    effect: FeedbackEffect | None = Field(None, examples=[example_of(FeedbackEffect)])
+    error: ErrorDetail | None = None
+
+    @classmethod
+    def taken(cls, index: int, given: StoredFeedback) -> FeedbackItem:
+        effect = FeedbackEffect.of(given.effect)
+        return cls(
+            index=index, status=201, id=given.id, episode_id=given.episode_id, effect=effect
+        )
+
+
+class FeedbackBatch(ResponseModel):
+    object: Literal["feedback.batch"] = "feedback.batch"
+    taken: int = Field(examples=[1])
+    refused: int = Field(examples=[0])
+    data: list[FeedbackItem] = Field(examples=[[example_of(FeedbackItem)]])
 
 
 class Health(ResponseModel):

@@ -95,6 +95,10 @@ class Judge:
             return None
         return float(await self._equivalence.equivalent(found.text, label))
 
+    async def same(self, one: str, other: str) -> bool:
+        """Whether two short answers are equal."""
+        return await self._equivalence.equivalent(one, other)
+
     async def trial(
         self, observation: Observation, precedent: Precedent, replay: Trajectory
     ) -> Trial | None:

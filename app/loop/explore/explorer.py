@@ -122,7 +122,7 @@ class _Run:
         observation = self._observation
         messages = list(conversation)
         prescribed = observation.params.get("response_format") or {}
-        if prescribed.get("type", "text") == "text":
+        if observation.framed and prescribed.get("type", "text") == "text":
             # A client that prescribes a format has said all there is to say about it.
             name = ANSWER_PROMPT[observation.task]
             form = self._explorer.prompts.get(observation.domain, name).render().text

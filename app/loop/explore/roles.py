@@ -48,10 +48,12 @@ def derived_seed(seed: int, role: Role, index: int) -> int:
 
 
 def teacher_params(observation: Observation, cap: int | None) -> dict[str, Any]:
-    """Greedy unless the client chose its sampling: what it asked for is what it gets."""
+    """Greedy unless the client chose its sampling: what it asked for is what it gets. Of an
+    unframed observation the client's own parameters alone."""
     params = _base(observation, cap)
-    params.setdefault("temperature", 0)
-    params["seed"] = observation.params.get("seed", observation.seed)
+    if observation.framed:
+        params.setdefault("temperature", 0)
+        params["seed"] = observation.params.get("seed", observation.seed)
     return params
 
 
