@@ -131,14 +131,18 @@ class Runner:
     ) -> None:
         outcomes = await self._answers(session, arm, repeat, step)
         told = [await self._told(arm, repeat, outcome) for outcome in outcomes]
+        before = [outcome.backend.meter.taken() for outcome in outcomes]
         rows = await session.learn(told)
+        self._stop_if_broken()
         by_question: dict[str, dict[str, list[Row]]] = {}
         for row in rows:
             learned = by_question.setdefault(row.pop("id"), {})
             learned.setdefault(row.pop("kind", "rules"), []).append(row)
-        for outcome in outcomes:
+        for outcome, answering in zip(outcomes, before, strict=True):
             if arm.stateful:
-                learned = {"rules": [], **by_question.get(outcome.asked.id, {})}
+                learned: Row = {"rules": [], **by_question.get(outcome.asked.id, {})}
+                if spent := outcome.backend.meter.since(answering):
+                    learned["learning"] = spent
                 place = {"position": outcome.asked.position, **learned}
                 self._run.rules.append({**_head(arm, repeat, outcome.asked), **place})
 
@@ -177,14 +181,17 @@ class Runner:
         started = time.monotonic()
         outcome = await session.answer(asked)
         seconds = time.monotonic() - started
+        self._stop_if_broken()
+        await self._record(outcome, arm, repeat, seconds)
+        return outcome
+
+    def _stop_if_broken(self) -> None:
         broken = self._setting.calls.broken
         if broken is not None:
             raise RunStopped(
                 f"the upstream stopped answering ({broken.message}); what was answered is kept, "
                 "and the same command goes on from here"
             ) from broken
-        await self._record(outcome, arm, repeat, seconds)
-        return outcome
 
     async def _record(self, outcome: ArmAnswer, arm: Arm, repeat: Repeat, seconds: float) -> None:
         asked, run = outcome.asked, self._run

@@ -26,6 +26,7 @@ from app.upstream.types import ChatBackend
 from app.wiring.factories import build_embedder, load_prompts
 from benchmarks.arms import make_arms
 from benchmarks.arms.base import Setting
+from benchmarks.arms.experienced import EXPERIENCED_ARMS
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.callcache import PAUSES, CallCache
 from benchmarks.data import Question, load_task_data
@@ -64,6 +65,17 @@ GATED_SETTINGS = (
     "explore_confidence",
 )
 """Those of the gated arms; a run that has none of these arms may get some later."""
+EXPERIENCED_SETTINGS = (
+    *GATED_SETTINGS,
+    "examples",
+    "max_examples",
+    "example_floor",
+    "example_capacity",
+    "example_place",
+    "learn_sample_rate",
+    "feedback_calls_per_answer",
+)
+"""Those of the arms of the product with feedback."""
 FIXED_SETTINGS: dict[str, Any] = {
     # Of the arms that are not gated; those that are say so themselves.
     "policy": Policy.PAPER,
@@ -294,7 +306,7 @@ def describe(
         "label_noise": options.label_noise,
         "share_calls": options.share_calls,
         "loop": {name: dumped[name] for name in LOOP_SETTINGS},
-        **_gated(arms, dumped),
+        **_of_some_arms(arms, dumped),
         "prompts_sha256": _prompts_digest(settings, task.domain),
         "embedding_model": embedding_model,
         "arms": arms,
@@ -303,10 +315,17 @@ def describe(
     }
 
 
-def _gated(arms: list[str], dumped: dict[str, Any]) -> dict[str, Any]:
-    if not any(arm in GATED_ARMS for arm in arms):
-        return {}
-    return {"gated": {name: dumped[name] for name in GATED_SETTINGS}}
+def _of_some_arms(arms: list[str], dumped: dict[str, Any]) -> dict[str, Any]:
+    """Entries that `rundir.ADDED` names: there where one of their arms is."""
+    groups = {
+        "gated": (GATED_ARMS, GATED_SETTINGS),
+        "experienced": (EXPERIENCED_ARMS, EXPERIENCED_SETTINGS),
+    }
+    return {
+        group: {name: dumped[name] for name in names}
+        for group, (own, names) in groups.items()
+        if any(arm in own for arm in arms)
+    }
 
 
 def _source(options: RunOptions, task: TaskFile) -> str:

@@ -167,9 +167,7 @@ async def _episode(
             code="episode_not_found",
         )
     assert body.request_id is not None, "checked with the body"
-    namespace = (
-        header_namespace(request) or caller.first_namespace or state.settings.namespace
-    )
+    namespace = header_namespace(request) or caller.first_namespace or state.settings.namespace
     if not caller.reaches(namespace):
         raise namespace_forbidden(namespace)
     try:

@@ -159,9 +159,7 @@ class Finisher:
             self._steering.degrade(steered, NOT_RECORDED)
 
 
-def _request(
-    call: ChatCall, steered: SteeredRequest, sent: list[Message] | None
-) -> dict[str, Any]:
+def _request(call: ChatCall, steered: SteeredRequest, sent: list[Message] | None) -> dict[str, Any]:
     """What feedback on the answer may be learned from, or why there is nothing."""
     wanted = call.request.ttcl.learn if call.request.ttcl else None
     obstacle = call.obstacle

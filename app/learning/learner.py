@@ -104,8 +104,10 @@ class Learner:
         gated: Callable[[str], bool],
         options: LearnerOptions,
         tracer: Tracer = NO_TRACES,
+        rng: random.Random | None = None,
     ) -> None:
-        """`gated`: whether rules of a namespace must prove themselves before they steer."""
+        """`gated`: whether rules of a namespace must prove themselves before they steer. `rng`
+        draws what is replayed; None: by chance."""
         self._store = store
         self._loop = loop
         self._embedder = embedder
@@ -117,7 +119,7 @@ class Learner:
         self._tracer = tracer
         self._due: dict[str, float] = {}
         """Replays that the jobs of a namespace have paid for and that were not made yet."""
-        self._rng = random.Random()
+        self._rng = rng or random.Random()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.outcomes: dict[str, int] = {}
         """How jobs ended in this process, by outcome; for metrics."""
@@ -257,9 +259,7 @@ class Learner:
             await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend)
             return "skipped"
         observation = observation_from_json(job.payload["observation"])
-        return await self._apply(
-            job, observation, rules, bill, trace, completion=taught.completion
-        )
+        return await self._apply(job, observation, rules, bill, trace, completion=taught.completion)
 
     async def _apply(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -118,6 +119,7 @@ def build_learner(
     gated: Callable[[str], bool],
     judge: Judge,
     tracer: Tracer = NO_TRACES,
+    rng: random.Random | None = None,
 ) -> Learner:
     return Learner(
         store,
@@ -133,6 +135,7 @@ def build_learner(
             replays_per_job=settings.gate_calls_per_answer,
         ),
         tracer,
+        rng,
     )
 
 

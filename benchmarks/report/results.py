@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -155,6 +155,9 @@ def read_run(folder: Path) -> RunResults:
         arm.rules.setdefault(key, []).extend(_rules(row))
         examples = [ExampleRow(e["question"], e["outcome"]) for e in row.get("examples", ())]
         arm.examples.setdefault(key, []).extend(examples)
+        rows = arm.passes.get(key, {})
+        if "learning" in row and row["id"] in rows:
+            rows[row["id"]] = _with_learning(rows[row["id"]], row["learning"])
     names = [name for name in config["arms"] if name in arms]
     prompts = {row["id"]: row["prompt"] for _, row in read_rows(folder / "questions.jsonl")}
     return RunResults(folder, config, {name: arms[name] for name in names}, prompts)
@@ -178,6 +181,17 @@ def _result(row: dict[str, Any]) -> Result:
         examples=len(row.get("examples", ())),
         given=row.get("given"),
         told=row.get("told"),
+    )
+
+
+def _with_learning(result: Result, spent: dict[str, Any]) -> Result:
+    """What was spent on learning when the question's step was over belongs to its cost."""
+    return replace(
+        result,
+        calls=result.calls + spent["calls"],
+        prompt_tokens=result.prompt_tokens + spent["prompt_tokens"],
+        completion_tokens=result.completion_tokens + spent["completion_tokens"],
+        model_seconds=result.model_seconds + spent["model_seconds"],
     )
 
 

@@ -258,9 +258,7 @@ class FeedbackItem(ResponseModel):
     @classmethod
     def taken(cls, index: int, given: StoredFeedback) -> FeedbackItem:
         effect = FeedbackEffect.of(given.effect)
-        return cls(
-            index=index, status=201, id=given.id, episode_id=given.episode_id, effect=effect
-        )
+        return cls(index=index, status=201, id=given.id, episode_id=given.episode_id, effect=effect)
 
 
 class FeedbackBatch(ResponseModel):
