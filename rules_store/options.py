@@ -37,6 +37,8 @@ class StoreOptions:
     """In which evidence about a rule's worth loses half of its weight."""
     precedents: int = 2000
     """Explored questions that a namespace keeps for replays."""
+    choices: int = 1000
+    """Latest requests of a namespace whose outcomes decide what kinds of experience are given."""
     pool_size: int = 4
     """Database connections; on SQLite one more, which alone writes."""
 

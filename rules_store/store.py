@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -18,8 +18,8 @@ from rules_store.database import migrate, open_database
 from rules_store.errors import StoreUnavailable
 from rules_store.index.caches import Caches
 from rules_store.index.rule_index import unit
-from rules_store.models.examples import ExampleSearch
-from rules_store.models.rules import Polarity, RuleState, SearchResult, Vector
+from rules_store.models.examples import ExampleHit, ExampleSearch
+from rules_store.models.rules import Polarity, RuleHit, RuleState, SearchResult, Vector
 from rules_store.models.stats import Parity, Stats
 from rules_store.operations import maintenance
 from rules_store.operations.context import StoreContext
@@ -181,6 +181,14 @@ class RuleStore:
     def has_examples(self, namespace: str) -> bool:
         """Whether `search_examples` could find anything in this namespace; no I/O."""
         return self.context.caches.examples.has(namespace)
+
+    def unchanged_rules(self, namespace: str, hits: Iterable[RuleHit]) -> list[RuleHit]:
+        """Those that are active still, with the same text; no I/O."""
+        return self.context.index.unchanged(namespace, hits)
+
+    def unchanged_examples(self, namespace: str, hits: Iterable[ExampleHit]) -> list[ExampleHit]:
+        """Those that may be recalled still, with the same question and answer; no I/O."""
+        return self.context.caches.examples.unchanged(namespace, hits, self.context.clock())
 
     async def catch_up(self) -> None:
         """Applies to the caches what any process has committed since this one last looked."""

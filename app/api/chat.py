@@ -32,6 +32,7 @@ from app.settings import NAMESPACE
 from app.upstream.transport import forwarded_headers
 from app.wiring.container import AppState
 from rules_store.models.keys import Permission
+from rules_store.models.namespaces import MOST_EXAMPLES
 
 
 class ChatRoute(APIRoute):
@@ -52,6 +53,7 @@ log = structlog.get_logger(__name__)
 PATH = "/v1/chat/completions"
 MODE_HEADER = "x-ttcl-mode"
 NAMESPACE_HEADER = "x-ttcl-namespace"
+EXAMPLES_HEADER = "x-ttcl-max-examples"
 FORWARDED = ("x-session-id",)
 TRACE_CONTEXT = ("traceparent", "tracestate")
 """Forwarded too, unless there are spans of our own between the client's and the upstream's."""
@@ -85,7 +87,7 @@ ANSWER: Responses = {
 
 @router.post(
     PATH,
-    summary="Answer a chat request, steered by the rules that fit it",
+    summary="Answer a chat request, steered by the rules and examples that fit it",
     openapi_extra=BODY_SCHEMA,
     responses=ANSWER,
     response_model=None,
@@ -155,8 +157,12 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         raise namespace_forbidden(namespace)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
-    positive, negative = settings.rule_limits(
-        state.store.namespaces.settings_of(namespace), options.max_positive, options.max_negative
+    asked = options.max_examples
+    limits = settings.limits(
+        state.store.namespaces.settings_of(namespace),
+        positive=options.max_positive,
+        negative=options.max_negative,
+        examples=_header_examples(request) if asked is None else asked,
     )
     return ChatCall(
         caller=caller,
@@ -169,8 +175,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         mode=mode,
         namespace=namespace,
         domain=domain,
-        max_positive=positive,
-        max_negative=negative,
+        limits=limits,
         episode=None if mode is Mode.OFF else state.service.new_episode(),
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
@@ -221,6 +226,20 @@ def _header_mode(request: Request) -> Mode | None:
         raise InvalidRequest(
             "X-TTCL-Mode: must be off, steer or explore", param="X-TTCL-Mode"
         ) from error
+
+
+def _header_examples(request: Request) -> int | None:
+    given = request.headers.get(EXAMPLES_HEADER)
+    if given is None:
+        return None
+    text = given.strip()
+    # `isdigit` alone knows digits that are no numbers, and a long number is costly to read.
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) <= MOST_EXAMPLES):
+        raise InvalidRequest(
+            f"X-TTCL-Max-Examples: must be a whole number from 0 to {MOST_EXAMPLES}",
+            param="X-TTCL-Max-Examples",
+        )
+    return int(text)
 
 
 def header_namespace(request: Request) -> str | None:

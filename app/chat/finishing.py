@@ -16,6 +16,7 @@ from app.chat.recorder import (
 from app.chat.steering import Steering
 from app.domain.serialization import (
     contrast_to_json,
+    examples_to_json,
     hits_to_json,
     observation_to_json,
     request_to_json,
@@ -25,11 +26,13 @@ from app.domain.serialization import (
 from app.domain.trajectory import Cost, Message
 from app.learning.evaluation.outcomes import agreement_outcome, teacher_text
 from app.loop.loop import Exploration
+from app.loop.steer.experience import Experience
 from app.loop.steer.injector import has_images
 from app.observability.metrics import Metrics
 from app.observability.tracing import current, set_attributes, trace_headers
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.keys import Permission
+from rules_store.models.rules import RuleHit
 
 
 class Finisher:
@@ -111,6 +114,7 @@ class Finisher:
         )
 
     def _trace(self, call: ChatCall, steered: SteeredRequest, cost: Cost) -> dict[str, Any]:
+        given = steered.experience
         # Images are the client's data and large; the conversation around them is not kept either.
         sent = None
         if not has_images(call.messages):
@@ -118,8 +122,13 @@ class Finisher:
         return {
             "messages_sent": sent,
             "request": _request(call, steered, sent),
-            "rules_injected": hits_to_json(steered.hits),
-            **_withheld(steered),
+            "rules_injected": hits_to_json(given.rules),
+            "examples_injected": examples_to_json(given.examples),
+            "given": {
+                "chosen": given.given.value,
+                "offered": [each.value for each in given.offered],
+            },
+            **_withheld(given),
             "cost": cost.as_dict(),
             "degraded": list(steered.degraded),
             "request_id": call.client_request_id,
@@ -136,21 +145,26 @@ class Finisher:
         findings: Findings = NO_FINDINGS,
     ) -> None:
         assert steered.episode is not None
+        given = steered.experience
         set_attributes(
             current(),
             mode=steered.mode.value,
-            rules=len(steered.hits),
+            rules=len(given.rules),
+            examples=len(given.examples),
+            given=given.given.value,
             degraded=steered.degraded or None,
             skipped=skipped,
         )
-        self._metrics.injected.inc(len(steered.hits))
+        self._metrics.injected.inc(len(given.rules))
+        self._metrics.recalled.inc(len(given.examples))
+        self._metrics.given.labels(given.given.value).inc()
         if skipped is not None:
             self._metrics.skipped.labels(skipped).inc()
         kept = await self._recorder.finish(
             OpenEpisode(steered.episode, steered.recorded),
             answer=answer,
             trace=trace,
-            exposures=steered.exposures(),
+            exposures=given.exposures(),
             skipped=skipped,
             job=job,
             findings=findings,
@@ -177,9 +191,13 @@ def _origin(call: ChatCall) -> dict[str, str]:
     return {"request_id": call.request_id, **trace_headers(current())}
 
 
-def _withheld(steered: SteeredRequest) -> dict[str, Any]:
+def _withheld(given: Experience) -> dict[str, Any]:
     """Of most requests nothing."""
-    if steered.withheld is None:
+    left_out = given.withheld
+    if left_out is None:
         return {}
-    shown = hits_to_json((steered.withheld,))[0]
-    return {"rule_withheld": {name: shown[name] for name in shown if name != "position"}}
+    if isinstance(left_out, RuleHit):
+        name, shown = "rule_withheld", hits_to_json((left_out,))[0]
+    else:
+        name, shown = "example_withheld", examples_to_json((left_out,))[0]
+    return {name: {field: shown[field] for field in shown if field != "position"}}

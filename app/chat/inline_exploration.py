@@ -111,7 +111,7 @@ class InlineExploration:
         self._planner.note(call.namespace, effort, exploration.trajectories, exploration.problems)
         self._meter.charge(call.caller, exploration.cost)
         if RULES_DROPPED in exploration.problems:
-            steered.drop_rules()
+            steered.drop_experience()
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
         chosen = exploration.selection.chosen

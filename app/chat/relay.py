@@ -88,8 +88,8 @@ class Relay:
     async def _open(
         self, call: ChatCall, steered: SteeredRequest, stack: AsyncExitStack
     ) -> UpstreamResponse:
-        """An open 200 response. Where prompt and rules overflow the model's context, the rules
-        give way."""
+        """An open 200 response. Where prompt and experience overflow the model's context, the
+        experience gives way."""
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
@@ -98,13 +98,13 @@ class Relay:
                 return response
             content = await response.read()
             error = error_from(response.status, content, response.retry_after)
-            if not (steered.hits and is_context_overflow(error)):
+            if not (steered.experience and is_context_overflow(error)):
                 raise error
-            steered.drop_rules()
+            steered.drop_experience()
             self._steering.degrade(steered, RULES_DROPPED)
 
     def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
-        if not steered.hits:
+        if not steered.experience:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         return orjson.dumps({**call.body, "messages": self._steering.messages(call, steered)})
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.domain.trajectory import Mode, Task
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE_PATTERN
+from rules_store.models.namespaces import MOST_EXAMPLES
 
 MAX_DEPTH = 200
 """Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
@@ -31,6 +32,7 @@ class TTCLOptions(BaseModel):
     learn: bool | None = Field(None, strict=True)
     max_positive: int | None = Field(None, ge=0, le=30, strict=True)
     max_negative: int | None = Field(None, ge=0, le=30, strict=True)
+    max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES, strict=True)
 
 
 class ChatMessage(BaseModel):

@@ -25,12 +25,20 @@ from app.cli.common import (
 )
 from app.exceptions import InvalidRequest
 from app.loop.steer.budget import TokenCounter
-from app.loop.steer.explain import Explainer, Explanation, Question
+from app.loop.steer.explain import Explainer, Question
+from app.loop.steer.explain import Explanation as FoundExplanation
 from app.settings import NAMESPACE, Settings, load_settings
-from app.wiring.factories import build_embedder, build_retriever, load_prompts, opened_store
+from app.wiring.factories import (
+    build_embedder,
+    build_retriever,
+    build_writer,
+    load_prompts,
+    opened_store,
+)
 from rules_store.errors import UnknownNamespace
 from rules_store.models.events import Change
 from rules_store.models.evidence import Standing
+from rules_store.models.namespaces import MOST_EXAMPLES
 from rules_store.models.paging import Page
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
 from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
@@ -199,36 +207,51 @@ def explain(
     domain: Annotated[str, typer.Option(help="Whose prompts")] = "default",
     max_positive: Annotated[int | None, typer.Option(min=0, max=30)] = None,
     max_negative: Annotated[int | None, typer.Option(min=0, max=30)] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many rules are judged")] = 20,
+    max_examples: Annotated[int | None, typer.Option(min=0, max=MOST_EXAMPLES)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many of a kind are judged")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Which rules a question would get, which not and why. Loads the embedding model; tokens are
-    estimated, since no model server is asked."""
+    """Which rules and examples a question would get, which not and why. Loads the embedding model;
+    tokens are estimated, since no model server is asked."""
     from app.api.schemas.rules import Explanation
 
     settings = load_settings()
     space = namespace or settings.namespace
     if not text.strip():
         raise InvalidRequest("TEXT: there is no question to find rules by")
-    found = asyncio.run(
-        _explained(settings, text, space, domain, max_positive, max_negative, limit)
-    )
+    asked = {"positive": max_positive, "negative": max_negative, "examples": max_examples}
+    found = asyncio.run(_explained(settings, text, space, domain, asked, limit))
     if as_json:
         print_json(Explanation.of(found, namespace=space))
         return
+    _show_explanation(found)
+
+
+def _show_explanation(found: FoundExplanation) -> None:
     shown = table("id similarity verdict polarity rule why")
     for each in found.candidates:
         similarity = f"{each.similarity:.3f}"
-        add_row(
-            shown,
-            each.id,
-            similarity,
-            each.verdict.value,
-            each.polarity.value,
-            each.text,
-            each.reason,
-        )
+        polarity = each.polarity.value
+        add_row(shown, each.id, similarity, each.verdict.value, polarity, each.text, each.reason)
     out.print(shown)
+    if found.examples:
+        shown = table("id similarity verdict trust question answer why")
+        for one in found.examples:
+            similarity, trust = f"{one.similarity:.3f}", one.trust.value
+            texts = (one.question, one.answer, one.reason)
+            add_row(shown, one.id, similarity, one.verdict.value, trust, *texts)
+        out.print(shown)
+    if len(found.decision.choices) > 1:
+        shown = table("given expected low high outcomes")
+        for choice in found.decision.choices:
+            belief = choice.belief
+            numbers = (f"{value:.2f}" for value in (belief.mean, belief.low, belief.high))
+            add_row(shown, choice.given.value, *numbers, f"{belief.size:.1f}")
+        out.print(shown)
+        out.print(
+            f"Given: {found.decision.given.value}; drawn for instead in "
+            f"{found.decision.exploring:.0%} of the requests."
+        )
     for message in found.messages:
         out.print(f"\n[bold]{message['role']}[/bold]")
         out.print(message["content"], markup=False)
@@ -246,10 +269,9 @@ async def _explained(
     text: str,
     namespace: str,
     domain: str,
-    max_positive: int | None,
-    max_negative: int | None,
+    asked: dict[str, int | None],
     limit: int,
-) -> Explanation:
+) -> FoundExplanation:
     prompts = load_prompts(settings)
     embedder = build_embedder(settings)
     async with opened_store(settings) as store:
@@ -257,9 +279,10 @@ async def _explained(
             raise UnknownNamespace(namespace)
         retriever = build_retriever(settings, store, embedder)
         counter = TokenCounter(_Estimates())
-        explainer = Explainer(store, retriever, counter, prompts, settings.experience_token_budget)
+        writer = build_writer(settings, prompts)
+        explainer = Explainer(store, retriever, counter, writer, settings.experience_token_budget)
         own = store.namespaces.settings_of(namespace)
-        positive, negative = settings.rule_limits(own, max_positive, max_negative)
+        limits = settings.limits(own, **asked)
         embedder.start()
         try:
             vector = (await embedder.embed([text]))[0]
@@ -269,8 +292,7 @@ async def _explained(
             namespace=namespace,
             messages=[{"role": "user", "content": text}],
             vector=vector,
-            max_positive=positive,
-            max_negative=negative,
+            limits=limits,
             domain=domain,
             model="",
             context=None,

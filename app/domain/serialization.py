@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from app.domain.trajectory import (
@@ -20,6 +21,7 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from rules_store.models.episodes import Episode
+from rules_store.models.examples import ExampleHit, Trust
 from rules_store.models.rules import Polarity, RuleHit
 
 
@@ -62,7 +64,14 @@ def contrast_from_json(data: dict[str, Any]) -> Selection:
 
 
 def observation_to_json(observation: Observation) -> dict[str, Any]:
-    return {**asdict(observation), "messages": list(observation.messages)}
+    examples = [
+        {**asdict(hit), "verified_at": hit.verified_at.isoformat()} for hit in observation.examples
+    ]
+    return {
+        **asdict(observation),
+        "messages": list(observation.messages),
+        "examples": examples,
+    }
 
 
 def observation_from_json(data: dict[str, Any]) -> Observation:
@@ -73,8 +82,14 @@ def observation_from_json(data: dict[str, Any]) -> Observation:
             "messages": tuple(data["messages"]),
             "task": Task(data["task"]),
             "hits": hits,
+            "examples": tuple(_example(hit) for hit in data.get("examples", ())),
         }
     )
+
+
+def _example(data: dict[str, Any]) -> ExampleHit:
+    verified_at = datetime.fromisoformat(data["verified_at"])
+    return ExampleHit(**{**data, "trust": Trust(data["trust"]), "verified_at": verified_at})
 
 
 _OF_EPISODE = ("episode_id", "namespace", "model", "question")
@@ -147,6 +162,21 @@ def hits_to_json(hits: tuple[RuleHit, ...]) -> list[dict[str, Any]]:
             "id": hit.id,
             "polarity": hit.polarity.value,
             "text": hit.text,
+            "similarity": round(hit.similarity, 4),
+            "position": position,
+        }
+        for position, hit in enumerate(hits)
+    ]
+
+
+def examples_to_json(hits: tuple[ExampleHit, ...]) -> list[dict[str, Any]]:
+    """Examples, nearest first; in the prompt the nearest comes last."""
+    return [
+        {
+            "id": hit.id,
+            "question": hit.question,
+            "answer": hit.answer,
+            "trust": hit.trust.value,
             "similarity": round(hit.similarity, 4),
             "position": position,
         }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from rules_store.models.examples import ExampleHit
 from rules_store.models.rules import Polarity, RuleHit
 
 Message = dict[str, Any]
@@ -66,7 +67,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One request as the loop sees it. `messages` are the client's, without any rules block."""
+    """One request as the loop sees it. `messages` are the client's, without any rules or
+    examples."""
 
     episode_id: str
     namespace: str
@@ -80,6 +82,8 @@ class Observation:
     """Every other field of the client's request (temperature, max_tokens, stop, ...)."""
     hits: tuple[RuleHit, ...] = ()
     """Rules retrieved for `question`, in the order in which they are injected."""
+    examples: tuple[ExampleHit, ...] = ()
+    """Examples recalled for it, nearest first."""
     seed: int = 0
     framed: bool = True
     """Whether a replay adds the form of the answer and samples greedily, as the loop's own calls

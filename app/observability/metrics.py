@@ -41,6 +41,15 @@ class Metrics:
             registry=self.registry,
         )
         self.injected = Counter("ttcl_rules_injected", "Rules injected", registry=self.registry)
+        self.recalled = Counter(
+            "ttcl_examples_injected", "Examples injected", registry=self.registry
+        )
+        self.given = Counter(
+            "ttcl_given",
+            "Steered requests by what they were given: none, rules, examples or both",
+            ["given"],
+            registry=self.registry,
+        )
         self.skipped = Counter(
             "ttcl_learning_skipped",
             "Requests that were not learned from",

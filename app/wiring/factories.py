@@ -17,7 +17,8 @@ from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import ExplorerOptions
 from app.loop.loop import Loop, LoopOptions
 from app.loop.reflect.equivalence import Equivalence
-from app.loop.steer.retriever import Retriever
+from app.loop.steer.retriever import Retriever, RetrieverOptions
+from app.loop.steer.writer import ExperienceWriter
 from app.observability.tracing import NO_TRACES, Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
@@ -58,14 +59,19 @@ def build_embedder(settings: Settings) -> CachedEmbedder:
 def build_retriever(
     settings: Settings, store: RuleStore, embedder: Embedder, *, timeout: float | None = None
 ) -> Retriever:
-    return Retriever(
-        store,
-        embedder,
+    options = RetrieverOptions(
         floor=settings.similarity_floor,
+        example_floor=settings.example_floor,
         timeout=settings.embedding_timeout if timeout is None else timeout,
+        examples=settings.examples,
         policy=settings.resolved_policy,
         experiment=settings.experiment,
     )
+    return Retriever(store, embedder, options)
+
+
+def build_writer(settings: Settings, prompts: PromptLibrary) -> ExperienceWriter:
+    return ExperienceWriter(prompts, settings.experiment.example_place)
 
 
 def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
@@ -219,5 +225,6 @@ def build_loop(
         ),
         stops_early=settings.stops_early,
         open_spread=settings.experiment.open_spread,
+        example_place=settings.experiment.example_place,
     )
     return Loop(backend, embedder, equivalence, prompts, options)

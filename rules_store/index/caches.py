@@ -48,7 +48,7 @@ class Caches:
         self.namespaces = NamespaceCache(options)
         self.keys: dict[str, tuple[str, ApiKey]] = {}
         """By the hash of their secret; the hash itself comes first."""
-        self.evidence = EvidenceCache(embedding_model, options.precedents)
+        self.evidence = EvidenceCache(embedding_model, options.precedents, options.choices)
         self._database = database
         self._embedding_model = embedding_model
         self._dimension = dimension

@@ -200,6 +200,19 @@ class ExampleIndex:
         seqs = [self._seqs[id] for id in rivals if id in self._seqs]
         return all(_expired(self._entries[seq], now) for seq in seqs)
 
+    def unchanged(
+        self, namespace: str, hits: Iterable[ExampleHit], now: datetime
+    ) -> list[ExampleHit]:
+        """Those that may be shown still, with the same question and answer."""
+        found = []
+        for hit in hits:
+            entry = self._entries.get(self._seqs.get(hit.id, -1))
+            if entry is None or entry.namespace != namespace or not self._shown(entry, now):
+                continue
+            if (entry.question, entry.answer) == (hit.question, hit.answer):
+                found.append(hit)
+        return found
+
     def has(self, namespace: str) -> bool:
         """Whether `search` could find anything."""
         return bool(self._shelves.get(namespace))

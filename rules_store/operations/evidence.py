@@ -21,6 +21,7 @@ from rules_store.operations import rule_writes, teaching_writes, trials
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
 from rules_store.operations.rules import find
+from rules_store.policy.choice import Beliefs, beliefs_of
 from rules_store.repository import (
     embeddings,
     episodes,
@@ -31,12 +32,26 @@ from rules_store.repository import (
     standings,
 )
 
+NEAR_FLOOR = 0.5
+"""Least cosine of a question whose outcome says something about another one's neighbourhood."""
+
 
 class EvidenceOperations:
     """`store.evidence`."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
+
+    # -- what to give a request
+
+    def beliefs_near(self, namespace: str, vector: Vector) -> Beliefs:
+        """What is thought of giving rules and examples to questions near `vector`, by the outcomes
+        of earlier requests as of the last catch-up; no I/O."""
+        choices = self._context.caches.evidence.choices
+        now, half_life = self._context.clock(), self._context.options.half_life_days
+        tallies = choices.tallies(namespace, now, half_life)
+        near = choices.near(namespace, vector, now, half_life, floor=NEAR_FLOOR)
+        return beliefs_of(tallies).near(near)
 
     # -- episodes
 

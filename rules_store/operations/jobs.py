@@ -16,6 +16,7 @@ from rules_store.models import paging
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change
 from rules_store.models.evidence import NO_FINDINGS, Findings
+from rules_store.models.feedback import Completion
 from rules_store.models.jobs import (
     NO_SPEND,
     Job,
@@ -27,7 +28,6 @@ from rules_store.models.jobs import (
 )
 from rules_store.models.paging import Page
 from rules_store.models.rules import Draft, LearningResult, RuleState
-from rules_store.models.feedback import Completion
 from rules_store.operations import capacity, learning, teaching_writes
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings

@@ -26,7 +26,7 @@ from rules_store.models.feedback import (
 )
 from rules_store.models.jobs import NO_SPEND, Job, JobKind
 from rules_store.models.rules import RuleState
-from rules_store.operations import example_writes
+from rules_store.operations import example_writes, rule_writes
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
 from rules_store.policy import votes
@@ -151,7 +151,10 @@ async def _credit(
     await credit(
         context, connection, episode.namespace, episode.id, outcome, now, votes=teaching.votes
     )
-    chosen = (episode.trace.get("given") or {}).get("chosen")
+    told = episode.trace.get("given") or {}
+    # Where there was nothing to choose from, the outcome is of other questions than the chosen
+    # ones: it would pass off what is hard about them as the choice's doing.
+    chosen = told.get("chosen") if len(told.get("offered") or ()) > 1 else None
     strongest = await evidence.strongest(connection, episode.id)
     if chosen in set(Given) and strongest is not None:
         vector = example_writes.checked_vector(context, teaching.vector)
@@ -294,7 +297,7 @@ async def complete(
     reason = f"a right answer was found for {job.episode_id}"
     after = replace(
         example_writes.moved(found, RuleState.ACTIVE, reason, context.clock()),
-        answer=example_writes.tidy(completion.answer),
+        answer=rule_writes.tidy(completion.answer),
     )
     same = await examples.find_by_text(connection, job.namespace, example_writes.hash_of(after))
     if same is not None:

@@ -7,11 +7,11 @@ The value of an answer, in [0, 1], is taken to be
 with a normal prior for each of the four (Bayesian linear regression with a known variance: Gelman
 et al., "Bayesian Data Analysis", ch. 14). What is known beforehand is differences, not levels: on
 the four streams that were measured (docs/runs) four examples were worth +15, +24, +20 and -6
-points, rules that a small model wrote +1, while the base was anything between 0.18 and 0.52. So the
-base has a wide prior, and a namespace where everything is hard is no reason to change what is given.
+points, rules that a small model wrote +1, while the base was anything between 0.18 and 0.52. So
+the base has a wide prior: that everything is hard is no reason to change what is given.
 
 A choice is a draw from the posterior (Thompson sampling, see `app.loop.steer.retriever`), narrowed
-to `DRAW` of its deviation, and now and then one by lot (`FLOOR`), so that each kind keeps being
+to `DRAW` times its width, and now and then one by lot (`FLOOR`), so that each kind keeps being
 tried. Both fade in with the outcomes, by w = size / (size + `SETTLED`): where none come nothing is
 learned from trying, and the best of the priors stands. `benchmarks/choice.py` simulates all this.
 
@@ -68,13 +68,13 @@ _DESIGN = np.array(
 """A row for each kind, a column for each part of its value."""
 
 PRIOR_MEANS = (0.52, 0.01, 0.13, 0.0)
-PRIOR_DEVIATIONS = (0.3, 0.05, 0.13, 0.05)
-"""That of an effect is as strong as some thirty outcomes; that of the base as hardly any."""
+PRIOR_DEVIATIONS = (0.3, 0.05, 0.2, 0.05)
+"""That of the examples is wider than the streams were apart: they were few, and of one model."""
 NEAR = (0.2, 0.05, 0.1, 0.05)
 """Deviations of a neighbourhood from its namespace."""
 FLOOR = 0.03
 """Share of the requests that each kind on offer gets by lot."""
-DRAW = 0.7
+DRAW = 0.4
 SETTLED = 10.0
 """Outcomes after which half of the requests are drawn for."""
 
@@ -84,9 +84,7 @@ Tallies = Mapping[Given, Tally]
 def on_offer(*, rules: bool, examples: bool) -> tuple[Given, ...]:
     """What can be chosen where there are rules, examples or both; nothing always can."""
     return tuple(
-        given
-        for given in _ORDER
-        if given.has_rules <= rules and given.has_examples <= examples
+        given for given in _ORDER if given.has_rules <= rules and given.has_examples <= examples
     )
 
 
@@ -126,7 +124,8 @@ class Beliefs:
         at = _ORDER.index(given)
         mean = float(self.means[at])
         half = Z95 * float(np.linalg.norm(self.spread[at]))
-        return Belief(mean, mean - half, mean + half, self.tallies.get(given, NOTHING).size)
+        size = self.tallies.get(given, NOTHING).size
+        return Belief(mean, max(0.0, mean - half), min(1.0, mean + half), size)
 
     def best(self, offered: Sequence[Given]) -> Given:
         """Of the highest mean; of equal ones the one that gives more."""
@@ -166,9 +165,11 @@ def choose(beliefs: Beliefs, offered: Sequence[Given], rng: random.Random) -> Gi
     return max(offered, key=lambda each: float(values[_ORDER.index(each)]))
 
 
-def kernel(cosine: float, floor: float) -> float:
-    """Weight of an outcome by how near its question is: 1 for the same, 0 at `floor`."""
-    return max(0.0, (cosine - floor) / (1.0 - floor)) ** 2
+def kernel(cosines: NDArray[np.float32], floor: float) -> NDArray[np.float64]:
+    """Weights of outcomes by how near their questions are: 1 for the same, 0 at `floor`."""
+    nearness = (cosines.astype(np.float64) - floor) / (1.0 - floor)
+    weights: NDArray[np.float64] = np.square(np.clip(nearness, 0.0, 1.0))
+    return weights
 
 
 def _sums(tallies: Tallies) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

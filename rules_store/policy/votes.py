@@ -1,10 +1,10 @@
 """When an example has to go because of its own label.
 
-An example that was shown for a question whose right label is known has *voted*: right where its own
-label is that label. Examples are recalled by likeness, so a right label votes right as often as is
-usual in the namespace, and a wrong one (mislabelled, or out of its place) hardly ever. It is retired
-where so few right votes are too unlikely for one as good as the others: the lower tail of the
-binomial distribution with the namespace's usual share,
+An example that was shown for a question whose right label is known has *voted*: right where its
+own label is that label. Examples are recalled by likeness, so a right label votes right as often as
+is usual in the namespace, and a wrong one (mislabelled, or out of its place) hardly ever. It is
+retired where so few right votes are too unlikely for one as good as the others: the lower tail of
+the binomial distribution with the namespace's usual share,
 
     P(X <= right),  X ~ Binomial(right + wrong, usual)
 

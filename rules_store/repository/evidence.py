@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
 from rules_store.database.dialect import insert_or_replace, insert_unless_there
-from rules_store.database.schema import examples, episodes, exposures, outcomes, rules, trials
+from rules_store.database.schema import episodes, examples, exposures, outcomes, rules, trials
 from rules_store.models.evidence import (
     STRENGTH,
     Exposure,
@@ -47,9 +47,8 @@ _EXPOSED = (
     .where(exposures.c.episode_id == bindparam("episode"))
     .order_by(exposures.c.item_id)  # the order in which their standings are locked
 )
-_EXPOSED_VOTES = (
-    select(exposures.c.item_id, exposures.c.vote)
-    .where(exposures.c.episode_id == bindparam("episode"), exposures.c.vote.is_not(None))
+_EXPOSED_VOTES = select(exposures.c.item_id, exposures.c.vote).where(
+    exposures.c.episode_id == bindparam("episode"), exposures.c.vote.is_not(None)
 )
 _VOTED = (
     update(exposures)
@@ -125,9 +124,7 @@ async def votes_of_episode(connection: AsyncConnection, episode_id: str) -> dict
     return {row.item_id: row.vote for row in rows}
 
 
-async def set_vote(
-    connection: AsyncConnection, episode_id: str, item_id: str, vote: float
-) -> None:
+async def set_vote(connection: AsyncConnection, episode_id: str, item_id: str, vote: float) -> None:
     """Whether the label of an example that the episode was shown was the right one."""
     given = {"episode": episode_id, "item": item_id, "value": vote}
     await connection.execute(_VOTED, given)
@@ -178,9 +175,7 @@ async def share_judged(connection: AsyncConnection, namespace: str, among: int) 
         )
         .exists()
     )
-    statement = select(
-        func.count().filter(judged), func.count()
-    ).select_from(latest)
+    statement = select(func.count().filter(judged), func.count()).select_from(latest)
     row = (await connection.execute(statement)).one()
     return int(row[0]), int(row[1])
 

@@ -38,9 +38,7 @@ async def insert_feedback(connection: AsyncConnection, new: Feedback) -> bool:
     return (await connection.execute(statement, values)).rowcount == 1
 
 
-async def set_effect(
-    connection: AsyncConnection, feedback_id: str, effect: FeedbackEffect
-) -> None:
+async def set_effect(connection: AsyncConnection, feedback_id: str, effect: FeedbackEffect) -> None:
     """What followed from it."""
     kept = {name: value for name, value in asdict(effect).items() if value not in (None, False, ())}
     if effect.right is False:

@@ -220,9 +220,7 @@ async def add_spend(
     """Adds to the minute's row and drops this namespace's rows from before `oldest`.
     `lesson_calls`: those of `spend` that learned from feedback."""
     await connection.execute(
-        insert_or_add(
-            connection, learn_spend, "calls", "tokens", "answers_judged", "lesson_calls"
-        ),
+        insert_or_add(connection, learn_spend, "calls", "tokens", "answers_judged", "lesson_calls"),
         {
             "namespace": namespace,
             "minute": minute,

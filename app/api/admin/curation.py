@@ -161,7 +161,7 @@ async def import_rules(
 
 @router.post(
     "/rules:explain",
-    summary="Which rules a text would get, which not and why",
+    summary="Which rules and examples a text would get, which not and why",
     responses=refuses(404, 502, 504),
 )
 async def explain(body: ExplainBody, state: State, caller: AdminRead) -> Explanation:
@@ -173,16 +173,18 @@ async def explain(body: ExplainBody, state: State, caller: AdminRead) -> Explana
     if domain not in state.prompts.domains:
         known = ", ".join(state.prompts.domains)
         raise InvalidRequest(f"domain: must be one of {known}", param="domain")
-    positive, negative = state.settings.rule_limits(
-        state.store.namespaces.settings_of(body.namespace), body.max_positive, body.max_negative
+    limits = state.settings.limits(
+        state.store.namespaces.settings_of(body.namespace),
+        positive=body.max_positive,
+        negative=body.max_negative,
+        examples=body.max_examples,
     )
     model, context = await _model(state, body.model)
     question = Question(
         namespace=body.namespace,
         messages=body.conversation(),
         vector=await embedding_of(state, body.question()),
-        max_positive=positive,
-        max_negative=negative,
+        limits=limits,
         domain=domain,
         model=model,
         context=context,

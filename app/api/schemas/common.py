@@ -12,8 +12,9 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from rules_store.models.feedback import FeedbackSource
+from rules_store.models.examples import Given
 from rules_store.models.feedback import Feedback as StoredFeedback
+from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
@@ -140,6 +141,11 @@ class TTCLTold(ResponseModel):
         description="Injected rules, in their order",
         examples=[[{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}]],
     )
+    examples: list[dict[str, Any]] = Field(
+        description="Injected examples, nearest first",
+        examples=[[{"id": EXAMPLE_ID, "trust": "label", "similarity": 0.83}]],
+    )
+    given: Given = Field(description="Which kinds of experience it got", examples=["both"])
     exploration: dict[str, Any] | None = None
     cost: Cost = Field(examples=[example_of(Cost)])
     degraded: list[str] | None = Field(
@@ -158,6 +164,7 @@ TOLD_HEADERS = {
     "X-TTCL-Mode": "off, steer or explore",
     "X-TTCL-Episode": "Id of the episode; absent in mode off",
     "X-TTCL-Rules": "Ids of the injected rules, by commas",
+    "X-TTCL-Examples": "Ids of the injected examples, by commas",
     "X-TTCL-Degraded": "What had to be left out, as far as it was known",
 }
 

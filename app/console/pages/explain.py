@@ -22,6 +22,11 @@ VERDICTS = {
     "unproven": "still to prove itself",
     "budget": "no room",
     "state": "not in use",
+    "decision": "its kind is not given",
+    "farther": "others were chosen",
+    "untrusted": "only a consensus vouches for it",
+    "conflict": "in conflict",
+    "expired": "expired",
 }
 
 
