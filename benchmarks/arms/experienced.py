@@ -133,7 +133,7 @@ class ExperiencedPass:
             retriever,
             recorder,
             TokenCounter(NO_TOKENIZER),
-            setting.prompts,
+            build_writer(settings, setting.prompts),
             metrics,
             settings.experience_token_budget,
         )
@@ -197,8 +197,7 @@ class ExperiencedPass:
             mode=Mode.STEER,
             namespace=NAMESPACE,
             domain=setting.task.domain,
-            max_positive=settings.max_positive,
-            max_negative=settings.max_negative,
+            limits=settings.experience_limits(own, None, None, None),
             episode=episode,
             request_id=episode,
             client_request_id=None,

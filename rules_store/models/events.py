@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from rules_store.models.examples import Example
 from rules_store.models.rules import Rule, RuleState
 
 
@@ -80,6 +81,16 @@ class RuleRollback:
 
 
 @dataclass(frozen=True, slots=True)
+class ExampleRollback:
+    """One example that a rollback changes. `created_later`: it was not there then, so it
+    retires."""
+
+    before: Example
+    after: Example
+    created_later: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Rollback:
     """What a rollback does, or would do."""
 
@@ -88,6 +99,8 @@ class Rollback:
     before_event: int
     """The namespace's last event before the rollback: rolling back to it undoes the rollback."""
     changes: tuple[RuleRollback, ...]
+    """Of rules."""
+    examples: tuple[ExampleRollback, ...] = ()
     event: int | None = None
     """The event of the rollback; None where it only would be done."""
 
@@ -101,6 +114,17 @@ class Rollback:
             if change.after.state in (RuleState.ACTIVE, RuleState.CANDIDATE)
             and (change.after.text, change.after.trigger)
             != (change.before.text, change.before.trigger)
+        ]
+
+    @property
+    def unembedded_examples(self) -> list[Example]:
+        """Examples that come back into the index with a question that they have now no vector
+        of."""
+        return [
+            change.after
+            for change in self.examples
+            if change.after.state is RuleState.ACTIVE
+            and change.after.question != change.before.question
         ]
 
 

@@ -26,6 +26,9 @@ class Trust(StrEnum):
     """Somebody who knows the right answer: a label, a correction, an operator."""
 
 
+STRENGTH = {trust: place for place, trust in enumerate(Trust)}
+
+
 class ExampleUse(StrEnum):
     """Which examples a namespace keeps and recalls."""
 

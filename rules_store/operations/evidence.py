@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.errors import UnknownEpisode
+from rules_store.models.events import Change
 from rules_store.models.evidence import (
     Contender,
     Evidence,
@@ -17,15 +18,17 @@ from rules_store.models.evidence import (
 )
 from rules_store.models.feedback import NO_TEACHING, Feedback, NewFeedback, Teaching
 from rules_store.models.rules import Rule, RuleState, Vector
-from rules_store.operations import rule_writes, teaching_writes, trials
+from rules_store.operations import example_writes, rule_writes, teaching_writes, trials
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
+from rules_store.operations.examples import find as find_example
 from rules_store.operations.rules import find
 from rules_store.policy.choice import Beliefs, beliefs_of
 from rules_store.repository import (
     embeddings,
     episodes,
     evidence,
+    examples,
     feedback,
     links,
     precedents,
@@ -34,6 +37,7 @@ from rules_store.repository import (
 
 NEAR_FLOOR = 0.5
 """Least cosine of a question whose outcome says something about another one's neighbourhood."""
+HARMS = "answers are worse with it than without it, for sure"
 
 
 class EvidenceOperations:
@@ -101,9 +105,9 @@ class EvidenceOperations:
 
     # -- reading
 
-    def standing_of(self, rule_id: str) -> Standing | None:
-        """As this process last saw it; no I/O."""
-        return self._context.caches.evidence.standings.get(rule_id)
+    def standing_of(self, item_id: str) -> Standing | None:
+        """Of a rule or an example, as this process last saw it; no I/O."""
+        return self._context.caches.evidence.standings.get(item_id)
 
     def near_precedents(
         self, namespace: str, vector: Vector, *, floor: float, k: int
@@ -119,17 +123,18 @@ class EvidenceOperations:
         """What speaks for or against the rule, at most `limit` of a kind. Raises UnknownRule."""
         async with self._context.database.read() as connection:
             await find(connection, rule_id)
-            return Evidence(
-                standing=await standings.find(connection, rule_id),
-                trials=(await evidence.trials_of(connection, rule_id))[:limit],
-                exposures=await evidence.exposures_of(connection, rule_id, limit),
-                links=await links.of_rule(connection, rule_id),
-            )
+            return await _of_item(connection, rule_id, limit)
 
-    async def standings_of(self, rule_ids: list[str]) -> dict[str, Standing]:
-        """By rule id; those that have evidence."""
+    async def of_example(self, example_id: str, *, limit: int = 50) -> Evidence:
+        """The same of an example, of which there are no trials. Raises UnknownExample."""
         async with self._context.database.read() as connection:
-            return await standings.some(connection, rule_ids)
+            await find_example(connection, example_id)
+            return await _of_item(connection, example_id, limit)
+
+    async def standings_of(self, item_ids: list[str]) -> dict[str, Standing]:
+        """Of rules and examples, by id; those that have evidence."""
+        async with self._context.database.read() as connection:
+            return await standings.some(connection, item_ids)
 
     # -- trials
 
@@ -152,7 +157,7 @@ class EvidenceOperations:
             both = [vector for row in rows for vector in (row.text_vector, row.trigger_vector)]
             vectors = [vector for vector in both if vector is not None]
             tried = await precedents.tried(connection, rule.id, rule_writes.text_hash(rule.text))
-            taught = {link.other for link in await links.of_rule(connection, rule.id)}
+            taught = {link.other for link in await links.of_item(connection, rule.id)}
             taught.add(rule.source_episode or "")
             near = self._context.caches.evidence.precedents.near(
                 rule.namespace, vectors, floor=floor, k=limit, fit=True, without=tried | taught
@@ -170,10 +175,12 @@ class EvidenceOperations:
 
     async def review(self, namespace: str, *, probation: int) -> list[Judgement]:
         """Demotes active rules whose lift is below zero with its whole interval, and those that
-        have steered `probation` requests since they became active without proving themselves."""
+        have steered `probation` requests since they became active without proving themselves; and
+        retires active examples of such a lift. What was done with rules."""
         await self._context.exposures.count()
         if self._context.namespaces.is_frozen(namespace):
             return []
+        await self._demote_examples(namespace)
         async with self._context.database.read() as connection:
             harmful = await standings.losers(connection, namespace)
             idle = await standings.unproven_since(connection, namespace, probation)
@@ -184,3 +191,27 @@ class EvidenceOperations:
             if judgement is not None:
                 done.append(judgement)
         return done
+
+    async def _demote_examples(self, namespace: str) -> None:
+        async with self._context.database.read() as connection:
+            if not await examples.losers(connection, namespace):
+                return
+        async with self._context.change() as connection:
+            if self._context.namespaces.is_frozen(namespace):
+                return
+            gone = [
+                example_writes.Retirement(each, HARMS, Change(trials.GATE, HARMS))
+                for each in await examples.losers(connection, namespace)
+            ]
+            await example_writes.retire(
+                connection, gone, self._context.clock(), example_writes.DEMOTED
+            )
+
+
+async def _of_item(connection: AsyncConnection, item_id: str, limit: int) -> Evidence:
+    return Evidence(
+        standing=await standings.find(connection, item_id),
+        trials=(await evidence.trials_of(connection, item_id))[:limit],
+        exposures=await evidence.exposures_of(connection, item_id, limit),
+        links=await links.of_item(connection, item_id),
+    )

@@ -16,17 +16,18 @@ from rules_store.database.json_codec import storable
 from rules_store.index.rule_index import unit
 from rules_store.models.events import Change
 from rules_store.models.evidence import LinkKind
-from rules_store.models.examples import Example, IndexedExample, NewExample, Trust
+from rules_store.models.examples import STRENGTH, Example, IndexedExample, NewExample, Trust
 from rules_store.models.rules import RuleState, Vector
 from rules_store.operations.context import StoreContext
 from rules_store.operations.rule_writes import tidy
 from rules_store.policy.same_question import CONFLICT_COSINE, contradict, folded, same_numbers
-from rules_store.repository import events, examples, links
+from rules_store.repository import events, examples, links, standings
 
 CREATED = "example.created"
 MERGED = "example.merged"
 RETIRED = "example.retired"
-_STRENGTH = {trust: place for place, trust in enumerate(Trust)}
+DEMOTED = "example.demoted"
+"""Retired because its lift is below zero."""
 
 
 def new_example_id() -> str:
@@ -119,27 +120,29 @@ async def keep(
 
 def _made(context: StoreContext, new: NewExample) -> Example:
     """As it would be stored. Raises ValueError."""
-    question, answer = tidy(new.question), tidy(new.answer)
-    check_texts(question, answer)
     now = context.clock()
-    return Example(
-        id=new_example_id(),
-        namespace=new.namespace,
-        state=new.state,
-        question=question,
-        answer=answer,
-        label=tidy_label(new.label),
-        domain=storable(new.domain),
-        trust=new.trust,
-        exposures=0,
-        source_episode=new.source_episode,
-        version=1,
-        reason=None if new.reason is None else storable(new.reason),
-        verified_at=now,
-        expires_at=new.expires_at or default_expiry(context, new.namespace, now),
-        created_at=now,
-        updated_at=now,
+    made = tidied(
+        Example(
+            id=new_example_id(),
+            namespace=new.namespace,
+            state=new.state,
+            question=new.question,
+            answer=new.answer,
+            label=new.label,
+            domain=new.domain,
+            trust=new.trust,
+            exposures=0,
+            source_episode=new.source_episode,
+            version=1,
+            reason=new.reason,
+            verified_at=now,
+            expires_at=new.expires_at or default_expiry(context, new.namespace, now),
+            created_at=now,
+            updated_at=now,
+        )
     )
+    check_texts(made.question, made.answer)
+    return made
 
 
 def check_texts(question: str, answer: str) -> None:
@@ -153,6 +156,19 @@ def check_texts(question: str, answer: str) -> None:
 def tidy_label(label: str | None) -> str | None:
     """As it is stored; of white space alone: none."""
     return (tidy(label) or None) if label is not None else None
+
+
+def tidied(example: Example) -> Example:
+    """With its texts as they are stored."""
+    reason = example.reason
+    return replace(
+        example,
+        question=tidy(example.question),
+        answer=tidy(example.answer),
+        label=tidy_label(example.label),
+        domain=storable(example.domain),
+        reason=None if reason is None else storable(reason),
+    )
 
 
 def default_expiry(context: StoreContext, namespace: str, now: datetime) -> datetime | None:
@@ -171,7 +187,7 @@ async def _merge(
     change: Change,
     key: str | None,
 ) -> Example:
-    trusted = _STRENGTH[new.trust] >= _STRENGTH[before.trust]
+    trusted = STRENGTH[new.trust] >= STRENGTH[before.trust]
     after = replace(
         before,
         trust=new.trust if trusted else before.trust,
@@ -213,9 +229,11 @@ async def update(
     key: str | None = None,
 ) -> None:
     """Writes `after` with its event; its conflicts are looked for anew where it may have others,
-    and room is made for one that becomes active. A vector that changes is written first."""
-    hashes = None if hash_of(before) == hash_of(after) else {after.id: hash_of(after)}
-    await examples.update_all(connection, [after], hashes)
+    and room is made for one that becomes active. New words start without the evidence of the old
+    ones. A vector that changes is written first."""
+    await examples.update_all(connection, [after], {after.id: hash_of(after)})
+    if hash_of(before) != hash_of(after):
+        await standings.restart(connection, after.id, hash_of(after), after.updated_at)
     row = event_row(before, after, kind, change)
     await events.append_many(connection, [{**row, "key": key}])
     if asks_otherwise(before, after):

@@ -4,9 +4,9 @@ writes one event, in its transaction."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,15 +33,24 @@ from rules_store.models.examples import (
 )
 from rules_store.models.paging import Page
 from rules_store.models.rules import RuleSort, RuleState, Vector
-from rules_store.operations import example_writes
+from rules_store.operations import example_curation, example_exchange, example_writes
 from rules_store.operations.context import StoreContext
+from rules_store.operations.curation import PruneOrder, both_reasons
+from rules_store.operations.example_curation import ExamplePrunePlan
+from rules_store.operations.example_exchange import ExportedExample, IncomingExample
 from rules_store.operations.example_writes import Retirement
+from rules_store.operations.exchange import ImportResult
 from rules_store.operations.rule_writes import tidy
 from rules_store.repository import events, examples
 from rules_store.repository.orders import place_length
 
 _MOST_RESTING = 20_000
 """Vectors of examples outside the index that one search reads from SQL."""
+
+
+CLEARED_AFTER = timedelta(days=1)
+"""How long after its time an expired example is retired, so that its time can still be moved."""
+_AT_ONCE = 500
 
 
 class _Unchanged:
@@ -266,6 +275,96 @@ class ExampleOperations:
             raise InvalidTransition(
                 f"Example {example.id!r} is {example.state}; it can't be {wanted}."
             )
+
+    # -- conflicts
+
+    async def rivals(self, example_id: str) -> list[Example]:
+        """Active, unexpired examples that contradict it, whatever its own state; oldest first.
+        Raises UnknownExample."""
+        async with self._context.database.read() as connection:
+            await find(connection, example_id)
+            return await examples.rivals(connection, example_id, self._context.clock())
+
+    async def settle(
+        self, example_id: str, *, change: Change, expected_version: int | None = None
+    ) -> list[Example]:
+        """Retires those that contradict an active example; as they are then. Raises
+        UnknownExample, VersionConflict, NamespaceFrozen; InvalidTransition where it is not active
+        or nothing contradicts it."""
+        async with self._context.change() as connection:
+            _, kept = await find(connection, example_id, expected_version)
+            self._check_movable(kept, (RuleState.ACTIVE,), "example.settled")
+            now = self._context.clock()
+            rivals = await examples.rivals(connection, example_id, now)
+            if not rivals:
+                raise InvalidTransition(f"Nothing contradicts example {example_id!r}.")
+            why = f"{example_id} is right"
+            gone = [Retirement(each, why, both_reasons(change, why)) for each in rivals]
+            return await example_writes.retire(connection, gone, now)
+
+    # -- many at once
+
+    async def plan_prune(self, order: PruneOrder) -> ExamplePrunePlan:
+        """What `prune` would retire now; changes nothing. Raises UnknownNamespace; ValueError for
+        the policy `similarity`."""
+        return await example_curation.plan(self._context, order)
+
+    async def prune(
+        self, order: PruneOrder, *, token: str | None = None, change: Change
+    ) -> ExamplePrunePlan:
+        """Retires examples, an event each. With the `token` of a plan: the examples of that plan,
+        or none.
+
+        Raises PreviewOutdated where the examples have changed since, UnknownNamespace,
+        NamespaceFrozen; ValueError for the policy `similarity`.
+        """
+        return await example_curation.prune(self._context, order, token, change)
+
+    def export(
+        self, where: ExampleFilter = EVERY_EXAMPLE, *, vectors: bool = False
+    ) -> AsyncIterator[Sequence[ExportedExample]]:
+        """All examples in batches, oldest first. No transaction is open between two batches."""
+        return example_exchange.export(self._context, where, vectors=vectors)
+
+    async def known_texts(self, items: Sequence[Example]) -> Sequence[str | None]:
+        """For each, the id of the one in its namespace that has its question and answer."""
+        return await example_exchange.known_texts(self._context, items)
+
+    async def import_(self, items: Sequence[IncomingExample], *, change: Change) -> ImportResult:
+        """Writes those whose question and answer are new to their namespace, in one transaction;
+        an event each, and conflicts are looked for. All are of one namespace.
+
+        Raises UnknownNamespace, NamespaceFrozen, InvalidVector; ValueError for an empty question
+        or answer.
+        """
+        return await example_exchange.import_all(self._context, items, change)
+
+    # -- time
+
+    async def expire(self, now: datetime | None = None) -> int:
+        """Retires active examples whose time was over a day ago or longer; how many. Nobody has
+        recalled them since, so this only clears them away. Frozen namespaces keep theirs. `now`:
+        where it is earlier than the clock says."""
+        clock = self._context.clock()
+        before = (clock if now is None else min(now, clock)) - CLEARED_AFTER
+        total = 0
+        while gone := await self._clear(before):
+            total += gone
+        return total
+
+    async def _clear(self, before: datetime) -> int:
+        """Retires some hundreds."""
+        writable = [each.name for each in self._context.namespaces.all() if not each.frozen]
+        async with self._context.database.read() as connection:
+            if not await examples.expired(connection, before, 1, writable):
+                return 0
+        async with self._context.change() as connection:
+            writable = [each.name for each in self._context.namespaces.all() if not each.frozen]
+            old = await examples.expired(connection, before, _AT_ONCE, writable)
+            change = Change(events.POLICY, "expired")
+            gone = [Retirement(each, "expired", change) for each in old]
+            await example_writes.retire(connection, gone, self._context.clock())
+        return len(old)
 
     # -- a new embedding model
 

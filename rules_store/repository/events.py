@@ -123,6 +123,7 @@ SNAPSHOT = "namespace.snapshot"
 
 
 _OF_RULES = "rule."
+_OF_EXAMPLES = "example."
 
 
 _LARGEST = 2**31 - 1
@@ -212,27 +213,45 @@ async def rules_as_of(
 ) -> dict[str, dict[str, Any] | None]:
     """Id -> the rule as it was after this event, None where it was not there yet; of every rule
     that has changed since."""
+    return await _as_of(connection, namespace, event_id, events.c.rule_id, _OF_RULES)
+
+
+async def examples_as_of(
+    connection: AsyncConnection, namespace: str, event_id: int
+) -> dict[str, dict[str, Any] | None]:
+    """The same of examples."""
+    return await _as_of(connection, namespace, event_id, events.c.example_id, _OF_EXAMPLES)
+
+
+async def _as_of(
+    connection: AsyncConnection,
+    namespace: str,
+    event_id: int,
+    item: Column[str],
+    kinds: str,
+) -> dict[str, dict[str, Any] | None]:
     own = and_(
         events.c.namespace == namespace,
-        events.c.rule_id.is_not(None),
-        events.c.kind.startswith(_OF_RULES),
+        item.is_not(None),
+        events.c.kind.startswith(kinds),
         events.c.after.is_not(None),
     )
-    changed = select(events.c.rule_id).where(own, events.c.id > event_id).distinct()
+    changed = select(item).where(own, events.c.id > event_id).distinct()
     found: dict[str, dict[str, Any] | None] = dict.fromkeys(await connection.scalars(changed))
     latest = (
         select(func.max(events.c.id))
-        .where(own, events.c.id <= event_id, events.c.rule_id.in_(changed))
-        .group_by(events.c.rule_id)
+        .where(own, events.c.id <= event_id, item.in_(changed))
+        .group_by(item)
     )
-    then = select(events.c.rule_id, events.c.after).where(events.c.id.in_(latest))
-    for row in await connection.execute(then):
-        found[row.rule_id] = row.after
+    then = select(item, events.c.after).where(events.c.id.in_(latest))
+    for id, after in await connection.execute(then):
+        found[id] = after
     return found
 
 
 async def append_many(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-    """Events with the same columns, in this order."""
+    """Events with the same columns, in this order. Raises IntegrityError when an event with one of
+    their keys is there."""
     if rows:
         await connection.execute(insert(events), rows)
 

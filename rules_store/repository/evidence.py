@@ -37,11 +37,12 @@ _COUNT = (
     .values(counted=True)
     .returning(exposures.c.namespace, exposures.c.item_id, exposures.c.withheld)
 )
-_ADD = (
-    update(rules)
-    .where(rules.c.id == bindparam("rule"), rules.c.namespace == bindparam("space"))
-    .values(exposures=rules.c.exposures + bindparam("more"))
-)
+_ADD = [
+    update(items)
+    .where(items.c.id == bindparam("item"), items.c.namespace == bindparam("space"))
+    .values(exposures=items.c.exposures + bindparam("more"))
+    for items in (rules, examples)
+]
 _EXPOSED = (
     select(exposures.c.item_id, exposures.c.withheld, exposures.c.created_at)
     .where(exposures.c.episode_id == bindparam("episode"))
@@ -96,24 +97,33 @@ async def add_exposures(
 
 
 async def count_exposures(connection: AsyncConnection) -> bool:
-    """Adds some of what nobody has counted yet to the counts of the rules. Whether there may be
-    more."""
+    """Adds some of what nobody has counted yet to the counts of rules and examples. Whether there
+    may be more."""
     found = (await connection.execute(_COUNT)).all()
-    fresh = Counter((rule_id, namespace) for namespace, rule_id, withheld in found if not withheld)
-    if fresh:
-        # In one order everywhere, so that two processes can't wait for each other.
-        await connection.execute(
+    fresh = Counter((item_id, namespace) for namespace, item_id, withheld in found if not withheld)
+    # In one order everywhere, so that two processes can't wait for each other.
+    rows = [
+        {"item": item_id, "space": namespace, "more": fresh[item_id, namespace]}
+        for item_id, namespace in sorted(fresh)
+    ]
+    if rows:
+        known = select(examples.c.id).where(examples.c.id.in_([row["item"] for row in rows]))
+        shown = set(await connection.scalars(known))
+        for add, some in zip(
             _ADD,
-            [
-                {"rule": rule_id, "space": namespace, "more": fresh[rule_id, namespace]}
-                for rule_id, namespace in sorted(fresh)
-            ],
-        )
+            (
+                [row for row in rows if row["item"] not in shown],
+                [row for row in rows if row["item"] in shown],
+            ),
+            strict=True,
+        ):
+            if some:
+                await connection.execute(add, some)
     return len(found) == COUNTED_AT_ONCE
 
 
 async def exposed(connection: AsyncConnection, episode_id: str) -> list[tuple[str, bool, datetime]]:
-    """(rule id, withheld, when) of every rule that had to do with an episode."""
+    """(id, withheld, when) of every rule and example that had to do with an episode."""
     rows = await connection.execute(_EXPOSED, {"episode": episode_id})
     return [(row.item_id, row.withheld, row.created_at) for row in rows]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,7 @@ from rules_store.repository.orders import lifted, orders
 _AT_ONCE = 500  # bound parameters of one statement
 _ACTIVE = examples.c.state == RuleState.ACTIVE.value
 _ORDERS = orders(examples)
+_WITHOUT_VECTOR = [column for column in examples.c if column is not examples.c.vector]
 _TRUST_RANK = case({each.value: rank for rank, each in enumerate(Trust)}, value=examples.c.trust)
 _CONFLICT = links.c.kind == LinkKind.CONTRADICTS.value
 _one, _other = examples.alias("one"), examples.alias("other")
@@ -77,7 +79,7 @@ _SET_VECTOR = (
 
 async def find(connection: AsyncConnection, example_id: str) -> tuple[int, Example] | None:
     """The example and its sequence number."""
-    statement = select(examples).where(examples.c.id == example_id)
+    statement = select(*_WITHOUT_VECTOR).where(examples.c.id == example_id)
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else (row.seq, example_of(row))
 
@@ -86,7 +88,7 @@ async def find_by_text(
     connection: AsyncConnection, namespace: str, text_hash: str
 ) -> tuple[int, Example] | None:
     """The namespace's example of this question and answer."""
-    statement = select(examples).where(
+    statement = select(*_WITHOUT_VECTOR).where(
         examples.c.namespace == namespace, examples.c.text_hash == text_hash
     )
     row = (await connection.execute(statement)).one_or_none()
@@ -95,26 +97,30 @@ async def find_by_text(
 
 async def by_seqs(connection: AsyncConnection, seqs: Sequence[int]) -> dict[int, Example]:
     """Those that are there, by sequence number."""
-    return {row.seq: example_of(row) for row in await _some(connection, examples.c.seq, seqs)}
+    rows = await _some(connection, examples.c.seq, seqs, _WITHOUT_VECTOR)
+    return {row.seq: example_of(row) for row in rows}
 
 
 async def by_ids(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Example]:
     """Those that are there, by id."""
-    return {row.id: example_of(row) for row in await _some(connection, examples.c.id, ids)}
+    rows = await _some(connection, examples.c.id, ids, _WITHOUT_VECTOR)
+    return {row.id: example_of(row) for row in rows}
 
 
 async def numbered(
     connection: AsyncConnection, ids: Sequence[str]
 ) -> dict[str, tuple[int, Example]]:
     """Those that are there, by id, with their sequence numbers."""
-    rows = await _some(connection, examples.c.id, ids)
+    rows = await _some(connection, examples.c.id, ids, _WITHOUT_VECTOR)
     return {row.id: (row.seq, example_of(row)) for row in rows}
 
 
 async def of_episode(connection: AsyncConnection, episode_id: str) -> list[Example]:
     """What came of an episode, oldest first."""
     statement = (
-        select(examples).where(examples.c.source_episode == episode_id).order_by(examples.c.seq)
+        select(*_WITHOUT_VECTOR)
+        .where(examples.c.source_episode == episode_id)
+        .order_by(examples.c.seq)
     )
     return [example_of(row) for row in await connection.execute(statement)]
 
@@ -136,9 +142,38 @@ async def page(
     alone = after is None and len(seqs) < limit
     total = len(seqs) if alone else await _count(connection, condition)
     rows = await connection.execute(
-        select(examples).where(examples.c.seq.in_(seqs)).order_by(*order.by)
+        select(*_WITHOUT_VECTOR).where(examples.c.seq.in_(seqs)).order_by(*order.by)
     )
     return [(order.place(row), example_of(row)) for row in rows], total
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExample:
+    """An example as it is stored."""
+
+    seq: int
+    example: Example
+    text_hash: str
+
+
+async def all_of(connection: AsyncConnection, namespace: str) -> dict[str, StoredExample]:
+    """All of a namespace's examples, by id."""
+    statement = select(*_WITHOUT_VECTOR).where(examples.c.namespace == namespace)
+    rows = await connection.execute(statement)
+    return {row.id: StoredExample(row.seq, example_of(row), row.text_hash) for row in rows}
+
+
+async def with_texts(
+    connection: AsyncConnection, namespace: str, hashes: Sequence[str]
+) -> dict[str, str]:
+    """Hash of question and answer -> id of the namespace's example that has them."""
+    found: dict[str, str] = {}
+    for some in _portions(hashes):
+        statement = select(examples.c.text_hash, examples.c.id).where(
+            examples.c.namespace == namespace, examples.c.text_hash.in_(some)
+        )
+        found.update({row.text_hash: row.id for row in await connection.execute(statement)})
+    return found
 
 
 async def batch(
@@ -146,7 +181,7 @@ async def batch(
 ) -> list[tuple[int, Example]]:
     """The next examples in order of their sequence numbers."""
     statement = (
-        select(examples)
+        select(*_WITHOUT_VECTOR)
         .where(examples.c.seq > after, and_(true(), *conditions(where, connection.dialect.name)))
         .order_by(examples.c.seq)
         .limit(limit)
@@ -313,7 +348,7 @@ async def lacking(
 ) -> list[Example]:
     """Active and candidate examples without a usable vector of `model`, oldest first."""
     statement = (
-        select(examples)
+        select(*_WITHOUT_VECTOR)
         .where(
             examples.c.state.in_([RuleState.ACTIVE.value, RuleState.CANDIDATE.value]),
             not_(_embedded(model, dimension)),
@@ -345,6 +380,64 @@ def _embedded(model: str, dimension: int | None) -> ColumnElement[bool]:
 # -- capacity and time
 
 
+@dataclass(frozen=True, slots=True)
+class PrunableExample:
+    """What a prune looks at of an active example."""
+
+    seq: int
+    exposures: int
+    trust: Trust
+    verified_at: datetime
+    lift: float
+    """Zero where nothing has been measured."""
+
+
+async def active(
+    connection: AsyncConnection, namespace: str, verified_before: datetime | None = None
+) -> list[PrunableExample]:
+    """Active examples, oldest first."""
+    statement = (
+        select(
+            examples.c.seq,
+            examples.c.exposures,
+            examples.c.trust,
+            examples.c.verified_at,
+            func.coalesce(standings.c.lift, 0.0),
+        )
+        .join_from(examples, standings, standings.c.item_id == examples.c.id, isouter=True)
+        .where(examples.c.namespace == namespace, _ACTIVE)
+        .order_by(examples.c.seq)
+    )
+    if verified_before is not None:
+        statement = statement.where(examples.c.verified_at < verified_before)
+    rows = await connection.execute(statement)
+    return [PrunableExample(row[0], row[1], Trust(row[2]), row[3], row[4]) for row in rows]
+
+
+async def losers(connection: AsyncConnection, namespace: str) -> list[Example]:
+    """Active examples whose lift is below zero with its whole interval."""
+    statement = (
+        select(*_WITHOUT_VECTOR)
+        .join_from(examples, standings, standings.c.item_id == examples.c.id)
+        .where(examples.c.namespace == namespace, _ACTIVE, standings.c.lift_high < 0)
+        .order_by(examples.c.seq)
+    )
+    return [example_of(row) for row in await connection.execute(statement)]
+
+
+async def expired(
+    connection: AsyncConnection, before: datetime, limit: int, within: Collection[str]
+) -> list[Example]:
+    """Active examples of these namespaces whose time was over before then, oldest first."""
+    statement = (
+        select(*_WITHOUT_VECTOR)
+        .where(_ACTIVE, examples.c.expires_at < before, examples.c.namespace.in_(within))
+        .order_by(examples.c.seq)
+        .limit(limit)
+    )
+    return [example_of(row) for row in await connection.execute(statement)]
+
+
 async def count_active(connection: AsyncConnection, namespace: str) -> int:
     """Expired ones among them."""
     return await _count(connection, and_(examples.c.namespace == namespace, _ACTIVE))
@@ -356,7 +449,7 @@ async def least_worthy(
     """Active examples that go first: the lowest lift (nothing measured counts as none), of equals
     the least trusted, then the longest unverified."""
     statement = (
-        select(examples)
+        select(*_WITHOUT_VECTOR)
         .join_from(examples, standings, standings.c.item_id == examples.c.id, isouter=True)
         .where(examples.c.namespace == namespace, _ACTIVE, examples.c.id.not_in(spared))
         .order_by(
@@ -409,6 +502,17 @@ async def conflicts(
     if after is not None:
         shown = shown.where(links.c.seq < after)
     return [(row[0], row[1], row[2]) for row in await connection.execute(shown)], total
+
+
+async def rivals(connection: AsyncConnection, example_id: str, now: datetime) -> list[Example]:
+    """Active, unexpired examples that contradict one, oldest first."""
+    ids = (await _rivals(connection, [example_id])).get(example_id, ())
+    statement = (
+        select(*_WITHOUT_VECTOR)
+        .where(examples.c.id.in_(ids), _ACTIVE, _unexpired(examples, now))
+        .order_by(examples.c.seq)
+    )
+    return [example_of(row) for row in await connection.execute(statement)]
 
 
 async def _rivals(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -502,10 +606,15 @@ def _portions(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield values[start : start + _AT_ONCE]
 
 
-async def _some(connection: AsyncConnection, column: Any, values: Sequence[Any]) -> list[Row[Any]]:
+async def _some(
+    connection: AsyncConnection,
+    column: Any,
+    values: Sequence[Any],
+    wanted: Sequence[Any] = (examples,),
+) -> list[Row[Any]]:
     found: list[Row[Any]] = []
     for some in _portions(values):
-        found += await connection.execute(select(examples).where(column.in_(some)))
+        found += await connection.execute(select(*wanted).where(column.in_(some)))
     return found
 
 

@@ -32,9 +32,9 @@ async def add(
     await connection.execute(insert_unless_there(connection, links), values)
 
 
-async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Link]:
+async def of_item(connection: AsyncConnection, item_id: str) -> list[Link]:
     """Oldest first."""
-    statement = select(links).where(links.c.item_id == rule_id).order_by(links.c.seq)
+    statement = select(links).where(links.c.item_id == item_id).order_by(links.c.seq)
     return [
         Link(row.item_id, LinkKind(row.kind), row.other, row.created_at)
         for row in await connection.execute(statement)
