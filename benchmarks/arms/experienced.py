@@ -30,6 +30,7 @@ from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.request import ChatRequest
 from app.chat.steering import Steering
 from app.domain.trajectory import Message, Mode, Role, Trajectory
+from app.exceptions import TTCLError
 from app.learning.evaluation.outcomes import Judge
 from app.learning.learner import Learner
 from app.learning.local_worker import LocalWorker
@@ -45,6 +46,7 @@ from app.wiring.factories import (
     build_loop,
     build_planner,
     build_retriever,
+    build_writer,
 )
 from benchmarks.arms.base import NAMESPACE, ArmAnswer, PassQuestion, Repeat, Setting, observe
 from benchmarks.arms.changes import (
@@ -58,6 +60,7 @@ from benchmarks.arms.direct import framed, sample
 from benchmarks.arms.lookup import NO_TOKENIZER
 from benchmarks.arms.stores import PassClock, PassStore, opened_store
 from benchmarks.feedback import Feedback
+from rules_store.models.examples import ExampleUse
 from rules_store.models.feedback import NewFeedback
 
 _PATIENT = 3600.0
@@ -83,7 +86,7 @@ class Experienced:
 EXPERIENCED_ARMS = {
     arm.name: arm
     for arm in (
-        Experienced("rules", {"examples": "off"}),
+        Experienced("rules", {"examples": ExampleUse.OFF}),
         Experienced("examples", {"max_positive": 0, "max_negative": 0}),
         Experienced("experience"),
     )
@@ -169,6 +172,8 @@ class ExperiencedPass:
         async with self._turn:
             steered = await self._steering.steer(call)
             sent = self._steering.messages(call, steered)
+        if steered.degraded:
+            raise TTCLError(f"{asked.id} could not be steered: {', '.join(steered.degraded)}")
         made = await sample(backend, observation, sent, Role.TEACHER, 0, params)
         return ArmAnswer(
             asked,
@@ -197,7 +202,7 @@ class ExperiencedPass:
             mode=Mode.STEER,
             namespace=NAMESPACE,
             domain=setting.task.domain,
-            limits=settings.experience_limits(own, None, None, None),
+            limits=settings.limits(self._store.namespaces.settings_of(NAMESPACE)),
             episode=episode,
             request_id=episode,
             client_request_id=None,
@@ -209,7 +214,6 @@ class ExperiencedPass:
         return {
             "given": found.given.value,
             "offered": [each.value for each in found.offered],
-            "problems": list(steered.degraded),
             "rules_injected": [
                 {
                     "polarity": hit.polarity.value,
