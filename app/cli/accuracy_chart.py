@@ -52,5 +52,5 @@ def _legend(curve: Curve) -> str:
     half = known[len(known) // 2 :]
     return (
         f"       {curve.mark}  {curve.name}: {sum(known)} of {len(known)} right, "
-        f"{sum(half)} of {len(half)} in its second half"
+        f"second half {sum(half)} of {len(half)}"
     )

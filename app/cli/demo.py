@@ -195,7 +195,7 @@ def _curves(played: Sequence[Played]) -> list[Curve]:
     return [
         Curve(
             ".",
-            "the nearest earlier ticket's label, no model",
+            "nearest earlier label, no model",
             [one.neighbour_right for one in played],
         ),
         Curve(
