@@ -32,6 +32,7 @@ from app.learning.drafts import drafts_of
 from app.learning.evaluation.gatekeeper import Gatekeeper, worth_distilling
 from app.learning.evaluation.outcomes import (
     agreement_outcome,
+    consensus_example,
     precedent_of,
     teacher_text,
 )
@@ -43,6 +44,7 @@ from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
 from rules_store.models.evidence import NO_FINDINGS, Findings
+from rules_store.models.examples import ExampleUse, NewExample
 from rules_store.models.feedback import Completion
 from rules_store.models.jobs import Job, JobKind, Spend
 from rules_store.models.rules import LearningResult
@@ -88,6 +90,8 @@ class LearnerOptions:
     tokens_per_hour: int
     replays_per_job: float = 0.0
     """Replays of candidates that one job pays for, in gated namespaces."""
+    examples: ExampleUse = ExampleUse.VERIFIED
+    """Whether consensus makes examples, where the namespace says nothing."""
 
 
 class Learner:
@@ -233,6 +237,7 @@ class Learner:
         found = Findings(
             agreement_outcome(selection),
             None if vector is None else precedent_of(observation, selection, teacher, vector),
+            self._consensus(observation, selection),
         )
         if reason := self._nothing_to_distil(job, selection):
             trace["learning_cost"] = bill.cost.as_dict()
@@ -306,6 +311,13 @@ class Learner:
             return f"no_contrast:{selection.case.value}"
         waiting = self._store.evidence.count_candidates(job.namespace)
         return None if worth_distilling(waiting, seed=job.episode_id) else QUEUE_SKIP
+
+    def _consensus(self, observation: Observation, selection: Selection) -> NewExample | None:
+        own = self._store.namespaces.settings_of(observation.namespace).examples
+        use = self._options.examples if own is None else own
+        if use is not ExampleUse.CONSENSUS:
+            return None
+        return consensus_example(observation, selection)
 
     async def _budget_used_up(self, namespace: str) -> bool:
         own = self._store.namespaces.settings_of(namespace)

@@ -139,6 +139,7 @@ def build_learner(
             calls_per_hour=settings.learn_calls_per_hour,
             tokens_per_hour=settings.learn_tokens_per_hour,
             replays_per_job=settings.gate_calls_per_answer,
+            examples=settings.examples,
         ),
         tracer,
         rng,

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from rules_store.models.examples import NewExample
 from rules_store.models.rules import Rule, Vector
 from rules_store.policy.choice import Given
 from rules_store.policy.gate import Verdict
@@ -194,6 +195,8 @@ class Findings:
 
     outcome: Outcome | None = None
     precedent: Precedent | None = None
+    example: NewExample | None = None
+    """What its answers agreed on almost wholly, of a job; its vector is the precedent's."""
 
 
 NO_FINDINGS = Findings()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import storable
@@ -336,24 +337,34 @@ async def settle(
     without one is in no conflict, as nobody finds it."""
     await examples.forget_conflicts(connection, [each.id for each in changed])
     fresh = [each for each in changed if each.state is RuleState.ACTIVE and each.id in vectors]
-    now = context.clock()
-    done: list[Example] = []
     renewed = {each.id for each in changed}
+    pairs = _among(fresh, vectors)
     for example in fresh:
-        vector = vectors[example.id]
-        known = context.caches.examples.alike(example.namespace, vector)
-        suspects = [each.id for each in known if each.id not in renewed and _against(example, each)]
-        suspects += [
-            each.id
-            for each in done
-            if _against(example, each) and float(vector @ vectors[each.id]) >= CONFLICT_COSINE
+        known = context.caches.examples.alike(example.namespace, vectors[example.id])
+        pairs += [
+            (example, other.id)
+            for other in known
+            if other.id not in renewed and _against(example, other)
         ]
-        # Within this transaction one of them may have left.
-        for other in (await examples.by_ids(connection, suspects)).values():
-            if other.state is RuleState.ACTIVE:
-                kind = LinkKind.CONTRADICTS
-                await links.add(connection, example.namespace, example.id, kind, other.id, now)
-        done.append(example)
+    # Within this transaction one of them may have left.
+    standing = await examples.by_ids(connection, [other for _, other in pairs])
+    now, kind = context.clock(), LinkKind.CONTRADICTS
+    for example, other in pairs:
+        if other in standing and standing[other].state is RuleState.ACTIVE:
+            await links.add(connection, example.namespace, example.id, kind, other, now)
+
+
+def _among(fresh: Sequence[Example], vectors: Mapping[str, Vector]) -> list[tuple[Example, str]]:
+    """Each example with the ids of those before it that contradict it."""
+    if len(fresh) < 2:
+        return []
+    stacked = np.stack([vectors[each.id] for each in fresh])
+    pairs: list[tuple[Example, str]] = []
+    for at, example in enumerate(fresh):
+        # A row at a time: a rollback may change a whole namespace.
+        near = np.flatnonzero(stacked[:at] @ stacked[at] >= CONFLICT_COSINE).tolist()
+        pairs += [(example, fresh[other].id) for other in near if _against(example, fresh[other])]
+    return pairs
 
 
 def _against(example: Example, other: Example | IndexedExample) -> bool:

@@ -28,7 +28,7 @@ from rules_store.models.jobs import (
 )
 from rules_store.models.paging import Page
 from rules_store.models.rules import Draft, LearningResult, RuleState
-from rules_store.operations import capacity, learning, teaching_writes
+from rules_store.operations import capacity, example_writes, learning, teaching_writes
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
 from rules_store.operations.namespaces import find
@@ -124,7 +124,11 @@ class JobOperations:
             status, why = EpisodeStatus.SKIPPED, storable(reason)
             await self._finish(connection, job, status, why, trace or {}, spend, findings)
 
-        await self._context.database.transact(skip)
+        if findings.example is None:
+            await self._context.database.transact(skip)
+            return
+        async with self._context.change() as connection:
+            await skip(connection)
 
     async def retry(self, job: Job, error: str, *, spend: Spend = NO_SPEND) -> bool:
         """Puts it back with a growing delay; False when that was the last attempt and job and
@@ -392,7 +396,19 @@ class JobOperations:
         await self._spend(connection, job.namespace, spend, job.kind)
         await jobs.set_state(connection, job.id, JobState.DONE, now)
         await store_findings(self._context, connection, job.namespace, job.episode_id, findings)
+        await self._keep_example(connection, job, findings)
         await self._conclude(connection, job, status, reason, trace)
+
+    async def _keep_example(
+        self, connection: AsyncConnection, job: Job, findings: Findings
+    ) -> None:
+        if findings.example is None or self._context.namespaces.is_frozen(job.namespace):
+            return
+        vector = None if findings.precedent is None else findings.precedent.vector
+        change = Change(events.LEARNER, f"the answers to {job.episode_id} agreed")
+        await example_writes.keep(
+            self._context, connection, findings.example, vector, change, key=f"{job.key}/consensus"
+        )
 
     async def _conclude(
         self,

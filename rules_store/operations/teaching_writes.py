@@ -249,17 +249,18 @@ async def _retire_refuted(
     doubtful = [each for each, vote in voted.items() if vote < 0.5]
     if not doubtful:
         return []
-    usual = await evidence.usual_vote(connection, namespace, votes.LATEST)
-    refuted: dict[str, tuple[int, int]] = {}
+    usual = await evidence.latest_votes(connection, namespace, votes.LATEST)
+    refuted: dict[str, list[votes.Vote]] = {}
     for example_id in doubtful:
-        right, wrong = await evidence.votes_of_item(connection, example_id)
-        if votes.is_wrong(right, wrong, usual):
-            refuted[example_id] = (right, wrong)
+        own = await evidence.votes_of_item(connection, example_id)
+        if votes.is_wrong(own, usual):
+            refuted[example_id] = own
     gone: list[str] = []
     for each in (await examples.by_ids(connection, list(refuted))).values():
         if each.state is RuleState.ACTIVE and each.namespace == namespace:
-            right, wrong = refuted[each.id]
-            reason = f"label refuted: right for {right} of {right + wrong} questions like it"
+            own = refuted[each.id]
+            right = sum(vote.right for vote in own)
+            reason = f"label refuted: right for {right} of {len(own)} questions like it"
             gone += await _retire(context, connection, [each], Change(EVIDENCE, reason))
     return gone
 

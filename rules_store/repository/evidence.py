@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
@@ -21,6 +23,7 @@ from rules_store.models.evidence import (
     Signal,
     Trial,
 )
+from rules_store.policy.votes import Vote
 
 _EXPOSE = insert(exposures)
 COUNTED_AT_ONCE = 200
@@ -37,12 +40,12 @@ _COUNT = (
     .values(counted=True)
     .returning(exposures.c.namespace, exposures.c.item_id, exposures.c.withheld)
 )
-_ADD = [
+_ADD_TO_RULES, _ADD_TO_EXAMPLES = (
     update(items)
     .where(items.c.id == bindparam("item"), items.c.namespace == bindparam("space"))
     .values(exposures=items.c.exposures + bindparam("more"))
     for items in (rules, examples)
-]
+)
 _EXPOSED = (
     select(exposures.c.item_id, exposures.c.withheld, exposures.c.created_at)
     .where(exposures.c.episode_id == bindparam("episode"))
@@ -56,9 +59,9 @@ _VOTED = (
     .where(exposures.c.episode_id == bindparam("episode"), exposures.c.item_id == bindparam("item"))
     .values(vote=bindparam("value"))
 )
+_VOTES = select(exposures.c.similarity, exposures.c.vote).where(exposures.c.vote.is_not(None))
 _LATEST_VOTES = (
-    select(exposures.c.vote)
-    .where(exposures.c.namespace == bindparam("space"), exposures.c.vote.is_not(None))
+    _VOTES.where(exposures.c.namespace == bindparam("space"))
     .order_by(exposures.c.seq.desc())
     .limit(bindparam("latest"))
 )
@@ -101,24 +104,16 @@ async def count_exposures(connection: AsyncConnection) -> bool:
     may be more."""
     found = (await connection.execute(_COUNT)).all()
     fresh = Counter((item_id, namespace) for namespace, item_id, withheld in found if not withheld)
-    # In one order everywhere, so that two processes can't wait for each other.
     rows = [
         {"item": item_id, "space": namespace, "more": fresh[item_id, namespace]}
         for item_id, namespace in sorted(fresh)
     ]
-    if rows:
-        known = select(examples.c.id).where(examples.c.id.in_([row["item"] for row in rows]))
-        shown = set(await connection.scalars(known))
-        for add, some in zip(
-            _ADD,
-            (
-                [row for row in rows if row["item"] not in shown],
-                [row for row in rows if row["item"] in shown],
-            ),
-            strict=True,
-        ):
-            if some:
-                await connection.execute(add, some)
+    wanted = [row["item"] for row in rows]
+    known = await connection.scalars(select(examples.c.id).where(examples.c.id.in_(wanted)))
+    of_examples = set(known)
+    # In one order everywhere, as `exposed` has it, so that two processes can't wait for each other.
+    for is_example, some in groupby(rows, lambda row: row["item"] in of_examples):
+        await connection.execute(_ADD_TO_EXAMPLES if is_example else _ADD_TO_RULES, list(some))
     return len(found) == COUNTED_AT_ONCE
 
 
@@ -140,21 +135,20 @@ async def set_vote(connection: AsyncConnection, episode_id: str, item_id: str, v
     await connection.execute(_VOTED, given)
 
 
-async def votes_of_item(connection: AsyncConnection, item_id: str) -> tuple[int, int]:
-    """(right, wrong) votes of one example."""
-    statement = select(func.count(), func.coalesce(func.sum(exposures.c.vote), 0.0)).where(
-        exposures.c.item_id == item_id, exposures.c.vote.is_not(None)
-    )
-    count, right = (await connection.execute(statement)).one()
-    return round(right), count - round(right)
+async def votes_of_item(connection: AsyncConnection, item_id: str) -> list[Vote]:
+    """Of one example."""
+    statement = _VOTES.where(exposures.c.item_id == item_id)
+    return _votes(await connection.execute(statement))
 
 
-async def usual_vote(connection: AsyncConnection, namespace: str, latest: int) -> tuple[int, int]:
-    """(right, wrong) among the namespace's latest votes."""
+async def latest_votes(connection: AsyncConnection, namespace: str, latest: int) -> list[Vote]:
+    """Of all examples of the namespace, the newest first."""
     given = {"space": namespace, "latest": latest}
-    votes = list(await connection.scalars(_LATEST_VOTES, given))
-    right = round(sum(votes))
-    return right, len(votes) - right
+    return _votes(await connection.execute(_LATEST_VOTES, given))
+
+
+def _votes(rows: Iterable[Row[Any]]) -> list[Vote]:
+    return [Vote(row.similarity, row.vote >= 0.5) for row in rows]
 
 
 async def shown_labels(connection: AsyncConnection, episode_id: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -409,8 +410,8 @@ async def test_list_and_nearest(store: RuleStore, clock: Clock) -> None:
         store, "Rice?", "Boil it.", axis(1), trust=Trust.SCORE, state=RuleState.CANDIDATE
     )
 
-    async def ids(**where: object) -> list[str]:
-        page = await store.examples.list(ExampleFilter(**where), sort=RuleSort.OLDEST)  # type: ignore[arg-type]
+    async def ids(**where: Any) -> list[str]:
+        page = await store.examples.list(ExampleFilter(**where), sort=RuleSort.OLDEST)
         assert page.total == len(page.items)
         return [each.id for each in page.items]
 

@@ -269,13 +269,24 @@ async def test_a_labelled_question_can_be_replayed(store: RuleStore, episode: st
 async def test_what_a_request_was_given_gets_the_strongest_outcome(
     store: RuleStore, clock: Clock
 ) -> None:
-    await answered(store, EPISODE, given={"chosen": "examples"})
+    offered = ["none", "examples"]
+    await answered(store, EPISODE, given={"chosen": "examples", "offered": offered})
     await say(store, taught(OWN, right=True, outcome=Outcome(Signal.CLIENT, 1.0)), score=1.0)
     await say(store, taught("card_arrival"), label="card_arrival")
     await say(store, taught(OWN, right=True, outcome=Outcome(Signal.CLIENT, 0.5)), score=0.5)
     async with store.context.database.read() as connection:
         rows = (await connection.exec_driver_sql("SELECT given, value, weight FROM choices")).all()
     assert [tuple(row) for row in rows] == [("examples", 0.0, 1.0)]
+
+
+async def test_where_there_was_nothing_to_choose_from_there_was_no_choice(
+    store: RuleStore,
+) -> None:
+    await answered(store, EPISODE, given={"chosen": "none", "offered": ["none"]})
+    await say(store, taught("card_arrival"), label="card_arrival")
+    async with store.context.database.read() as connection:
+        rows = (await connection.exec_driver_sql("SELECT given FROM choices")).all()
+    assert rows == []
 
 
 async def test_the_share_of_judged_answers(store: RuleStore) -> None:
