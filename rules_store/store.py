@@ -174,6 +174,11 @@ class RuleStore:
         """Active and candidate rules in this process's index."""
         return len(self.context.index)
 
+    @property
+    def examples_indexed(self) -> int:
+        """Active examples in this process's index."""
+        return len(self.context.caches.examples)
+
     def has_rules(self, namespace: str) -> bool:
         """Whether `search` could find anything in this namespace; no I/O."""
         return self.context.index.has_active(namespace)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
 
 from app.access.callers import Caller
+from app.api import jsonl
 from app.api.chat import header_namespace
 from app.api.dependencies import Client, State, namespace_forbidden
 from app.api.errors import from_store
@@ -31,7 +32,6 @@ from rules_store.models.keys import Permission
 router = APIRouter(tags=["chat"])
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
-JSON_LINES = "application/x-ndjson"
 
 IdempotencyKey = Annotated[
     str | None,
@@ -80,7 +80,7 @@ async def give_feedback(
             "required": True,
             "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/FeedbackBatchBody"}},
-                JSON_LINES: {"schema": {"type": "string"}},
+                jsonl.MEDIA_TYPE: {"schema": {"type": "string"}},
             },
         }
     },
@@ -110,7 +110,7 @@ async def give_feedback_batch(
 def _items(raw: bytes, content_type: str) -> list[Any]:
     """What a batch holds, unchecked; of JSON lines, one that is none is its bytes. Raises
     `InvalidRequest`."""
-    if content_type.partition(";")[0].strip().lower() != JSON_LINES:
+    if content_type.partition(";")[0].strip().lower() != jsonl.MEDIA_TYPE:
         try:
             return FeedbackBatchBody.model_validate(parse_json(raw)).items
         except ValidationError as error:

@@ -26,7 +26,7 @@ import numpy as np
 import typer
 
 from app.cli.accuracy_chart import Curve, chart
-from app.cli.common import err, lines, shortened
+from app.cli.common import err, print_lines, shortened
 from app.cli.demo_client import POLL, WITHOUT_EXPERIENCE, Answer, DemoClient, with_client
 from app.exceptions import ConfigurationError
 from app.settings import Settings, load_settings
@@ -160,7 +160,7 @@ def demo(
         namespace = f"demo-{int(time.time())}"
         stream = functools.partial(_play, tickets=tickets, settings=settings)
         played = asyncio.run(with_client(settings, where, namespace, stream))
-    lines("", *chart(_curves(played)), "", *_what_next(namespace, data, url))
+    print_lines("", *chart(_curves(played)), "", *_what_next(namespace, data, url))
 
 
 async def _play(client: DemoClient, tickets: Sequence[Ticket], settings: Settings) -> list[Played]:
@@ -168,7 +168,7 @@ async def _play(client: DemoClient, tickets: Sequence[Ticket], settings: Setting
     vectors = await embedded(build_embedder(settings), tickets)
     await client.ready(within=300)
     await client.learn_from_labels_alone()
-    lines(
+    print_lines(
         f"{len(tickets)} tickets, {len(labels_of(tickets))} labels. After each answer the service "
         "is told the right",
         "label. Every second ticket is asked with experience, the others without.",
@@ -178,8 +178,8 @@ async def _play(client: DemoClient, tickets: Sequence[Ticket], settings: Setting
     played: list[Played] = []
     async for one in play(client, tickets, vectors):
         played.append(one)
-        lines(_line(len(played), one))
-    lines(f"{time.monotonic() - started:.0f} seconds")
+        print_lines(_line(len(played), one))
+    print_lines(f"{time.monotonic() - started:.0f} seconds")
     return played
 
 
@@ -234,7 +234,7 @@ async def _ask_one(client: DemoClient, text: str, labels: Sequence[str]) -> None
             if with_experience
             else "without experience"
         )
-        lines(f"{side}: {shortened(answer.text)}")
+        print_lines(f"{side}: {shortened(answer.text)}")
 
 
 @contextlib.contextmanager

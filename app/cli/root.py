@@ -17,9 +17,9 @@ import httpx
 import typer
 
 from app.access.admin_key import admin_key_file
-from app.cli import demo, doctor, namespaces, rules, worker
+from app.cli import demo, doctor, examples, namespaces, rules, worker
 from app.cli import keys as cli_keys
-from app.cli.common import err, lines, shortened
+from app.cli.common import err, print_lines, shortened
 from app.cli.demo_client import Answer, DemoClient, with_client
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Policy, Settings, load_settings
@@ -31,6 +31,7 @@ app = typer.Typer(
     help="Makes a frozen language model better at the work it is given, at test time.",
 )
 app.add_typer(rules.app, name="rules")
+app.add_typer(examples.app, name="examples")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(cli_keys.app, name="keys")
 app.command("demo")(demo.demo)
@@ -104,7 +105,7 @@ def _first_question(settings: Settings, url: str) -> None:
     except (TTCLError, httpx.HTTPError) as error:
         err.print(f"the first question failed: {error}", markup=False)
         return
-    lines(
+    print_lines(
         f"asked: {EXAMPLE}",
         f"answer: {shortened(answer.text, 70)}",
         f"  with {answer.rules} rules and {answer.examples} examples of earlier answers in its"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,17 +15,22 @@ from app.cli.common import (
     Namespace,
     Reason,
     add_row,
+    embedding_of,
     err,
+    lift_of,
     out,
     print_json,
+    read_lines,
+    show_history,
     table,
     with_store,
+    write_lines,
 )
 from app.exceptions import InvalidRequest
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer, Question
 from app.loop.steer.explain import Explanation as FoundExplanation
-from app.settings import NAMESPACE, Settings, load_settings
+from app.settings import Settings, load_settings
 from app.wiring.factories import (
     build_embedder,
     build_retriever,
@@ -110,20 +113,8 @@ def export(
 
     where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
 
-    async def write(store: RuleStore) -> int:
-        written = 0
-        output = contextlib.nullcontext(sys.stdout.buffer) if file is None else file.open("wb")
-        with output as target:
-            async for lines in export_lines(store, where, vectors=vectors):
-                target.write(lines)
-                written += lines.count(b"\n")
-            target.flush()
-        return written
-
-    try:
-        err.print(f"{with_store(write)} rules")
-    except OSError as error:
-        raise InvalidRequest(f"{file}: {error.strerror}") from error
+    written = write_lines(file, lambda store: export_lines(store, where, vectors=vectors))
+    err.print(f"{written} rules")
 
 
 @app.command("import")
@@ -136,14 +127,10 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Take rules in from JSON lines. Exit code 1 when a line was refused."""
-    from app.api.rules_jsonl import Order, import_lines
+    from app.api.jsonl import Order
+    from app.api.rules_jsonl import import_lines
 
-    if namespace is not None and not NAMESPACE.match(namespace):
-        raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"{file}: {error.strerror}") from error
+    content = read_lines(file, namespace)
     order = Order(namespace, dry_run, actor, reason)
     # Not loaded: rules without vectors get them from the gateway.
     embedder = build_embedder(load_settings())
@@ -173,31 +160,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """What happened to a rule, newest first."""
-    from app.api.schemas.rules import Event
-
-    page = with_store(lambda store: store.rules.history(rule_id, limit=limit))
-    if as_json:
-        for event in page.items:
-            print_json(Event.of(event))
-        return
-    shown = table("event at kind actor reason change")
-    for event in page.items:
-        at = event.at.isoformat(" ", "seconds")
-        changed = _changed(event.before, event.after)
-        add_row(shown, event.id, at, event.kind, event.actor, event.reason, changed)
-    out.print(shown)
-    err.print(f"{len(page.items)} of {page.total}")
-
-
-def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
-    """The fields that an event changed, one a line."""
-    if before is None or after is None:
-        return ""
-    return "\n".join(
-        f"{name}: {before.get(name)} -> {value}"
-        for name, value in after.items()
-        if value != before.get(name)
-    )
+    show_history(with_store(lambda store: store.rules.history(rule_id, limit=limit)), as_json)
 
 
 @app.command("explain")
@@ -283,11 +246,7 @@ async def _explained(
         explainer = Explainer(store, retriever, counter, writer, settings.experience_token_budget)
         own = store.namespaces.settings_of(namespace)
         limits = settings.limits(own, **asked)
-        embedder.start()
-        try:
-            vector = (await embedder.embed([text]))[0]
-        finally:
-            await embedder.close()
+        vector = await embedding_of(embedder, text)
         question = Question(
             namespace=namespace,
             messages=[{"role": "user", "content": text}],
@@ -377,12 +336,8 @@ def _show(found: tuple[Page, dict[str, Standing]], as_json: bool) -> None:
             rule.state.value,
             rule.frequency,
             rule.exposures,
-            _lift(known.get(rule.id)),
+            lift_of(known.get(rule.id)),
             rule.text,
         )
     out.print(shown)
     err.print(f"{len(rules)} of {page.total}")
-
-
-def _lift(standing: Standing | None) -> str:
-    return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""

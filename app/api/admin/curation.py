@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from app.api import jsonl
 from app.api.admin.common import (
     ActorParameter,
     Namespace,
@@ -17,8 +18,8 @@ from app.api.admin.common import (
 )
 from app.api.admin.filters import Filter
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
-from app.api.rules_jsonl import Order, export_lines, import_lines
-from app.api.schemas.common import JSON_LINES, RULE_TEXT, ListOf, refuses, text
+from app.api.rules_jsonl import export_lines, import_lines
+from app.api.schemas.common import RULE_TEXT, ListOf, refuses, text
 from app.api.schemas.curation import ExplainBody, MergeBody, PruneBody
 from app.api.schemas.rules import Explanation, Import, NearRule, Prune, PrunedRule, Rule
 from app.exceptions import InvalidRequest, UpstreamError
@@ -31,12 +32,6 @@ from rules_store.models.rules import Polarity, RuleState
 router = APIRouter(tags=["rules"])
 
 LINE = f'{{"namespace": "default", "polarity": "positive", "text": "{RULE_TEXT}"}}\n'
-LINES: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {JSON_LINES: {"schema": {"type": "string"}, "example": LINE}},
-    }
-}
 
 
 @router.get("/rules:search", summary="Rules near a text in meaning, most similar first")
@@ -125,7 +120,7 @@ async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> Rule
     "/rules:export",
     summary="Rules as JSON lines, oldest first",
     response_class=StreamingResponse,
-    responses=text(JSON_LINES, LINE, description="A rule a line"),
+    responses=text(jsonl.MEDIA_TYPE, LINE, description="A rule a line"),
 )
 async def export_rules(
     state: State,
@@ -138,10 +133,14 @@ async def export_rules(
     await known_namespace(state, where.namespace)
     lines = export_lines(state.store, where, vectors=vectors)
     headers = {"Content-Disposition": 'attachment; filename="rules.jsonl"'}
-    return StreamingResponse(lines, media_type=JSON_LINES, headers=headers)
+    return StreamingResponse(lines, media_type=jsonl.MEDIA_TYPE, headers=headers)
 
 
-@router.post("/rules:import", summary="Take rules in from JSON lines", openapi_extra=LINES)
+@router.post(
+    "/rules:import",
+    summary="Take rules in from JSON lines",
+    openapi_extra=jsonl.body_of(LINE),
+)
 async def import_rules(
     request: Request,
     state: State,
@@ -155,7 +154,7 @@ async def import_rules(
 ) -> Import:
     """Reports how many rules were written, how many were skipped because the namespace has their
     text, and each refused line with its reason."""
-    order = Order(namespace, dry_run, actor, reason, caller.reaches)
+    order = jsonl.Order(namespace, dry_run, actor, reason, caller.reaches)
     return await import_lines(state.store, state.embedder, await request.body(), order)
 
 

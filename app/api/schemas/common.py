@@ -10,21 +10,23 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
+from app.chat.request import param_name
+from app.exceptions import InvalidRequest
 from rules_store.models.examples import Given
 from rules_store.models.feedback import Feedback as StoredFeedback
 from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 Responses = dict[int | str, dict[str, Any]]
 
 AT = "2026-01-31T12:00:00+00:00"
 EPISODE_ID = "ep_0123456789abcdef0123456789abcdef"
-RULE_ID = "rule_0123456789abcdef01234567"
 EXAMPLE_ID = "example_0123456789abcdef01234567"
+RULE_ID = "rule_0123456789abcdef01234567"
 RULE_TEXT = "Check a subtraction by adding the parts back together."
-JSON_LINES = "application/x-ndjson"
 
 Timestamp = Annotated[
     datetime, PlainSerializer(datetime.isoformat, return_type=str), Field(examples=[AT])
@@ -282,7 +284,16 @@ class Health(ResponseModel):
 _CHECKS: dict[str, Any] = {
     "upstream": {"ok": True, "models": ["SmolLM2-135M-Instruct"], "capabilities": {}},
     "database": {"ok": True},
-    "index": {"ok": True, "indexed": 12, "stored": 12, "without_embedding": 0, "events_behind": 0},
+    "index": {
+        "ok": True,
+        "indexed": 12,
+        "stored": 12,
+        "without_embedding": 0,
+        "examples_indexed": 40,
+        "examples_stored": 40,
+        "examples_without_embedding": 0,
+        "events_behind": 0,
+    },
     "embedder": {"ok": False, "model": "all-MiniLM-L6-v2", "reason": "loading"},
 }
 
@@ -293,3 +304,14 @@ class Readiness(ResponseModel):
         description="Names of the checks that are not ok", examples=[["embedder"]]
     )
     checks: dict[str, dict[str, Any]] = Field(examples=[_CHECKS])
+
+
+def validated(model: type[M], **fields: Any) -> M:
+    """For what comes in another way than as a body of the API, with the same checks. Raises
+    `InvalidRequest`, naming the field."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = param_name(tuple(first["loc"])) or "form"
+        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error

@@ -28,14 +28,16 @@ class PruneBody(Write):
     namespace: str = Field(pattern=NAMESPACE_PATTERN)
     policy: PrunePolicy
     max: int | None = Field(
-        None, ge=0, le=MOST, description="Active rules that stay; not for the policy age"
+        None, ge=0, le=MOST, description="Active ones that stay; not for the policy age"
     )
     older_than_days: float | None = Field(
-        None, ge=0, le=MOST_DAYS, description="For the policy age: older rules go"
+        None, ge=0, le=MOST_DAYS, description="For the policy age: older ones go"
     )
     dry_run: bool = False
     token: str | None = Field(
-        None, max_length=100, description="Of a dry run: exactly its rules go, or none (409)"
+        None,
+        max_length=100,
+        description="Of a dry run: what it showed goes, or nothing (409)",
     )
 
     @model_validator(mode="after")

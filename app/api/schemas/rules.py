@@ -194,6 +194,7 @@ class Event(ResponseModel):
     namespace: NamespaceName
     kind: str = Field(examples=["rule.retired"])
     rule_id: str | None = Field(examples=[RULE_ID])
+    example_id: str | None = Field(examples=[EXAMPLE_ID])
     actor: Actor
     reason: str = Field(examples=["wrong for fractions"])
     before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
@@ -399,10 +400,27 @@ class Stats(ResponseModel):
     rules_by_namespace: dict[str, dict[str, int]] = Field(
         examples=[{"support": {"active": 12, "quarantined": 1, "retired": 3}}]
     )
+    examples: dict[str, int] = Field(examples=[{"active": 40, "quarantined": 2, "retired": 5}])
+    examples_by_namespace: dict[str, dict[str, int]] = Field(
+        examples=[{"support": {"active": 40, "quarantined": 2, "retired": 5}}]
+    )
     episodes: dict[str, int] = Field(examples=[{"learned": 20}])
     jobs: dict[str, int] = Field(examples=[{"done": 20}])
     last_event: int = Field(examples=[64])
-    index: Parity = Field(examples=[{"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0}])
+    index: Parity = Field(
+        description="`indexed`, `stored` and `unembedded` count rules",
+        examples=[
+            {
+                "indexed": 12,
+                "stored": 12,
+                "unembedded": 0,
+                "behind": 0,
+                "examples_indexed": 40,
+                "examples_stored": 40,
+                "examples_unembedded": 0,
+            }
+        ],
+    )
 
 
 class Tally(ResponseModel):

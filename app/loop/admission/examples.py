@@ -3,7 +3,7 @@ objected to is kept in quarantine until a person releases it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from app.loop.admission import personal_data
@@ -30,5 +30,9 @@ def screened(new: NewExample) -> tuple[NewExample, list[Finding]]:
     found = objections(new.question, new.answer, new.label)
     if not found or new.state is RuleState.RETIRED:
         return new, found
-    reason = f"{found[0].name}: {found[0].detail}"
-    return replace(new, state=RuleState.QUARANTINED, reason=reason), found
+    return replace(new, state=RuleState.QUARANTINED, reason=reason_of(found)), found
+
+
+def reason_of(found: Sequence[Finding]) -> str:
+    """Why an example with these objections is in quarantine."""
+    return f"{found[0].name}: {found[0].detail}"

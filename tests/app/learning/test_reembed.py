@@ -27,7 +27,7 @@ class Picky(HashEmbedder):
         return await super().embed(texts)
 
 
-async def test_a_rule_that_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Path) -> None:
+async def test_what_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Path) -> None:
     embedder = Picky()
     store = await RuleStore.open(
         f"sqlite:///{tmp_path / 'store.db'}", embedding_model=embedder.name, dimension=384
@@ -36,14 +36,20 @@ async def test_a_rule_that_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Pa
     for text in ("Shave the yak first.", "Count the cows.", "Count the sheep."):
         new = NewRule("default", Polarity.POSITIVE, text)
         await store.rules.create(new, RuleVectors(), change=Change("test", "test"))
+        example = NewExample("default", text, "Done.", Trust.LABEL)
+        await store.examples.create(example, None, change=Change("test", "test"))
     running = asyncio.create_task(reembed(store, embedder))
     async with asyncio.timeout(10):
-        while store.rules_indexed < 2:
+        while store.rules_indexed < 2 or (await store.parity()).examples_unembedded > 1:
             await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert [rule.text for rule in await store.rules.without_embedding()] == ["Shave the yak first."]
+    waiting = await store.examples.without_embedding()
+    assert [example.question for example in waiting] == ["Shave the yak first."]
+    (vector,) = await embedder.embed(["Count the cows."])
+    assert store.search_examples("default", vector, 1).hits[0].question == "Count the cows."
     await store.close()
 
 
