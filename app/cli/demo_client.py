@@ -64,8 +64,9 @@ class DemoClient:
         raise TTCLError(f"the service was not ready within {within:.0f} s: {last}")
 
     async def learn_from_labels_alone(self) -> None:
-        """Makes the namespace, in which nothing is explored: what is learned comes of feedback."""
-        body = {"name": self._namespace, "settings": {"sample_rate": 0}}
+        """Makes the namespace, in which nothing is explored: what is learned comes of feedback, and
+        a rule steers only once it has proven itself."""
+        body = {"name": self._namespace, "settings": {"sample_rate": 0, "policy": "gated"}}
         body |= {"actor": "demo", "reason": "a stream of tickets with labels"}
         await self._post("/admin/v1/namespaces", body, self._admin)
 
