@@ -161,7 +161,8 @@ class Learner:
             )
             outcome = "failed"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if self._gated(job.namespace):
+        # What asked no model has been learned from by nobody, and pays for nothing.
+        if bill.cost.calls and self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
             self._due[job.namespace] = min(due, MOST_DUE)
         log.info("learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome)
