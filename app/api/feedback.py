@@ -80,7 +80,10 @@ async def give_feedback(
             "required": True,
             "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/FeedbackBatchBody"}},
-                jsonl.MEDIA_TYPE: {"schema": {"type": "string"}},
+                jsonl.MEDIA_TYPE: {
+                    "schema": {"type": "string"},
+                    "example": '{"episode_id": "ep_0123456789abcdef", "label": "84"}\n',
+                },
             },
         }
     },

@@ -230,7 +230,10 @@ class FeedbackEffect(ResponseModel):
         description="Whether rules will be distilled from right against wrong", examples=[False]
     )
     retired: list[str] = Field(description="Examples that it retired", examples=[[]])
-    skipped: str | None = Field(description="Why it made no example")
+    skipped: str | None = Field(
+        description="Why it made no example, where it judged the answer",
+        examples=["right_answer_unknown"],
+    )
 
 
 class Feedback(ResponseModel):
@@ -244,7 +247,7 @@ class Feedback(ResponseModel):
     score: float | None = Field(examples=[1.0])
     label: str | None = Field(examples=["84"])
     verified: bool | None = Field(examples=[True])
-    correction: str | None
+    correction: str | None = Field(examples=["Twelve times seven is 84."])
     outdated: bool = Field(examples=[False])
     comment: str | None = Field(examples=["Right at once"])
     key: str | None = Field(examples=["ticket-42"])
