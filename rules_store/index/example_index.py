@@ -174,19 +174,8 @@ class ExampleIndex:
             return [], np.zeros((0, 0), dtype=np.float32)
         vectors = shelf.vectors([entry.seq for _, entry in near])
         cosines = vectors @ vectors.T
-        newest_first = sorted(
-            range(len(near)),
-            key=lambda at: (near[at][1].verified_at, near[at][1].seq),
-            reverse=True,
-        )
-        outdated = np.zeros(len(near), dtype=bool)
-        for at in newest_first:
-            if not outdated[at]:
-                for other in np.flatnonzero(cosines[at] >= CONFLICT_COSINE).tolist():
-                    question = near[other][1].question
-                    if other != at and same_numbers(near[at][1].question, question):
-                        outdated[other] = True
-        chosen = [at for at in range(len(near)) if not outdated[at]][:k]
+        outdated = _outdated([entry for _, entry in near], cosines)
+        chosen = [at for at in range(len(near)) if at not in outdated][:k]
         hits = [_hit(near[at][1], near[at][0]) for at in chosen]
         return hits, vectors[chosen]
 
@@ -240,6 +229,26 @@ class ExampleIndex:
     def entries(self) -> dict[int, IndexedExample]:
         """What it holds, by sequence number, without the vectors."""
         return dict(self._entries)
+
+
+def _outdated(entries: Sequence[IndexedExample], cosines: Vector) -> set[int]:
+    """Places of those that a later verified one of nearly the same question takes the place of.
+    `cosines`: between their questions, shape (n, n)."""
+    alike = np.argwhere(np.triu(cosines >= CONFLICT_COSINE, 1)).tolist()
+    same: dict[int, list[int]] = {}
+    for one, other in alike:
+        if same_numbers(entries[one].question, entries[other].question):
+            same.setdefault(one, []).append(other)
+            same.setdefault(other, []).append(one)
+    outdated: set[int] = set()
+    newest_first = sorted(
+        same, key=lambda at: (entries[at].verified_at, entries[at].seq), reverse=True
+    )
+    for at in newest_first:
+        if at not in outdated:
+            # Those alike that are newer have been looked at: they are outdated themselves.
+            outdated.update(same[at])
+    return outdated
 
 
 def _expired(entry: IndexedExample, now: datetime) -> bool:
