@@ -11,6 +11,7 @@ from app.api import jsonl
 from app.api.admin.common import (
     ActorParameter,
     Namespace,
+    SimilarTo,
     answered,
     embedding_of,
     known_namespace,
@@ -38,7 +39,7 @@ LINE = f'{{"namespace": "default", "polarity": "positive", "text": "{RULE_TEXT}"
 async def search_rules(
     state: State,
     caller: AdminRead,
-    similar_to: Annotated[str, Query(min_length=1, max_length=8000)],
+    similar_to: SimilarTo,
     namespace: Namespace = None,
     polarity: Polarity | None = None,
     rule_state: Annotated[

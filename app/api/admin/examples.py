@@ -13,6 +13,7 @@ from app.api.admin.common import (
     Cursor,
     Limit,
     Namespace,
+    SimilarTo,
     embedding_of,
     known_namespace,
     vectors_of,
@@ -202,7 +203,7 @@ async def settle_example(
 async def search_examples(
     state: State,
     caller: AdminRead,
-    similar_to: Annotated[str, Query(min_length=1, max_length=8000)],
+    similar_to: SimilarTo,
     namespace: Namespace = None,
     example_state: Annotated[
         list[RuleState] | None, Query(alias="state", description="Unset: active and candidate")
