@@ -219,7 +219,7 @@ def _what_next(namespace: str, data: Path | None, url: str | None) -> list[str]:
         "Look at what was learned:",
         f"  {ttcl} examples list --namespace {namespace}",
         "Ask it yourself, without and with experience:",
-        f"  {ttcl} demo --namespace {namespace}{more} --ask 'The kettle has a crack.'",
+        f"  {ttcl} demo --namespace {namespace}{more} --ask 'Please cancel the kettle that I ordered.'",
         "Turn it off:",
         f"  {ttcl} namespaces set {namespace} {off}",
     ]

@@ -41,7 +41,7 @@ for command in entry_points(group="ttcl.commands"):
     # What stands above this package in the import order (`ttcl bench`) mounts itself.
     app.add_typer(command.load(), name=command.name)
 
-EXAMPLE = "What is the capital of France?"
+EXAMPLE, RIGHT = "What is the chemical symbol for water?", "H2O"
 _SWITCH_INTERVAL = 0.001  # seconds
 
 
@@ -124,7 +124,7 @@ async def _first_answer(client: DemoClient) -> Answer:
 
 
 def _feedback_command(settings: Settings, url: str, episode: str) -> str:
-    body = json.dumps({"episode_id": episode, "label": "Paris"})
+    body = json.dumps({"episode_id": episode, "label": RIGHT})
     return f"curl {url}/v1/feedback {_curl_headers(settings)} -d '{body}'"
 
 

@@ -49,7 +49,7 @@ tasks = ["banking77"]
 step = 2
 
 [[passes]]
-arms = ["zero-shot,knn@2"]
+arms = ["zero-shot,knn@2", "experience"]
 feedback = "label"
 
 [[passes]]
@@ -96,7 +96,7 @@ def test_a_sitting_from_pack_to_report(tmp_path: Path) -> None:
     rows = list(load_results(merged / "gsm8k"))
     assert {row["arm"] for row in rows} == {"zero-shot", "sc@2"}
     assert len(rows) == 16
-    assert len(list(load_results(merged / "banking77-label"))) == 8
+    assert len(list(load_results(merged / "banking77-label"))) == 12
     noisy = list(load_results(merged / "banking77-label-noise50-order1"))
     assert len(noisy) == 4
     assert sum("told" in row for row in noisy) == 2
