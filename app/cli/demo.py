@@ -37,6 +37,10 @@ TICKETS = Path(__file__).parent / "tickets.jsonl"
 """Sixty tickets to the desk of an outdoor shop, of eight intents; written for this demo."""
 
 
+OF_YOURS = "Please cancel the kettle that I ordered."
+"""None of the tickets; what `--ask` is shown with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     text: str
@@ -219,7 +223,7 @@ def _what_next(namespace: str, data: Path | None, url: str | None) -> list[str]:
         "Look at what was learned:",
         f"  {ttcl} examples list --namespace {namespace}",
         "Ask it yourself, without and with experience:",
-        f"  {ttcl} demo --namespace {namespace}{more} --ask 'Please cancel the kettle that I ordered.'",
+        f"  {ttcl} demo --namespace {namespace}{more} --ask {shlex.quote(OF_YOURS)}",
         "Turn it off:",
         f"  {ttcl} namespaces set {namespace} {off}",
     ]
