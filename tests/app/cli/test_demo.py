@@ -18,6 +18,7 @@ from app.cli.accuracy_chart import Curve, chart
 from app.cli.demo_client import DemoClient
 from app.cli.root import app
 from app.exceptions import ConfigurationError, TTCLError
+from app.loop.steer.retriever import Retriever
 from tests.fakes import HashEmbedder, Reply, ScriptedUpstream
 from tests.gateway import ADMIN_KEY, CLIENT_KEY, Gateway, running_gateway
 
@@ -33,6 +34,14 @@ TICKETS = [
     for word in ("one", "two", "three", "four", "five")
     for thing in ("lamp", "tent")
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_by_lot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request gets what is thought best."""
+    best = "app.loop.steer.retriever.choose"
+    monkeypatch.setattr(best, lambda beliefs, offered, rng: beliefs.best(offered))
+    monkeypatch.setattr(Retriever, "hold_out_rate", lambda retriever, namespace: 0.0)
 
 
 async def vectors() -> Any:
