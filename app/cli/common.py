@@ -74,6 +74,18 @@ def add_row(to: Table, *cells: object) -> None:
     to.add_row(*(Text(str(cell)) for cell in cells))
 
 
+def print_lines(*texts: str) -> None:
+    """As they are: no markup, nothing broken."""
+    for text in texts:
+        out.print(text, markup=False, soft_wrap=True)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def lift_of(standing: Standing | None) -> str:
     """Empty while nothing is measured."""
     return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""

@@ -108,8 +108,10 @@ class Learner:
         gated: Callable[[str], bool],
         options: LearnerOptions,
         tracer: Tracer = NO_TRACES,
+        rng: random.Random | None = None,
     ) -> None:
-        """`gated`: whether rules of a namespace must prove themselves before they steer."""
+        """`gated`: whether rules of a namespace must prove themselves before they steer. `rng`
+        draws what is replayed; None: by chance."""
         self._store = store
         self._loop = loop
         self._embedder = embedder
@@ -121,7 +123,7 @@ class Learner:
         self._tracer = tracer
         self._due: dict[str, float] = {}
         """Replays that the jobs of a namespace have paid for and that were not made yet."""
-        self._rng = random.Random()
+        self._rng = rng or random.Random()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.outcomes: dict[str, int] = {}
         """How jobs ended in this process, by outcome; for metrics."""
@@ -159,7 +161,8 @@ class Learner:
             )
             outcome = "failed"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if self._gated(job.namespace):
+        # What asked no model has been learned from by nobody, and pays for nothing.
+        if bill.cost.calls and self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
             self._due[job.namespace] = min(due, MOST_DUE)
         log.info("learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome)

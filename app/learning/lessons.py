@@ -124,7 +124,7 @@ class Teacher:
             return Taught(None, completion, UNPAID_SKIP, trace)
         if self._gated(job.namespace):
             waiting = self._store.evidence.count_candidates(job.namespace)
-            if not worth_distilling(waiting, seed=job.key):
+            if not worth_distilling(waiting, seed=job.episode_id):
                 return Taught(None, completion, QUEUE_SKIP, trace)
         distillation = await self._loop.distil(lesson.observation, lesson.contrast(better))
         pay(distillation.cost)

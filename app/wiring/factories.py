@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -124,6 +125,7 @@ def build_learner(
     gated: Callable[[str], bool],
     judge: Judge,
     tracer: Tracer = NO_TRACES,
+    rng: random.Random | None = None,
 ) -> Learner:
     return Learner(
         store,
@@ -140,6 +142,7 @@ def build_learner(
             examples=settings.examples,
         ),
         tracer,
+        rng,
     )
 
 

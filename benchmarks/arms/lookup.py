@@ -48,7 +48,7 @@ class Retrieved:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._counter = TokenCounter(_NoTokenizer())
+        self._counter = TokenCounter(NO_TOKENIZER)
 
     async def find(self, store: RuleStore, observation: Observation) -> Found:
         settings = self._setting.settings
@@ -111,3 +111,6 @@ class _NoTokenizer:
 
     async def count_tokens(self, model: str, text: str, *, seconds: float = 0) -> int | None:
         return None
+
+
+NO_TOKENIZER = _NoTokenizer()
