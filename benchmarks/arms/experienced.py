@@ -3,6 +3,8 @@
     rules        rules alone: examples off
     examples     examples alone: no rule is given
     experience   both, as evidence decides: the product's default
+    experience@K, examples@K   with at most K examples instead of the default
+    examples-block   examples inside the block instead of as earlier turns
 
 A request is steered, recorded and learned from by the gateway's own objects; only the call to the
 model goes through the run's cache. Feedback is taken as `POST /v1/feedback` takes it. When a step
@@ -37,7 +39,7 @@ from app.learning.local_worker import LocalWorker
 from app.loop.explore.roles import teacher_params
 from app.loop.steer.budget import TokenCounter
 from app.observability.metrics import Metrics
-from app.settings import Policy, Settings
+from app.settings import ExamplePlace, Policy, Settings
 from app.upstream.capabilities import ModelInfo
 from app.upstream.types import ChatBackend, Completion
 from app.wiring.factories import (
@@ -83,14 +85,25 @@ class Experienced:
         return ExperiencedPass(self.name, setting, settings, repeat, files, clock)
 
 
+_NO_RULES = {"max_positive": 0, "max_negative": 0}
 EXPERIENCED_ARMS = {
     arm.name: arm
     for arm in (
         Experienced("rules", {"examples": ExampleUse.OFF}),
-        Experienced("examples", {"max_positive": 0, "max_negative": 0}),
+        Experienced("examples", _NO_RULES),
         Experienced("experience"),
+        Experienced("examples-block", {**_NO_RULES, "example_place": ExamplePlace.BLOCK}),
     )
 }
+
+
+def experience_of(most: int) -> Experienced:
+    """The product with at most so many examples."""
+    return Experienced(f"experience@{most}", {"max_examples": most})
+
+
+def examples_of(most: int) -> Experienced:
+    return Experienced(f"examples@{most}", {**_NO_RULES, "max_examples": most})
 
 
 @dataclass(frozen=True, slots=True)
