@@ -91,7 +91,7 @@ async def import_all(
         made = [example for _, example in new]
         rows = [example_writes.event_row(None, each, IMPORTED, change) for each in made]
         await events.append_many(connection, rows)
-        await example_writes.settle(context, connection, made, vectors)
+        await example_writes.link_conflicts(context, connection, made, vectors)
         gone = []
         if any(each.state is RuleState.ACTIVE for each in made):
             gone = await example_writes.make_room(context, connection, namespace)

@@ -114,7 +114,7 @@ async def keep(
     await examples.insert_all(connection, hashed, context.embedding_model, vectors)
     row = event_row(None, made, CREATED, change)
     await events.append_many(connection, [{**row, "key": key}])
-    await settle(context, connection, [made], vectors)
+    await link_conflicts(context, connection, [made], vectors)
     await make_room(context, connection, made.namespace, spared=[made.id])
     return made
 
@@ -239,7 +239,7 @@ async def update(
     await events.append_many(connection, [{**row, "key": key}])
     if asks_otherwise(before, after):
         vectors = await examples.vectors_of(connection, context.embedding_model, [after.id])
-        await settle(context, connection, [after], vectors)
+        await link_conflicts(context, connection, [after], vectors)
     if after.state is RuleState.ACTIVE and before.state is not RuleState.ACTIVE:
         await make_room(context, connection, after.namespace, spared=[after.id])
 
@@ -326,7 +326,7 @@ async def make_room(
     return await retire(connection, gone, context.clock())
 
 
-async def settle(
+async def link_conflicts(
     context: StoreContext,
     connection: AsyncConnection,
     changed: Sequence[Example],

@@ -393,7 +393,7 @@ class ExampleOperations:
                 connection, model, {seq: units[each.id] for seq, each in done}
             )
             embedded = [each for _, each in done]
-            await example_writes.settle(self._context, connection, embedded, units)
+            await example_writes.link_conflicts(self._context, connection, embedded, units)
             for namespace in sorted({each.namespace for each in embedded}):
                 own = [each.id for each in embedded if each.namespace == namespace]
                 await events.append(

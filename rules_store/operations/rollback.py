@@ -157,7 +157,7 @@ async def _roll_examples_back(
     stored = await examples.vectors_of(
         connection, context.embedding_model, [each.id for each in changed]
     )
-    await example_writes.settle(context, connection, changed, stored)
+    await example_writes.link_conflicts(context, connection, changed, stored)
 
 
 async def _resolved(connection: AsyncConnection, name: str, target: RollbackTarget) -> int:
