@@ -112,6 +112,8 @@ async def _sweep(store: RuleStore) -> None:
             await store.episodes.sweep_interrupted(INTERRUPTED_AFTER)
             if gone := await store.episodes.expire(steady()):
                 log.info("episodes deleted by retention", count=gone)
+            if gone := await store.examples.delete_old(steady()):
+                log.info("examples deleted by retention", count=gone)
             if gone := await store.examples.expire(steady()):
                 log.info("expired examples retired", count=gone)
         except StoreUnavailable as error:

@@ -156,6 +156,7 @@ class Caches:
                 example_index.forget(event.namespace)
                 self.evidence.forget(event.namespace)
         index.put_all(batch.rows)
+        example_index.remove(batch.deleted_examples)
         example_index.put_all(batch.examples)
         index.last_event = batch.events[-1].id
         for name in batch.changed - batch.namespaces.keys():

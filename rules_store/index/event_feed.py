@@ -27,6 +27,8 @@ class EventBatch:
     """The rules that they touch, as these are now."""
     examples: Sequence[IndexedExample]
     """The examples that they touch, as these are now."""
+    deleted_examples: frozenset[str]
+    """Ids of the examples that they touch and that are not there any more."""
     keys: dict[str, tuple[str, ApiKey]] | None
     """Every key, if one has changed."""
     changed: frozenset[str]
@@ -45,6 +47,7 @@ async def next_events(
         return None
     rows = await embeddings.rows_of(connection, embedding_model, events.touched(found))
     touched = events.touched_examples(found)
+    stored = await examples.indexed_of(connection, embedding_model, touched) if touched else []
     keys_changed = any(event.kind.startswith(events.OF_KEYS) for event in found)
     changed = frozenset(
         event.namespace
@@ -54,7 +57,8 @@ async def next_events(
     return EventBatch(
         found,
         rows,
-        await examples.indexed_of(connection, embedding_model, touched) if touched else [],
+        stored,
+        frozenset(touched).difference(each.id for each in stored),
         await keys.by_hash(connection) if keys_changed else None,
         changed,
         await namespaces.some(connection, changed) if changed else {},

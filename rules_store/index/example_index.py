@@ -78,6 +78,10 @@ class ExampleIndex:
                 self._shelves[namespace] = Shelf(stacked.shape[1])
             self._shelves[namespace].add(np.fromiter(vectors, dtype=np.int64), stacked)
 
+    def remove(self, ids: Iterable[str]) -> None:
+        """Drops examples; those that it does not hold are passed over."""
+        self._drop([self._seqs[id] for id in ids if id in self._seqs])
+
     def forget(self, namespace: str) -> None:
         """Drops every example of a namespace."""
         self._shelves.pop(namespace, None)

@@ -50,6 +50,8 @@ _MOST_RESTING = 20_000
 
 CLEARED_AFTER = timedelta(days=1)
 """How long after its time an expired example is retired, so that its time can still be moved."""
+DELETED = "examples.deleted"
+"""Learned from clients, and older than their words may be kept."""
 _AT_ONCE = 500
 
 
@@ -364,6 +366,43 @@ class ExampleOperations:
             change = Change(events.POLICY, "expired")
             gone = [Retirement(each, "expired", change) for each in old]
             await example_writes.retire(connection, gone, self._context.clock())
+        return len(old)
+
+    async def delete_old(self, now: datetime | None = None) -> int:
+        """Deletes examples that came of an episode and were last verified longer ago than their
+        namespace keeps what clients say, whatever their state, and takes their words out of the
+        events about them; how many. What names no episode stays: an operator wrote it. Each
+        transaction of some hundreds writes an event. `now`: where it is earlier than the clock
+        says."""
+        clock = self._context.clock()
+        now = clock if now is None else min(now, clock)
+        total = 0
+        for namespace in self._context.namespaces.all():
+            days = namespace.settings.retention_days
+            while days is not None:
+                gone = await self._delete_old(namespace.name, days, now)
+                total += gone
+                if gone < _AT_ONCE:
+                    break
+        return total
+
+    async def _delete_old(self, namespace: str, days: int, now: datetime) -> int:
+        """Deletes some hundreds."""
+        before = now - timedelta(days=days)
+        async with self._context.change() as connection:
+            old = await examples.learned_before(connection, namespace, before, _AT_ONCE)
+            if old:
+                await examples.remove(connection, old)
+                await events.forget_examples(connection, old)
+                await events.append(
+                    connection,
+                    self._context.clock(),
+                    namespace,
+                    DELETED,
+                    Change(events.POLICY, f"last verified more than {days} days ago"),
+                    # By their ids every process finds what it has to forget.
+                    after={"examples": old},
+                )
         return len(old)
 
     # -- a new embedding model

@@ -1,4 +1,5 @@
-"""The append-only log, also as history: snapshots, rules as of an event, numbers over time."""
+"""The append-only log, also as history: snapshots, rules as of an event, numbers over time. Only
+words of clients that may not be kept any longer are taken out of it."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, and_, func, insert, select, true
+from sqlalchemy import Column, ColumnElement, Row, and_, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import utc_parts
@@ -254,6 +255,13 @@ async def append_many(connection: AsyncConnection, rows: Sequence[dict[str, Any]
     their keys is there."""
     if rows:
         await connection.execute(insert(events), rows)
+
+
+async def forget_examples(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    """Takes what the events about these examples say of them, before and after, out of the log.
+    That something happened, when, by whom and why stays."""
+    statement = update(events).where(events.c.example_id.in_(ids))
+    await connection.execute(statement.values(before=None, after=None))
 
 
 async def episodes_over_time(

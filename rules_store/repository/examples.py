@@ -438,6 +438,36 @@ async def expired(
     return [example_of(row) for row in await connection.execute(statement)]
 
 
+async def learned_before(
+    connection: AsyncConnection, namespace: str, before: datetime, limit: int
+) -> list[str]:
+    """Ids of the examples of this namespace, whatever their state, that came of an episode and
+    that nobody has verified since then; the longest unverified first. Locked where the database
+    locks rows, without those that somebody else has locked."""
+    statement = (
+        select(examples.c.id)
+        .where(
+            examples.c.namespace == namespace,
+            examples.c.source_episode.is_not(None),
+            examples.c.verified_at < before,
+        )
+        .order_by(examples.c.verified_at, examples.c.seq)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return list(await connection.scalars(statement))
+
+
+async def remove(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    """Deletes examples with their standings and their links. What was shown to whom stays: numbers
+    and ids, no text."""
+    for some in _portions(ids):
+        either = or_(links.c.item_id.in_(some), links.c.other.in_(some))
+        await connection.execute(delete(links).where(either))
+        await connection.execute(delete(standings).where(standings.c.item_id.in_(some)))
+        await connection.execute(delete(examples).where(examples.c.id.in_(some)))
+
+
 async def count_active(connection: AsyncConnection, namespace: str) -> int:
     """Expired ones among them."""
     return await _count(connection, and_(examples.c.namespace == namespace, _ACTIVE))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rules_store.database.schema import metadata
 from rules_store.errors import (
     DuplicateExample,
     InvalidTransition,
@@ -17,13 +18,14 @@ from rules_store.errors import (
     UnknownNamespace,
     VersionConflict,
 )
-from rules_store.models.events import Change
+from rules_store.models.events import Change, EventFilter, RollbackTarget
 from rules_store.models.examples import ExampleEmbedding, ExampleFilter, Trust
 from rules_store.models.rules import RuleSort, RuleState
-from rules_store.operations.examples import CLEARED_AFTER
+from rules_store.operations import examples as operations
+from rules_store.operations.examples import CLEARED_AFTER, DELETED
 from rules_store.store import RuleStore
 from tests.rules_store.example_helpers import asked, keep, new_example, recalled
-from tests.rules_store.helpers import Clock, axis, between, open_store
+from tests.rules_store.helpers import Clock, axis, between, open_store, sql
 
 CHANGE = Change("kim", "because")
 
@@ -442,3 +444,137 @@ async def test_statistics(store: RuleStore) -> None:
     assert summary.examples == {"active": 1, "quarantined": 1}
     parity = await store.parity()
     assert (parity.examples_indexed, parity.examples_stored, parity.ok) == (1, 1, True)
+
+
+# -- retention
+
+
+DAY = 24 * 3600
+
+
+async def keep_for(store: RuleStore, days: int, namespace: str = "default") -> None:
+    await store.namespaces.change_settings(namespace, {"retention_days": days}, change=CHANGE)
+
+
+async def learned(store: RuleStore, question: str, vector: Any, episode: str, **more: Any) -> str:
+    return (await keep(store, question, "oldanswer", vector, source_episode=episode, **more)).id
+
+
+def everything(folder: Path) -> str:
+    """All that the database says, row by row."""
+    tables = [table.name for table in metadata.sorted_tables]
+    return "\n".join(str(row) for name in tables for row in sql(folder, f"SELECT * FROM {name}"))
+
+
+async def test_what_clients_taught_goes_with_its_words_once_it_is_too_old(
+    store: RuleStore, tmp_path: Path, clock: Clock
+) -> None:
+    old = await learned(store, "first oldwords", axis(0), "ep_1", label="oldlabel")
+    await store.examples.patch(old, question="second oldwords", vector=axis(0), change=CHANGE)
+    retired = await learned(store, "third oldwords", axis(1), "ep_2")
+    await store.examples.retire(retired, change=CHANGE)
+    secret = await learned(store, "oldwords", axis(2), "ep_3", state=RuleState.QUARANTINED)
+    again = await learned(store, "verified anew", axis(3), "ep_4", label="a")
+    written = await keep(store, "by an operator", "a", axis(4))
+    await asked(store, "second oldwords", good=1.0, times=2)
+    await keep_for(store, 30)
+    clock.forward(29 * DAY)
+    await learned(store, "verified anew", axis(3), "ep_5", label="a")
+    clock.forward(DAY)
+    assert await store.examples.delete_old() == 0
+    clock.forward(1)
+    assert all(word in everything(tmp_path) for word in ("oldwords", "oldlabel"))
+    assert await store.examples.delete_old() == 3
+    assert await store.examples.delete_old() == 0
+    assert {each.id for each in (await store.examples.list()).items} == {again, written.id}
+    said = everything(tmp_path)
+    assert "oldwords" not in said
+    assert "oldlabel" not in said
+    for table, column in (("standings", "item_id"), ("links", "item_id"), ("links", "other")):
+        left = sql(tmp_path, f"SELECT {column} FROM {table}")
+        assert not {old, retired, secret} & {row[0] for row in left}
+    # What happened is still known, and what the others were.
+    where = EventFilter(example_id=old)
+    events = (await store.history.events(where)).items
+    assert [event.kind for event in events] == ["example.patched", "example.created"]
+    assert [(event.before, event.after) for event in events] == [(None, None)] * 2
+    assert events[0].actor == "kim"
+    (event,) = (await store.history.events(EventFilter(kind=DELETED))).items
+    assert event.actor == "policy"
+    assert set((event.after or {})["examples"]) == {old, retired, secret}
+    (newest, *_) = (await store.examples.history(again)).items
+    assert (newest.after or {})["question"] == "verified anew"
+
+
+async def test_the_same_words_can_be_learned_once_more(store: RuleStore, clock: Clock) -> None:
+    old = await learned(store, "q", axis(0), "ep_1")
+    await keep_for(store, 1)
+    clock.forward(DAY + 1)
+    assert await store.examples.delete_old() == 1
+    with pytest.raises(UnknownExample):
+        await store.examples.get(old)
+    new = await learned(store, "q", axis(0), "ep_2")
+    assert new != old
+    assert recalled(store, axis(0)) == ["q"]
+
+
+async def test_every_process_and_what_it_contradicted_follow(
+    store: RuleStore, tmp_path: Path, clock: Clock
+) -> None:
+    other = await open_store(tmp_path, clock=clock)
+    await learned(store, "where?", axis(0), "ep_1", label="here")
+    rival = await keep(store, "where?", "there", axis(0))
+    gone = await learned(store, "when?", axis(1), "ep_2", label="now")
+    await other.catch_up()
+    assert recalled(other, axis(1)) == ["when?"]
+    assert (await store.examples.conflicts()).total == 1
+    await keep_for(store, 1)
+    clock.forward(DAY + 1)
+    assert await store.examples.delete_old() == 2
+    await other.catch_up()
+    restarted = await open_store(tmp_path, clock=clock)
+    for each in (store, other, restarted):
+        (hit,) = each.search_examples("default", axis(1), 9).hits
+        assert hit.id == rival.id
+        parity = await each.parity()
+        assert parity.examples_indexed == parity.examples_stored == 1
+        with pytest.raises(UnknownExample):
+            await each.examples.get(gone)
+    assert (await other.examples.conflicts()).total == 0
+    await other.close()
+    await restarted.close()
+
+
+async def test_a_rollback_passes_over_what_was_deleted(store: RuleStore, clock: Clock) -> None:
+    await learned(store, "goes", axis(0), "ep_1")
+    written = await keep(store, "stays", "a", axis(1))
+    before = (await store.stats()).last_event
+    await store.examples.retire(written.id, change=CHANGE)
+    await keep_for(store, 1)
+    clock.forward(DAY + 1)
+    assert await store.examples.delete_old() == 1
+    target = RollbackTarget(event=before)
+    plan = await store.history.plan_rollback("default", target)
+    assert [each.after.id for each in plan.examples] == [written.id]
+    await store.history.roll_back("default", target, change=CHANGE)
+    assert [each.question for each in (await store.examples.list()).items] == ["stays"]
+    assert recalled(store, axis(0)) == ["stays"]
+
+
+async def test_it_goes_in_portions_also_where_frozen_and_by_the_earlier_clock(
+    store: RuleStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_AT_ONCE", 2)
+    await store.namespaces.ensure("unlimited")
+    await learned(store, "elsewhere", axis(0), "ep", namespace="unlimited")
+    for number in range(5):
+        await learned(store, f"q{number}", axis(number), f"ep_{number}")
+    await keep_for(store, 1)
+    await store.namespaces.freeze("default", change=CHANGE)
+    early = clock()
+    clock.forward(DAY + 1)
+    assert await store.examples.delete_old(early) == 0
+    assert await store.examples.delete_old() == 5
+    found = (await store.history.events(EventFilter(kind=DELETED))).items
+    assert [len((event.after or {})["examples"]) for event in found] == [1, 2, 2]
+    assert [each.question for each in (await store.examples.list()).items] == ["elsewhere"]
