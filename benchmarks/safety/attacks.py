@@ -51,6 +51,8 @@ def _measured(names: list[str], console: Console) -> dict[str, list[CorpusResult
             EMBEDDING_BASE_URL=upstream.base_url,
             EMBEDDING_MODEL="bag-of-words",
             EMBEDDING_TIMEOUT="30",
+            # What is admitted is active at once: the checks alone are measured.
+            POLICY="paper",
             LEARN_CALLS_PER_HOUR="1000000",
             LEARN_TOKENS_PER_HOUR="1000000000",
         ) as (port, _),

@@ -102,11 +102,13 @@ async def question(gateway: Gateway, namespace: str, subject: str, mode: str = "
 async def lived_in(gateway: Gateway, namespace: str, subject: str, *, paused: bool = True) -> None:
     """Something in every table that can have something of a namespace."""
     for mode in ("explore", "steer", "steer"):
+        # The last one is given what feedback on the one before has made.
         episode = await question(gateway, namespace, subject, mode)
         await asyncio.to_thread(gateway.settled, episode, 20)
-    feedback = {"episode_id": episode, "score": 1.0, "label": f"7 {MARK}", "comment": MARK}
-    async with gateway.client() as client:
-        await client.post("/feedback", body=feedback, cast_to=object)
+        if mode == "steer":
+            feedback = {"episode_id": episode, "score": 1.0, "label": f"7 {MARK}", "comment": MARK}
+            async with gateway.client() as client:
+                await client.post("/feedback", body=feedback, cast_to=object)
     rule = gateway.rules(namespace)[0]
     patch = {"text": "Weigh every part twice.", "expected_version": rule["version"], **WHO}
     for method, path, body in (
@@ -135,10 +137,6 @@ TRIED = (
     " reference, weight, created_at)"
     " VALUES ('{0}', 'rule_of_{0}', 'x', 'x', 1, 0, 'label', 1, '2026-01-01 00:00:00')"
 )
-CHOSEN = (
-    "INSERT INTO choices (episode_id, namespace, given, value, weight, updated_at)"
-    " VALUES ('ep_of_{0}', '{0}', 'examples', 1, 1, '2026-01-01 00:00:00')"
-)
 OF_NO_NAMESPACE = {"store_identity", "api_keys", "key_spend"}
 """What is the whole store's."""
 
@@ -154,7 +152,6 @@ async def test_a_deleted_namespace_is_gone_from_every_table(
             await lived_in(gateway, namespace, subject)
         for namespace in (GONE, KEPT):
             database.query(TRIED.format(namespace))  # a replay, without the queue for one
-            database.query(CHOSEN.format(namespace))
         # Whoever looks at rules brings their counts of exposures up to date.
         mine = [row["id"] for row in gateway.rules(GONE)]
         before = database.tables()
@@ -200,8 +197,7 @@ async def test_retention_is_the_namespaces_own_and_leaves_no_text(
     database: Database, scripted: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway_wiring, "SWEEP_INTERVAL", 0.1)
-    # Examples, like rules, are kept until they are retired or the namespace goes.
-    with gateway_on(database, scripted, examples="off") as gateway:
+    with gateway_on(database, scripted) as gateway:
         for namespace, subject in ((GONE, SUBJECTS[0]), (KEPT, SUBJECTS[1])):
             await lived_in(gateway, namespace, subject, paused=False)
 
@@ -209,21 +205,28 @@ async def test_retention_is_the_namespaces_own_and_leaves_no_text(
             listed = gateway.admin("GET", "/episodes", params={"namespace": namespace})
             return list(listed.json()["data"])
 
+        def examples(namespace: str) -> list[dict[str, Any]]:
+            listed = gateway.admin("GET", "/examples", params={"namespace": namespace})
+            return list(listed.json()["data"])
+
         for namespace in (GONE, KEPT):
+            assert len(examples(namespace)) == 1
             for episode in episodes(namespace):
                 await asyncio.to_thread(gateway.settled, episode["id"], 20)
         mark = set(naming(database.tables(), MARK))
-        assert {"episodes", "feedback", "precedents", "jobs"} <= mark
+        assert {"episodes", "feedback", "precedents", "jobs", "examples", "events"} <= mark
         rules = [(rule["id"], rule["text"]) for rule in gateway.rules(GONE)]
         database.query("UPDATE episodes SET created_at = '2020-01-01 00:00:00'")
+        database.query("UPDATE examples SET verified_at = '2020-01-01 00:00:00'")
         settings = {"settings": {"retention_days": 30}, **WHO}
         changed = gateway.admin("PATCH", f"/namespaces/{GONE}", json=settings)
         assert changed.status_code == 200, changed.text
         deadline = time.monotonic() + 10
-        while episodes(GONE):
+        while episodes(GONE) or examples(GONE):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
         assert len(episodes(KEPT)) == 4
+        assert len(examples(KEPT)) == 1
         for name, rows in naming(database.tables(), MARK).items():
             assert not naming({name: rows}, GONE, SUBJECTS[0]), name
         assert [(rule["id"], rule["text"]) for rule in gateway.rules(GONE)] == rules
