@@ -10,12 +10,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from rules_store.store import RuleStore
 from tests import postgres
 from tests.compat.helpers import ask, script_majority
 from tests.compat.test_concurrency import (
@@ -104,6 +106,81 @@ def test_a_rule_of_one_steers_the_other_within_a_second(
     within(1, lambda: injected(two) == [rule["id"]])
     two.admin("POST", f"/rules/{rule['id']}/retire", json=WHO).raise_for_status()
     within(1, lambda: injected(one) == [])
+
+
+TAUGHT = ("retired", "outdated", "expiring", "forgotten")
+"""What becomes of each of the examples of a test."""
+
+
+def test_an_example_that_has_ended_is_in_no_prompt_of_the_other_a_second_later(
+    pair: Callable[..., tuple[Any, Any]], upstream: ScriptedUpstream, database: str
+) -> None:
+    (one, _), (two, _) = pair(learn_sample_rate="0")
+    upstream.default = Reply("\\boxed{7}")
+    subjects = dict(zip(TAUGHT, SUBJECTS, strict=False))
+
+    def post(gateway: Gateway, path: str, body: dict[str, Any]) -> httpx.Response:
+        answer = httpx.post(f"{gateway.base_url}{path}", json=body, headers=gateway.headers)
+        assert answer.status_code in (200, 201), answer.text
+        return answer
+
+    def chat(gateway: Gateway, subject: str) -> str:
+        body = ask("steer", question_about(subject), ttcl={"namespace": "shared"})
+        return post(gateway, "/chat/completions", body).headers["x-ttcl-episode"]
+
+    def taught(subject: str) -> tuple[str, str]:
+        """The episode, and the example that feedback has made of it."""
+        episode = chat(one, subject)
+        label = f"seven {subject}"
+        given = {"episode_id": episode, "label": label, "verified": True}
+        return episode, post(one, "/feedback", given).json()["effect"]["example"]
+
+    def in_prompt(gateway: Gateway, subject: str) -> bool:
+        begun = len(upstream.chats)
+        chat(gateway, subject)
+        (sent,) = (call.body for call in upstream.chats[begun:])
+        # The client asks the question itself.
+        return str(sent["messages"]).count(question_about(subject)) > 1
+
+    made = {name: taught(subject) for name, subject in subjects.items()}
+    for subject in subjects.values():
+        within(1, lambda subject=subject: in_prompt(two, subject))
+
+    def ended(name: str) -> None:
+        within(1, lambda: not in_prompt(two, subjects[name]))
+        assert not in_prompt(one, subjects[name])
+
+    example = made["retired"][1]
+    one.admin("POST", f"/examples/{example}/retire", json=WHO).raise_for_status()
+    ended("retired")
+    post(one, "/feedback", {"episode_id": made["outdated"][0], "outdated": True})
+    ended("outdated")
+    path = f"/examples/{made['expiring'][1]}"
+    version = one.admin("GET", path).json()["version"]
+    soon = datetime.now(UTC) + timedelta(seconds=1.5)
+    patch = {"expires_at": soon.isoformat(), "expected_version": version, **WHO}
+    one.admin("PATCH", path, json=patch).raise_for_status()
+    assert in_prompt(two, subjects["expiring"])
+    time.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds()))
+    ended("expiring")
+    assert in_prompt(two, subjects["forgotten"])
+    example = made["forgotten"][1]
+    keep = {"settings": {"retention_days": 30}, **WHO}
+    one.admin("PATCH", "/namespaces/shared", json=keep).raise_for_status()
+    old = f"UPDATE examples SET verified_at = '2020-01-01' WHERE id = '{example}'"
+    postgres.query(database, old)
+    assert asyncio.run(_delete_old(database)) == 1
+    ended("forgotten")
+    assert two.admin("GET", f"/examples/{example}").status_code == 404
+
+
+async def _delete_old(database: str) -> int:
+    """As the sweep of a third gateway does it, once a minute."""
+    store = await RuleStore.open(database, embedding_model="hash-384")
+    try:
+        return await store.examples.delete_old()
+    finally:
+        await store.close()
 
 
 async def test_25_fifty_clients_of_two_gateways_of_which_one_is_killed(
