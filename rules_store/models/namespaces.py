@@ -49,7 +49,11 @@ class NamespaceSettings(BaseModel):
         None, ge=1, le=MOST_RETENTION_DAYS, description="Days that a new example is recalled"
     )
     retention_days: int | None = Field(
-        None, ge=1, le=MOST_RETENTION_DAYS, description="Episodes that are older are deleted"
+        None,
+        ge=1,
+        le=MOST_RETENTION_DAYS,
+        description="Older episodes, and examples that came of one and were last verified longer"
+        " ago, are deleted",
     )
 
     @classmethod
