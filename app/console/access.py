@@ -31,7 +31,9 @@ from rules_store.models.keys import Permission
 
 log = structlog.get_logger(__name__)
 
-MAX_FORM_BYTES = 200_000
+MAX_FORM_BYTES = 1_000_000
+"""Question and answer of an example, each of 32,000 characters at most, take up to 12 bytes for
+one."""
 MAX_FIELDS = 50
 HOME = "/console"
 LOGIN = "/console/login"
