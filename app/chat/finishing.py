@@ -93,11 +93,10 @@ class Finisher:
         self, call: ChatCall, steered: SteeredRequest, obstacle: str | None, *, sampled: bool
     ) -> str | None:
         opened = OpenEpisode(steered.episode or "", steered.recorded, steered.duplicate)
-        wanted = call.request.ttcl.learn if call.request.ttcl else None
         return self._recorder.why_not(
             opened,
             namespace=call.namespace,
-            wanted=wanted,
+            wanted=call.options.learn,
             allowed=call.caller.may(Permission.LEARN),
             obstacle=obstacle,
             sampled=sampled,

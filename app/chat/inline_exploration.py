@@ -42,15 +42,20 @@ class InlineExploration:
         self._steering = steering
         self._finisher = finisher
 
-    async def whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
+    async def answer(self, call: ChatCall, steered: SteeredRequest) -> Answer | Stream:
         """Raises `TTCLError`."""
+        if call.request.stream:
+            return await self._stream(call, steered)
+        return await self._whole(call, steered)
+
+    async def _whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
         exploration, chosen = await self._run(call, steered)
         await self._finisher.explored(call, steered, exploration)
         body = response.completion(chosen, _asked(call))
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
         return Answer(orjson.dumps(body), steered.headers())
 
-    async def stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
+    async def _stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
         """Pings from the loop's start, then the selected answer."""
         task = asyncio.create_task(self._run(call, steered))
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.chat.call import Stream
 from app.domain.trajectory import Trajectory
 from app.upstream.sse import DONE, frame
 
+_OF_A_WHOLE = ("choices", "usage", "ttcl")
 _PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 
 
@@ -70,6 +72,39 @@ def stream(answer: Trajectory, asked: ResponseOptions) -> Iterator[bytes]:
     if asked.usage_chunk:
         yield frame({**_head(asked), "choices": [], "usage": usage(answer)})
     yield DONE
+
+
+def stream_of(body: dict[str, Any], *, usage_chunk: bool, headers: dict[str, str]) -> Stream:
+    """A whole completion of the model server as the stream that the client asked for."""
+    head = {name: value for name, value in body.items() if name not in _OF_A_WHOLE}
+    head["object"] = "chat.completion.chunk"
+    choices = [choice for choice in body["choices"] if isinstance(choice, dict)]
+
+    async def events() -> AsyncGenerator[bytes]:
+        empty = {"usage": None} if usage_chunk else {}
+        for choice in choices:
+            yield frame({**head, **empty, "choices": [_delta_of(choice)]})
+        for choice in choices:
+            end = {"index": choice.get("index", 0), "delta": {}, "logprobs": None}
+            reason = choice.get("finish_reason") or "stop"
+            yield frame({**head, **empty, "choices": [{**end, "finish_reason": reason}]})
+        if usage_chunk:
+            yield frame({**head, "choices": [], "usage": body.get("usage")})
+        yield DONE
+
+    made = events()
+    return Stream(made, headers, made.aclose)
+
+
+def _delta_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """The piece of a stream that says all that a choice says, but for its end."""
+    message = choice.get("message")
+    delta = dict(message) if isinstance(message, dict) else {}
+    if isinstance(delta.get("tool_calls"), list):
+        calls = enumerate(delta["tool_calls"])
+        delta["tool_calls"] = [{"index": n, **each} for n, each in calls if isinstance(each, dict)]
+    rest = {name: value for name, value in choice.items() if name != "message"}
+    return {"index": 0, "logprobs": None, **rest, "delta": delta, "finish_reason": None}
 
 
 def _head(asked: ResponseOptions) -> dict[str, Any]:

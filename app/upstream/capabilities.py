@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -40,6 +41,8 @@ class ModelInfo:
     created: int
     context_length: int | None
     """Tokens of prompt and answer together; None when the server does not say."""
+    told: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+    """All that the server says of it."""
 
     @classmethod
     def parse_list(cls, content: bytes, only: str | None) -> dict[str, ModelInfo]:
@@ -55,14 +58,16 @@ class ModelInfo:
 
     @classmethod
     def _parse(cls, row: dict[str, Any]) -> ModelInfo:
-        meta = row.get("meta") or {}
+        meta = row.get("meta")
         # vLLM says max_model_len; llama.cpp says meta.n_ctx (what a slot holds).
-        context = row.get("max_model_len") or meta.get("n_ctx")
+        context = row.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else 0)
+        created = row.get("created")
         return cls(
             id=str(row["id"]),
             owned_by=str(row.get("owned_by") or "upstream"),
-            created=int(row.get("created") or 0),
-            context_length=int(context) if context else None,
+            created=int(created) if isinstance(created, int | float) else 0,
+            context_length=int(context) if isinstance(context, int | float) and context else None,
+            told=row,
         )
 
 

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ from app.observability.tracing import set_attributes, set_cost
 from app.upstream.call_limiter import CallLimiter
 from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
 from app.upstream.sse import StreamedAnswer, data_of, split_events
-from app.upstream.transport import Transport, UpstreamResponse
+from app.upstream.transport import Transport, UpstreamResponse, forwarded_query
 from app.upstream.types import Completion
 from app.upstream.wire import (
     error_from,
@@ -107,18 +107,37 @@ class Upstream:
             raise ModelNotFound(f"The model '{name}' does not exist", param="model")
         return models[name]
 
+    def unlisted(self, name: str) -> ModelInfo:
+        """A model by the name that a request gives it, whether it is listed or not. Raises
+        `ModelNotFound` where another one is all that is exposed."""
+        if self._only_model is not None and name not in ("", self._only_model):
+            raise ModelNotFound(f"The model '{name}' does not exist", param="model")
+        return ModelInfo(name, "upstream", 0, None)
+
     async def _refresh_models(self) -> dict[str, ModelInfo]:
         async with self._models_lock:
             if time.monotonic() - self._models_at < 1.0 and self._models:
                 return self._models
-            content = await self._list_models()
-            self._models = ModelInfo.parse_list(content, self._only_model)
+            self._models = await self._listed()
             self._models_at = time.monotonic()
             # llama.cpp often closes a kept-alive connection after a stream, without a word.
             self._transport.drops_connections = any(
                 m.owned_by == "llamacpp" for m in self._models.values()
             )
             return self._models
+
+    async def _listed(self) -> dict[str, ModelInfo]:
+        """What the server lists; where that can't be read, the model that was named."""
+        only = self._only_model
+        try:
+            return ModelInfo.parse_list(await self._list_models(), only)
+        except (UpstreamUnavailable, UpstreamTimeout):
+            raise
+        except UpstreamError as error:
+            # 401: it is the key that is wrong.
+            if only is None or error.status == 401:
+                raise
+        return {only: ModelInfo(only, "upstream", 0, None)}
 
     async def _list_models(self) -> bytes:
         try:
@@ -141,11 +160,22 @@ class Upstream:
         """Send a chat request as it is; yields the response with its body unread, whatever its
         status. Leaving the block closes the connection. Raises `UpstreamError`."""
         async with self.gate.foreground():
-            response = await self._transport.send("POST", "/chat/completions", body, stream=True)
+            query = forwarded_query.get()
+            response = await self._transport.send(
+                "POST", "/chat/completions", body, stream=True, query=query
+            )
             try:
                 yield response
             finally:
                 response.close()
+
+    async def forward(
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> UpstreamResponse:
+        """A client's own request to any path of the server: see `Transport.forward`. Learning
+        gives way to it until the answer begins."""
+        async with self.gate.foreground():
+            return await self._transport.forward(method, target, body, headers)
 
     # --- the loop's own calls (ChatBackend)
 
@@ -274,7 +304,9 @@ class Upstream:
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
         payload = orjson.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
-            response = await self._transport.send("POST", "/chat/completions", payload, stream=True)
+            response = await self._transport.send(
+                "POST", "/chat/completions", payload, stream=True, query=forwarded_query.get()
+            )
             try:
                 if response.status != 200:
                     content = await response.read()

@@ -78,7 +78,12 @@ class StreamedAnswer:
 
     @property
     def complete(self) -> bool:
-        return self.ended and self.error is None and self.finish_reason is not None
+        """Some end it without a word of why."""
+        return self.ended and self.error is None
+
+    @property
+    def bounded(self) -> bool:
+        return self.characters <= MAX_CHARACTERS
 
     def read_event(self, data: bytes) -> dict[str, Any]:
         """Take in one event's data; returns the chunk, in which a choice begins with its role.
@@ -89,7 +94,7 @@ class StreamedAnswer:
             self._read(chunk)
         except (ValueError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server sent an event that can't be read") from error
-        if self.characters > MAX_CHARACTERS:
+        if not self.bounded:
             raise UpstreamError("the model server's answer has no end")
         return chunk
 

@@ -10,7 +10,7 @@ import orjson
 
 from app.domain.lenient_json import tolerant_json
 from app.domain.trajectory import Cost
-from app.exceptions import UpstreamError, UpstreamRejected
+from app.exceptions import UpstreamError, UpstreamFailed, UpstreamRejected
 from app.upstream.capabilities import without_patterns
 from app.upstream.types import Completion
 
@@ -35,6 +35,29 @@ def parse_completion(content: bytes) -> Completion:
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UpstreamError("the model server's answer can't be read") from error
+
+
+def object_of(content: bytes) -> dict[str, Any] | None:
+    """The JSON object that these bytes are; None where they are none."""
+    try:
+        found = orjson.loads(content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def is_openai_error(said: Any) -> bool:
+    """Whether it is an error in OpenAI's form, with all of its fields."""
+    error = said.get("error") if isinstance(said, dict) else None
+    return isinstance(error, dict) and error.keys() >= {"message", "type", "param", "code"}
+
+
+def unreadable(content_type: str, content: bytes) -> UpstreamError:
+    """The error for an answer that is none, in words that say what came."""
+    what = f"{len(content)} bytes of {content_type}" if content else "nothing"
+    if object_of(content) is not None:
+        what = "JSON without choices"
+    return UpstreamError(f"the model server's answer can't be read: it sent {what}")
 
 
 def token_logprobs(raw: Any) -> tuple[float, ...] | None:
@@ -130,6 +153,6 @@ def error_from(status: int, content: bytes, after: float | None) -> UpstreamErro
         return UpstreamRejected(
             message, status=status, body=body, param=param, code=code, retry_after=after
         )
-    error = UpstreamError(message, retry_after=after)
+    error = UpstreamFailed(message, body=body, param=param, code=code, retry_after=after)
     error.status = status if status in (500, 502, 503, 504) else 502
     return error

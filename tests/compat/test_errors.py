@@ -32,10 +32,8 @@ from tests.fakes import (
 from tests.gateway import ADMIN_KEY, NO_TLS, Gateway, running_gateway
 
 UNKNOWN = [
-    ("GET", "/", 404),
     ("GET", "/v1", 404),
     ("GET", "/v1/nothing", 404),
-    ("POST", "/v1/embeddings", 404),
     ("GET", "/v1/%ff%00", 404),
     ("HEAD", "/v1/nothing", 404),
     ("GET", "/v1/models/no-such-model", 404),
@@ -144,7 +142,8 @@ async def test_20_unknown_model_is_404(gw, up, mode) -> None:
     response = await gw.post(ask(mode, model="no-such-model"))
     assert response.status_code == 404
     error = check_error(response.json())
-    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    # In mode off it is the upstream that says so.
+    assert (error["code"], error["param"]) == (404 if mode == "off" else "model_not_found", "model")
     async with gw.client() as client:
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(**for_client(ask(mode, model="other")))

@@ -217,6 +217,15 @@ class Feedback(ResponseModel):
     created_at: Timestamp
 
 
+class Service(ResponseModel):
+    service: Literal["ttcl"] = "ttcl"
+    description: str = "An OpenAI-compatible gateway whose answers are steered by learned rules"
+    version: str = Field(examples=["1.0.0"])
+    places: dict[str, str] = Field(
+        description="Paths by what is there", examples=[{"chat": "/v1/chat/completions"}]
+    )
+
+
 class Health(ResponseModel):
     status: Literal["ok"] = "ok"
 
