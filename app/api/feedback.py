@@ -18,7 +18,8 @@ from rules_store.models.evidence import Outcome, Signal
 from rules_store.models.feedback import FeedbackSource, NewFeedback
 from rules_store.models.keys import Permission
 
-router = APIRouter(tags=["chat"])
+# Whoever sends JSON to chat without saying so sends feedback so too.
+router = APIRouter(tags=["chat"], strict_content_type=False)
 
 SIGNALS = ("score", "label", "verified")
 IDEMPOTENCY_HEADER = "Idempotency-Key"

@@ -119,7 +119,10 @@ class InlineExploration:
             steered.drop_rules()
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
-        chosen = exploration.selection.chosen
+        # A refusal, a call or a thought that was cut is no answer to choose, but it is what came.
+        chosen = exploration.selection.chosen or next(
+            (each for each in exploration.trajectories if each.failure is None), None
+        )
         if chosen is None:
             raise UpstreamTimeout("no answer came back in the time that an exploration may take")
         return exploration, chosen

@@ -23,9 +23,10 @@ from app.exceptions import TTCLError, UpstreamError, UpstreamFailed, UpstreamUna
 from app.loop.loop import RULES_DROPPED
 from app.loop.steer.injector import prompt_of
 from app.observability.tracing import Span, set_attributes, set_cost, set_failed
-from app.upstream.capabilities import is_context_overflow
+from app.upstream.capabilities import SYSTEM_ROLE, is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.headers import to_client
+from app.upstream.refusals import has_system, refuses_system_role, without_system
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
 from app.upstream.transport import UpstreamResponse
 from app.upstream.wire import (
@@ -151,15 +152,31 @@ class Relay:
             if call.mode is Mode.OFF and is_openai_error(object_of(content)):
                 return response
             error = error_from(response.status, content, response.retry_after)
+            if self._folds(call, steered, error):
+                continue
             if not (steered.hits and is_context_overflow(error)):
                 raise error
             steered.drop_rules()
             self._steering.degrade(steered, RULES_DROPPED)
 
+    def _folds(self, call: ChatCall, steered: SteeredRequest, error: UpstreamFailed) -> bool:
+        """Whether it was our block that the model had no role for; from now on it goes into the
+        user's turn."""
+        model = self._upstream.capabilities_of(call.model.id)
+        ours = bool(steered.sent) and not has_system(call.messages)
+        if not ours or model.refuses(SYSTEM_ROLE) or not refuses_system_role(error):
+            return False
+        model.refuse(SYSTEM_ROLE)
+        return True
+
     def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
         if not steered.hits:
             return call.raw if call.verbatim else orjson.dumps(call.body)
-        return orjson.dumps({**call.body, "messages": self._steering.messages(call, steered)})
+        messages = self._steering.messages(call, steered)
+        model = self._upstream.capabilities_of(call.model.id)
+        if model.refuses(SYSTEM_ROLE) and not has_system(call.messages):
+            messages = steered.sent = without_system(messages)
+        return orjson.dumps({**call.body, "messages": messages})
 
     async def _relayed(
         self,

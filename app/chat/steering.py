@@ -16,6 +16,9 @@ from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
 from app.prompt_library import PromptLibrary
 
+NOT_EXPLORED = "not_explored"
+"""Of a request that asked for it; with the reason."""
+
 
 class Steering:
     def __init__(
@@ -72,6 +75,8 @@ class Steering:
             # Tasks would cost more than they save, and let other requests go before.
             opened, retrieval = await open_episode(), await look_up()
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
+        if mode is not call.mode:
+            self.degrade(steered, f"{NOT_EXPLORED}:{call.obstacle}")
         if not opened.recorded:
             # Rules that leave no trace could be neither explained nor undone.
             self.degrade(steered, STORE_DOWN)

@@ -227,7 +227,7 @@ class Learner:
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
-            reason = "distiller_wrote_nothing"
+            reason = distillation.problem or "distiller_wrote_nothing"
             await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
         gated = self._gated(job.namespace)

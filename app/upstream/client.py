@@ -12,26 +12,39 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 
+from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost, Message
 from app.exceptions import (
     ModelNotFound,
     UpstreamError,
+    UpstreamFailed,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from app.observability.tracing import set_attributes, set_cost
 from app.upstream.call_limiter import CallLimiter
-from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
-from app.upstream.sse import StreamedAnswer, data_of, split_events
+from app.upstream.capabilities import (
+    LIMIT,
+    OTHER_LIMIT,
+    SYSTEM_ROLE,
+    TOKENIZER,
+    Capabilities,
+    ModelInfo,
+    is_context_overflow,
+    without_patterns,
+)
+from app.upstream.refusals import has_system, refused_field, refuses_system_role, without_system
+from app.upstream.sse import Merged, StreamedAnswer, data_of, split_events
 from app.upstream.transport import Transport, UpstreamResponse, forwarded_query
-from app.upstream.types import Completion
+from app.upstream.types import Completion, LoopParams
+from app.upstream.usage import text_characters
 from app.upstream.wire import (
     error_from,
     parse_completion,
@@ -42,7 +55,14 @@ from app.upstream.wire import (
 MODELS_TTL = 30.0
 MODELS_TIMEOUT = 10.0
 OVER_LIMIT = 64
-"""Events beyond an answer's limit, of a token at least each, after which it is cut here."""
+LONG_TOKEN = 24
+"""An answer is cut here once it has so many events more than tokens were allowed, and so many
+characters for each of those: some servers send pieces smaller than a token."""
+THINKING_ROOM = 4096
+"""Tokens that a model which thinks gets beside the limit that the loop set for its answer."""
+BLIND_STATUS = 422
+"""Of frameworks that refuse unknown fields without naming one in a way that can be read."""
+SAMPLING = frozenset({"temperature", "top_p", "seed", LIMIT, OTHER_LIMIT, "logprobs"})
 BACKGROUND_PRIORITY = 10
 """vLLM serves lower values first; a client's request has 0."""
 
@@ -78,7 +98,11 @@ class Upstream:
         self._models_at = float("-inf")
         self._models_lock = asyncio.Lock()
         self.gate = gate or CallLimiter(1)
-        self.capabilities = Capabilities()
+        self.capabilities: dict[str, Capabilities] = {}
+        """What each model turned out to be able to do, by its id."""
+
+    def capabilities_of(self, model: str) -> Capabilities:
+        return self.capabilities.setdefault(model, Capabilities())
 
     async def close(self) -> None:
         await self._transport.close()
@@ -188,22 +212,26 @@ class Upstream:
         background: bool = False,
         logprobs: bool = False,
     ) -> Completion:
+        caps = self.capabilities_of(model)
         # Streamed, and put together here: llama.cpp notices a caller's end only on a stream.
         body = {**params, "model": model, "messages": messages, "stream": True}
-        if self.capabilities.stream_usage:
-            body["stream_options"] = {"include_usage": True}
-        wants = logprobs and self.capabilities.logprobs is not False
-        if wants:
+        added = set(params.added) if isinstance(params, LoopParams) else set()
+        body["stream_options"] = {"include_usage": True}
+        added.add("stream_options")
+        if logprobs:
+            if not body.get("logprobs"):
+                added |= {"logprobs", "top_logprobs"}
             body["logprobs"] = True
             # llama.cpp: without a number come 20 alternatives a token, with 0 nothing at all.
             body.setdefault("top_logprobs", 1)
-        if background and self.capabilities.priority and await self._schedules(model):
+        if background and await self._schedules(model):
             body["priority"] = BACKGROUND_PRIORITY
-        completion = await self._tolerant(body, background=background)
+            added.add("priority")
+        completion = await self._roomy(body, added, caps, background=background)
         if completion.logprobs is not None:
-            self.capabilities.logprobs = True
-        elif "logprobs" in body and completion.text and self.capabilities.logprobs is None:
-            self.capabilities.logprobs = False
+            caps.note_logprobs(True)
+        elif "logprobs" in body and completion.text:
+            caps.note_logprobs(False)
         return completion
 
     async def structured(
@@ -218,10 +246,12 @@ class Upstream:
         """Tries the schema, then the schema without patterns, then the prompt alone; what works
         is remembered. A fault of the server costs one more try, without patterns. The answer goes
         through a tolerant parser in every case."""
+        caps = self.capabilities_of(model)
         fault: UpstreamError | None = None
-        level = self.capabilities.schema_level
+        refused: list[int] = []
+        level = caps.schema_level
         while True:
-            asked = dict(params)
+            asked = LoopParams(params, added=params)
             if level > 0:
                 sent = schema if level == 2 else without_patterns(schema)
                 asked["response_format"] = {
@@ -233,8 +263,8 @@ class Upstream:
             except UpstreamRejected as error:
                 if level == 0 or error.status not in (400, 422) or is_context_overflow(error):
                     raise
+                refused.append(level)
                 level -= 1
-                self.capabilities.schema_level = min(self.capabilities.schema_level, level)
                 continue
             except (UpstreamUnavailable, UpstreamTimeout):
                 raise
@@ -244,6 +274,8 @@ class Upstream:
                     raise fault or error from None
                 fault, level = error, 1
                 continue
+            for each in refused:
+                caps.refuse_schema(each)
             if fault is not None:
                 cost = completion.cost + Cost(calls=1)
                 completion = dataclasses.replace(completion, cost=cost)
@@ -251,14 +283,15 @@ class Upstream:
 
     async def count_tokens(self, model: str, text: str, *, seconds: float = 1.0) -> int | None:
         """Tokens of a text by the upstream's own tokenizer; None when it offers none."""
-        if self.capabilities.tokenizer is False:
+        caps = self.capabilities_of(model)
+        if caps.tokenizer is False:
             return None
         # vLLM reads `prompt`, llama.cpp reads `content`.
         ask = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
         try:
             response = await self._transport.post(f"{self._root}/tokenize", ask, seconds)
             if response.status != 200:
-                self.capabilities.tokenizer = False
+                caps.refuse(TOKENIZER)
                 return None
             answer = orjson.loads(await response.read())
             count = int(answer.get("count", len(answer.get("tokens") or [])))
@@ -266,7 +299,7 @@ class Upstream:
             return None
         if count <= 0 < len(text):
             return None  # llama.cpp's answer to a shape that it does not know
-        self.capabilities.tokenizer = True
+        caps.note_tokenizer()
         return count
 
     # --- below: how a call is made
@@ -279,27 +312,54 @@ class Upstream:
             return False
         return info is not None and info.owned_by == "vllm"
 
-    async def _tolerant(self, body: dict[str, Any], *, background: bool) -> Completion:
-        """One call; a 400 for a field that the loop added drops that field, for good."""
+    async def _roomy(
+        self, body: dict[str, Any], added: set[str], caps: Capabilities, *, background: bool
+    ) -> Completion:
+        """One call, with room to think where the loop's own limit would leave none: at once for a
+        model that is known to think, else after its answer was cut before it began."""
+        limit = body.get(LIMIT)
+        if LIMIT not in added or not isinstance(limit, int):
+            return await self._tolerant(body, added, caps, background=background)
+        roomy = {**body, LIMIT: limit + THINKING_ROOM}
+        if caps.thinks:
+            return await self._tolerant(roomy, added, caps, background=background)
+        completion = await self._tolerant(body, added, caps, background=background)
+        if not completion.spent_on_thinking:
+            return completion
+        caps.thinks = True
+        again = await self._tolerant(roomy, added, caps, background=background)
+        return dataclasses.replace(again, cost=completion.cost + again.cost)
+
+    async def _tolerant(
+        self, body: dict[str, Any], added: set[str], caps: Capabilities, *, background: bool
+    ) -> Completion:
+        """One call. What the model refuses of the fields that the loop `added` is left out, now and
+        later; so is its system role."""
+        blind: set[str] = set()
+        first: UpstreamFailed | None = None
         while True:
+            sent = _without_refused(body, added, caps, blind)
             try:
-                return await self._call(body, background=background)
-            except UpstreamRejected as error:
-                if error.status not in (400, 422):
-                    raise
-                about = error.message.lower()
-                if "priority" in body and "priority" in about:
-                    self.capabilities.priority = False
-                    del body["priority"]
-                elif "logprobs" in body and "logprob" in about:
-                    self.capabilities.logprobs = False
-                    del body["logprobs"]
-                    body.pop("top_logprobs", None)
-                elif "stream_options" in body and "stream_options" in about:
-                    self.capabilities.stream_usage = False
-                    del body["stream_options"]
+                completion = await self._call(sent, background=background)
+            except UpstreamFailed as error:
+                if first is not None:
+                    raise first from None
+                droppable = {*added, *_renamed(added)} & sent.keys()
+                field = refused_field(error, _alike(droppable))
+                if field is not None:
+                    # Perhaps another call has found it out meanwhile.
+                    caps.refuse(field)
+                elif refuses_system_role(error) and has_system(sent["messages"]):
+                    caps.refuse(SYSTEM_ROLE)
+                elif error.status == BLIND_STATUS and droppable & SAMPLING:
+                    # It says nothing of which: without all of them, or not at all.
+                    blind, first = {*added, *_renamed(added)}, error
                 else:
                     raise
+                continue
+            for name in blind & (body.keys() | {OTHER_LIMIT}):
+                caps.refuse(name)
+            return completion
 
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
         payload = orjson.dumps(body)
@@ -314,7 +374,11 @@ class Upstream:
                 if response.is_stream:
                     completion = await self._assembled(response, body)
                 else:
-                    completion = parse_completion(await response.read())
+                    completion = parse_completion(await response.read(), response.content_type)
+                    if not completion.cost.tokens:
+                        made = len(completion.text) + len(completion.reasoning or "")
+                        cost = _estimated(body, made)
+                        completion = dataclasses.replace(completion, cost=cost)
                 set_attributes(response.span, model=body["model"])
                 set_cost(response.span, completion.cost)
                 return completion
@@ -322,28 +386,68 @@ class Upstream:
                 response.close()
 
     async def _assembled(self, response: UpstreamResponse, body: dict[str, Any]) -> Completion:
-        answer = StreamedAnswer()
-        allowed = body.get("max_completion_tokens") or body.get("max_tokens") or math.inf
+        answer = StreamedAnswer(raw=Merged())
+        limit = _limit_of(body)
+        ended = False
         async for event in split_events(response.chunks()):
             data = data_of(event)
             if data == b"[DONE]":
+                ended = True
                 break
             if data is not None:
                 answer.read_event(data)
-                allowed -= 1
             if answer.error is not None:
                 raise UpstreamError(answer.error)
-            if allowed < -OVER_LIMIT:
+            if answer.events > limit + OVER_LIMIT and answer.characters > limit * LONG_TOKEN:
                 answer.finish_reason = "length"  # as the server should have said itself
                 break
-        if answer.finish_reason is None:
+        if answer.finish_reason is None and not (ended and answer.begun):
             raise UpstreamUnavailable("the model server cut its answer")
         raw = {"content": answer.logprobs} if answer.logprobs else None
         return Completion(
             text=answer.text,
-            finish_reason=answer.finish_reason,
+            finish_reason=answer.finish_reason or "stop",
             reasoning=answer.reasoning,
             logprobs=token_logprobs(raw),
             raw_logprobs=raw,
-            cost=answer.cost,
+            raw=answer.raw.whole() if answer.raw else None,
+            cost=answer.cost if answer.cost.tokens else _estimated(body, answer.characters),
         )
+
+
+def _without_refused(
+    body: dict[str, Any], added: set[str], caps: Capabilities, blind: set[str]
+) -> dict[str, Any]:
+    """The body less what this model is known to refuse of what the loop `added`, and less what is
+    `blind` (tried without)."""
+    refused = {name for name in added if name in blind or caps.refuses(name)}
+    sent = {name: value for name, value in body.items() if name not in refused}
+    if LIMIT in refused and LIMIT not in blind and not caps.refuses(OTHER_LIMIT):
+        sent[OTHER_LIMIT] = body[LIMIT]
+    if "logprobs" in refused:
+        sent.pop("top_logprobs", None)
+    if caps.refuses(SYSTEM_ROLE):
+        sent["messages"] = without_system(sent["messages"])
+    return sent
+
+
+def _renamed(added: Set[str]) -> set[str]:
+    """The other name of the limit, which is the loop's where that is."""
+    return {OTHER_LIMIT} if LIMIT in added else set()
+
+
+def _alike(names: Set[str]) -> set[str]:
+    """What a refusal may name: of log-probabilities either field."""
+    return {"logprobs" if name == "top_logprobs" else name for name in names}
+
+
+def _limit_of(body: dict[str, Any]) -> float:
+    """Most tokens of the answer; some write that there is no limit as -1."""
+    limit = body.get(OTHER_LIMIT) or body.get(LIMIT)
+    return limit if isinstance(limit, int | float) and limit > 0 else math.inf
+
+
+def _estimated(body: dict[str, Any], made: int) -> Cost:
+    """What a call cost whose answer does not tell; `made` in characters."""
+    asked = text_characters([each.get("content") for each in body["messages"]])
+    return Cost(1, asked // CHARACTERS_PER_TOKEN, math.ceil(made / CHARACTERS_PER_TOKEN))

@@ -31,12 +31,13 @@ from app.loop.explore.roles import (
     derived_seed,
     student_params,
     teacher_params,
+    thinking_switches,
 )
 from app.loop.explore.tutor import Tutor
 from app.loop.steer.injector import add_to_system, inject, replace_question
 from app.observability.tracing import span
 from app.prompt_library import PromptLibrary
-from app.upstream.types import ChatBackend
+from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
 
 
 class Explorer:
@@ -246,6 +247,7 @@ class _Run:
             "temperature": self._options.temperature,
             "seed": derived_seed(observation.seed, Role.TUTOR, 0),
             "max_tokens": min(self._options.max_tokens, tutor.room(observation, count)),
+            **thinking_switches(observation),
         }
         try:
             with span("tutor"):
@@ -262,6 +264,7 @@ class _Run:
             self._tutor_cost = self._spending.back(Cost(calls=1))
             return None
         self._tutor_cost = self._spending.back(completion.cost)
+        self._note_thinking(completion)
         if answer is not None:
             return tutor.parse(answer, observation.question, count)
         # No whole object, but perhaps the beginning of one.
@@ -283,6 +286,7 @@ class _Run:
             if call.role is Role.TEACHER:
                 self._teacher_error = error
             return failed_trajectory(call, error.message)
+        self._note_thinking(completion)
         return Trajectory(
             role=call.role,
             index=call.index,
@@ -292,8 +296,13 @@ class _Run:
             finish_reason=completion.finish_reason,
             logprobs=completion.logprobs,
             raw_logprobs=completion.raw_logprobs,
+            raw=completion.raw,
             cost=self._spending.back(completion.cost),
         )
+
+    def _note_thinking(self, completion: Completion) -> None:
+        if completion.spent_on_thinking and THINKING_SPENT not in self._problems:
+            self._problems.append(THINKING_SPENT)
 
     async def cancel(self) -> None:
         tasks: list[asyncio.Task[object]] = [*self._sent]
