@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.domain.trajectory import Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import RunningCost
+from app.loop.explore.forms import boxes, unboxed
 from app.loop.loop import RULES_DROPPED, Exploration, Loop
 from app.loop.steer.injector import prompt_of
 from app.upstream.sse import DONE, PING, frame
@@ -125,6 +127,8 @@ class InlineExploration:
         )
         if chosen is None:
             raise UpstreamTimeout("no answer came back in the time that an exploration may take")
+        if boxes(observation.messages, observation.params, observation.task):
+            chosen = dataclasses.replace(chosen, text=unboxed(chosen.text))
         return exploration, chosen
 
     def _charge_cut(self, call: ChatCall, spending: RunningCost) -> None:

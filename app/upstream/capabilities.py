@@ -40,6 +40,9 @@ class Capabilities:
         at = self._refused.get(name)
         return at is not None and self._clock() - at < KEPT_FOR
 
+    def refused(self) -> set[str]:
+        return {name for name in self._refused if self.refuses(name)}
+
     def refuse(self, name: str) -> None:
         self._refused[name] = self._clock()
 
@@ -72,14 +75,13 @@ class Capabilities:
         self.refuse(PATTERNS if level == 2 else SCHEMAS)
 
     def as_dict(self) -> dict[str, Any]:
-        refused = sorted(name for name in self._refused if self.refuses(name))
         return {
             "logprobs": self.logprobs,
             "tokenizer": self.tokenizer,
             "priority": not self.refuses("priority"),
             "json_schema": ("none", "without patterns", "full")[self.schema_level],
             "thinks": self.thinks,
-            "refused": refused,
+            "refused": sorted(self.refused()),
         }
 
 

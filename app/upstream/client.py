@@ -333,31 +333,32 @@ class Upstream:
     async def _tolerant(
         self, body: dict[str, Any], added: set[str], caps: Capabilities, *, background: bool
     ) -> Completion:
-        """One call. What the model refuses of the fields that the loop `added` is left out, now and
-        later; so is its system role."""
-        blind: set[str] = set()
-        first: UpstreamFailed | None = None
+        """One call. What the model refuses of the fields that the loop `added` is left out, and so
+        is its system role: from now on, once it has answered without them."""
+        without: set[str] = set()
+        blind: UpstreamFailed | None = None
+        ours = {*added, OTHER_LIMIT} if LIMIT in added else added
         while True:
-            sent = _without_refused(body, added, caps, blind)
+            sent = _without(body, added, without | caps.refused())
             try:
                 completion = await self._call(sent, background=background)
             except UpstreamFailed as error:
-                if first is not None:
-                    raise first from None
-                droppable = {*added, *_renamed(added)} & sent.keys()
+                if blind is not None:
+                    raise blind from None
+                droppable = ours & sent.keys()
                 field = refused_field(error, _alike(droppable))
                 if field is not None:
-                    # Perhaps another call has found it out meanwhile.
-                    caps.refuse(field)
+                    without.add(field)
                 elif refuses_system_role(error) and has_system(sent["messages"]):
-                    caps.refuse(SYSTEM_ROLE)
+                    without.add(SYSTEM_ROLE)
                 elif error.status == BLIND_STATUS and droppable & SAMPLING:
                     # It says nothing of which: without all of them, or not at all.
-                    blind, first = {*added, *_renamed(added)}, error
+                    without |= droppable | (ours & {LIMIT, OTHER_LIMIT})
+                    blind = error
                 else:
                     raise
                 continue
-            for name in blind & (body.keys() | {OTHER_LIMIT}):
+            for name in without:
                 caps.refuse(name)
             return completion
 
@@ -415,25 +416,16 @@ class Upstream:
         )
 
 
-def _without_refused(
-    body: dict[str, Any], added: set[str], caps: Capabilities, blind: set[str]
-) -> dict[str, Any]:
-    """The body less what this model is known to refuse of what the loop `added`, and less what is
-    `blind` (tried without)."""
-    refused = {name for name in added if name in blind or caps.refuses(name)}
-    sent = {name: value for name, value in body.items() if name not in refused}
-    if LIMIT in refused and LIMIT not in blind and not caps.refuses(OTHER_LIMIT):
+def _without(body: dict[str, Any], added: set[str], refused: set[str]) -> dict[str, Any]:
+    """The body less what is refused of what the loop `added`."""
+    sent = {name: value for name, value in body.items() if name not in added & refused}
+    if LIMIT in added & refused and OTHER_LIMIT not in refused:
         sent[OTHER_LIMIT] = body[LIMIT]
-    if "logprobs" in refused:
+    if "logprobs" in added & refused:
         sent.pop("top_logprobs", None)
-    if caps.refuses(SYSTEM_ROLE):
+    if SYSTEM_ROLE in refused:
         sent["messages"] = without_system(sent["messages"])
     return sent
-
-
-def _renamed(added: Set[str]) -> set[str]:
-    """The other name of the limit, which is the loop's where that is."""
-    return {OTHER_LIMIT} if LIMIT in added else set()
 
 
 def _alike(names: Set[str]) -> set[str]:

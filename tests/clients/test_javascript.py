@@ -111,10 +111,10 @@ def text_of(chunks: list[dict[str, Any]]) -> str:
 
 
 def test_an_answer_with_its_headers(js, up, mode) -> None:
-    up.default = Reply("seven: \\boxed{7}")
+    up.default = Reply("seven: the answer is 7")
     seen = js.run("answer", body=quiet(mode))
     answer, headers = seen["answer"], seen["headers"]
-    assert answer["choices"][0]["message"]["content"] == "seven: \\boxed{7}"
+    assert answer["choices"][0]["message"]["content"] == "seven: the answer is 7"
     assert answer["model"] == MODEL
     assert seen["requestId"] == headers["x-request-id"]
     assert (RULE in visible_call(up, mode).text) == (mode != "off")
@@ -128,12 +128,12 @@ def test_an_answer_with_its_headers(js, up, mode) -> None:
 
 
 def test_a_stream_with_usage(js, up, mode) -> None:
-    up.default = Reply("The answer, naïve ☃, is \\boxed{7}", wire_split=7)
+    up.default = Reply("The answer, naïve ☃, is the answer is 7", wire_split=7)
     seen = js.run("stream", body=quiet(mode, stream_options={"include_usage": True}))
     assert "error" not in seen
     *parts, last = seen["chunks"]
     check_stream_shape(parts, MODEL)
-    assert text_of(parts) == "The answer, naïve ☃, is \\boxed{7}"
+    assert text_of(parts) == "The answer, naïve ☃, is the answer is 7"
     assert last["choices"] == []
     usage = last["usage"]
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"] > 0
@@ -141,10 +141,10 @@ def test_a_stream_with_usage(js, up, mode) -> None:
 
 
 def test_the_stream_helper(js, up, mode) -> None:
-    script_majority(up, "Perhaps it is \\boxed{6}", "It is \\boxed{7}")
+    script_majority(up, "Perhaps it is the answer is 6", "It is the answer is 7")
     body = quiet(mode, temperature=0, stream_options={"include_usage": True})
     seen = js.run("helper", body=body)
-    wanted = "It is \\boxed{7}" if mode == "explore" else "Perhaps it is \\boxed{6}"
+    wanted = "It is the answer is 7" if mode == "explore" else "Perhaps it is the answer is 6"
     choice = seen["answer"]["choices"][0]
     assert choice["message"]["content"] == "".join(seen["deltas"]) == wanted
     assert choice["finish_reason"] == "stop"
@@ -178,7 +178,7 @@ def test_models(js) -> None:
 
 @pytest.mark.parametrize("by", ["name", "header"])
 def test_a_mode_without_a_field_of_ours(js, up, mode, by) -> None:
-    up.default = Reply("\\boxed{7}")
+    up.default = Reply("the answer is 7")
     body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
     headers = {"X-TTCL-Namespace": RULED}
     if by == "name":
@@ -244,9 +244,9 @@ async def test_a_client_that_waits_no_longer(js, up, mode, namespace) -> None:
 
 @pytest.mark.parametrize("mode", ["steer", "explore"])
 async def test_its_own_retry_teaches_once(js, up, mode, namespace) -> None:
-    up.default = Reply("\\boxed{7}")
+    up.default = Reply("the answer is 7")
     seen = js.run("retry", body=ask(mode, ttcl={"namespace": namespace}))
-    assert seen["answer"]["choices"][0]["message"]["content"] == "\\boxed{7}"
+    assert seen["answer"]["choices"][0]["message"]["content"] == "the answer is 7"
     assert [attempt["retry"] for attempt in seen["attempts"]] == ["0", "1"]
     for attempt in seen["attempts"]:
         js.gateway.settled(attempt["episode"])
@@ -264,7 +264,7 @@ def test_feedback_on_an_episode(js, up) -> None:
 
 
 def test_the_readme_s_lines(js, up) -> None:
-    up.default = Reply("\\boxed{84}")
+    up.default = Reply("the answer is 84")
     (lines,) = re.findall(r"^```js\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
     own = {
         "http://127.0.0.1:8080/v1": js.gateway.base_url,
@@ -280,7 +280,7 @@ def test_the_readme_s_lines(js, up) -> None:
     )
     assert done.returncode == 0, done.stderr
     text, episode = done.stdout.split()
-    assert text == "\\boxed{84}"
+    assert text == "the answer is 84"
     asked = js.gateway.settled(episode)
     assert (asked["mode"], asked["namespace"]) == ("explore", "arithmetic")
 

@@ -177,7 +177,8 @@ def _chat(asked: Asked) -> Told:
 @pytest.fixture(scope="module")
 def _running() -> Iterator[tuple[Gateway, InferenceServer]]:
     with InferenceServer() as server:
-        server.answers["/v1/models"] = Told(body={"data": [{"id": name} for name in MODELS]})
+        names = [*MODELS, "obedient"]
+        server.answers["/v1/models"] = Told(body={"data": [{"id": name} for name in names]})
         server.answers["/v1/chat/completions"] = _chat
         with running_gateway(server, policy="paper") as gateway:  # type: ignore[arg-type]
             gateway.add_rule("ruled", RULE, QUESTION)
@@ -419,3 +420,56 @@ def test_readiness_names_what_each_model_refuses(gateway, server) -> None:
     ask(gateway, "picky", "explore")
     found = httpx.get(f"{gateway.url}/readyz", verify=NO_TLS).json()["checks"]["upstream"]
     assert {"logprobs", "seed", "temperature"} <= set(found["capabilities"]["picky"]["refused"])
+
+
+# -- the client's form
+
+
+def obedient(body: Body) -> Told:
+    """Follows what it is told about the form, the loop's word too."""
+    text = "\n".join(str(message["content"]) for message in body["messages"])
+    if schema_of(body):
+        return loop_answer(body)
+    boxed = "And now: \\boxed{7}" if "boxed" in text else ""
+    if "JSON object" in text:
+        return said(body, f'{{"answer": 7}}{boxed}')
+    if "Final Answer:" in text:
+        return said(body, f"Thought: count\nFinal Answer: 7{boxed}")
+    return said(body, f"Seven are left. {boxed}")
+
+
+MODELS["obedient"] = obedient
+JSON_ONLY = 'Reply ONLY with a JSON object {"answer": <integer>}'
+REACT = "Use this format:\nThought: ...\nFinal Answer: ..."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("system", "user", "answer"),
+    [
+        (JSON_ONLY, QUESTION, '{"answer": 7}'),
+        ("Be good.", f"{QUESTION} {JSON_ONLY}", '{"answer": 7}'),
+        ("Be good.", f"{REACT}\n\n{QUESTION}", "Thought: count\nFinal Answer: 7"),
+        ("Be good.", QUESTION, "Seven are left. And now: 7"),
+    ],
+)
+def test_09_the_clients_form_wins(gateway, server, stream, system, user, answer) -> None:
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    response = ask(gateway, "obedient", "explore", messages=messages, stream=stream)
+    if not stream:
+        assert message_of(response)["content"] == answer
+        assert response.json()["ttcl"]["exploration"]["agreement"] == 1.0
+        return
+    lines = re.findall(r"^data: (\{.*)$", response.text, re.M)
+    deltas = [each["delta"] for line in lines for each in orjson.loads(line)["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == answer
+
+
+def test_a_refusal_that_is_about_something_else_is_not_remembered(gateway, server) -> None:
+    for status, message in ((400, "temperature is not the trouble"), (422, "no")):
+        MODELS["obedient"], kept = lambda body: refused(status, message), MODELS["obedient"]  # noqa: B023
+        try:
+            assert ask(gateway, "obedient", "explore").status_code == status
+        finally:
+            MODELS["obedient"] = kept
+    assert gateway.app.state.ttcl.upstream.capabilities_of("obedient").refused() <= {"logprobs"}

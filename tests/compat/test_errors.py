@@ -261,16 +261,16 @@ async def test_21_a_failing_step_leaves_the_teachers_answer(
     shared_upstream.reset()
     shared_upstream.when(condition, fault)
     script_loop(shared_upstream)
-    shared_upstream.default = Reply("the Teacher says \\boxed{7}")
+    shared_upstream.default = Reply("the Teacher says the answer is 7")
     with running_gateway(shared_upstream, learn=False) as gateway:
         if stream:
             got = await gateway.sse(ask("explore"))
-            assert got.text() == "the Teacher says \\boxed{7}"
+            assert got.text() == "the Teacher says the answer is 7"
             assert got.errors() == []
         else:
             answer = (await gateway.post(ask("explore"))).json()
             text = answer["choices"][0]["message"]["content"]
-            assert text == "the Teacher says \\boxed{7}"
+            assert text == "the Teacher says the answer is 7"
             assert answer["ttcl"]["degraded"]
 
 
@@ -278,10 +278,10 @@ async def test_21_silent_students_do_not_hold_the_answer(shared_upstream) -> Non
     shared_upstream.reset()
     script_loop(shared_upstream)
     shared_upstream.when(is_student, Reply(fault=Fault.HANG))
-    shared_upstream.default = Reply("\\boxed{7}")
+    shared_upstream.default = Reply("the answer is 7")
     with running_gateway(shared_upstream, learn=False, explore_timeout=0.5) as gateway:
         answer = (await gateway.post(ask("explore"))).json()
-        assert answer["choices"][0]["message"]["content"] == "\\boxed{7}"
+        assert answer["choices"][0]["message"]["content"] == "the answer is 7"
         assert answer["ttcl"]["degraded"]
         await shared_upstream.settled(1.0)
 
@@ -290,10 +290,10 @@ async def test_21_a_failing_teacher_leaves_the_students_answer(shared_upstream) 
     shared_upstream.reset()
     script_loop(shared_upstream)
     shared_upstream.when(is_teacher, Reply.error(500, "no teacher"))
-    shared_upstream.default = Reply("\\boxed{7}")
+    shared_upstream.default = Reply("the answer is 7")
     with running_gateway(shared_upstream, learn=False) as gateway:
         answer = (await gateway.post(ask("explore"))).json()
-        assert answer["choices"][0]["message"]["content"] == "\\boxed{7}"
+        assert answer["choices"][0]["message"]["content"] == "the answer is 7"
         assert answer["ttcl"]["degraded"]
 
 
@@ -301,9 +301,9 @@ async def test_21_a_failing_distiller_hurts_nobody(learner, up, namespace) -> No
     up.reset()
     up.when(is_distiller, Reply("I would rather not."))
     script_loop(up)
-    up.default = Reply("\\boxed{7}")
+    up.default = Reply("the answer is 7")
     response = await learner.post(ask("explore", ttcl={"namespace": namespace}))
-    assert response.json()["choices"][0]["message"]["content"] == "\\boxed{7}"
+    assert response.json()["choices"][0]["message"]["content"] == "the answer is 7"
     episode = learner.settled(response.headers["x-ttcl-episode"])
     assert episode["status"] in ("skipped", "failed")
     assert episode["reason"]

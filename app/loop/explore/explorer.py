@@ -25,6 +25,7 @@ from app.loop.explore.exploration import (
     name_of,
     sample_in_span,
 )
+from app.loop.explore.forms import prescribed
 from app.loop.explore.roles import (
     ANSWER_PROMPT,
     Call,
@@ -122,9 +123,7 @@ class _Run:
         """The conversation with the form of the answer and the rules block."""
         observation = self._observation
         messages = list(conversation)
-        prescribed = observation.params.get("response_format") or {}
-        if prescribed.get("type", "text") == "text":
-            # A client that prescribes a format has said all there is to say about it.
+        if not prescribed(observation.messages, observation.params):
             name = ANSWER_PROMPT[observation.task]
             form = self._explorer.prompts.get(observation.domain, name).render().text
             messages = add_to_system(messages, form)
