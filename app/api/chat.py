@@ -132,7 +132,7 @@ async def chat_completions(request: Request, state: State, caller: Client) -> Re
 
 async def _respond(request: Request, call: ChatCall, state: AppState) -> Response:
     try:
-        answer, cut = await until_disconnect(request, state.service.respond(call))
+        answer, cut = await until_disconnect(request, state.service.answer(call))
     except ClientGone:
         log.info("client gone")
         return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -34,7 +34,7 @@ class ChatService:
         """Its id; a request has it before anything is done for it, so that all logs name it."""
         return self._steering.new_episode()
 
-    async def respond(self, call: ChatCall) -> tuple[Answer | Stream, Callable[[str], None]]:
+    async def answer(self, call: ChatCall) -> tuple[Answer | Stream, Callable[[str], None]]:
         """A whole answer or an open stream, and what is to be told why it ended before its end.
         Raises `TTCLError` for what fails before the first byte; cancelling it cancels every
         upstream call."""
