@@ -110,7 +110,9 @@ class ErrorDetail(ResponseModel):
     message: str = Field(description="A sentence for people")
     type: str
     param: str | None = Field(description="The field that is wrong, where it is one")
-    code: str | None = Field(description="A word for programs")
+    code: str | int | None = Field(
+        description="A word for programs; some model servers say a number"
+    )
 
 
 class Error(ResponseModel):
