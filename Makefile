@@ -51,7 +51,7 @@ setup: $(DEV_STAMP) ## Install all that running, testing and measuring need
 run: $(RUN_STAMP) ## Start the embedded model and the gateway, ask a first question, keep serving
 	$(BIN)/ttcl serve --first-question
 
-demo: $(RUN_STAMP) ## A dozen questions in explore mode, as a table (DATA=file.jsonl for your own)
+demo: $(RUN_STAMP) ## Sixty tickets with and without experience, and a curve (DATA=file.jsonl for your own)
 	$(BIN)/ttcl demo $(if $(DATA),--data $(DATA))
 
 test: $(DEV_STAMP) ## Every test that needs no extra server (WORKERS=1: one after another)

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +70,19 @@ class ExamplePlace(StrEnum):
     """As earlier turns of the conversation."""
     BLOCK = "block"
     """Inside the block, after the rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExperienceLimits:
+    """Most rules of each polarity, and most examples, of one request."""
+
+    positive: int
+    negative: int
+    examples: int
+
+    @property
+    def rules(self) -> int:
+        return self.positive + self.negative
 
 
 class EngineBackend(StrEnum):
@@ -282,7 +296,11 @@ class Settings(BaseSettings):
     )
     learn: bool = Field(True, description="Learn from answered requests")
     learn_sample_rate: float = Field(
-        1.0, ge=0, le=1, description="Share of steered requests that are learned from"
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of steered requests that are explored in the background without "
+        "feedback; what feedback teaches is not sampled",
     )
     learn_calls_per_hour: int = Field(
         2000, ge=0, description="Learning budget per namespace: upstream calls per hour"
@@ -410,16 +428,20 @@ class Settings(BaseSettings):
         knobs: dict[str, Any] = dumped.pop("experiment")
         return dumped | knobs
 
-    def rule_limits(
-        self, own: NamespaceSettings, positive: int | None, negative: int | None
-    ) -> tuple[int, int]:
-        """Most positive and most negative rules of a request that asks for so many: it goes
-        before its namespace's `own` settings, and those before ours."""
-        most_positive = (positive, own.max_positive, self.max_positive)
-        most_negative = (negative, own.max_negative, self.max_negative)
-        return (
-            next(each for each in most_positive if each is not None),
-            next(each for each in most_negative if each is not None),
+    def limits(
+        self,
+        own: NamespaceSettings,
+        *,
+        positive: int | None = None,
+        negative: int | None = None,
+        examples: int | None = None,
+    ) -> ExperienceLimits:
+        """Of a request that asks for so many: it goes before its namespace's `own` settings, and
+        those before ours."""
+        return ExperienceLimits(
+            _first(positive, own.max_positive, self.max_positive),
+            _first(negative, own.max_negative, self.max_negative),
+            _first(examples, own.max_examples, self.max_examples),
         )
 
     @property
@@ -455,6 +477,10 @@ SETTINGS = {
     if name != "experiment"
 }
 """Every setting by its flat name: with the prefix, that of its variable."""
+
+
+def _first(*known: int | None) -> int:
+    return next(each for each in known if each is not None)
 
 
 def is_loopback(host: str) -> bool:

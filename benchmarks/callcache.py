@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -128,6 +128,22 @@ class Meter:
     """Calls answered from disk."""
     seconds: float = 0.0
     """Sum of the times that its calls took when they were made."""
+
+    def taken(self) -> Meter:
+        """As it stands now."""
+        return replace(self)
+
+    def since(self, earlier: Meter) -> Row:
+        """What was spent after that; empty for nothing."""
+        cost, before = self.cost, earlier.cost
+        if cost.calls == before.calls:
+            return {}
+        return {
+            "calls": cost.calls - before.calls,
+            "prompt_tokens": cost.prompt_tokens - before.prompt_tokens,
+            "completion_tokens": cost.completion_tokens - before.completion_tokens,
+            "model_seconds": round(self.seconds - earlier.seconds, 3),
+        }
 
 
 class MeteredBackend:

@@ -52,6 +52,9 @@ def run(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repeats with other sampling seeds")] = 1,
     orders: Annotated[int, typer.Option(min=1, help="Repeats in other orders")] = 1,
+    first_order: Annotated[
+        int, typer.Option(min=0, help="Number of the first order; 0 is the file's")
+    ] = 0,
     concurrency: Annotated[
         int, typer.Option(min=1, help="Questions of a step; rules come in between steps")
     ] = 4,
@@ -72,6 +75,10 @@ def run(
         FeedbackLevel,
         typer.Option(help="What an arm is told after each answer: right or wrong, or the label"),
     ] = FeedbackLevel.NONE,
+    label_noise: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the labels that are told wrong on purpose"),
+    ] = 0.0,
     questions: WithQuestions = True,
 ) -> None:
     """Run arms over a task, or go on with a run, and write its report."""
@@ -94,12 +101,14 @@ def run(
         max_tokens=max_tokens,
         seeds=seeds,
         orders=orders,
+        first_order=first_order,
         concurrency=concurrency,
         parallel=parallel,
         share_calls=share_calls,
         model=model,
         service_key=service_key,
         feedback=feedback,
+        label_noise=label_noise,
     )
     try:
         with ProgressBar(err) as progress:

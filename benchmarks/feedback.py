@@ -1,9 +1,18 @@
-"""What a run tells its arms after each answer."""
+"""What a run tells its arms after each answer, and the share of it that is wrong on purpose."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
+
+from app.exceptions import ConfigurationError
+from benchmarks.data import Question
+from benchmarks.grading import Gold, Graders, UnreadableGold
+
+_SEED = "label noise"
 
 
 class FeedbackLevel(StrEnum):
@@ -27,3 +36,49 @@ class Feedback:
     right: bool
     label: str | None = None
     """The right answer, where the run's feedback gives it."""
+
+
+class Graded(Protocol):
+    """A question with its gold answer, read."""
+
+    @property
+    def question(self) -> Question: ...
+
+    @property
+    def gold(self) -> Gold: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WrongLabel:
+    """What an arm is told to be the right answer of a question, and is not."""
+
+    label: str
+    gold: Gold
+    """The wrong label, read as a gold answer: who believes it judges answers by it."""
+
+
+async def wrong_labels(
+    items: Sequence[Graded], share: float, labels: Sequence[str], graders: Graders
+) -> dict[str, WrongLabel]:
+    """By question id, for a seeded `share` of the items, in [0, 1], one of the `labels` that is
+    graded as wrong there; the answers of other questions where the task has no labels. Raises
+    `ConfigurationError` where there is no other answer."""
+    rng = random.Random(_SEED)
+    known = sorted(set(labels) or {item.question.gold for item in items})
+    chosen = rng.sample(list(items), round(share * len(items)))
+    return {item.question.id: await _another(item, known, graders, rng) for item in chosen}
+
+
+async def _another(
+    item: Graded, known: Sequence[str], graders: Graders, rng: random.Random
+) -> WrongLabel:
+    question = item.question
+    for label in rng.sample(known, len(known)):
+        if (await item.gold.grade(label)).score == 1.0:
+            continue
+        try:
+            gold = await graders.get(question.grader).read(label, question.prompt)
+        except UnreadableGold:
+            continue
+        return WrongLabel(label, gold)
+    raise ConfigurationError("--label-noise needs a task with more than one answer")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from benchmarks.arms.base import (
     Setting,
 )
 from benchmarks.data import Question, ordered
-from benchmarks.feedback import Feedback, FeedbackLevel
+from benchmarks.feedback import Feedback, FeedbackLevel, WrongLabel
 from benchmarks.grading import Gold, Graders, UnreadableGold
 from benchmarks.journal import Row
 from benchmarks.rundir import RunDir
@@ -85,13 +85,16 @@ class Runner:
         concurrency: int,
         watcher: Watcher,
         feedback: FeedbackLevel = FeedbackLevel.NONE,
+        wrong: Mapping[str, WrongLabel] | None = None,
     ) -> None:
+        """`wrong`: by question id, what arms are told instead of the right answer."""
         self._setting = setting
         self._run = run
         self._items = {item.question.id: item for item in items}
         self._concurrency = concurrency
         self._watcher = watcher
         self._feedback = feedback
+        self._wrong = wrong or {}
 
     async def run(self, arms: Sequence[Arm], repeats: Sequence[Repeat]) -> None:
         """Every arm in every repeat. Raises `RunStopped` when the upstream stays away."""
@@ -127,21 +130,32 @@ class Runner:
         self, session: Session, arm: Arm, repeat: Repeat, step: Sequence[PassQuestion]
     ) -> None:
         outcomes = await self._answers(session, arm, repeat, step)
-        rows = await session.learn([self._told(arm, repeat, outcome) for outcome in outcomes])
-        by_question: dict[str, list[Row]] = {}
+        told = [await self._told(arm, repeat, outcome) for outcome in outcomes]
+        before = [outcome.backend.meter.taken() for outcome in outcomes]
+        rows = await session.learn(told)
+        self._stop_if_broken()
+        by_question: dict[str, dict[str, list[Row]]] = {}
         for row in rows:
-            by_question.setdefault(row.pop("id"), []).append(row)
-        for outcome in outcomes:
+            learned = by_question.setdefault(row.pop("id"), {})
+            learned.setdefault(row.pop("kind", "rules"), []).append(row)
+        for outcome, answering in zip(outcomes, before, strict=True):
             if arm.stateful:
-                learned = by_question.get(outcome.asked.id, [])
-                place = {"position": outcome.asked.position, "rules": learned}
+                learned: Row = {"rules": [], **by_question.get(outcome.asked.id, {})}
+                if spent := outcome.backend.meter.since(answering):
+                    learned["learning"] = spent
+                place = {"position": outcome.asked.position, **learned}
                 self._run.rules.append({**_head(arm, repeat, outcome.asked), **place})
 
-    def _told(self, arm: Arm, repeat: Repeat, outcome: ArmAnswer) -> ArmAnswer:
+    async def _told(self, arm: Arm, repeat: Repeat, outcome: ArmAnswer) -> ArmAnswer:
         """With the feedback of this run. Its score is the one on disk, so that a replay is told
         the same."""
         if self._feedback is FeedbackLevel.NONE:
             return outcome
+        wrong = self._wrong.get(outcome.asked.id)
+        if wrong is not None:
+            # Who believes the wrong label finds the answers wrong that are right.
+            right = (await wrong.gold.grade(outcome.text)).score == 1.0
+            return replace(outcome, feedback=Feedback(right, wrong.label))
         known = self._run.results.known(self._key(arm, repeat, outcome.asked))
         assert known is not None, "an answer is on disk before its step is over"
         gold = self._items[outcome.asked.id].question.gold
@@ -167,14 +181,17 @@ class Runner:
         started = time.monotonic()
         outcome = await session.answer(asked)
         seconds = time.monotonic() - started
+        self._stop_if_broken()
+        await self._record(outcome, arm, repeat, seconds)
+        return outcome
+
+    def _stop_if_broken(self) -> None:
         broken = self._setting.calls.broken
         if broken is not None:
             raise RunStopped(
                 f"the upstream stopped answering ({broken.message}); what was answered is kept, "
                 "and the same command goes on from here"
             ) from broken
-        await self._record(outcome, arm, repeat, seconds)
-        return outcome
 
     async def _record(self, outcome: ArmAnswer, arm: Arm, repeat: Repeat, seconds: float) -> None:
         asked, run = outcome.asked, self._run
@@ -199,6 +216,8 @@ class Runner:
             }
         )
         meter = outcome.backend.meter
+        wrong = self._wrong.get(asked.id)
+        told = {} if wrong is None else {"told": wrong.label}
         run.results.append(
             {
                 **head,
@@ -215,6 +234,7 @@ class Runner:
                 "model_seconds": round(meter.seconds, 3),
                 # Time means something only when every call was made for this question.
                 "seconds": round(seconds, 3) if meter.shared == 0 else None,
+                **told,
                 **outcome.details,
             }
         )
@@ -234,6 +254,7 @@ def _steps(stream: Sequence[PassQuestion], size: int) -> Iterator[Sequence[PassQ
         yield stream[start : start + size]
 
 
-def repeats_of(seeds: int, orders: int) -> list[Repeat]:
-    """Seeds 0.. and orders 0..; every seed with every order."""
-    return [Repeat(seed, order) for seed in range(seeds) for order in range(orders)]
+def repeats_of(seeds: int, orders: int, first_order: int = 0) -> list[Repeat]:
+    """Seeds 0.. and orders from the first; every seed with every order."""
+    drawn = range(first_order, first_order + orders)
+    return [Repeat(seed, order) for seed in range(seeds) for order in drawn]

@@ -26,10 +26,11 @@ from app.upstream.types import ChatBackend
 from app.wiring.factories import build_embedder, load_prompts
 from benchmarks.arms import make_arms
 from benchmarks.arms.base import Setting
+from benchmarks.arms.experienced import EXPERIENCED_ARMS
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.callcache import PAUSES, CallCache
 from benchmarks.data import Question, load_task_data
-from benchmarks.feedback import FeedbackLevel
+from benchmarks.feedback import FeedbackLevel, wrong_labels
 from benchmarks.grading import Graders
 from benchmarks.rundir import RunDir
 from benchmarks.runner import Item, LeftOut, Runner, Watcher, read_gold, repeats_of
@@ -64,6 +65,17 @@ GATED_SETTINGS = (
     "explore_confidence",
 )
 """Those of the gated arms; a run that has none of these arms may get some later."""
+EXPERIENCED_SETTINGS = (
+    *GATED_SETTINGS,
+    "examples",
+    "max_examples",
+    "example_floor",
+    "example_capacity",
+    "example_place",
+    "learn_sample_rate",
+    "feedback_calls_per_answer",
+)
+"""Those of the arms of the product with feedback."""
 FIXED_SETTINGS: dict[str, Any] = {
     # Of the arms that are not gated; those that are say so themselves.
     "policy": Policy.PAPER,
@@ -90,6 +102,7 @@ class RunOptions:
     """Limit of an answer instead of the task's."""
     seeds: int = 1
     orders: int = 1
+    first_order: int = 0
     concurrency: int = 4
     parallel: int = 8
     """Calls under way at most."""
@@ -98,6 +111,8 @@ class RunOptions:
     service_key: str | None = None
     feedback: FeedbackLevel = FeedbackLevel.NONE
     """What arms are told after each answer."""
+    label_noise: float = 0.0
+    """Share of the questions whose label is told wrong, in [0, 1]."""
 
 
 async def run(
@@ -129,6 +144,10 @@ async def run(
         items, left_out = await read_gold(questions, graders)
         if options.feedback is not FeedbackLevel.NONE:
             _need_right_or_wrong(items, graders)
+        if options.label_noise and options.feedback is not FeedbackLevel.LABEL:
+            raise ConfigurationError("--label-noise needs --feedback label")
+        labels = task.labels if isinstance(task.labels, tuple) else ()
+        wrong = await wrong_labels(items, options.label_noise, labels, graders)
         if backend is not None:
             served = Served(backend, options.model or "scripted", "in this process")
         else:
@@ -169,8 +188,10 @@ async def run(
             concurrency=options.concurrency,
             watcher=watcher,
             feedback=options.feedback,
+            wrong=wrong,
         )
-        await runner.run(arms, repeats_of(options.seeds, options.orders))
+        repeats = repeats_of(options.seeds, options.orders, options.first_order)
+        await runner.run(arms, repeats)
     return folder
 
 
@@ -279,11 +300,13 @@ def describe(
         "limit": options.limit,
         "seeds": options.seeds,
         "orders": options.orders,
+        "first_order": options.first_order,
         "concurrency": options.concurrency,
         "feedback": options.feedback.value,
+        "label_noise": options.label_noise,
         "share_calls": options.share_calls,
         "loop": {name: dumped[name] for name in LOOP_SETTINGS},
-        **_gated(arms, dumped),
+        **_of_some_arms(arms, dumped),
         "prompts_sha256": _prompts_digest(settings, task.domain),
         "embedding_model": embedding_model,
         "arms": arms,
@@ -292,10 +315,17 @@ def describe(
     }
 
 
-def _gated(arms: list[str], dumped: dict[str, Any]) -> dict[str, Any]:
-    if not any(arm in GATED_ARMS for arm in arms):
-        return {}
-    return {"gated": {name: dumped[name] for name in GATED_SETTINGS}}
+def _of_some_arms(arms: list[str], dumped: dict[str, Any]) -> dict[str, Any]:
+    """Entries that `rundir.ADDED` names: there where one of their arms is."""
+    groups = {
+        "gated": (GATED_ARMS, GATED_SETTINGS),
+        "experienced": (EXPERIENCED_ARMS, EXPERIENCED_SETTINGS),
+    }
+    return {
+        group: {name: dumped[name] for name in names}
+        for group, (own, names) in groups.items()
+        if any(arm in own for arm in arms)
+    }
 
 
 def _source(options: RunOptions, task: TaskFile) -> str:

@@ -4,6 +4,7 @@ StoreError
 ├── StoreUnavailable      the database can't be used now; one sentence, nothing was changed
 ├── UnknownNamespace      no such namespace
 ├── UnknownRule           no such rule, or no such version of it
+├── UnknownExample        no such example
 ├── UnknownEpisode        no such episode
 ├── UnknownEvent          no such event, snapshot or moment in a namespace's history
 ├── UnknownJob            no such learning job
@@ -14,9 +15,10 @@ StoreError
 ├── UnknownKey            no such API key
 ├── FeedbackConflict      the feedback's own key was used for another one
 ├── DuplicateRule         the same text is there already    (rule_id names it)
-├── VersionConflict       the rule changed meanwhile        (current is its version)
+├── DuplicateExample      the same question and answer are there (example_id names it)
+├── VersionConflict       the rule or example changed meanwhile (current is its version)
 ├── PreviewOutdated       rules changed since what was to happen to them was shown (field names it)
-├── InvalidTransition     the rule's state doesn't allow it
+├── InvalidTransition     the state of the rule or example doesn't allow it
 ├── LeaseLost             the job belongs to another worker by now
 ├── InvalidVector         an embedding that can't be indexed (also a ValueError)
 └── InvalidCursor         not a cursor of this listing       (also a ValueError)
@@ -45,6 +47,12 @@ class UnknownRule(StoreError):
         super().__init__(f"There is no {what}.")
         self.rule_id = rule_id
         self.version = version
+
+
+class UnknownExample(StoreError):
+    def __init__(self, example_id: str) -> None:
+        super().__init__(f"There is no example {example_id!r}.")
+        self.example_id = example_id
 
 
 class UnknownEpisode(StoreError):
@@ -105,10 +113,19 @@ class DuplicateRule(StoreError):
         self.rule_id = rule_id
 
 
+class DuplicateExample(StoreError):
+    def __init__(self, example_id: str) -> None:
+        super().__init__(
+            f"Example {example_id!r} of this namespace has the same question and answer."
+        )
+        self.example_id = example_id
+
+
 class VersionConflict(StoreError):
-    def __init__(self, rule_id: str, expected: int, current: int) -> None:
-        super().__init__(f"Rule {rule_id!r} is at version {current}, not {expected}.")
-        self.rule_id = rule_id
+    def __init__(self, item_id: str, expected: int, current: int, what: str = "Rule") -> None:
+        """`what`: "Rule" or "Example"."""
+        super().__init__(f"{what} {item_id!r} is at version {current}, not {expected}.")
+        self.item_id = item_id
         self.expected = expected
         self.current = current
 

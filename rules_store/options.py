@@ -16,6 +16,8 @@ class StoreOptions:
     """Active rules per namespace; one more retires another (`pruning`)."""
     example_capacity: int = 10_000
     """Active examples per namespace."""
+    example_days: int | None = None
+    """Days that a new example is recalled, unless it has a date of its own; None: for good."""
     pruning: Pruning = Pruning.FIFO
     merge_threshold: float = 0.95
     """Cosine of two rule texts from which they are the same rule."""
@@ -35,6 +37,8 @@ class StoreOptions:
     """In which evidence about a rule's worth loses half of its weight."""
     precedents: int = 2000
     """Explored questions that a namespace keeps for replays."""
+    choices: int = 1000
+    """Latest requests of a namespace whose outcomes decide what kinds of experience are given."""
     pool_size: int = 4
     """Database connections; on SQLite one more, which alone writes."""
 

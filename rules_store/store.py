@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -18,13 +18,15 @@ from rules_store.database import migrate, open_database
 from rules_store.errors import StoreUnavailable
 from rules_store.index.caches import Caches
 from rules_store.index.rule_index import unit
-from rules_store.models.rules import Polarity, RuleState, SearchResult, Vector
+from rules_store.models.examples import ExampleHit, ExampleSearch
+from rules_store.models.rules import Polarity, RuleHit, RuleState, SearchResult, Vector
 from rules_store.models.stats import Parity, Stats
 from rules_store.operations import maintenance
 from rules_store.operations.context import StoreContext
 from rules_store.operations.curation import CurationOperations
 from rules_store.operations.episodes import EpisodeOperations
 from rules_store.operations.evidence import EvidenceOperations
+from rules_store.operations.examples import ExampleOperations
 from rules_store.operations.exchange import ExchangeOperations
 from rules_store.operations.exposures import ExposureCounter
 from rules_store.operations.history import HistoryOperations
@@ -33,7 +35,7 @@ from rules_store.operations.keys import KeyOperations
 from rules_store.operations.namespaces import NamespaceOperations
 from rules_store.operations.rules import RuleOperations
 from rules_store.options import DEFAULT_OPTIONS, StoreOptions
-from rules_store.repository import episodes, events, jobs, namespaces, rules
+from rules_store.repository import episodes, events, examples, jobs, namespaces, rules
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ class RuleStore:
         """What the groups of operations share, for tests and benchmarks that must look inside."""
         self.rules = RuleOperations(context)
         """Rules: read, searched, and changed by an operator."""
+        self.examples = ExampleOperations(context)
+        """Examples: read, searched, and changed by an operator."""
         self.curation = CurationOperations(context)
         """Many rules at once: pruned by a policy, merged."""
         self.exchange = ExchangeOperations(context)
@@ -144,24 +148,52 @@ class RuleStore:
         Similarity is the larger cosine of text and trigger, or of the text alone. An unknown
         namespace has no rules. Raises InvalidVector.
         """
-        index = self.context.index
-        return index.search(
-            namespace, unit(vector, index.dimension), polarity, k, triggers=triggers
-        )
+        query = unit(vector, self.dimension)
+        return self.context.index.search(namespace, query, polarity, k, triggers=triggers)
+
+    def search_examples(
+        self, namespace: str, vector: Vector, k: int, *, floor: float = -1.0
+    ) -> ExampleSearch:
+        """The k examples whose questions are nearest to `vector`, nearest first; no I/O.
+
+        They are active, not expired by the store's clock, in no conflict, at least `floor` near,
+        and of one question (the same, or nearly: `CONFLICT_COSINE`) only the newest verified. An
+        unknown namespace has none. Raises InvalidVector.
+        """
+        query = unit(vector, self.dimension)
+        now = self.context.clock()
+        return self.context.caches.examples.search(namespace, query, k, floor, now)
 
     @property
     def dimension(self) -> int | None:
         """Of the embedding model's vectors; None while none has been seen."""
-        return self.context.index.dimension
+        return self.context.caches.dimension
 
     @property
     def rules_indexed(self) -> int:
         """Active and candidate rules in this process's index."""
         return len(self.context.index)
 
+    @property
+    def examples_indexed(self) -> int:
+        """Active examples in this process's index."""
+        return len(self.context.caches.examples)
+
     def has_rules(self, namespace: str) -> bool:
         """Whether `search` could find anything in this namespace; no I/O."""
         return self.context.index.has_active(namespace)
+
+    def has_examples(self, namespace: str) -> bool:
+        """Whether `search_examples` could find anything in this namespace; no I/O."""
+        return self.context.caches.examples.has(namespace)
+
+    def unchanged_rules(self, namespace: str, hits: Iterable[RuleHit]) -> list[RuleHit]:
+        """Those that are active still, with the same text; no I/O."""
+        return self.context.index.unchanged(namespace, hits)
+
+    def unchanged_examples(self, namespace: str, hits: Iterable[ExampleHit]) -> list[ExampleHit]:
+        """Those that may be recalled still, with the same question and answer; no I/O."""
+        return self.context.caches.examples.unchanged(namespace, hits, self.context.clock())
 
     async def catch_up(self) -> None:
         """Applies to the caches what any process has committed since this one last looked."""
@@ -190,6 +222,7 @@ class RuleStore:
         """Exact counts of all that is stored, at one moment."""
         async with self.context.database.read() as connection:
             counts = await rules.counts(connection)
+            of_examples = await examples.counts(connection)
             names = await namespaces.names(connection)
             by_status = await episodes.counts(connection)
             by_job_state = await jobs.counts(connection)
@@ -197,6 +230,11 @@ class RuleStore:
         states: Counter[str] = Counter({state.value: 0 for state in RuleState})
         polarities: Counter[str] = Counter()
         spaces: dict[str, dict[str, int]] = {}
+        example_states: Counter[str] = Counter({state.value: 0 for state in RuleState})
+        example_spaces: dict[str, dict[str, int]] = {}
+        for namespace, state, count in of_examples:
+            example_states[state] += count
+            example_spaces.setdefault(namespace, {})[state] = count
         for namespace, polarity, state, count in counts:
             states[state] += count
             if state == RuleState.ACTIVE:
@@ -208,6 +246,8 @@ class RuleStore:
             rules=dict(states),
             rules_by_polarity=dict(polarities),
             rules_by_namespace=spaces,
+            examples=dict(example_states),
+            examples_by_namespace=example_spaces,
             episodes=by_status,
             jobs=by_job_state,
             last_event=last,

@@ -246,6 +246,8 @@ def running_gateway(upstream: ScriptedUpstream, **settings: Any) -> Iterator[Gat
             "students": 3,
             # Rules that steer at once; what must prove itself first has tests of its own.
             "policy": "paper",
+            # Every request is learned from, not the share that is explored as shipped.
+            "learn_sample_rate": 1.0,
             "log_level": "ERROR",
             **settings,
         }

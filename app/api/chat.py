@@ -41,6 +41,7 @@ from app.settings import NAMESPACE
 from app.upstream.transport import forwarded_headers, forwarded_query
 from app.wiring.container import AppState
 from rules_store.models.keys import Permission
+from rules_store.models.namespaces import MOST_EXAMPLES
 
 
 class ChatRoute(APIRoute):
@@ -61,6 +62,7 @@ log = structlog.get_logger(__name__)
 PATH = "/v1/chat/completions"
 MODE_HEADER = "x-ttcl-mode"
 NAMESPACE_HEADER = "x-ttcl-namespace"
+EXAMPLES_HEADER = "x-ttcl-max-examples"
 CLIENT_CLOSED_REQUEST = 499
 
 _JSON = "application/json"
@@ -91,7 +93,7 @@ ANSWER: Responses = {
 
 @router.post(
     PATH,
-    summary="Answer a chat request, steered by the rules that fit it",
+    summary="Answer a chat request, steered by the rules and examples that fit it",
     openapi_extra=BODY_SCHEMA,
     responses=ANSWER,
     response_model=None,
@@ -160,8 +162,12 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     namespace = _namespace(request, options, state, caller)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
-    positive, negative = state.settings.rule_limits(
-        state.store.namespaces.settings_of(namespace), options.max_positive, options.max_negative
+    given = options.max_examples
+    limits = state.settings.limits(
+        state.store.namespaces.settings_of(namespace),
+        positive=options.max_positive,
+        negative=options.max_negative,
+        examples=_header_examples(request) if given is None else given,
     )
     renamed = isinstance(asked, str) and model.id != asked
     sent = {key: value for key, value in body.items() if key != "ttcl"}
@@ -180,8 +186,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         mode=mode,
         namespace=namespace,
         domain=_domain(options, state),
-        max_positive=positive,
-        max_negative=negative,
+        limits=limits,
         episode=None if mode is Mode.OFF else state.service.new_episode(),
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
@@ -210,7 +215,7 @@ def _domain(options: TTCLOptions, state: AppState) -> str:
 
 def _namespace(request: Request, options: TTCLOptions, state: AppState, caller: Caller) -> str:
     """Raises `NotAllowed`."""
-    named = options.namespace or _header_namespace(request)
+    named = options.namespace or header_namespace(request)
     namespace = named or caller.first_namespace or state.settings.namespace
     if not caller.reaches(namespace):
         raise namespace_forbidden(namespace)
@@ -268,7 +273,21 @@ def _header_mode(request: Request) -> Mode | None:
         ) from error
 
 
-def _header_namespace(request: Request) -> str | None:
+def _header_examples(request: Request) -> int | None:
+    given = request.headers.get(EXAMPLES_HEADER)
+    if given is None:
+        return None
+    text = given.strip()
+    # `isdigit` alone knows digits that are no numbers, and a long number is costly to read.
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) <= MOST_EXAMPLES):
+        raise InvalidRequest(
+            f"X-TTCL-Max-Examples: must be a whole number from 0 to {MOST_EXAMPLES}",
+            param="X-TTCL-Max-Examples",
+        )
+    return int(text)
+
+
+def header_namespace(request: Request) -> str | None:
     given = request.headers.get(NAMESPACE_HEADER)
     if given is not None and not NAMESPACE.match(given):
         raise InvalidRequest(

@@ -19,7 +19,7 @@ from app.access.callers import ANYONE, Caller
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
 from app.upstream.headers import KEY_HEADERS
 from app.wiring.container import AppState
-from rules_store.errors import UnknownEpisode, UnknownRule
+from rules_store.errors import UnknownEpisode, UnknownExample, UnknownRule
 from rules_store.models.keys import Permission
 
 _READING = ("GET", "HEAD")
@@ -113,13 +113,17 @@ def _check_storable(path: dict[str, Any]) -> None:
 
 
 async def _check_path(caller: Caller, path: dict[str, Any], state: AppState) -> None:
-    """Raises `NotFound`, UnknownRule, UnknownEpisode."""
+    """Raises `NotFound`, UnknownRule, UnknownExample, UnknownEpisode."""
     if "namespace" in path:
         reach(caller, path["namespace"])
     if "rule_id" in path:
         rule = await state.store.rules.get(path["rule_id"])
         if not caller.reaches(rule.namespace):
             raise UnknownRule(rule.id)
+    if "example_id" in path:
+        example = await state.store.examples.get(path["example_id"])
+        if not caller.reaches(example.namespace):
+            raise UnknownExample(example.id)
     if "episode_id" in path:
         episode = await state.store.episodes.get(path["episode_id"])
         if not caller.reaches(episode.namespace):

@@ -23,6 +23,8 @@ def from_store(error: store.StoreError) -> TTCLError:
         return NotFound(str(error), param="namespace", code="namespace_not_found")
     if isinstance(error, store.UnknownRule):
         return NotFound(str(error), param="rule", code="rule_not_found")
+    if isinstance(error, store.UnknownExample):
+        return NotFound(str(error), param="example", code="example_not_found")
     if isinstance(error, store.UnknownEpisode):
         return NotFound(str(error), param="episode", code="episode_not_found")
     if isinstance(error, store.UnknownKey):
@@ -47,7 +49,7 @@ def from_store(error: store.StoreError) -> TTCLError:
         return StaleVersion(str(error), current=error.current)
     if isinstance(error, store.PreviewOutdated):
         return Conflict(str(error), param=error.field, code="preview_outdated")
-    if isinstance(error, store.DuplicateRule | store.InvalidTransition):
+    if isinstance(error, store.DuplicateRule | store.DuplicateExample | store.InvalidTransition):
         return Conflict(str(error))
     if isinstance(error, store.StoreUnavailable):
         return Overloaded(str(error), code="store_unavailable", retry_after=1)

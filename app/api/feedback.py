@@ -1,116 +1,185 @@
-"""`POST /v1/feedback`: what became of an answer, by the id of its episode."""
+"""`POST /v1/feedback`: what became of an answer, by the id of its episode or of its request."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import ValidationError
 
-from app.api.dependencies import Client, State
-from app.api.schemas.common import Feedback, example, refuses
-from app.api.schemas.rules import NO_NUL
-from app.exceptions import InvalidRequest, NotFound
+from app.access.callers import Caller
+from app.api import jsonl
+from app.api.chat import header_namespace
+from app.api.dependencies import Client, State, namespace_forbidden
+from app.api.errors import from_store
+from app.api.schemas.common import (
+    ErrorDetail,
+    Feedback,
+    FeedbackBatch,
+    FeedbackItem,
+    refuses,
+)
+from app.api.schemas.feedback import MOST_ITEMS, FeedbackBatchBody, FeedbackBody
+from app.chat.request import invalid, parse_json
+from app.exceptions import InvalidRequest, NotFound, TTCLError
 from app.wiring.container import AppState
-from rules_store.errors import UnknownEpisode
+from rules_store.errors import StoreError, UnknownEpisode
 from rules_store.models.episodes import Episode
-from rules_store.models.evidence import Outcome, Signal
-from rules_store.models.feedback import FeedbackSource, NewFeedback
+from rules_store.models.feedback import Feedback as StoredFeedback
+from rules_store.models.feedback import NewFeedback
 from rules_store.models.keys import Permission
 
 # Whoever sends JSON to chat without saying so sends feedback so too.
 router = APIRouter(tags=["chat"], strict_content_type=False)
 
-SIGNALS = ("score", "label", "verified")
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 IdempotencyKey = Annotated[
     str | None,
     Header(alias=IDEMPOTENCY_HEADER, min_length=1, max_length=200, description="As `key`"),
 ]
-
-
-class FeedbackBody(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", **example(episode_id="ep_0123456789abcdef", score=1.0, key="ticket-42")
-    )
-
-    episode_id: str = Field(
-        min_length=1, max_length=100, pattern=NO_NUL, description="Of X-TTCL-Episode"
-    )
-    score: float | None = Field(None, ge=0, le=1, strict=True, allow_inf_nan=False)
-    label: str | None = Field(
-        None, min_length=1, max_length=4000, description="The right answer, as somebody knows it"
-    )
-    verified: StrictBool | None = Field(
-        None, description="A verifier's result: whether the answer was right"
-    )
-    comment: str | None = Field(None, max_length=4000)
-    key: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        description="Your own: sent twice for an episode, it is counted once",
-    )
-
-    @model_validator(mode="after")
-    def _some_signal(self) -> FeedbackBody:
-        if all(getattr(self, name) is None for name in SIGNALS):
-            raise ValueError(f"give at least one of {', '.join(SIGNALS)}")
-        return self
+NamespaceHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-TTCL-Namespace",
+        description="Where a `request_id` is looked for; without it, as in a chat request: the "
+        "key's first namespace, else the service's",
+    ),
+]
 
 
 @router.post(
     "/v1/feedback",
     status_code=201,
-    summary="Say how good an answer was",
+    summary="Say how good an answer was, or what the right one is",
     responses=refuses(404, 409, 429),
 )
 async def give_feedback(
     body: FeedbackBody,
+    request: Request,
     state: State,
     caller: Client,
     response: Response,
     idempotency_key: IdempotencyKey = None,
+    namespace: NamespaceHeader = None,
 ) -> Feedback:
     """The feedback as it is stored; under a `key` used before for this episode, the first one."""
     allowance = state.meter.admit(caller)
     if body.key is not None and idempotency_key not in (None, body.key):
         raise InvalidRequest(f"key: differs from the header {IDEMPOTENCY_HEADER}", param="key")
-    episode = await _episode(state, caller, body.episode_id)
-    sent = body.model_dump(exclude={"episode_id", "key"})
-    new = NewFeedback(**sent, key=body.key or idempotency_key)
-    # Of whom nothing is learned, no evidence is taken either.
-    outcome = None
-    if caller.may(Permission.LEARN):
-        outcome = await _outcome(state, episode, new)
-    given = await state.store.evidence.add_feedback(body.episode_id, new, outcome)
+    given = await _take(state, caller, request, body, body.key or idempotency_key)
     if allowance is not None:
         response.headers.update(allowance.headers())
     return Feedback.of(given)
 
 
-async def _outcome(state: AppState, episode: Episode, new: NewFeedback) -> Outcome | None:
-    """What the strongest signal of a feedback says about the answer; None where it says nothing
-    that can be read."""
-    if new.source is FeedbackSource.VERIFIER:
-        return Outcome(Signal.VERIFIER, float(bool(new.verified)))
-    if new.source is FeedbackSource.CLIENT:
-        return None if new.score is None else Outcome(Signal.CLIENT, new.score)
-    if episode.answer is None or new.label is None:
-        return None
-    value = await state.judge.label(episode.question, episode.answer, new.label)
-    return None if value is None else Outcome(Signal.LABEL, value)
+@router.post(
+    "/v1/feedback:batch",
+    summary="Feedback on many answers",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/FeedbackBatchBody"}},
+                jsonl.MEDIA_TYPE: {
+                    "schema": {"type": "string"},
+                    "example": '{"episode_id": "ep_0123456789abcdef", "label": "84"}\n',
+                },
+            },
+        }
+    },
+    responses=refuses(413, 429),
+)
+async def give_feedback_batch(
+    request: Request,
+    state: State,
+    caller: Client,
+    response: Response,
+    namespace: NamespaceHeader = None,
+) -> FeedbackBatch:
+    """Each item is done and reported by itself, in order, as if it had been sent alone; one that is
+    refused stops no other. The body is an object with `items`, or (`application/x-ndjson`) a line
+    each. Counts as one request against the key's rate. Sent again after a failure, items with a
+    `key` are counted once."""
+    allowance = state.meter.admit(caller)
+    header_namespace(request)
+    items = _items(await request.body(), request.headers.get("content-type", ""))
+    data = [await _item(state, caller, request, index, each) for index, each in enumerate(items)]
+    if allowance is not None:
+        response.headers.update(allowance.headers())
+    refused = sum(each.error is not None for each in data)
+    return FeedbackBatch(taken=len(data) - refused, refused=refused, data=data)
 
 
-async def _episode(state: AppState, caller: Client, episode_id: str) -> Episode:
-    """An episode of another's namespace is none. Raises `NotFound`."""
+def _items(raw: bytes, content_type: str) -> list[Any]:
+    """What a batch holds, unchecked; of JSON lines, one that is none is its bytes. Raises
+    `InvalidRequest`."""
+    if content_type.partition(";")[0].strip().lower() != jsonl.MEDIA_TYPE:
+        try:
+            return FeedbackBatchBody.model_validate(parse_json(raw)).items
+        except ValidationError as error:
+            raise invalid(error) from error
+    lines = [line for line in raw.splitlines() if line.strip()]
+    if not 1 <= len(lines) <= MOST_ITEMS:
+        raise InvalidRequest(f"items: give 1 to {MOST_ITEMS} lines", param="items")
+    return lines
+
+
+async def _item(
+    state: AppState, caller: Caller, request: Request, index: int, item: Any
+) -> FeedbackItem:
     try:
-        episode = await state.store.episodes.get(episode_id)
-        if caller.reaches(episode.namespace):
-            return episode
-    except UnknownEpisode:
-        pass
-    raise NotFound(
-        f"There is no episode '{episode_id}'", param="episode_id", code="episode_not_found"
-    )
+        if isinstance(item, bytes):
+            item = parse_json(item)
+        body = FeedbackBody.model_validate(item)
+        given = await _take(state, caller, request, body, body.key)
+        return FeedbackItem.taken(index, given)
+    except ValidationError as invalid_item:
+        error: TTCLError = invalid(invalid_item)
+    except StoreError as refused:
+        error = from_store(refused)
+    except TTCLError as refused:
+        error = refused
+    detail = ErrorDetail(**error.envelope()["error"])
+    return FeedbackItem(index=index, status=error.status, error=detail)
+
+
+async def _take(
+    state: AppState, caller: Caller, request: Request, body: FeedbackBody, key: str | None
+) -> StoredFeedback:
+    episode = await _episode(state, caller, request, body)
+    sent = body.model_dump(exclude={"episode_id", "request_id", "key"})
+    # Of whom nothing is learned, no evidence is taken either.
+    learn = caller.may(Permission.LEARN)
+    return await state.feedback.take(episode, NewFeedback(**sent, key=key), learn=learn)
+
+
+async def _episode(
+    state: AppState, caller: Caller, request: Request, body: FeedbackBody
+) -> Episode:
+    """An episode of another's namespace is none. Raises `NotFound`, `NotAllowed`."""
+    if body.episode_id is not None:
+        try:
+            episode = await state.store.episodes.get(body.episode_id)
+            if caller.reaches(episode.namespace):
+                return episode
+        except UnknownEpisode:
+            pass
+        raise NotFound(
+            f"There is no episode '{body.episode_id}'; a pass-through (mode off) leaves none",
+            param="episode_id",
+            code="episode_not_found",
+        )
+    assert body.request_id is not None, "checked with the body"
+    namespace = header_namespace(request) or caller.first_namespace or state.settings.namespace
+    if not caller.reaches(namespace):
+        raise namespace_forbidden(namespace)
+    try:
+        return await state.store.episodes.of_request(namespace, body.request_id)
+    except UnknownEpisode as error:
+        raise NotFound(
+            f"There is no episode of a request '{body.request_id}' in the namespace '{namespace}'; "
+            "a pass-through (mode off) leaves none",
+            param="request_id",
+            code="episode_not_found",
+        ) from error

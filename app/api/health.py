@@ -91,10 +91,13 @@ async def _index(state: AppState) -> dict[str, Any]:
     except StoreError as error:
         return {"ok": False, "reason": str(error)}
     return {
-        "ok": parity.indexed == parity.stored,
+        "ok": parity.indexed == parity.stored and parity.examples_indexed == parity.examples_stored,
         "indexed": parity.indexed,
         "stored": parity.stored,
         "without_embedding": parity.unembedded,
+        "examples_indexed": parity.examples_indexed,
+        "examples_stored": parity.examples_stored,
+        "examples_without_embedding": parity.examples_unembedded,
         "events_behind": parity.behind,
     }
 

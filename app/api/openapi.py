@@ -14,6 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api.schemas.common import Error
+from app.api.schemas.feedback import FeedbackBatchBody
 from app.chat.request import ChatRequest
 from app.exceptions import (
     AuthenticationFailed,
@@ -30,7 +31,8 @@ from app.exceptions import (
 )
 
 DESCRIPTION = """\
-An OpenAI-compatible gateway whose answers are steered by learned rules, and the rule base itself.
+An OpenAI-compatible gateway whose answers are steered by learned rules and verified examples, and
+the base of both.
 
 Every error is an `Error`, on every path; a wrong value is named in `param`. Lists have `data`,
 `next_cursor` and an exact `total`. Every change takes an `actor` and a `reason` into the log.
@@ -38,6 +40,7 @@ Every error is an `Error`, on every path; a wrong value is named in `param`. Lis
 TAGS = [
     {"name": "chat", "description": "What OpenAI clients use"},
     {"name": "rules", "description": "What was learned: read, questioned, changed, undone"},
+    {"name": "examples", "description": "Verified answers: read, questioned, changed, settled"},
     {"name": "episodes", "description": "What was asked, and what came of it"},
     {"name": "namespaces", "description": "Isolation, settings, snapshots, rollback"},
     {"name": "jobs", "description": "Learning that waits, runs or failed"},
@@ -86,7 +89,7 @@ REFUSALS = {
         Conflict(
             "The rule has version 3 by now", param="expected_version", code="version_conflict"
         ),
-        (("X-TTCL-Current-Version", "The rule's version now, where that is what differs"),),
+        (("X-TTCL-Current-Version", "The version now, where that is what differs"),),
     ),
     "413": Refusal(
         "TooLarge",
@@ -161,7 +164,11 @@ def _unseen() -> dict[str, Any]:
     """Schemas that no endpoint's signature shows: refusals, and the chat body, which is read by its
     own parser."""
     _, found = models_json_schema(
-        [(ChatRequest, "validation"), (Error, "serialization")],
+        [
+            (ChatRequest, "validation"),
+            (FeedbackBatchBody, "validation"),
+            (Error, "serialization"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = found["$defs"]

@@ -1,52 +1,30 @@
-"""Rules out of the store and into it as JSON lines, many at a time; one line is a `RuleLine`.
-
-A line that can't be taken is reported with its number and the reason; the others go on.
-"""
+"""Rules out of the store and into it as JSON lines; one line is a `RuleLine`."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 
-import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from app.api import jsonl
+from app.api.jsonl import Order
 from app.api.schemas.rules import Domain, Import, Moment, Refused, RuleText, Trigger, Warned
-from app.exceptions import InvalidRequest
 from app.learning.reembed import embedded
 from app.loop.admission.pipeline import findings
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.database import json_codec
-from rules_store.errors import InvalidVector, NamespaceFrozen
-from rules_store.index.rule_index import unit
+from rules_store.errors import NamespaceFrozen
 from rules_store.models.events import Change
-from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState, Vector, Vectors
+from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState, Vectors
 from rules_store.operations.exchange import ExportedRule, IncomingRule
 from rules_store.operations.rule_writes import MOST_LEARNED, new_rule_id
 from rules_store.store import RuleStore
-
-MOST_LINES = 20_000
-_AT_ONCE = 200
-"""Rules of one transaction, and at most so many embedded before it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """How to import. `namespace`: all lines go there; None: each goes where it says."""
-
-    namespace: str | None
-    dry_run: bool
-    actor: str
-    reason: str
-    reaches: Callable[[str], bool] = lambda namespace: True
-
 
 # -- out
 
@@ -70,7 +48,16 @@ async def import_lines(
     Raises `InvalidRequest` for too many lines, StoreError.
     """
     report = Import(dry_run=order.dry_run)
-    for items in _chunks(_read(content, order, store, embedder, report)):
+
+    def parse(line: bytes) -> IncomingRule:
+        parsed = RuleLine.model_validate(jsonl.json_of(line))
+        rule = parsed.as_rule(order.target(parsed.namespace))
+        # Never the file's word: one wrong vector would be the measure of everybody's.
+        dimension = store.dimension or embedder.dimension
+        return IncomingRule(rule, unpacked(parsed, store.embedding_model, dimension))
+
+    lines = jsonl.read(content, parse, report.refused)
+    for items in jsonl.chunks(_each_once(lines, report), lambda item: item.rule.namespace):
         # In a thread: some hundreds of texts take tens of milliseconds.
         report.warnings += await asyncio.to_thread(_warnings, items)
         if order.dry_run:
@@ -86,35 +73,15 @@ async def import_lines(
 Numbered = tuple[int, IncomingRule]
 
 
-def _read(
-    content: bytes, order: Order, store: RuleStore, embedder: Embedder, report: Import
-) -> Iterator[Numbered]:
-    lines = content.split(b"\n")
-    if sum(bool(line.strip()) for line in lines) > MOST_LINES:
-        raise InvalidRequest(f"body: at most {MOST_LINES} rules at once", param="body")
+def _each_once(items: Iterable[Numbered], report: Import) -> Iterator[Numbered]:
     seen: set[tuple[str, Polarity, str]] = set()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            parsed = parse(line)
-            rule = _rule(parsed, order)
-            # Never the file's word: one wrong vector would be the measure of everybody's.
-            dimension = store.dimension or embedder.dimension
-            item = IncomingRule(rule, unpacked(parsed, store.embedding_model, dimension))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            report.refused.append(Refused(line=number, reason=f"{where}: {first['msg']}"))
-        except ValueError as error:
-            report.refused.append(Refused(line=number, reason=str(error)))
+    for number, item in items:
+        same = (item.rule.namespace, item.rule.polarity, item.rule.text.casefold())
+        if same in seen:
+            report.skipped += 1
         else:
-            same = (item.rule.namespace, item.rule.polarity, item.rule.text.casefold())
-            if same in seen:
-                report.skipped += 1
-            else:
-                seen.add(same)
-                yield number, item
+            seen.add(same)
+            yield number, item
 
 
 def _warnings(items: Sequence[Numbered]) -> list[Warned]:
@@ -126,29 +93,6 @@ def _warnings(items: Sequence[Numbered]) -> list[Warned]:
         for number, found in judged
         if found
     ]
-
-
-def _rule(line: RuleLine, order: Order) -> Rule:
-    """Raises ValueError with the reason of a refusal."""
-    namespace = order.namespace or line.namespace
-    if namespace is None:
-        raise ValueError("namespace: missing, and none was given for all lines")
-    if not order.reaches(namespace):
-        raise ValueError(f"namespace: there is no '{namespace}'")
-    return line.as_rule(namespace)
-
-
-def _chunks(items: Iterator[Numbered]) -> Iterator[list[Numbered]]:
-    """Of one namespace each, in the order of the lines."""
-    chunk: list[Numbered] = []
-    for item in items:
-        other = chunk and chunk[0][1].rule.namespace != item[1].rule.namespace
-        if other or len(chunk) >= _AT_ONCE:
-            yield chunk
-            chunk = []
-        chunk.append(item)
-    if chunk:
-        yield chunk
 
 
 async def _with_vectors(
@@ -191,7 +135,7 @@ _KEPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{7,63}\Z")
 
 
 class LineVectors(BaseModel):
-    """Little-endian float32 in base64."""
+    """As `jsonl.packed` writes them."""
 
     text: str | None = Field(None, max_length=100_000)
     trigger: str | None = Field(None, max_length=100_000)
@@ -247,23 +191,10 @@ def written(item: ExportedRule, model: str) -> bytes:
     if item.vectors is not None and item.vectors.text is not None:
         shape["embedding_model"] = model
         shape["vectors"] = {
-            "text": _packed(item.vectors.text),
-            "trigger": _packed(item.vectors.trigger),
+            "text": jsonl.packed(item.vectors.text),
+            "trigger": jsonl.packed(item.vectors.trigger),
         }
     return orjson.dumps(shape) + b"\n"
-
-
-def _packed(vector: Vector | None) -> str | None:
-    return None if vector is None else base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
-def parse(line: bytes) -> RuleLine:
-    """Raises ValueError, ValidationError."""
-    try:
-        content = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
-    return RuleLine.model_validate(content)
 
 
 def unpacked(line: RuleLine, model: str, dimension: int | None) -> Vectors:
@@ -273,12 +204,6 @@ def unpacked(line: RuleLine, model: str, dimension: int | None) -> Vectors:
     """
     if line.vectors is None or line.embedding_model != model or dimension is None:
         return Vectors()
-    read: list[Vector | None] = []
-    for name, packed in (("text", line.vectors.text), ("trigger", line.vectors.trigger)):
-        try:
-            raw = None if packed is None else base64.b64decode(packed, validate=True)
-            vector = None if raw is None else np.frombuffer(raw, dtype="<f4")
-            read.append(None if vector is None else unit(vector, dimension))
-        except (binascii.Error, InvalidVector, ValueError) as error:
-            raise ValueError(f"vectors.{name}: {error}") from None
-    return Vectors(text=read[0], trigger=read[1] if line.trigger else None)
+    text = jsonl.unpacked(line.vectors.text, dimension, "vectors.text")
+    trigger = jsonl.unpacked(line.vectors.trigger, dimension, "vectors.trigger")
+    return Vectors(text=text, trigger=trigger if line.trigger else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,10 @@ from app.access.callers import Caller
 from app.chat.request import ChatRequest, TTCLOptions
 from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
+from app.loop.steer.experience import NO_EXPERIENCE, Experience
 from app.loop.steer.injector import has_images, question_of
-from app.loop.steer.retriever import exposures
+from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
-from rules_store.models.evidence import Exposure
-from rules_store.models.rules import RuleHit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,7 @@ class ChatCall:
     mode: Mode
     namespace: str
     domain: str
-    max_positive: int
-    max_negative: int
+    limits: ExperienceLimits
     episode: str | None
     """Id of the episode to be; None in mode off, which leaves none."""
     request_id: str
@@ -101,33 +99,27 @@ class Stream:
 
 @dataclass(slots=True)
 class SteeredRequest:
-    """A request after Steer: its episode, the rules that fit, and what had to be left out."""
+    """A request after Steer: its episode, what it is given, and what had to be left out."""
 
     mode: Mode
     episode: str | None = None
     recorded: bool = False
     duplicate: bool = False
-    hits: tuple[RuleHit, ...] = ()
+    experience: Experience = NO_EXPERIENCE
     degraded: list[str] = field(default_factory=list)
     sent: list[Message] | None = None
-    """The conversation with the rules block in it, once it was put together."""
-    withheld: RuleHit | None = None
-    """The rule that was left out by lot."""
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """What retrieval ranked the rules by, by rule id."""
+    """The conversation with the experience in it, once it was put together."""
 
-    def drop_rules(self) -> None:
-        """Without the others, a rule that was left out by lot says nothing any more."""
-        self.hits, self.sent, self.withheld = (), None, None
-
-    def exposures(self) -> list[Exposure]:
-        return exposures(self.hits, self.withheld, self.scores)
+    def drop_experience(self) -> None:
+        """Without the others, what was left out by lot says nothing any more."""
+        self.experience, self.sent = Experience(offered=self.experience.offered), None
 
     def headers(self) -> dict[str, str]:
         headers = {"X-TTCL-Mode": self.mode.value}
         if self.episode is not None:
             headers["X-TTCL-Episode"] = self.episode
-            headers["X-TTCL-Rules"] = ",".join(hit.id for hit in self.hits)
+            headers["X-TTCL-Rules"] = ",".join(hit.id for hit in self.experience.rules)
+            headers["X-TTCL-Examples"] = ",".join(hit.id for hit in self.experience.examples)
         if self.degraded:
             headers["X-TTCL-Degraded"] = ",".join(self.degraded)
         return headers
@@ -144,8 +136,17 @@ class SteeredRequest:
                     "polarity": hit.polarity.value,
                     "similarity": round(hit.similarity, 4),
                 }
-                for hit in self.hits
+                for hit in self.experience.rules
             ],
+            "examples": [
+                {
+                    "id": hit.id,
+                    "trust": hit.trust.value,
+                    "similarity": round(hit.similarity, 4),
+                }
+                for hit in self.experience.examples
+            ],
+            "given": self.experience.given.value,
             "exploration": exploration,
             "cost": cost.as_dict(),
             "degraded": self.degraded or None,
@@ -153,7 +154,7 @@ class SteeredRequest:
 
 
 def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
-    """The request as the loop sees it: the client's own messages, without any rules block."""
+    """The request as the loop sees it: the client's own messages, without any experience."""
     body = call.body
     own = ("model", "messages", "stream", "stream_options", "n")
     return Observation(
@@ -165,6 +166,7 @@ def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
         task=call.options.task,
         domain=call.domain,
         params={key: value for key, value in body.items() if key not in own},
-        hits=steered.hits,
+        hits=steered.experience.rules,
+        examples=steered.experience.examples,
         seed=seed_of(call.model.id, call.messages, call.request.seed),
     )

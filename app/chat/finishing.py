@@ -6,23 +6,33 @@ import asyncio
 from typing import Any
 
 from app.chat.call import ChatCall, SteeredRequest, observe
-from app.chat.recorder import NOT_RECORDED, OpenEpisode, Recorder
+from app.chat.recorder import (
+    KEY_MAY_NOT_LEARN,
+    LEARNING_OFF,
+    NOT_RECORDED,
+    OpenEpisode,
+    Recorder,
+)
 from app.chat.steering import Steering
 from app.domain.serialization import (
     contrast_to_json,
+    examples_to_json,
     hits_to_json,
     observation_to_json,
+    request_to_json,
     selection_to_json,
     trajectories_to_json,
 )
-from app.domain.trajectory import Cost
+from app.domain.trajectory import Cost, Message
 from app.learning.evaluation.outcomes import agreement_outcome, teacher_text
 from app.loop.loop import Exploration
+from app.loop.steer.experience import Experience
 from app.loop.steer.injector import has_images
 from app.observability.metrics import Metrics
 from app.observability.tracing import current, set_attributes, trace_headers
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.keys import Permission
+from rules_store.models.rules import RuleHit
 
 
 class Finisher:
@@ -103,14 +113,21 @@ class Finisher:
         )
 
     def _trace(self, call: ChatCall, steered: SteeredRequest, cost: Cost) -> dict[str, Any]:
+        given = steered.experience
         # Images are the client's data and large; the conversation around them is not kept either.
         sent = None
         if not has_images(call.messages):
             sent = self._steering.messages(call, steered)
         return {
             "messages_sent": sent,
-            "rules_injected": hits_to_json(steered.hits),
-            **_withheld(steered),
+            "request": _request(call, steered, sent),
+            "rules_injected": hits_to_json(given.rules),
+            "examples_injected": examples_to_json(given.examples),
+            "given": {
+                "chosen": given.given.value,
+                "offered": [each.value for each in given.offered],
+            },
+            **_withheld(given),
             "cost": cost.as_dict(),
             "degraded": list(steered.degraded),
             "request_id": call.client_request_id,
@@ -127,21 +144,26 @@ class Finisher:
         findings: Findings = NO_FINDINGS,
     ) -> None:
         assert steered.episode is not None
+        given = steered.experience
         set_attributes(
             current(),
             mode=steered.mode.value,
-            rules=len(steered.hits),
+            rules=len(given.rules),
+            examples=len(given.examples),
+            given=given.given.value,
             degraded=steered.degraded or None,
             skipped=skipped,
         )
-        self._metrics.injected.inc(len(steered.hits))
+        self._metrics.injected.inc(len(given.rules))
+        self._metrics.recalled.inc(len(given.examples))
+        self._metrics.given.labels(given.given.value).inc()
         if skipped is not None:
             self._metrics.skipped.labels(skipped).inc()
         kept = await self._recorder.finish(
             OpenEpisode(steered.episode, steered.recorded),
             answer=answer,
             trace=trace,
-            exposures=steered.exposures(),
+            exposures=given.exposures(),
             skipped=skipped,
             job=job,
             findings=findings,
@@ -150,14 +172,31 @@ class Finisher:
             self._steering.degrade(steered, NOT_RECORDED)
 
 
+def _request(call: ChatCall, steered: SteeredRequest, sent: list[Message] | None) -> dict[str, Any]:
+    """What feedback on the answer may be learned from, or why there is nothing."""
+    wanted = call.options.learn
+    obstacle = call.obstacle
+    if wanted is False:
+        obstacle = LEARNING_OFF
+    elif not call.caller.may(Permission.LEARN):
+        obstacle = KEY_MAY_NOT_LEARN
+    if obstacle is not None:
+        return {"obstacle": obstacle}
+    return request_to_json(observe(call, steered), sent)
+
+
 def _origin(call: ChatCall) -> dict[str, str]:
     """What the logs and the trace of a job name as the request that it is about."""
     return {"request_id": call.request_id, **trace_headers(current())}
 
 
-def _withheld(steered: SteeredRequest) -> dict[str, Any]:
+def _withheld(given: Experience) -> dict[str, Any]:
     """Of most requests nothing."""
-    if steered.withheld is None:
+    left_out = given.withheld
+    if left_out is None:
         return {}
-    shown = hits_to_json((steered.withheld,))[0]
-    return {"rule_withheld": {name: shown[name] for name in shown if name != "position"}}
+    if isinstance(left_out, RuleHit):
+        name, shown = "rule_withheld", hits_to_json((left_out,))[0]
+    else:
+        name, shown = "example_withheld", examples_to_json((left_out,))[0]
+    return {name: {field: shown[field] for field in shown if field != "position"}}

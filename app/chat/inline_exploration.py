@@ -118,7 +118,7 @@ class InlineExploration:
         self._planner.note(call.namespace, effort, exploration.trajectories, exploration.problems)
         self._meter.charge(call.caller, exploration.cost)
         if RULES_DROPPED in exploration.problems:
-            steered.drop_rules()
+            steered.drop_experience()
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
         # A refusal, a call or a thought that was cut is no answer to choose, but it is what came.

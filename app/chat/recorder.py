@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 STORE_DOWN = "store_unavailable"
 NOT_RECORDED = "episode_not_recorded"
+LEARNING_OFF = "learning_off"
+KEY_MAY_NOT_LEARN = "key_may_not_learn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,11 @@ class Recorder:
         own = self._store.namespaces.settings_of(namespace)
         enabled = self._policy.enabled if own.learn is None else own.learn
         if wanted is False or not enabled:
-            return "learning_off"
+            return LEARNING_OFF
         if self._store.namespaces.is_frozen(namespace):
             return FROZEN_SKIP
         if not allowed:
-            return "key_may_not_learn"
+            return KEY_MAY_NOT_LEARN
         if opened.duplicate:
             return "duplicate_request"
         if obstacle is not None:

@@ -141,7 +141,7 @@ class Relay:
         self, call: ChatCall, steered: SteeredRequest, stack: AsyncExitStack
     ) -> UpstreamResponse:
         """An open 200 response, in mode off also one with an error in OpenAI's form. Where prompt
-        and rules overflow the model's context, the rules give way."""
+        and experience overflow the model's context, the experience gives way."""
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
@@ -154,9 +154,9 @@ class Relay:
             error = error_from(response.status, content, response.retry_after)
             if self._folds(call, steered, error):
                 continue
-            if not (steered.hits and is_context_overflow(error)):
+            if not (steered.experience and is_context_overflow(error)):
                 raise error
-            steered.drop_rules()
+            steered.drop_experience()
             self._steering.degrade(steered, RULES_DROPPED)
 
     def _folds(self, call: ChatCall, steered: SteeredRequest, error: UpstreamFailed) -> bool:
@@ -170,7 +170,7 @@ class Relay:
         return True
 
     def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
-        if not steered.hits:
+        if not steered.experience:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         messages = self._steering.messages(call, steered)
         model = self._upstream.capabilities_of(call.model.id)

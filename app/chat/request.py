@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from app.domain.trajectory import Mode, Task
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE_PATTERN
+from rules_store.models.namespaces import MOST_EXAMPLES
 
 MAX_DEPTH = 200
 """Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
@@ -35,6 +36,7 @@ class TTCLOptions(BaseModel):
     learn: bool | None = Field(None, strict=True)
     max_positive: int | None = Field(None, ge=0, le=30, strict=True)
     max_negative: int | None = Field(None, ge=0, le=30, strict=True)
+    max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES, strict=True)
 
 
 class ChatMessage(BaseModel):
@@ -169,7 +171,7 @@ def invalid(error: ValidationError, *within: str) -> InvalidRequest:
     needed = [each for each in problems if within or each["loc"][0] in NEEDED]
     first = (needed or problems)[0]
     first["loc"] = (*within, *first["loc"])
-    param = param_name(first["loc"])
+    param = param_name(first["loc"]) or "body"
     missing = first["type"] == "missing"
     message = f"Missing required parameter: '{param}'" if missing else f"{param}: {first['msg']}"
     return InvalidRequest(

@@ -1,20 +1,22 @@
-"""Steer: open the episode and look up rules, side by side, before the model is asked."""
+"""Steer: open the episode and look up experience, side by side, before the model is asked."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 from app.chat.call import ChatCall, SteeredRequest
-from app.chat.recorder import STORE_DOWN, Recorder
+from app.chat.recorder import STORE_DOWN, OpenEpisode, Recorder
 from app.domain.trajectory import Message, Mode
-from app.loop.steer.block import render_block
 from app.loop.steer.budget import TokenCounter, fit
-from app.loop.steer.injector import inject
-from app.loop.steer.retriever import Retriever
+from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
+from app.loop.steer.experience import Experience
+from app.loop.steer.injector import has_images
+from app.loop.steer.retriever import Retrieval, Retriever
+from app.loop.steer.writer import ExperienceWriter
 from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
-from app.prompt_library import PromptLibrary
 
 NOT_EXPLORED = "not_explored"
 """Of a request that asked for it; with the reason."""
@@ -26,16 +28,17 @@ class Steering:
         retriever: Retriever,
         recorder: Recorder,
         counter: TokenCounter,
-        prompts: PromptLibrary,
+        writer: ExperienceWriter,
         metrics: Metrics,
         token_budget: int,
     ) -> None:
         self._retriever = retriever
         self._recorder = recorder
         self._counter = counter
-        self._prompts = prompts
+        self._writer = writer
         self._metrics = metrics
         self._budget = token_budget
+        self._conversations = ConversationCache()
 
     def new_episode(self) -> str:
         return self._recorder.new_id()
@@ -44,12 +47,42 @@ class Steering:
         """Never fails for a broken store or embedder: the answer then goes out unsteered."""
         with span("steer") as step:
             steered = await self._steer(call)
-            set_attributes(step, rules=len(steered.hits), degraded=steered.degraded or None)
+            set_attributes(
+                step,
+                rules=len(steered.experience.rules),
+                examples=len(steered.experience.examples),
+                given=steered.experience.given.value,
+                degraded=steered.degraded or None,
+            )
             return steered
 
     async def _steer(self, call: ChatCall) -> SteeredRequest:
-        assert call.episode is not None
         mode = Mode.STEER if call.obstacle is not None else call.mode
+        opened, retrieval = await self._opened_and_retrieved(call, mode)
+        steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
+        if mode is not call.mode:
+            self.degrade(steered, f"{NOT_EXPLORED}:{call.obstacle}")
+        if not opened.recorded:
+            # Experience that leaves no trace could be neither explained nor undone.
+            self.degrade(steered, STORE_DOWN)
+        elif retrieval.degraded is not None:
+            self.degrade(steered, retrieval.degraded)
+        else:
+            steered.experience = await fit(
+                retrieval.experience,
+                model=call.model.id,
+                counter=self._counter,
+                budget=self._budget,
+                context=call.model.context_length,
+                messages=call.messages,
+                answer_tokens=call.request.answer_tokens,
+            )
+        return steered
+
+    async def _opened_and_retrieved(
+        self, call: ChatCall, mode: Mode
+    ) -> tuple[OpenEpisode, Retrieval]:
+        assert call.episode is not None
         open_episode = partial(
             self._recorder.open,
             call.episode,
@@ -61,39 +94,35 @@ class Steering:
             raw=call.raw,
             is_retry=call.is_retry,
         )
+        limits = call.limits
+        if has_images(call.messages):
+            # What such a question is like can't be told from its text.
+            limits = replace(limits, examples=0)
+        seed, key = call.episode, None
+        if is_agents(call.messages, call.body):
+            # All steps of a turn are to get the same, whatever is drawn and learned meanwhile.
+            seed = key = turn_key(call.namespace, call.model.id, call.messages, limits)
+            if (given := self._given_before(call, key)) is not None:
+                return await open_episode(), Retrieval(given)
         look_up = partial(
-            self._retriever.retrieve,
-            call.namespace,
-            call.question,
-            call.max_positive,
-            call.max_negative,
-            seed=call.episode,
+            self._retriever.retrieve, call.namespace, call.question, limits, seed=seed
         )
-        if self._retriever.waits(call.namespace, call.question):
+        if self._retriever.waits(call.namespace, call.question, limits):
             opened, retrieval = await asyncio.gather(open_episode(), look_up())
         else:
             # Tasks would cost more than they save, and let other requests go before.
             opened, retrieval = await open_episode(), await look_up()
-        steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
-        if mode is not call.mode:
-            self.degrade(steered, f"{NOT_EXPLORED}:{call.obstacle}")
-        if not opened.recorded:
-            # Rules that leave no trace could be neither explained nor undone.
-            self.degrade(steered, STORE_DOWN)
-        elif retrieval.degraded is not None:
-            self.degrade(steered, retrieval.degraded)
-        else:
-            steered.hits = await fit(
-                retrieval.hits,
-                model=call.model.id,
-                counter=self._counter,
-                budget=self._budget,
-                context=call.model.context_length,
-                messages=call.messages,
-                answer_tokens=call.request.answer_tokens,
-            )
-            steered.withheld, steered.scores = retrieval.withheld, retrieval.scores
-        return steered
+        if key is not None and retrieval.degraded is None:
+            self._conversations.keep(key, retrieval.experience)
+        return opened, retrieval
+
+    def _given_before(self, call: ChatCall, key: str) -> Experience | None:
+        """What the earlier steps of the turn got, less what must not be shown any more."""
+        given = self._conversations.get(key)
+        if given is not None:
+            given = self._retriever.still_there(call.namespace, given)
+            self._conversations.keep(key, given)
+        return given
 
     def degrade(self, steered: SteeredRequest, reason: str) -> None:
         """Say that a step was skipped: to the client, and in a metric."""
@@ -102,8 +131,15 @@ class Steering:
             self._metrics.degraded.labels(reason).inc()
 
     def messages(self, call: ChatCall, steered: SteeredRequest) -> list[Message]:
-        """The conversation as it goes upstream, with the rules block in it."""
+        """The conversation as it goes upstream, with what the request is given in it."""
         if steered.sent is None:
-            block = render_block(self._prompts, call.domain, steered.hits)
-            steered.sent = inject(call.messages, block)
+            given = steered.experience
+            written = self._writer.write(
+                given.rules,
+                given.examples,
+                domain=call.domain,
+                messages=call.messages,
+                fields=call.body,
+            )
+            steered.sent = written.into(call.messages)
         return steered.sent

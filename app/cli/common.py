@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -14,9 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.settings import load_settings
+from app.exceptions import InvalidRequest
+from app.settings import NAMESPACE, load_settings
+from app.upstream.embeddings import CachedEmbedder
 from app.wiring.factories import opened_store
+from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
+from rules_store.models.paging import Page
+from rules_store.models.rules import Vector
 from rules_store.store import RuleStore
 
 T = TypeVar("T")
@@ -65,3 +72,89 @@ def table(columns: str) -> Table:
 def add_row(to: Table, *cells: object) -> None:
     """Cells are plain text: what a model wrote is no markup."""
     to.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def print_lines(*texts: str) -> None:
+    """As they are: no markup, nothing broken."""
+    for text in texts:
+        out.print(text, markup=False, soft_wrap=True)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def lift_of(standing: Standing | None) -> str:
+    """Empty while nothing is measured."""
+    return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""
+
+
+def show_history(page: Page, as_json: bool) -> None:
+    """Events of one rule or example, newest first."""
+    from app.api.schemas.rules import Event
+
+    if as_json:
+        for event in page.items:
+            print_json(Event.of(event))
+        return
+    shown = table("event at kind actor reason change")
+    for event in page.items:
+        at = event.at.isoformat(" ", "seconds")
+        changed = _changed(event.before, event.after)
+        add_row(shown, event.id, at, event.kind, event.actor, event.reason, changed)
+    out.print(shown)
+    err.print(f"{len(page.items)} of {page.total}")
+
+
+def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+    """The fields that an event changed, one a line."""
+    if before is None or after is None:
+        return ""
+    return "\n".join(
+        f"{name}: {before.get(name)} -> {value}"
+        for name, value in after.items()
+        if value != before.get(name)
+    )
+
+
+def write_lines(file: Path | None, lines: Callable[[RuleStore], AsyncIterator[bytes]]) -> int:
+    """Writes the lines of an export to the file, None: to standard output; how many they are.
+    Raises `InvalidRequest` where the file can't be written."""
+
+    async def write(store: RuleStore) -> int:
+        written = 0
+        output = contextlib.nullcontext(sys.stdout.buffer) if file is None else file.open("wb")
+        with output as target:
+            async for some in lines(store):
+                target.write(some)
+                written += some.count(b"\n")
+            target.flush()
+        return written
+
+    try:
+        return with_store(write)
+    except OSError as error:
+        raise InvalidRequest(f"{file}: {error.strerror}") from error
+
+
+def read_lines(file: str, namespace: str | None) -> bytes:
+    """The content of a file to import, `-` is standard input. Raises `InvalidRequest` where it
+    can't be read, or where no namespace is named so."""
+    if namespace is not None and not NAMESPACE.match(namespace):
+        raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"{file}: {error.strerror}") from error
+
+
+async def embedding_of(embedder: CachedEmbedder, text: str) -> Vector:
+    """Loads the embedding model for this one text. Raises `EmbeddingFailed`."""
+    embedder.start()
+    try:
+        row: Vector = (await embedder.embed([text]))[0]
+        return row
+    finally:
+        await embedder.close()

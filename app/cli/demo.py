@@ -1,154 +1,256 @@
-"""Questions to a running gateway in explore mode, and what it learned from them: the first
-question of `ttcl serve --first-question`, and the table of `ttcl demo`."""
+"""A stream of support tickets against a running gateway, with experience and without in turns.
+
+Every answer gets its label, as a client would give it. What the gateway made of the labels of
+earlier tickets is asked for on every second ticket only, so that both halves are seen side by side;
+beside them runs the bar without any model: the label of the nearest earlier ticket.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import httpx
+import numpy as np
+import typer
 
-from app.exceptions import ConfigurationError, TTCLError
-from app.loop.effort import TOO_FEW_WORDINGS
+from app.cli.accuracy_chart import Curve, chart
+from app.cli.common import err, print_lines, shortened
+from app.cli.demo_client import POLL, WITHOUT_EXPERIENCE, Answer, DemoClient, with_client
+from app.exceptions import ConfigurationError
+from app.settings import Settings, load_settings
+from app.upstream.embeddings import CachedEmbedder, Vectors
+from app.wiring.factories import build_embedder
 
-SETTLED = ("learned", "skipped", "failed")
-POLL = 0.25
-LEARNING_TIMEOUT = 300.0
+TICKETS = Path(__file__).parent / "tickets.jsonl"
+"""Sixty tickets to the desk of an outdoor shop, of eight intents; written for this demo."""
+
+
+OF_YOURS = "Please cancel the kettle that I ordered."
+"""None of the tickets; what `--ask` is shown with."""
 
 
 @dataclass(frozen=True, slots=True)
-class DemoResult:
-    """One question and all that came of it."""
-
-    question: str
-    answer: str
-    teacher: str | None
-    """The Teacher's own final answer, where one could be read."""
-    selected: str | None
-    case: str
-    rules_injected: int
-    rules_learned: tuple[dict[str, Any], ...]
-    status: str
-    reason: str | None
-    failed_steps: tuple[str, ...]
-    seconds: float
+class Ticket:
+    text: str
+    label: str
 
 
-class DemoClient:
-    """A client of a running gateway that also reads the admin API."""
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One ticket of the stream and how it went."""
 
-    def __init__(
-        self, url: str, admin_key: str, api_key: str | None, namespace: str, max_tokens: int
-    ) -> None:
-        self._http = httpx.AsyncClient(
-            base_url=url, timeout=httpx.Timeout(600, connect=5), trust_env=False
-        )
-        self._admin = {"Authorization": f"Bearer {admin_key}"}
-        self._client = {"Authorization": f"Bearer {api_key or admin_key}"}
-        self._namespace = namespace
-        self._max_tokens = max_tokens
+    ticket: Ticket
+    with_experience: bool
+    answer: Answer
+    right: bool
+    neighbour_right: bool
+    """Whether the nearest earlier ticket has the same label."""
 
-    async def close(self) -> None:
-        await self._http.aclose()
 
-    async def ready(self, within: float) -> str:
-        """Waits until everything is up; returns the model's name. Raises `TTCLError`."""
-        deadline = time.monotonic() + within
-        last = "no answer"
-        while time.monotonic() < deadline:
-            try:
-                body = (await self._http.get("/readyz")).json()
-                last = json.dumps(body["checks"])
-                if body["status"] == "ready":
-                    return str(body["checks"]["upstream"]["models"][0])
-            except (httpx.HTTPError, ValueError, KeyError):
-                pass
-            await asyncio.sleep(POLL)
-        raise TTCLError(f"the service was not ready within {within:.0f} s: {last}")
-
-    async def ask(self, model: str, question: str) -> DemoResult:
-        """One question in explore mode, and the wait until its learning is over."""
-        started = time.monotonic()
-        response = await self._http.post(
-            "/v1/chat/completions",
-            headers=self._client,
-            json={
-                "model": model,
-                "messages": [{"role": "user", "content": question}],
-                "max_tokens": self._max_tokens,
-                "ttcl": {"mode": "explore", "namespace": self._namespace},
-            },
-        )
-        body = response.json()
-        if response.status_code != 200:
-            raise TTCLError(body["error"]["message"])
-        seconds = time.monotonic() - started
-        episode = await self._settled(body["ttcl"]["episode"])
-        named = {t["name"]: t.get("judged", {}).get("answer") for t in episode["trajectories"]}
-        chosen = (episode["selection"] or {}).get("chosen")
-        return DemoResult(
-            question=question,
-            answer=body["choices"][0]["message"]["content"] or "",
-            teacher=named.get("teacher"),
-            selected=named.get(chosen),
-            case=body["ttcl"]["exploration"]["case"],
-            rules_injected=len(body["ttcl"]["rules"]),
-            rules_learned=tuple(episode["rules_learned"]),
-            status=episode["status"],
-            reason=episode["reason"],
-            failed_steps=tuple(s for s in body["ttcl"]["degraded"] or () if s != TOO_FEW_WORDINGS),
-            seconds=seconds,
+async def play(
+    client: DemoClient, tickets: Sequence[Ticket], vectors: Vectors
+) -> AsyncIterator[Played]:
+    """The stream, one ticket after the other: the first without experience, the second with.
+    `vectors`: unit vectors of the tickets, shape (n, dimension)."""
+    labels = labels_of(tickets)
+    for place, ticket in enumerate(tickets):
+        with_experience = place % 2 == 1
+        answer = await client.ask(asked(ticket.text, labels), with_experience=with_experience)
+        await client.tell(answer.episode, ticket.label)
+        nearest = int(np.argmax(vectors[:place] @ vectors[place])) if place else None
+        yield Played(
+            ticket,
+            with_experience,
+            answer,
+            right=named(answer.text, labels) == ticket.label,
+            neighbour_right=nearest is not None and tickets[nearest].label == ticket.label,
         )
 
-    async def _settled(self, episode_id: str) -> dict[str, Any]:
-        deadline = time.monotonic() + LEARNING_TIMEOUT
-        while True:
-            response = await self._http.get(f"/admin/v1/episodes/{episode_id}", headers=self._admin)
-            if response.status_code != 200:
-                raise TTCLError(response.json()["error"]["message"])
-            episode: dict[str, Any] = response.json()
-            if episode["status"] in SETTLED or time.monotonic() > deadline:
-                return episode
-            await asyncio.sleep(POLL)
+
+def labels_of(tickets: Sequence[Ticket]) -> list[str]:
+    return sorted({ticket.label for ticket in tickets})
 
 
-async def ask_all(visitor: DemoClient, questions: Sequence[str]) -> AsyncIterator[DemoResult]:
-    """Asks one after the other, so that later questions meet the rules of earlier ones."""
-    model = await visitor.ready(within=300)
-    for question in questions:
-        yield await visitor.ask(model, question)
+def asked(text: str, labels: Sequence[str]) -> list[dict[str, str]]:
+    """The conversation that asks for a ticket's label."""
+    system = (
+        "Sort the customer's message. Answer with one of these labels and nothing else: "
+        f"{', '.join(labels)}."
+    )
+    return [{"role": "system", "content": system}, {"role": "user", "content": text}]
 
 
-def read_questions(path: Path, limit: int) -> list[str]:
-    """The `question` of each line of a JSONL file. Raises `ConfigurationError`."""
+def named(answer: str, labels: Sequence[str]) -> str | None:
+    """The label that an answer names, whatever stands around it; None for none or several."""
+    plain = re.sub(r"[\s_-]+", "_", answer.lower())
+    found = [label for label in labels if re.sub(r"[\s_-]+", "_", label.lower()) in plain]
+    return found[0] if len(found) == 1 else None
+
+
+async def embedded(embedder: CachedEmbedder, tickets: Sequence[Ticket]) -> Vectors:
+    """Unit vectors, shape (n, dimension). Raises `ConfigurationError`."""
+    embedder.start()
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()][:limit]
-        questions = [json.loads(line)["question"] for line in lines]
+        while not embedder.ready:
+            if embedder.failure is not None:
+                raise ConfigurationError(embedder.failure)
+            await asyncio.sleep(POLL)
+        return await embedder.embed([ticket.text for ticket in tickets])
+    finally:
+        await embedder.close()
+
+
+def read_tickets(path: Path, limit: int | None) -> list[Ticket]:
+    """The first `limit` lines of a JSONL file. Raises `ConfigurationError`."""
+    try:
+        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        tickets = [_ticket(json.loads(row)) for row in rows[:limit]]
     except OSError as error:
         raise ConfigurationError(f"{path} can't be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path} must be JSONL with a `question` on every line") from error
-    if not questions:
-        raise ConfigurationError(f"{path} has no questions")
-    return questions
+        raise ConfigurationError(
+            f"{path} must be JSONL with a `ticket` and its `label`, both texts, on every line"
+        ) from error
+    if len(labels_of(tickets)) < 2:
+        raise ConfigurationError(f"{path} needs tickets of at least two labels")
+    return tickets
 
 
-QUESTIONS = (
-    "A shelf holds 6 boxes and each box holds 12 pencils. How many pencils are on the shelf?",
-    "Tom had 40 marbles and gave 15 of them to his sister. How many marbles does Tom have left?",
-    "A ticket costs 7 dollars. How many dollars do 5 tickets cost?",
-    "A train travels 60 kilometres in one hour. How far does it travel in 3 hours?",
-    "A baker made 48 rolls and packed them in bags of 6. How many bags did she fill?",
-    "What is the capital of France?",
-    "Which planet is known as the red planet?",
-    "Mia reads 20 pages a day. How many pages does she read in a week?",
-    "A shirt costs 30 dollars and is sold at half price. What does it cost now?",
-    "There are 3 red, 4 blue and 5 green balls in a bag. How many balls are in the bag?",
-    "What is the chemical symbol for water?",
-    "A rope of 20 metres is cut into 4 equal pieces. How long is each piece?",
-)
+def _ticket(row: dict[str, Any]) -> Ticket:
+    text, label = row["ticket"], row["label"]
+    if not (isinstance(text, str) and text.strip() and isinstance(label, str) and label.strip()):
+        raise TypeError
+    return Ticket(text, label.strip())
+
+
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="JSONL with a `ticket` and its `label` a line; unset: our own sixty"),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="A running gateway; unset: one is started for the demo")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Most tickets")] = None,
+    ask: Annotated[
+        str | None, typer.Option(help="A ticket of your own, in the --namespace of a demo")
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="Of an earlier demo; for --ask")] = None,
+) -> None:
+    """Play a stream of tickets, every second one with experience, and draw the accuracy."""
+    if (ask is None) != (namespace is None):
+        raise ConfigurationError("--ask and --namespace are given together")
+    tickets = read_tickets(data or TICKETS, limit)
+    settings = load_settings()
+    with contextlib.ExitStack() as stack:
+        where = url or stack.enter_context(_own_gateway(settings))
+        if ask is not None and namespace is not None:
+            labels = labels_of(tickets)
+            ask_one = functools.partial(_ask_one, text=ask, labels=labels)
+            asyncio.run(with_client(settings, where, namespace, ask_one))
+            return
+        namespace = f"demo-{int(time.time())}"
+        stream = functools.partial(_play, tickets=tickets, settings=settings)
+        played = asyncio.run(with_client(settings, where, namespace, stream))
+    print_lines("", *chart(_curves(played)), "", *_what_next(namespace, data, url))
+
+
+async def _play(client: DemoClient, tickets: Sequence[Ticket], settings: Settings) -> list[Played]:
+    err.print("waiting for model and embedder ...")
+    vectors = await embedded(build_embedder(settings), tickets)
+    await client.ready(within=300)
+    await client.learn_from_labels_alone()
+    print_lines(
+        f"{len(tickets)} tickets, {len(labels_of(tickets))} labels. After each answer the service "
+        "is told the right",
+        "label. Every second ticket is asked with experience, the others without.",
+        "",
+    )
+    started = time.monotonic()
+    played: list[Played] = []
+    async for one in play(client, tickets, vectors):
+        played.append(one)
+        print_lines(_line(len(played), one))
+    print_lines(f"{time.monotonic() - started:.0f} seconds")
+    return played
+
+
+def _line(number: int, one: Played) -> str:
+    """At most 80 characters."""
+    side = "with" if one.with_experience else "-"
+    verdict = "right" if one.right else "wrong"
+    said = shortened(one.answer.text, 20)
+    return f"{number:3d} {side:4} {shortened(one.ticket.text, 40):40} {said:20} {verdict}"
+
+
+def _curves(played: Sequence[Played]) -> list[Curve]:
+    return [
+        Curve(
+            ".",
+            "nearest earlier label, no model",
+            [one.neighbour_right for one in played],
+        ),
+        Curve(
+            "o",
+            "without experience",
+            [None if one.with_experience else one.right for one in played],
+        ),
+        Curve(
+            "#", "with experience", [one.right if one.with_experience else None for one in played]
+        ),
+    ]
+
+
+def _what_next(namespace: str, data: Path | None, url: str | None) -> list[str]:
+    """Three commands."""
+    ttcl = shlex.quote(sys.argv[0])
+    more = f" --data {shlex.quote(str(data))}" if data else ""
+    more += f" --url {url}" if url else ""
+    off = " ".join(f"{name}=0" for name in WITHOUT_EXPERIENCE)
+    return [
+        "Look at what was learned:",
+        f"  {ttcl} examples list --namespace {namespace}",
+        "Ask it yourself, without and with experience:",
+        f"  {ttcl} demo --namespace {namespace}{more} --ask {shlex.quote(OF_YOURS)}",
+        "Turn it off:",
+        f"  {ttcl} namespaces set {namespace} {off}",
+    ]
+
+
+async def _ask_one(client: DemoClient, text: str, labels: Sequence[str]) -> None:
+    await client.ready(within=300)
+    for with_experience in (False, True):
+        answer = await client.ask(asked(text, labels), with_experience=with_experience)
+        side = (
+            f"with {answer.examples} examples and {answer.rules} rules"
+            if with_experience
+            else "without experience"
+        )
+        print_lines(f"{side}: {shortened(answer.text)}")
+
+
+@contextlib.contextmanager
+def _own_gateway(settings: Settings) -> Iterator[str]:
+    """A gateway in a process of its own, on a free port, under the same settings."""
+    with socket.socket() as probe:
+        probe.bind((settings.host, 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://{settings.host}:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

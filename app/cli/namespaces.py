@@ -63,7 +63,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
         for each in summaries:
             print_json(NamespaceSummary.of(each))
         return
-    shown = table("namespace active candidate quarantined retired episodes waiting state")
+    shown = table("namespace active candidate quarantined retired examples episodes waiting state")
     for each in summaries:
         rules = [each.rules.get(s, 0) for s in ("active", "candidate", "quarantined", "retired")]
         states = [word for word, holds in _states(each) if holds]
@@ -71,6 +71,7 @@ def namespaces_list(as_json: AsJson = False) -> None:
             shown,
             each.namespace.name,
             *rules,
+            each.examples.get("active", 0),
             sum(each.episodes.values()),
             each.jobs.get("pending", 0),
             ", ".join(states) or "-",
@@ -125,7 +126,7 @@ def namespaces_set(
 def namespaces_freeze(
     name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
 ) -> None:
-    """Let nobody change the rules of a namespace."""
+    """Let nobody change the rules and examples of a namespace."""
     done = with_store(lambda store: store.namespaces.freeze(name, change=Change(actor, reason)))
     _show(Namespace.of(done), as_json)
 
@@ -153,9 +154,9 @@ def namespaces_snapshot(
 @app.command("rollback")
 def rollback(
     name: str,
-    to_event: Annotated[int | None, typer.Option(min=1, help="Rules as after this event")] = None,
+    to_event: Annotated[int | None, typer.Option(min=1, help="As after this event")] = None,
     to_time: Annotated[
-        datetime | None, typer.Option(help="Rules as they were then", formats=["%Y-%m-%dT%H:%M:%S"])
+        datetime | None, typer.Option(help="As they were then", formats=["%Y-%m-%dT%H:%M:%S"])
     ] = None,
     to_snapshot: Annotated[str | None, typer.Option(help="A snapshot's label")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only show what would change")] = False,
@@ -164,9 +165,9 @@ def rollback(
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take all rules of a namespace back to how they once were (times are UTC).
+    """Take all rules and examples of a namespace back to how they once were (times are UTC).
 
-    A rule that gets an old text back steers again once a running gateway has embedded it, which
+    What gets an old text back steers again once a running gateway has embedded it, which
     takes seconds.
     """
     if sum(given is not None for given in (to_event, to_time, to_snapshot)) != 1:
@@ -181,7 +182,8 @@ def rollback(
             print_json(RolledBack.of(plan))
         return
     if not yes:
-        typer.confirm(f"Change {len(plan.changes)} rules of {name}?", abort=True, err=True)
+        both = f"{len(plan.changes)} rules and {len(plan.examples)} examples"
+        typer.confirm(f"Change {both} of {name}?", abort=True, err=True)
     # The event by now: a time must not move it. And what was shown is done, or nothing.
     fixed = RollbackTarget(event=plan.to_event)
     done = with_store(
@@ -191,7 +193,10 @@ def rollback(
     )
     if as_json:
         print_json(RolledBack.of(done))
-    err.print(f"{len(done.changes)} rules changed; --to-event {done.before_event} undoes it")
+    err.print(
+        f"{len(done.changes)} rules and {len(done.examples)} examples changed; "
+        f"--to-event {done.before_event} undoes it"
+    )
 
 
 @app.command("delete")
@@ -203,13 +208,16 @@ def namespaces_delete(
     actor: Actor = "cli",
     reason: Reason = "",
 ) -> None:
-    """Delete a namespace with its rules, episodes, jobs and history. There is no way back."""
+    """Delete a namespace with all that is in it. There is no way back."""
     if confirm is None:
         confirm = typer.prompt(f"Everything in {name} goes. Its name again", err=True)
     if confirm != name:
         raise InvalidRequest("--confirm: must be the namespace's name", param="confirm")
     gone = with_store(lambda store: store.namespaces.delete(name, change=Change(actor, reason)))
-    err.print(f"{gone.rules} rules, {gone.episodes} episodes and {gone.jobs} jobs deleted")
+    err.print(
+        f"{gone.rules} rules, {gone.examples} examples, {gone.episodes} episodes "
+        f"and {gone.jobs} jobs deleted"
+    )
 
 
 @app.command("export")
@@ -265,13 +273,17 @@ def _show(answer: ResponseModel, as_json: bool) -> None:
 
 def _show_rollback(plan: Rollback) -> None:
     rolled = RolledBack.of(plan)
-    shown = table("id before after rule")
+    shown = table("id before after text")
     for change in rolled.changes[:SHOWN]:
         before, after = _listed(change.before), _listed(change.after)
         add_row(shown, change.rule, before, after, change.text)
+    for each in rolled.examples[:SHOWN]:
+        before, after = _listed(each.before), _listed(each.after)
+        add_row(shown, each.example, before, after, each.question)
     out.print(shown)
     err.print(
-        f"{rolled.changed} rules change, {rolled.retired} of them retire because they came "
+        f"{rolled.changed} rules and {rolled.examples_changed} examples change, "
+        f"{rolled.retired + rolled.examples_retired} of them retire because they came "
         f"after event {plan.to_event}"
     )
 

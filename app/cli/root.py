@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
-from app.access.admin_key import admin_key_file, load_admin_key
-from app.cli import doctor, namespaces, rules, worker
+from app.access.admin_key import admin_key_file
+from app.cli import demo, doctor, examples, namespaces, rules, worker
 from app.cli import keys as cli_keys
-from app.cli.common import err, out
-from app.cli.demo import QUESTIONS, DemoClient, DemoResult, ask_all, read_questions
+from app.cli.common import err, print_lines, shortened
+from app.cli.demo_client import Answer, DemoClient, with_client
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Policy, Settings, load_settings
 from rules_store.errors import StoreError
@@ -38,15 +31,17 @@ app = typer.Typer(
     help="Makes a frozen language model better at the work it is given, at test time.",
 )
 app.add_typer(rules.app, name="rules")
+app.add_typer(examples.app, name="examples")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(cli_keys.app, name="keys")
+app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("worker")(worker.worker)
 for command in entry_points(group="ttcl.commands"):
     # What stands above this package in the import order (`ttcl bench`) mounts itself.
     app.add_typer(command.load(), name=command.name)
 
-EXAMPLE = "What is the capital of France?"
+EXAMPLE, RIGHT = "What is the chemical symbol for water?", "H2O"
 _SWITCH_INTERVAL = 0.001  # seconds
 
 
@@ -59,7 +54,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind")] = None,
     first_question: Annotated[
-        bool, typer.Option(help="Ask a question in explore mode once all is up, and show it")
+        bool, typer.Option(help="Ask a question once all is up, and show what can follow")
     ] = False,
 ) -> None:
     """Run the gateway; with no upstream configured, the embedded model too."""
@@ -106,103 +101,36 @@ def serve(
 def _first_question(settings: Settings, url: str) -> None:
     err.print("waiting for model and embedder ...")
     try:
-        told = asyncio.run(_told(settings, url, "default", [EXAMPLE]))
+        answer = asyncio.run(with_client(settings, url, settings.namespace, _first_answer))
     except (TTCLError, httpx.HTTPError) as error:
         err.print(f"the first question failed: {error}", markup=False)
         return
-    _show_told(told)
-    err.print(f"serving on {url}/v1 - Ctrl-C stops it")
-
-
-async def _told(
-    settings: Settings, url: str, namespace: str, questions: Sequence[str]
-) -> list[DemoResult]:
-    keys = settings.api_keys
-    visitor = DemoClient(
-        url,
-        load_admin_key(settings),
-        keys[0].get_secret_value() if keys else None,
-        namespace,
-        max_tokens=256,
+    print_lines(
+        f"asked: {EXAMPLE}",
+        f"answer: {shortened(answer.text, 70)}",
+        f"  with {answer.rules} rules and {answer.examples} examples of earlier answers in its"
+        " prompt.",
+        "Experience is what the service learns from being told: say what was right, and like",
+        "questions are answered with that before them. For this answer:",
+        f"  {_feedback_command(settings, url, answer.episode)}",
+        "`make demo` plays sixty tickets with their labels and shows what experience does there.",
+        f"serving on {url}/v1 - Ctrl-C stops it",
     )
-    told = []
-    try:
-        with Progress(console=err, transient=True) as progress:
-            bar = progress.add_task("asking", total=len(questions))
-            async for one in ask_all(visitor, questions):
-                told.append(one)
-                progress.advance(bar)
-    finally:
-        await visitor.close()
-    return told
 
 
-def _show_told(told: Sequence[DemoResult]) -> None:
-    table = Table("question", "Teacher", "selected", "case", "injected", "learned", "s")
-    for one in told:
-        learned = "\n".join(
-            f"{rule['outcome']} {rule['polarity']}: {rule['text']}" for rule in one.rules_learned
-        )
-        table.add_row(
-            Text(shortened(one.question)),
-            Text(one.teacher or "-"),
-            Text(one.selected or shortened(one.answer)),
-            one.case,
-            str(one.rules_injected),
-            Text(learned or f"{one.status}: {one.reason}"),
-            f"{one.seconds:.1f}",
-        )
-    out.print(table)
+async def _first_answer(client: DemoClient) -> Answer:
+    await client.ready(within=300)
+    return await client.ask([{"role": "user", "content": EXAMPLE}], with_experience=True)
 
 
-def shortened(text: str, most: int = 60) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+def _feedback_command(settings: Settings, url: str, episode: str) -> str:
+    body = json.dumps({"episode_id": episode, "label": RIGHT})
+    return f"curl {url}/v1/feedback {_curl_headers(settings)} -d '{body}'"
 
 
-@app.command()
-def demo(
-    data: Annotated[
-        Path | None, typer.Option(help="JSONL with a `question` a line; unset: our own dozen")
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="A running gateway; unset: one is started for the demo")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most questions")] = 12,
-) -> None:
-    """Ask a dozen questions in explore mode and show what was answered and learned."""
-    questions = read_questions(data, limit) if data else list(QUESTIONS[:limit])
-    settings = load_settings()
-    namespace = f"demo-{int(time.time())}"
-    with contextlib.ExitStack() as stack:
-        where = url or stack.enter_context(_own_gateway(settings))
-        told = asyncio.run(_told(settings, where, namespace, questions))
-    _show_told(told)
-    failed = [one for one in told if one.failed_steps or one.status == "failed"]
-    for one in failed:
-        what = ", ".join(one.failed_steps) or one.reason
-        err.print(f"step failed: {shortened(one.question)}: {what}", markup=False)
-    learned = sum(len(one.rules_learned) for one in told)
-    err.print(
-        f"{len(told)} questions, {learned} rules, {len(failed)} with a failed step; "
-        f"namespace {namespace}"
-    )
-    raise SystemExit(1 if failed else 0)
-
-
-@contextlib.contextmanager
-def _own_gateway(settings: Settings) -> Iterator[str]:
-    """A gateway in a process of its own, on a free port, under the same settings."""
-    with socket.socket() as probe:
-        probe.bind((settings.host, 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield f"http://{settings.host}:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+def _curl_headers(settings: Settings) -> str:
+    auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
+    return f"{auth}-H 'Content-Type: application/json'"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -230,7 +158,6 @@ def _banner(settings: Settings, url: str, key_file: Path) -> None:
             "messages": [{"role": "user", "content": EXAMPLE}],
         }
     )
-    auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
     key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)
     upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
     err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
@@ -238,7 +165,7 @@ def _banner(settings: Settings, url: str, key_file: Path) -> None:
     err.print(f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}")
     err.print("try it:", markup=False)
     err.print(
-        f"  curl {url}/v1/chat/completions {auth}-H 'Content-Type: application/json' -d '{body}'",
+        f"  curl {url}/v1/chat/completions {_curl_headers(settings)} -d '{body}'",
         markup=False,
         soft_wrap=True,
     )

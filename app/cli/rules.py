@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,20 +15,33 @@ from app.cli.common import (
     Namespace,
     Reason,
     add_row,
+    embedding_of,
     err,
+    lift_of,
     out,
     print_json,
+    read_lines,
+    show_history,
     table,
     with_store,
+    write_lines,
 )
 from app.exceptions import InvalidRequest
 from app.loop.steer.budget import TokenCounter
-from app.loop.steer.explain import Explainer, Explanation, Question
-from app.settings import NAMESPACE, Settings, load_settings
-from app.wiring.factories import build_embedder, build_retriever, load_prompts, opened_store
+from app.loop.steer.explain import Explainer, Question
+from app.loop.steer.explain import Explanation as FoundExplanation
+from app.settings import Settings, load_settings
+from app.wiring.factories import (
+    build_embedder,
+    build_retriever,
+    build_writer,
+    load_prompts,
+    opened_store,
+)
 from rules_store.errors import UnknownNamespace
 from rules_store.models.events import Change
 from rules_store.models.evidence import Standing
+from rules_store.models.namespaces import MOST_EXAMPLES
 from rules_store.models.paging import Page
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
 from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
@@ -102,20 +113,8 @@ def export(
 
     where = RuleFilter(namespace=namespace, polarity=polarity, state=state)
 
-    async def write(store: RuleStore) -> int:
-        written = 0
-        output = contextlib.nullcontext(sys.stdout.buffer) if file is None else file.open("wb")
-        with output as target:
-            async for lines in export_lines(store, where, vectors=vectors):
-                target.write(lines)
-                written += lines.count(b"\n")
-            target.flush()
-        return written
-
-    try:
-        err.print(f"{with_store(write)} rules")
-    except OSError as error:
-        raise InvalidRequest(f"{file}: {error.strerror}") from error
+    written = write_lines(file, lambda store: export_lines(store, where, vectors=vectors))
+    err.print(f"{written} rules")
 
 
 @app.command("import")
@@ -128,14 +127,10 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Take rules in from JSON lines. Exit code 1 when a line was refused."""
-    from app.api.rules_jsonl import Order, import_lines
+    from app.api.jsonl import Order
+    from app.api.rules_jsonl import import_lines
 
-    if namespace is not None and not NAMESPACE.match(namespace):
-        raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"{file}: {error.strerror}") from error
+    content = read_lines(file, namespace)
     order = Order(namespace, dry_run, actor, reason)
     # Not loaded: rules without vectors get them from the gateway.
     embedder = build_embedder(load_settings())
@@ -165,31 +160,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """What happened to a rule, newest first."""
-    from app.api.schemas.rules import Event
-
-    page = with_store(lambda store: store.rules.history(rule_id, limit=limit))
-    if as_json:
-        for event in page.items:
-            print_json(Event.of(event))
-        return
-    shown = table("event at kind actor reason change")
-    for event in page.items:
-        at = event.at.isoformat(" ", "seconds")
-        changed = _changed(event.before, event.after)
-        add_row(shown, event.id, at, event.kind, event.actor, event.reason, changed)
-    out.print(shown)
-    err.print(f"{len(page.items)} of {page.total}")
-
-
-def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
-    """The fields that an event changed, one a line."""
-    if before is None or after is None:
-        return ""
-    return "\n".join(
-        f"{name}: {before.get(name)} -> {value}"
-        for name, value in after.items()
-        if value != before.get(name)
-    )
+    show_history(with_store(lambda store: store.rules.history(rule_id, limit=limit)), as_json)
 
 
 @app.command("explain")
@@ -199,36 +170,51 @@ def explain(
     domain: Annotated[str, typer.Option(help="Whose prompts")] = "default",
     max_positive: Annotated[int | None, typer.Option(min=0, max=30)] = None,
     max_negative: Annotated[int | None, typer.Option(min=0, max=30)] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many rules are judged")] = 20,
+    max_examples: Annotated[int | None, typer.Option(min=0, max=MOST_EXAMPLES)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many of a kind are judged")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Which rules a question would get, which not and why. Loads the embedding model; tokens are
-    estimated, since no model server is asked."""
+    """Which rules and examples a question would get, which not and why. Loads the embedding model;
+    tokens are estimated, since no model server is asked."""
     from app.api.schemas.rules import Explanation
 
     settings = load_settings()
     space = namespace or settings.namespace
     if not text.strip():
         raise InvalidRequest("TEXT: there is no question to find rules by")
-    found = asyncio.run(
-        _explained(settings, text, space, domain, max_positive, max_negative, limit)
-    )
+    asked = {"positive": max_positive, "negative": max_negative, "examples": max_examples}
+    found = asyncio.run(_explained(settings, text, space, domain, asked, limit))
     if as_json:
         print_json(Explanation.of(found, namespace=space))
         return
+    _show_explanation(found)
+
+
+def _show_explanation(found: FoundExplanation) -> None:
     shown = table("id similarity verdict polarity rule why")
     for each in found.candidates:
         similarity = f"{each.similarity:.3f}"
-        add_row(
-            shown,
-            each.id,
-            similarity,
-            each.verdict.value,
-            each.polarity.value,
-            each.text,
-            each.reason,
-        )
+        polarity = each.polarity.value
+        add_row(shown, each.id, similarity, each.verdict.value, polarity, each.text, each.reason)
     out.print(shown)
+    if found.examples:
+        shown = table("id similarity verdict trust question answer why")
+        for one in found.examples:
+            similarity, trust = f"{one.similarity:.3f}", one.trust.value
+            texts = (one.question, one.answer, one.reason)
+            add_row(shown, one.id, similarity, one.verdict.value, trust, *texts)
+        out.print(shown)
+    if len(found.decision.choices) > 1:
+        shown = table("given expected low high outcomes")
+        for choice in found.decision.choices:
+            belief = choice.belief
+            numbers = (f"{value:.2f}" for value in (belief.mean, belief.low, belief.high))
+            add_row(shown, choice.given.value, *numbers, f"{belief.size:.1f}")
+        out.print(shown)
+        out.print(
+            f"Given: {found.decision.given.value}; drawn for instead in "
+            f"{found.decision.exploring:.0%} of the requests."
+        )
     for message in found.messages:
         out.print(f"\n[bold]{message['role']}[/bold]")
         out.print(message["content"], markup=False)
@@ -246,10 +232,9 @@ async def _explained(
     text: str,
     namespace: str,
     domain: str,
-    max_positive: int | None,
-    max_negative: int | None,
+    asked: dict[str, int | None],
     limit: int,
-) -> Explanation:
+) -> FoundExplanation:
     prompts = load_prompts(settings)
     embedder = build_embedder(settings)
     async with opened_store(settings) as store:
@@ -257,20 +242,16 @@ async def _explained(
             raise UnknownNamespace(namespace)
         retriever = build_retriever(settings, store, embedder)
         counter = TokenCounter(_Estimates())
-        explainer = Explainer(store, retriever, counter, prompts, settings.experience_token_budget)
+        writer = build_writer(settings, prompts)
+        explainer = Explainer(store, retriever, counter, writer, settings.experience_token_budget)
         own = store.namespaces.settings_of(namespace)
-        positive, negative = settings.rule_limits(own, max_positive, max_negative)
-        embedder.start()
-        try:
-            vector = (await embedder.embed([text]))[0]
-        finally:
-            await embedder.close()
+        limits = settings.limits(own, **asked)
+        vector = await embedding_of(embedder, text)
         question = Question(
             namespace=namespace,
             messages=[{"role": "user", "content": text}],
             vector=vector,
-            max_positive=positive,
-            max_negative=negative,
+            limits=limits,
             domain=domain,
             model="",
             context=None,
@@ -355,12 +336,8 @@ def _show(found: tuple[Page, dict[str, Standing]], as_json: bool) -> None:
             rule.state.value,
             rule.frequency,
             rule.exposures,
-            _lift(known.get(rule.id)),
+            lift_of(known.get(rule.id)),
             rule.text,
         )
     out.print(shown)
     err.print(f"{len(rules)} of {page.total}")
-
-
-def _lift(standing: Standing | None) -> str:
-    return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""

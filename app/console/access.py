@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
@@ -16,7 +17,6 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
 
 from app.access.callers import Caller
 from app.api.errors import from_store
@@ -31,17 +31,31 @@ from rules_store.models.keys import Permission
 
 log = structlog.get_logger(__name__)
 
-MAX_FORM_BYTES = 200_000
+MAX_FORM_BYTES = 1_000_000
+"""Question and answer of an example, each of 32,000 characters at most, take up to 12 bytes for
+one."""
 MAX_FIELDS = 50
 HOME = "/console"
 LOGIN = "/console/login"
-
-M = TypeVar("M", bound=BaseModel)
 
 Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
 """A search word, a filter, a cursor; empty where it is not given."""
 Id = Annotated[str, Path(max_length=128, pattern=r"^[\x21-\x7e]+$")]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+LIFTS: dict[str, tuple[float | None, float | None]] = {
+    "measured": (-1.0, 1.0),
+    "above_zero": (0.0, 1.0),
+    "below_zero": (-1.0, 0.0),
+}
+"""What a list can be filtered by, with the least and the most lift."""
+E = TypeVar("E", bound=StrEnum)
+
+
+def among(kind: type[E], value: str) -> E | None:
+    """A value that isn't one of the kind's comes from a hand-made address, and is no filter."""
+    return kind(value) if value in list(kind) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +170,6 @@ async def form_fields(request: Request) -> dict[str, str]:
         raise InvalidRequest("The form can't be read") from error
     # Line ends as the browser's text area sends them; a NUL fits in no database.
     return {name: value.replace("\r\n", "\n").replace("\0", "") for name, value in pairs}
-
-
-def validated(model: type[M], **fields: Any) -> M:
-    """The admin API's own check of the same values. Raises `InvalidRequest`, naming the field."""
-    try:
-        return model(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        param = param_name(tuple(first["loc"])) or "form"
-        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error
 
 
 class ConsoleRoute(APIRoute):

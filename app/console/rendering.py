@@ -43,7 +43,9 @@ class Pages:
         self._environment.filters.update(
             ago=self._ago, count=count, percent=percent, words=words, query=query
         )
-        self._environment.globals.update(version=__version__, compare=compare)
+        self._environment.globals.update(
+            version=__version__, compare=compare, rules_and_examples=rules_and_examples
+        )
 
     def render(
         self, template: str, session: Session | None, *, status: int = 200, **context: Any
@@ -89,6 +91,13 @@ def count(number: float | None) -> str:
     if number is None:
         return "\N{EN DASH}"
     return f"{number:,}" if isinstance(number, int) else f"{number:,.2f}"
+
+
+def rules_and_examples(rules: int, examples: int) -> str:
+    """`2 rules and 1 example`; without those of which there are none."""
+    counted = ((rules, "rule"), (examples, "example"))
+    said = [f"{count(n)} {what}{'' if n == 1 else 's'}" for n, what in counted if n]
+    return " and ".join(said) or "nothing"
 
 
 def percent(share: float | None) -> str:

@@ -6,7 +6,10 @@ from fastapi import FastAPI
 
 from app.console.access import Console
 from app.console.pages import (
+    conflicts,
     episodes,
+    example,
+    examples,
     explain,
     files,
     jobs,
@@ -30,6 +33,9 @@ PARTS = (
     overview,
     rules,
     rule,
+    examples,
+    example,
+    conflicts,
     quarantine,
     episodes,
     namespaces,

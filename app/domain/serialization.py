@@ -5,18 +5,23 @@ Token log-probabilities are not kept; the perplexity that was made of them is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from app.domain.trajectory import (
     Assessment,
     Case,
+    Message,
     Observation,
     Role,
     Selection,
     Task,
     Trajectory,
 )
+from rules_store.models.episodes import Episode
+from rules_store.models.examples import ExampleHit, Trust
 from rules_store.models.rules import Polarity, RuleHit
 
 
@@ -59,7 +64,14 @@ def contrast_from_json(data: dict[str, Any]) -> Selection:
 
 
 def observation_to_json(observation: Observation) -> dict[str, Any]:
-    return {**asdict(observation), "messages": list(observation.messages)}
+    examples = [
+        {**asdict(hit), "verified_at": hit.verified_at.isoformat()} for hit in observation.examples
+    ]
+    return {
+        **asdict(observation),
+        "messages": list(observation.messages),
+        "examples": examples,
+    }
 
 
 def observation_from_json(data: dict[str, Any]) -> Observation:
@@ -70,8 +82,38 @@ def observation_from_json(data: dict[str, Any]) -> Observation:
             "messages": tuple(data["messages"]),
             "task": Task(data["task"]),
             "hits": hits,
+            "examples": tuple(_example(hit) for hit in data.get("examples", ())),
         }
     )
+
+
+def _example(data: dict[str, Any]) -> ExampleHit:
+    verified_at = datetime.fromisoformat(data["verified_at"])
+    return ExampleHit(**{**data, "trust": Trust(data["trust"]), "verified_at": verified_at})
+
+
+_OF_EPISODE = ("episode_id", "namespace", "model", "question")
+"""Fields of an observation that are the episode's own."""
+
+
+def request_to_json(observation: Observation, sent: Sequence[Message] | None) -> dict[str, Any]:
+    """What an episode keeps of a request that feedback may be learned from: its observation, with
+    the messages only where others went out (`sent`)."""
+    kept = observation_to_json(observation)
+    if sent is not None and kept["messages"] == list(sent):
+        kept["messages"] = None
+    return {name: value for name, value in kept.items() if name not in _OF_EPISODE}
+
+
+def observation_of(episode: Episode) -> Observation | None:
+    """The request of an episode, as the loop would see it; None where it was not kept."""
+    kept = episode.trace.get("request") or {}
+    messages = kept.get("messages") or episode.trace.get("messages_sent")
+    if "task" not in kept or not messages:
+        return None
+    own = {"episode_id": episode.id, "namespace": episode.namespace}
+    asked = {"model": episode.model, "question": episode.question, "messages": messages}
+    return observation_from_json({**kept, **own, **asked})
 
 
 def trajectories_to_json(
@@ -120,6 +162,21 @@ def hits_to_json(hits: tuple[RuleHit, ...]) -> list[dict[str, Any]]:
             "id": hit.id,
             "polarity": hit.polarity.value,
             "text": hit.text,
+            "similarity": round(hit.similarity, 4),
+            "position": position,
+        }
+        for position, hit in enumerate(hits)
+    ]
+
+
+def examples_to_json(hits: tuple[ExampleHit, ...]) -> list[dict[str, Any]]:
+    """Examples, nearest first; in the prompt the nearest comes last."""
+    return [
+        {
+            "id": hit.id,
+            "question": hit.question,
+            "answer": hit.answer,
+            "trust": hit.trust.value,
             "similarity": round(hit.similarity, 4),
             "position": position,
         }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from rules_store.models.examples import ExampleHit
 from rules_store.models.rules import Polarity, RuleHit
 
 Message = dict[str, Any]
@@ -66,7 +67,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One request as the loop sees it. `messages` are the client's, without any rules block."""
+    """One request as the loop sees it. `messages` are the client's, without any rules or
+    examples."""
 
     episode_id: str
     namespace: str
@@ -80,7 +82,12 @@ class Observation:
     """Every other field of the client's request (temperature, max_tokens, stop, ...)."""
     hits: tuple[RuleHit, ...] = ()
     """Rules retrieved for `question`, in the order in which they are injected."""
+    examples: tuple[ExampleHit, ...] = ()
+    """Examples recalled for it, nearest first."""
     seed: int = 0
+    framed: bool = True
+    """Whether a replay adds the form of the answer and samples greedily, as the loop's own calls
+    do; without, it asks as the client asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,7 @@ class Case(StrEnum):
     SCATTERED = "scattered"  # all different: nothing is learned, the Teacher's answer stands
     CONTRASTED = "contrasted"  # open task, spread large enough: both polarities
     HOMOGENEOUS = "homogeneous"  # open task, spread too small: only a positive rule
+    VERIFIED = "verified"  # feedback knows the right answer: both polarities
     UNUSABLE = "unusable"  # fewer than two usable trajectories: nothing is learned
 
 
@@ -171,6 +179,8 @@ class Selection:
     """Share of the usable trajectories in the largest group (closed tasks), in [0, 1]."""
     criterion: str = "perplexity"
     """`perplexity`, or `medoid` where the upstream gave no log-probabilities."""
+    right: str | None = None
+    """The right answer, of a verified contrast."""
 
 
 @dataclass(frozen=True, slots=True)

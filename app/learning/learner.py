@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,23 +26,27 @@ from app.domain.serialization import (
     selection_to_json,
     trajectories_to_json,
 )
-from app.domain.trajectory import Case, Cost, Selection
+from app.domain.trajectory import Case, Cost, DistilledRule, Observation, Selection
 from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
 from app.learning.drafts import drafts_of
 from app.learning.evaluation.gatekeeper import Gatekeeper, worth_distilling
 from app.learning.evaluation.outcomes import (
     agreement_outcome,
+    consensus_example,
     precedent_of,
     teacher_text,
 )
+from app.learning.lessons import QUEUE_SKIP, WROTE_NOTHING, Teacher
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Loop
 from app.observability.tracing import NO_TRACES, Tracer, set_attributes, span
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
-from rules_store.models.evidence import Findings
-from rules_store.models.jobs import Job, Spend
+from rules_store.models.evidence import NO_FINDINGS, Findings
+from rules_store.models.examples import ExampleUse, NewExample
+from rules_store.models.feedback import Completion
+from rules_store.models.jobs import Job, JobKind, Spend
 from rules_store.models.rules import LearningResult
 from rules_store.operations.jobs import EVERY_NAMESPACE
 from rules_store.store import RuleStore
@@ -55,8 +59,13 @@ BUDGET_SKIP = "budget_exhausted"
 FROZEN_SKIP = "namespace_frozen"
 SETTLED_SKIP = "neighbourhood_agrees"
 """The explored questions nearby had unanimous answers: there is little to learn here."""
-QUEUE_SKIP = "candidates_waiting"
-"""More candidates wait for replays than will be made soon; one more would only wait too."""
+TAUGHT_SKIP = "feedback_teaches"
+"""Clients tell the namespace what is right: that teaches more, and costs a seventh."""
+JUDGED_AMONG = 50
+JUDGED_LEAST = 8
+JUDGED_SHARE = 0.25
+"""Share of the latest answered episodes that are judged by label, correction or verifier from which
+nothing is explored without need; of fewer than the least nothing is concluded."""
 MOST_DUE = 100.0
 """Replays that a namespace can have paid for in advance."""
 
@@ -81,6 +90,8 @@ class LearnerOptions:
     tokens_per_hour: int
     replays_per_job: float = 0.0
     """Replays of candidates that one job pays for, in gated namespaces."""
+    examples: ExampleUse = ExampleUse.VERIFIED
+    """Whether consensus makes examples, where the namespace says nothing."""
 
 
 class Learner:
@@ -93,22 +104,26 @@ class Learner:
         embedder: Embedder,
         planner: EffortPlanner,
         gatekeeper: Gatekeeper,
+        teacher: Teacher,
         gated: Callable[[str], bool],
         options: LearnerOptions,
         tracer: Tracer = NO_TRACES,
+        rng: random.Random | None = None,
     ) -> None:
-        """`gated`: whether rules of a namespace must prove themselves before they steer."""
+        """`gated`: whether rules of a namespace must prove themselves before they steer. `rng`
+        draws what is replayed; None: by chance."""
         self._store = store
         self._loop = loop
         self._embedder = embedder
         self._planner = planner
         self._gatekeeper = gatekeeper
+        self._teacher = teacher
         self._gated = gated
         self._options = options
         self._tracer = tracer
         self._due: dict[str, float] = {}
         """Replays that the jobs of a namespace have paid for and that were not made yet."""
-        self._rng = random.Random()
+        self._rng = rng or random.Random()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.outcomes: dict[str, int] = {}
         """How jobs ended in this process, by outcome; for metrics."""
@@ -146,7 +161,8 @@ class Learner:
             )
             outcome = "failed"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if self._gated(job.namespace):
+        # What asked no model has been learned from by nobody, and pays for nothing.
+        if bill.cost.calls and self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
             self._due[job.namespace] = min(due, MOST_DUE)
         log.info("learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome)
@@ -189,6 +205,11 @@ class Learner:
         if await self._budget_used_up(job.namespace):
             await self._store.jobs.skip(job, BUDGET_SKIP)
             return "skipped"
+        if job.kind is JobKind.FEEDBACK:
+            return await self._teach(job, bill)
+        if "contrast" not in job.payload and await self._told_what_is_right(job.namespace):
+            await self._store.jobs.skip(job, TAUGHT_SKIP)
+            return "skipped"
         observation = observation_from_json(job.payload["observation"])
         vector = await self._planner.vector(observation)
         trace: dict[str, Any] = {}
@@ -217,6 +238,7 @@ class Learner:
         found = Findings(
             agreement_outcome(selection),
             None if vector is None else precedent_of(observation, selection, teacher, vector),
+            self._consensus(observation, selection),
         )
         if reason := self._nothing_to_distil(job, selection):
             trace["learning_cost"] = bill.cost.as_dict()
@@ -227,17 +249,45 @@ class Learner:
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
-            reason = distillation.problem or "distiller_wrote_nothing"
+            reason = distillation.problem or WROTE_NOTHING
             await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
+        return await self._apply(job, observation, distillation.rules, bill, trace, findings=found)
+
+    async def _teach(self, job: Job, bill: _JobCost) -> str:
+        """Learns from a feedback."""
+        taught = await self._teacher.teach(job, bill.add)
+        trace = {**taught.trace, "learning_cost": bill.cost.as_dict()}
+        rules = () if taught.distillation is None else taught.distillation.rules
+        if not rules and taught.completion is None:
+            reason = taught.reason or WROTE_NOTHING
+            await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend)
+            return "skipped"
+        observation = observation_from_json(job.payload["observation"])
+        return await self._apply(job, observation, rules, bill, trace, completion=taught.completion)
+
+    async def _apply(
+        self,
+        job: Job,
+        observation: Observation,
+        rules: Sequence[DistilledRule],
+        bill: _JobCost,
+        trace: dict[str, Any],
+        *,
+        findings: Findings = NO_FINDINGS,
+        completion: Completion | None = None,
+    ) -> str:
         gated = self._gated(job.namespace)
         try:
-            with span("merge", rules=len(distillation.rules)) as step:
-                drafts = await drafts_of(
-                    observation, distillation.rules, self._embedder, gated=gated
-                )
+            with span("merge", rules=len(rules)) as step:
+                drafts = await drafts_of(observation, rules, self._embedder, gated=gated)
                 applied: LearningResult = await self._store.jobs.apply(
-                    job, drafts, trace=trace, spend=bill.spend, findings=found
+                    job,
+                    drafts,
+                    trace=trace,
+                    spend=bill.spend,
+                    findings=findings,
+                    completion=completion,
                 )
                 set_attributes(step, evicted=len(applied.evicted))
         except NamespaceFrozen:
@@ -245,6 +295,10 @@ class Learner:
             await self._store.jobs.skip(job, FROZEN_SKIP, trace=trace, spend=bill.spend)
             return "skipped"
         return "already_applied" if applied.already else "learned"
+
+    async def _told_what_is_right(self, namespace: str) -> bool:
+        judged, among = await self._store.evidence.share_judged(namespace, JUDGED_AMONG)
+        return among >= JUDGED_LEAST and judged >= JUDGED_SHARE * among
 
     def _nothing_to_distil(self, job: Job, selection: Selection) -> str | None:
         """Why an exploration teaches no rule; None when it may."""
@@ -257,6 +311,13 @@ class Learner:
             return f"no_contrast:{selection.case.value}"
         waiting = self._store.evidence.count_candidates(job.namespace)
         return None if worth_distilling(waiting, seed=job.episode_id) else QUEUE_SKIP
+
+    def _consensus(self, observation: Observation, selection: Selection) -> NewExample | None:
+        own = self._store.namespaces.settings_of(observation.namespace).examples
+        use = self._options.examples if own is None else own
+        if use is not ExampleUse.CONSENSUS:
+            return None
+        return consensus_example(observation, selection)
 
     async def _budget_used_up(self, namespace: str) -> bool:
         own = self._store.namespaces.settings_of(namespace)

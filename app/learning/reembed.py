@@ -1,16 +1,20 @@
-"""Brings vectors for rules that have none of the current embedding model: after the model was
-changed, or for rules that were written while the embedder was down."""
+"""Brings vectors for rules and examples that have none of the current embedding model: after the
+model was changed, or for what was written while the embedder was down."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, TypeVar
 
 import structlog
 
 from app.learning.drafts import retrieval_key
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.errors import StoreError
+from rules_store.models.examples import Example, ExampleEmbedding
 from rules_store.models.rules import Rule, RuleEmbedding, Vectors
 from rules_store.store import RuleStore
 
@@ -20,48 +24,92 @@ BATCH = 64
 INTERVAL = 5.0
 
 
+Item = TypeVar("Item", Rule, Example)
+Embedding = TypeVar("Embedding", RuleEmbedding, ExampleEmbedding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[Item, Embedding]):
+    """What is embedded, and how."""
+
+    name: str
+    waiting: Callable[[int], Awaitable[list[Item]]]
+    embedded: Callable[[Sequence[Item]], Awaitable[list[Embedding]]]
+    add: Callable[[Sequence[Embedding]], Awaitable[int]]
+    refused: set[tuple[str, int]] = field(default_factory=set)
+    """Ids and versions of what can't be embedded."""
+
+
 async def reembed(store: RuleStore, embedder: Embedder) -> None:
     """Runs until cancelled; looks every few seconds."""
-    refused: set[tuple[str, int]] = set()
+    rules = _Kind(
+        "rules",
+        store.rules.without_embedding,
+        partial(embedded, store, embedder),
+        store.rules.add_embeddings,
+    )
+    examples = _Kind(
+        "examples",
+        store.examples.without_embedding,
+        partial(embedded_examples, embedder),
+        store.examples.add_embeddings,
+    )
     while True:
-        try:
-            if embedder.ready:
-                while rules := await _waiting(store, refused):
-                    done = await _embedded_or_refused(store, embedder, rules, refused)
-                    await store.rules.add_embeddings(done)
-                    log.info("rules embedded", count=len(done), model=embedder.name)
-        except (StoreError, EmbeddingFailed) as error:
-            log.warning("embedding of rules postponed", error=str(error))
+        if embedder.ready:
+            await _catch_up(rules, embedder)
+            await _catch_up(examples, embedder)
         await asyncio.sleep(INTERVAL)
 
 
-async def _waiting(store: RuleStore, refused: set[tuple[str, int]]) -> list[Rule]:
-    found = await store.rules.without_embedding(BATCH + len(refused))
-    return [rule for rule in found if (rule.id, rule.version) not in refused][:BATCH]
+async def _catch_up(kind: _Kind[Item, Embedding], embedder: Embedder) -> None:
+    """Until nothing of this kind waits. A failure is logged."""
+    try:
+        while items := await _waiting(kind):
+            done = await _embedded_or_refused(kind, items)
+            await kind.add(done)
+            log.info(f"{kind.name} embedded", count=len(done), model=embedder.name)
+    except (StoreError, EmbeddingFailed) as error:
+        log.warning(f"embedding of {kind.name} postponed", error=str(error))
+
+
+async def _waiting(kind: _Kind[Item, Embedding]) -> list[Item]:
+    found = await kind.waiting(BATCH + len(kind.refused))
+    return [item for item in found if (item.id, item.version) not in kind.refused][:BATCH]
 
 
 async def _embedded_or_refused(
-    store: RuleStore, embedder: Embedder, rules: Sequence[Rule], refused: set[tuple[str, int]]
-) -> list[RuleEmbedding]:
-    """Where not all can be embedded, one by one: a rule that never can must not stand in the way
-    of the others. Raises `EmbeddingFailed` where none can."""
+    kind: _Kind[Item, Embedding], items: Sequence[Item]
+) -> list[Embedding]:
+    """Where not all can be embedded, one by one: what never can must not stand in the way of the
+    others. Raises `EmbeddingFailed` where none can."""
     try:
-        return await embedded(store, embedder, rules)
+        return await kind.embedded(items)
     except EmbeddingFailed:
-        if len(rules) == 1:
+        if len(items) == 1:
             raise
-    done: list[RuleEmbedding] = []
-    failed: list[Rule] = []
-    for rule in rules:
+    done: list[Embedding] = []
+    failed: list[Item] = []
+    for item in items:
         try:
-            done += await embedded(store, embedder, [rule])
+            done += await kind.embedded([item])
         except EmbeddingFailed as error:
-            log.warning("rule not embedded", rule=rule.id, error=str(error))
-            failed.append(rule)
+            log.warning("not embedded", id=item.id, error=str(error))
+            failed.append(item)
     if not done:
-        raise EmbeddingFailed(f"none of {len(rules)} rules can be embedded now")
-    refused.update((rule.id, rule.version) for rule in failed)
+        raise EmbeddingFailed(f"none of {len(items)} {kind.name} can be embedded now")
+    kind.refused.update((item.id, item.version) for item in failed)
     return done
+
+
+async def embedded_examples(
+    embedder: Embedder, examples: Sequence[Example]
+) -> list[ExampleEmbedding]:
+    """Vectors of their questions. Raises `EmbeddingFailed`."""
+    rows = await embedder.embed([example.question for example in examples])
+    return [
+        ExampleEmbedding(example.id, example.version, row)
+        for example, row in zip(examples, rows, strict=True)
+    ]
 
 
 async def embedded(

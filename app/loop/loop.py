@@ -35,9 +35,10 @@ from app.loop.reflect.selection import (
     select_closed,
     select_open,
 )
-from app.loop.steer.block import render_block
+from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.tracing import set_attributes, set_cost, span
 from app.prompt_library import PromptLibrary
+from app.settings import DEFAULT_EXPERIMENT, ExamplePlace
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.embeddings import Embedder
 from app.upstream.types import THINKING_SPENT, ChatBackend
@@ -56,6 +57,7 @@ class LoopOptions:
     stops_early: bool
     open_spread: float
     """Least spread (max - min cosine to the Teacher) for a negative rule in open tasks."""
+    example_place: ExamplePlace = DEFAULT_EXPERIMENT.example_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Loop:
         self._equivalence = equivalence
         self._prompts = prompts
         self._options = options
+        self._writer = ExperienceWriter(prompts, options.example_place)
         self._explorer = Explorer(backend, prompts, options.explorer)
         self._distiller = Distiller(prompts)
 
@@ -105,14 +108,16 @@ class Loop:
     ) -> Exploration:
         """Trajectories and the selection among them, with no more `effort` than is needed (None:
         all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
-        is in `problems`: the rules, where they overflow the model's context; the selection, where
-        it fails and the Teacher's answer stands. `spending` is kept up to date meanwhile."""
+        is in `problems`: rules and examples, where they overflow the model's context; the
+        selection, where it fails and the Teacher's answer stands. `spending` is kept up to date
+        meanwhile."""
         try:
             return await self._explore(observation, background, effort, spending)
         except UpstreamRejected as error:
-            if not (observation.hits and is_context_overflow(error)):
+            given = observation.hits or observation.examples
+            if not (given and is_context_overflow(error)):
                 raise
-        without = dataclasses.replace(observation, hits=())
+        without = dataclasses.replace(observation, hits=(), examples=())
         exploration = await self._explore(without, background, effort, spending)
         problems = (RULES_DROPPED, *exploration.problems)
         return dataclasses.replace(exploration, problems=problems)
@@ -124,7 +129,7 @@ class Loop:
         effort: Effort | None,
         spending: RunningCost | None,
     ) -> Exploration:
-        block = render_block(self._prompts, observation.domain, observation.hits)
+        insertion = self._insertion(observation)
 
         async def settled(back: Sequence[Trajectory], outstanding: int) -> bool:
             return await decided(observation, back, outstanding, self._equivalence)
@@ -133,10 +138,11 @@ class Loop:
             equivalence = self._equivalence
             return await decided(observation, back, outstanding, equivalence, effort)
 
-        with span("explore", model=observation.model, rules=len(observation.hits)) as step:
+        shown = {"rules": len(observation.hits), "examples": len(observation.examples)}
+        with span("explore", model=observation.model, **shown) as step:
             explored = await self._explorer.explore(
                 observation,
-                block,
+                insertion,
                 background=background,
                 decided=settled if self._options.stops_early else None,
                 effort=effort,
@@ -193,10 +199,18 @@ class Loop:
         return dict(zip(texts, rows, strict=True))
 
     async def replay(self, observation: Observation) -> Trajectory:
-        """The Teacher's answer to a stored question with the rules of the observation, in the
-        background."""
-        block = render_block(self._prompts, observation.domain, observation.hits)
-        return await self._explorer.teacher(observation, block)
+        """The Teacher's answer to a stored question with the rules and examples of the observation,
+        in the background."""
+        return await self._explorer.teacher(observation, self._insertion(observation))
+
+    def _insertion(self, observation: Observation) -> Insertion:
+        return self._writer.write(
+            observation.hits,
+            observation.examples,
+            domain=observation.domain,
+            messages=observation.messages,
+            fields=observation.params,
+        )
 
     async def distil(
         self, observation: Observation, selection: Selection, *, background: bool = True

@@ -41,6 +41,15 @@ class Metrics:
             registry=self.registry,
         )
         self.injected = Counter("ttcl_rules_injected", "Rules injected", registry=self.registry)
+        self.recalled = Counter(
+            "ttcl_examples_injected", "Examples injected", registry=self.registry
+        )
+        self.given = Counter(
+            "ttcl_given",
+            "Steered requests by what they were given: none, rules, examples or both",
+            ["given"],
+            registry=self.registry,
+        )
         self.skipped = Counter(
             "ttcl_learning_skipped",
             "Requests that were not learned from",
@@ -51,18 +60,25 @@ class Metrics:
         self.rules = Gauge(
             "ttcl_rules_indexed", "Rules in this process's index", registry=self.registry
         )
+        self.examples = Gauge(
+            "ttcl_examples_indexed",
+            "Active examples in this process's index",
+            registry=self.registry,
+        )
 
     def follow(
         self,
         *,
         backlog: Callable[[], float],
         indexed: Callable[[], float],
+        examples_indexed: Callable[[], float],
         outcomes: Mapping[str, int],
     ) -> None:
         """From now on the gauges show what these say when somebody looks: learning jobs waiting,
-        rules in the index, and how many jobs ended with each outcome."""
+        rules and examples in the index, and how many jobs ended with each outcome."""
         self.jobs.set_function(backlog)
         self.rules.set_function(indexed)
+        self.examples.set_function(examples_indexed)
         self.registry.register(_Outcomes(outcomes))
 
     def serve(self, port: int) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
 from app.chat.service import ChatService
-from app.learning.evaluation.outcomes import Judge
+from app.learning.feedback import FeedbackIntake
 from app.learning.local_worker import Worker
 from app.loop.steer.explain import Explainer
 from app.observability.metrics import Metrics
@@ -30,7 +30,7 @@ class AppState:
     upstream: Upstream
     embedder: Embedder
     prompts: PromptLibrary
-    judge: Judge
+    feedback: FeedbackIntake
     explainer: Explainer
     service: ChatService
     worker: Worker

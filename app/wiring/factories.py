@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from app.exceptions import ConfigurationError
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
 from app.learning.evaluation.outcomes import Judge
+from app.learning.feedback import FeedbackIntake, FeedbackOptions
 from app.learning.learner import Learner, LearnerOptions
+from app.learning.lessons import Teacher
 from app.learning.local_worker import LocalWorker, Worker
 from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import ExplorerOptions
 from app.loop.loop import Loop, LoopOptions
 from app.loop.reflect.equivalence import Equivalence
-from app.loop.steer.retriever import Retriever
+from app.loop.steer.retriever import Retriever, RetrieverOptions
+from app.loop.steer.writer import ExperienceWriter
 from app.observability.tracing import NO_TRACES, Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
@@ -55,14 +59,19 @@ def build_embedder(settings: Settings) -> CachedEmbedder:
 def build_retriever(
     settings: Settings, store: RuleStore, embedder: Embedder, *, timeout: float | None = None
 ) -> Retriever:
-    return Retriever(
-        store,
-        embedder,
+    options = RetrieverOptions(
         floor=settings.similarity_floor,
+        example_floor=settings.example_floor,
         timeout=settings.embedding_timeout if timeout is None else timeout,
+        examples=settings.examples,
         policy=settings.resolved_policy,
         experiment=settings.experiment,
     )
+    return Retriever(store, embedder, options)
+
+
+def build_writer(settings: Settings, prompts: PromptLibrary) -> ExperienceWriter:
+    return ExperienceWriter(prompts, settings.experiment.example_place)
 
 
 def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
@@ -73,6 +82,20 @@ def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> E
 def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Judge) -> Gatekeeper:
     floor = settings.similarity_floor
     return Gatekeeper(store, loop, judge, GateSettings(floor, settings.experiment.probation))
+
+
+def build_teacher(
+    settings: Settings, store: RuleStore, loop: Loop, judge: Judge, gated: Callable[[str], bool]
+) -> Teacher:
+    exploring = settings.students + 2  # Teacher and Tutor
+    return Teacher(
+        store,
+        loop,
+        judge,
+        gated,
+        calls_per_answer=settings.feedback_calls_per_answer,
+        exploring=exploring,
+    )
 
 
 def build_upstream(
@@ -102,6 +125,7 @@ def build_learner(
     gated: Callable[[str], bool],
     judge: Judge,
     tracer: Tracer = NO_TRACES,
+    rng: random.Random | None = None,
 ) -> Learner:
     return Learner(
         store,
@@ -109,14 +133,28 @@ def build_learner(
         embedder,
         planner,
         build_gatekeeper(settings, store, loop, judge),
+        build_teacher(settings, store, loop, judge, gated),
         gated,
         LearnerOptions(
             calls_per_hour=settings.learn_calls_per_hour,
             tokens_per_hour=settings.learn_tokens_per_hour,
             replays_per_job=settings.gate_calls_per_answer,
+            examples=settings.examples,
         ),
         tracer,
+        rng,
     )
+
+
+def build_feedback_intake(
+    settings: Settings,
+    store: RuleStore,
+    judge: Judge,
+    embedder: Embedder,
+    wake: Callable[[], None],
+) -> FeedbackIntake:
+    options = FeedbackOptions(settings.learn, settings.examples, settings.embedding_timeout)
+    return FeedbackIntake(store, judge, embedder, wake, options)
 
 
 async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -> Worker:
@@ -160,6 +198,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         capacity=settings.capacity,
         example_capacity=settings.example_capacity,
+        example_days=settings.example_days,
         pruning=settings.pruning,
         merge_threshold=settings.experiment.merge_threshold,
         lease=settings.job_lease,
@@ -187,5 +226,6 @@ def build_loop(
         ),
         stops_early=settings.stops_early,
         open_spread=settings.experiment.open_spread,
+        example_place=settings.experiment.example_place,
     )
     return Loop(backend, embedder, equivalence, prompts, options)

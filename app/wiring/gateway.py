@@ -26,7 +26,7 @@ from app.settings import Settings
 from app.upstream.embeddings import Embedder
 from app.wiring.background import SteadyClock, freeze_when, keep_running
 from app.wiring.container import AppState
-from app.wiring.factories import WATCH_INTERVAL
+from app.wiring.factories import WATCH_INTERVAL, build_feedback_intake, build_writer
 from app.wiring.services import open_services
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
@@ -58,7 +58,8 @@ async def open_gateway(
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.experience_token_budget
-    steering = Steering(retriever, recorder, counter, prompts, metrics, budget)
+    writer = build_writer(settings, prompts)
+    steering = Steering(retriever, recorder, counter, writer, metrics, budget)
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
@@ -92,8 +93,10 @@ async def open_gateway(
         upstream=upstream,
         embedder=services.embedder,
         prompts=prompts,
-        judge=services.judge,
-        explainer=Explainer(store, retriever, counter, prompts, budget),
+        feedback=build_feedback_intake(
+            settings, store, services.judge, services.embedder, worker.wake
+        ),
+        explainer=Explainer(store, retriever, counter, writer, budget),
         service=service,
         worker=worker,
         metrics=metrics,
@@ -109,6 +112,8 @@ async def _sweep(store: RuleStore) -> None:
             await store.episodes.sweep_interrupted(INTERRUPTED_AFTER)
             if gone := await store.episodes.expire(steady()):
                 log.info("episodes deleted by retention", count=gone)
+            if gone := await store.examples.expire(steady()):
+                log.info("expired examples retired", count=gone)
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))
         except Exception:

@@ -79,6 +79,7 @@ async def open_services(
     metrics.follow(
         backlog=lambda: worker.backlog,
         indexed=lambda: store.rules_indexed,
+        examples_indexed=lambda: store.examples_indexed,
         outcomes=learner.outcomes,
     )
     return Services(store, embedder, upstream, loop, retriever, planner, judge, worker, metrics)

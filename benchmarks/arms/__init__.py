@@ -8,6 +8,7 @@ from collections.abc import Callable
 from app.exceptions import ConfigurationError
 from benchmarks.arms.base import Arm
 from benchmarks.arms.direct import SelfConsistency, ZeroShot
+from benchmarks.arms.experienced import EXPERIENCED_ARMS, examples_of, experience_of
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.arms.looped import EMPTY_BANK, PAPER, PAPER_POISONED, RANDOM_RULES
 from benchmarks.arms.recalled import NEIGHBOUR, Recalling, nearest_labelled, own_right_answers
@@ -23,6 +24,13 @@ ARMS = {
     "gated": "the loop with rules that have proved their worth on earlier questions",
     "gated-no-X": "without one of its parts: gate, hold-out, utility, trigger, abstention",
     "gated+poison": "with thirty wrong rules and 5% turned round; paper+poison likewise",
+    "rules": "the product with feedback, rules alone",
+    "examples": "the product with feedback, examples alone",
+    "experience": "the product with feedback, rules and examples as evidence decides",
+    "examples@K": "as examples, with at most K; experience@K likewise",
+    "experience-consensus": "as experience, with agreed answers as examples, exploring all",
+    "examples-no-floor": "as examples, however far the nearest are",
+    "examples-block": "as examples, inside the block instead of as earlier turns",
     "knn@K": "the K nearest labelled questions as earlier turns (--feedback label)",
     "self-icl@K": "the K nearest own answers that were right (--feedback binary or label)",
     "neighbour": "the nearest labelled question's answer, no model (--feedback label)",
@@ -30,11 +38,13 @@ ARMS = {
 }
 
 _OWN: list[Arm] = [ZeroShot(), EMPTY_BANK, RANDOM_RULES, PAPER, PAPER_POISONED, NEIGHBOUR]
-_FIXED = {arm.name: arm for arm in [*_OWN, *GATED_ARMS.values()]}
+_FIXED = {arm.name: arm for arm in [*_OWN, *GATED_ARMS.values(), *EXPERIENCED_ARMS.values()]}
 _COUNTED: dict[str, Callable[[int], Arm]] = {
     "sc": SelfConsistency,
     "knn": nearest_labelled,
     "self-icl": own_right_answers,
+    "examples": examples_of,
+    "experience": experience_of,
 }
 _COUNT = re.compile(r"([a-z-]+)@([1-9]\d{0,2})")
 _SERVICE = re.compile(r"http:(https?://[^#\s]+?)(?:#(\S+))?")

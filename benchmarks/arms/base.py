@@ -87,7 +87,8 @@ class Session(Protocol):
 
     async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         """End of a step, outcomes in the order of the stream, with the feedback that the run gives:
-        keep what was learned. Returns one row per rule, with the `id` of its question."""
+        keep what was learned. Returns one row per rule, with the `id` of its question, and one with
+        `kind` "examples" for each example that was kept or left."""
         ...
 
     async def close(self) -> None: ...

@@ -25,18 +25,10 @@ from app.loop.loop import Distillation, Exploration
 from app.settings import Policy
 from app.wiring.factories import build_gatekeeper, build_planner
 from benchmarks.arms.base import NAMESPACE, ArmAnswer, PassQuestion, Repeat, Setting
+from benchmarks.arms.changes import BY_EVIDENCE, StoreChanges, rule_row
 from benchmarks.arms.lookup import Found, Retrieved
 from benchmarks.arms.looped import Lesson, Looped, Pass, PassResources
-from rules_store.models.events import EventFilter
 from rules_store.models.evidence import Findings
-from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
-
-_OUTCOMES = {
-    PROMOTED: "promoted",
-    DEMOTED: "demoted",
-    REFUTED: "refuted",
-    SUPERSEDED: "superseded",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +74,7 @@ class GatedPass(Pass):
         self._gate = gate
         self._planner = build_planner(self.setting.settings, self.store, self.setting.embedder)
         self._judge = Judge(self.setting.equivalence, self.setting.embedder)
-        self._seen = 0
-        """Number of the last event that was looked at."""
+        self._changes = StoreChanges(self.store)
 
     @property
     def stores_candidates(self) -> bool:
@@ -173,21 +164,5 @@ class GatedPass(Pass):
 
     async def _moved(self, asked: PassQuestion) -> list[dict[str, Any]]:
         """A row for each rule that evidence has moved since the last look."""
-        found: list[dict[str, Any]] = []
-        where = EventFilter(namespace=NAMESPACE, since_event=self._seen + 1)
-        page = await self.store.history.events(where, limit=1000)
-        for event in reversed(page.items):
-            self._seen = event.id
-            kind = _OUTCOMES.get(event.kind)
-            if kind is not None and event.after is not None:
-                found.append(
-                    {
-                        "id": asked.id,
-                        "polarity": event.after["polarity"],
-                        "text": event.after["text"],
-                        "trigger": event.after["trigger"],
-                        "outcome": kind,
-                        "reason": event.reason,
-                    }
-                )
-        return found
+        rows = [rule_row(event, BY_EVIDENCE) for event in await self._changes.new()]
+        return [{"id": asked.id, **row} for row in rows if row is not None]

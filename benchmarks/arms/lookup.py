@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from app.domain.trajectory import Observation
 from app.exceptions import UpstreamError
 from app.loop.steer.budget import TokenCounter, fit
-from app.loop.steer.retriever import exposures
+from app.loop.steer.experience import NO_EXPERIENCE, Experience
+from app.settings import ExperienceLimits
 from app.wiring.factories import build_retriever
 from benchmarks.arms.base import NAMESPACE, Setting
 from rules_store.models.evidence import Exposure
@@ -20,14 +20,16 @@ from rules_store.store import RuleStore
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Rules for one question, and what was left out by lot."""
+    """What one question is given."""
 
-    hits: tuple[RuleHit, ...] = ()
-    withheld: RuleHit | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    given: Experience = NO_EXPERIENCE
+
+    @property
+    def hits(self) -> tuple[RuleHit, ...]:
+        return self.given.rules
 
     def exposures(self) -> list[Exposure]:
-        return exposures(self.hits, self.withheld, self.scores)
+        return self.given.exposures()
 
 
 class Lookup(Protocol):
@@ -46,23 +48,20 @@ class Retrieved:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._counter = TokenCounter(_NoTokenizer())
+        self._counter = TokenCounter(NO_TOKENIZER)
 
     async def find(self, store: RuleStore, observation: Observation) -> Found:
         settings = self._setting.settings
         # A run waits for its embeddings; only a client must not.
         retriever = build_retriever(settings, store, self._setting.embedder, timeout=3600.0)
+        limits = ExperienceLimits(settings.max_positive, settings.max_negative, 0)
         retrieval = await retriever.retrieve(
-            NAMESPACE,
-            observation.question,
-            settings.max_positive,
-            settings.max_negative,
-            seed=observation.episode_id,
+            NAMESPACE, observation.question, limits, seed=observation.episode_id
         )
         if retrieval.degraded is not None:
             raise UpstreamError(f"rules could not be looked up: {retrieval.degraded}")
-        hits = await fit(
-            retrieval.hits,
+        given = await fit(
+            retrieval.experience,
             model=observation.model,
             counter=self._counter,
             budget=settings.experience_token_budget,
@@ -70,7 +69,7 @@ class Retrieved:
             messages=observation.messages,
             answer_tokens=0,
         )
-        return Found(hits, retrieval.withheld, retrieval.scores)
+        return Found(given)
 
 
 class RandomRules:
@@ -91,7 +90,7 @@ class RandomRules:
             for place in sorted(rng.sample(range(len(rules)), min(most, len(rules)))):
                 rule = rules[place]
                 hits.append(RuleHit(rule.id, rule.polarity, rule.text, rule.trigger, 0.0))
-        return Found(tuple(hits))
+        return Found(Experience(tuple(hits)))
 
 
 async def _all_active(store: RuleStore, polarity: Polarity) -> list[Rule]:
@@ -112,3 +111,6 @@ class _NoTokenizer:
 
     async def count_tokens(self, model: str, text: str, *, seconds: float = 0) -> int | None:
         return None
+
+
+NO_TOKENIZER = _NoTokenizer()

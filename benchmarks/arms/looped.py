@@ -7,11 +7,8 @@ order of the stream, so that question t sees rules of earlier steps only.
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from app.domain.serialization import hits_to_json
@@ -21,18 +18,16 @@ from app.learning.drafts import drafts_of
 from app.loop.effort import Effort
 from app.loop.loop import Distillation, Exploration, Loop
 from app.settings import Policy
-from app.wiring.factories import build_loop, store_options
+from app.wiring.factories import build_loop
 from benchmarks import poison
 from benchmarks.arms.base import NAMESPACE, ArmAnswer, PassQuestion, Repeat, Setting, observe, scope
 from benchmarks.arms.lookup import Found, Lookup, NoRules, RandomRules, Retrieved
+from benchmarks.arms.stores import PassStore, opened_store
 from benchmarks.callcache import MeteredBackend
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.rules import RuleHit
-from rules_store.store import RuleStore
 
 _OWNER = "benchmark"
-_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-"""The time of every pass: evidence must not fade differently when a pass is replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +45,12 @@ class Looped:
 
     async def opened(self, setting: Setting, repeat: Repeat) -> PassResources:
         """A store of its own, with wrong rules in it where the arm is poisoned."""
-        folder = setting.scratch / f"{self.name}-{repeat.seed}-{repeat.order}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        store = await RuleStore.open(
-            f"sqlite:///{folder / 'rules.db'}",
-            embedding_model=setting.embedder.name,
-            dimension=setting.embedder.dimension,
-            options=store_options(setting.settings),
-            clock=lambda: _EPOCH,
-        )
-        await store.namespaces.ensure(NAMESPACE)
+        opened = await opened_store(setting, self.name, repeat)
+        store = opened.store
         if self.poisoned:
             await poison.inject(store, NAMESPACE, setting.task.domain, setting.embedder)
         lookup = NoRules() if self.lookup is None else self.lookup(setting)
-        return PassResources(self, setting, repeat, store, lookup, folder)
+        return PassResources(self, setting, repeat, opened, lookup)
 
 
 EMPTY_BANK = Looped("empty-bank", None, stateful=False)
@@ -80,9 +66,8 @@ class PassResources:
     arm: Looped
     setting: Setting
     repeat: Repeat
-    store: RuleStore
+    files: PassStore
     lookup: Lookup
-    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +87,9 @@ class Pass:
         self.arm = opened.arm
         self.setting = opened.setting
         self.repeat = opened.repeat
-        self.store = opened.store
+        self.store = opened.files.store
+        self._files = opened.files
         self._lookup = opened.lookup
-        self._folder = opened.folder
 
     async def answer(self, asked: PassQuestion) -> ArmAnswer:
         observation, found, backend = await self.prepared(asked)
@@ -187,7 +172,7 @@ class Pass:
             job_payload={},
             exposures=lesson.found.exposures(),
         )
-        job = await store.jobs.claim(_OWNER, episode_id=observation.episode_id)
+        job = await store.jobs.claim(_OWNER, key=observation.episode_id)
         assert job is not None, "the job was written the line before"
         written = list(lesson.distillation.rules) if lesson.distillation is not None else []
         if not written:
@@ -220,8 +205,7 @@ class Pass:
         return False
 
     async def close(self) -> None:
-        await self.store.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        await self._files.close()
 
 
 def _details(

@@ -10,12 +10,15 @@ from typing import Any
 import httpx
 
 from app.domain.trajectory import Cost
-from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.exceptions import TTCLError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.loop.explore.roles import teacher_params
 from app.upstream.types import Completion
 from app.upstream.wire import error_from, parse_completion, seconds_of
 from benchmarks.arms.base import ArmAnswer, PassQuestion, Repeat, Setting, observe, scope
 from benchmarks.arms.direct import framed
+from benchmarks.feedback import Feedback
+
+EPISODE_HEADER = "X-TTCL-Episode"
 
 TIMEOUT = 1800.0
 """Seconds for one answer: a service may explore behind it."""
@@ -26,7 +29,9 @@ class Service:
     """`url` is the API's base; `model` is the name it is asked for, None for the run's model.
 
     Asked as zero-shot is. A service that learns keeps what it learned: it is told a namespace of
-    its own for every pass, which ours obeys and others ignore.
+    its own for every pass, which ours obeys and others ignore. Where an answer names its episode,
+    as ours does, the run's feedback is posted to the service once the step is over; what it makes
+    of it, it does in its own time.
     """
 
     name: str
@@ -34,7 +39,8 @@ class Service:
     model: str | None
     key: str | None
     stateful: bool = False
-    """What it has learned is on its side; a question that was answered is never asked again."""
+    """What it has learned is on its side; a question that was answered is never asked again, and
+    an answer that was read from disk is told nothing more."""
 
     async def start(self, setting: Setting, repeat: Repeat) -> _Served:
         return _Served(self, setting, repeat)
@@ -60,14 +66,17 @@ class _Served:
             "model": self._arm.model or observation.model,
             "messages": framed(self._setting, observation),
         }
+        episodes: list[str] = []
         try:
-            completion = await backend.own(body, lambda: self._ask(body))
+            completion = await backend.own(body, lambda: self._ask(body, episodes))
         except UpstreamError as error:
             return ArmAnswer(asked, "", backend, failure=error.message)
-        return ArmAnswer(asked, completion.text, backend)
+        # The last of several attempts is the one that was answered.
+        return ArmAnswer(asked, completion.text, backend, lesson=episodes[-1] if episodes else None)
 
-    async def _ask(self, body: dict[str, Any]) -> Completion:
-        """One answer; its cost is what the service says the whole of it took."""
+    async def _ask(self, body: dict[str, Any], episodes: list[str]) -> Completion:
+        """One answer; its cost is what the service says the whole of it took. `episodes` gets the
+        id of its episode, where there is one."""
         try:
             response = await self._http.post("chat/completions", json=body)
         except httpx.TimeoutException as error:
@@ -78,6 +87,8 @@ class _Served:
             after = seconds_of(response.headers.get("Retry-After"))
             raise error_from(response.status_code, response.content, after)
         completion = parse_completion(response.content)
+        if EPISODE_HEADER in response.headers:
+            episodes.append(response.headers[EPISODE_HEADER])
         told = response.json().get("ttcl")
         whole = told.get("cost") if isinstance(told, dict) else None
         if not isinstance(whole, dict):
@@ -86,7 +97,26 @@ class _Served:
         return replace(completion, cost=cost)
 
     async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
+        """Raises `TTCLError` where the service refuses its feedback."""
+        for outcome in outcomes:
+            if outcome.feedback is not None and outcome.lesson is not None:
+                await self._tell(outcome, outcome.feedback)
         return []
+
+    async def _tell(self, outcome: ArmAnswer, told: Feedback) -> None:
+        key = scope(self._arm.name, self._repeat, outcome.asked)
+        body = {
+            "episode_id": outcome.lesson,
+            "key": hashlib.blake2b(key.encode(), digest_size=16).hexdigest(),
+            **({"verified": told.right} if told.label is None else {"label": told.label}),
+        }
+        try:
+            response = await self._http.post("feedback", json=body)
+        except httpx.HTTPError as error:
+            raise UpstreamUnavailable(f"{self._arm.url} can't be told: {error}") from error
+        if response.status_code not in (200, 201):
+            reason = error_from(response.status_code, response.content, None).message
+            raise TTCLError(f"{self._arm.url} refused the feedback: {reason}")
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -11,7 +11,8 @@ from app.exceptions import ConfigurationError
 from benchmarks.gpu.engine import NoEngine
 from benchmarks.gpu.machine import Machine, unpack
 from benchmarks.gpu.pieces import MIB, BrokenPack
-from benchmarks.gpu.run import STREAM_ARMS, Job, Plan, sit
+from benchmarks.gpu.plan import PLANS, Job, planned
+from benchmarks.gpu.run import Plan, sit
 from benchmarks.gpu.steps import Sitting
 
 ARMS = "zero-shot,sc@5,empty-bank,paper,gated"
@@ -55,23 +56,21 @@ def _run(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     jobs: list[Job] = []
     limit = DRY_QUESTIONS if options.dry and options.limit is None else options.limit
-    bounds = {"limit": limit, "max_tokens": options.max_tokens}
     if options.task is not None:
         arms = options.arms or (DRY_ARMS if options.dry else ARMS)
+        data = machine.data(options.data or f"{options.task}-test.jsonl")
+        bounds = {"limit": limit, "max_tokens": options.max_tokens}
         for arm in arms.split(","):
-            data = machine.data(options.data or f"{options.task}-test.jsonl")
-            # Also the name of a file that comes back, where only plain characters may stand.
-            name = f"{options.task}-{arm.replace('@', '_')}"
-            jobs.append(Job(name, options.task, data, arm, options.step, **bounds))
-    for task in filter(None, options.streams.split(",")):
-        arms = options.stream_arms or STREAM_ARMS
-        data = machine.data(f"{task}-dev.jsonl")
-        job = Job(f"stream-{task}", task, data, arms, options.stream_step, "label", **bounds)
-        jobs.append(job)
+            jobs.append(Job(options.task, data, arm, options.step, **bounds))
+    if options.plan is not None:
+        path = PLANS / f"{options.plan}.toml"
+        path = path if path.is_file() else Path(options.plan)
+        jobs += planned(path, machine.data, limit=limit, max_tokens=options.max_tokens)
     plan = Plan(
         backend=options.backend or ("llama" if options.dry else "vllm"),
         checks=options.checks,
         jobs=jobs,
+        processes=options.processes,
         dummy=options.dummy,
         small=options.dry,
         keep_engine=options.keep_engine,
@@ -116,9 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data", help="name of its data file (default: TASK-test.jsonl)")
     run.add_argument("--arms", help=f"default: {ARMS}")
     run.add_argument("--step", type=int, default=64, help="questions of a step")
-    run.add_argument("--streams", default="", help="tasks of streams, with label feedback")
-    run.add_argument("--stream-arms", help="arms of the streams, one after another")
-    run.add_argument("--stream-step", type=int, default=8, help="questions of a stream's step")
+    run.add_argument("--plan", help="passes from a file: 'streams' (shipped) or a TOML file")
+    run.add_argument("--processes", type=int, default=48, help="of arms side by side at most")
     run.add_argument("--limit", type=int, help="only the first questions")
     run.add_argument("--max-tokens", type=int, help="limit of an answer, instead of the task's")
     run.add_argument("--backend", choices=("vllm", "llama"), help="default: vllm; llama if --dry")

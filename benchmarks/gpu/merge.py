@@ -1,4 +1,4 @@
-"""Puts together what came back of several sittings, one run folder a task, and writes reports."""
+"""Puts together what came back of several sittings, one run folder a stream, and writes reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from app.exceptions import ConfigurationError
+from benchmarks.gpu.plan import stream_name
 from benchmarks.journal import read_rows
 from benchmarks.report.pages import write_report
 from benchmarks.rundir import RunDir, load_config
@@ -15,7 +17,7 @@ from benchmarks.rundir import RunDir, load_config
 
 def merge(sources: Sequence[Path], out: Path, *, with_questions: bool) -> list[Path]:
     """`sources`: `results.tar.xz` files, or folders of run folders. Returns the run folders under
-    `out`, a task each, with their reports. Raises `ConfigurationError`, also where two sittings
+    `out`, a stream each, with their reports. Raises `ConfigurationError`, also where two sittings
     ran different things."""
     with tempfile.TemporaryDirectory() as scratch:
         folders: list[Path] = []
@@ -26,7 +28,7 @@ def merge(sources: Sequence[Path], out: Path, *, with_questions: bool) -> list[P
         merged: dict[Path, None] = {}
         for folder in folders:
             config = load_config(folder)
-            target = out / f"{config['task']['name']}{_suffix(config.get('feedback'))}"
+            target = out / _name(config)
             _add(folder, config, target)
             merged[target] = None
     for target in merged:
@@ -34,8 +36,13 @@ def merge(sources: Sequence[Path], out: Path, *, with_questions: bool) -> list[P
     return list(merged)
 
 
-def _suffix(feedback: str | None) -> str:
-    return "" if feedback in (None, "none") else f"-{feedback}"
+def _name(config: dict[str, Any]) -> str:
+    return stream_name(
+        config["task"]["name"],
+        config.get("feedback", "none"),
+        config.get("label_noise", 0.0),
+        config.get("first_order", 0),
+    )
 
 
 def _run_folders(source: Path, scratch: Path) -> list[Path]:

@@ -3,19 +3,24 @@ checks and arms run in processes that have ttcl's packages."""
 
 from __future__ import annotations
 
+import io
+import lzma
 import os
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.gpu import engine as engines
 from benchmarks.gpu.machine import Machine, convert
+from benchmarks.gpu.plan import Job
 from benchmarks.gpu.steps import Sitting
 
 PACKING = 20.0
@@ -24,38 +29,13 @@ STOPPING = 10.0
 """Seconds that an arm has to end after it was told."""
 RESULTS = "results.tar.xz"
 CALLS_LIMIT = 15 << 20
-"""Bytes of one file that comes back."""
+"""Bytes of the file of calls that comes back."""
 _REPORTED = ("run.json", "questions.jsonl", "results.jsonl", "rules.jsonl")
 """Files of a run that its report is made of."""
-_BENCH = "from benchmarks.cli import app; app()"
-STREAM_ARMS = "zero-shot,neighbour,knn@4,self-icl@4"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One process: some arms of a task, in a run folder of their own."""
-
-    name: str
-    task: str
-    data: Path
-    arms: str
-    step: int
-    """Questions of a step."""
-    feedback: str = "none"
-    limit: int | None = None
-    max_tokens: int | None = None
-
-    def command(self, url: str, folder: Path) -> list[str]:
-        # The engine's processes come first where cores are short.
-        command = ["nice", "-n", "5", sys.executable, "-c", _BENCH, "run", "--task", self.task]
-        command += ["--data", str(self.data), "--arms", self.arms, "--feedback", self.feedback]
-        command += ["--concurrency", str(self.step), "--parallel", "1024"]
-        command += ["--upstream", f"{url}/v1", "--out", str(folder)]
-        if self.limit is not None:
-            command += ["--limit", str(self.limit)]
-        if self.max_tokens is not None:
-            command += ["--max-tokens", str(self.max_tokens)]
-        return command
+CALLS = "calls.tar"
+LOGS = "logs.tar.xz"
+NICENESS = (5, 15)
+"""Of the first job and of the last: the engine's processes come first where cores are short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +45,9 @@ class Plan:
     backend: str
     checks: bool
     jobs: Sequence[Job]
+    """The most important first."""
+    processes: int
+    """Jobs side by side at most."""
     dummy: bool
     small: bool
     keep_engine: bool
@@ -80,10 +63,11 @@ def sit(machine: Machine, plan: Plan, out: Path, sitting: Sitting) -> None:
             if plan.checks:
                 _check(machine, plan, engine.url, out, sitting)
             if plan.jobs:
-                _jobs(machine, plan, engine.url, runs, out, sitting)
+                _jobs(machine, plan, engine.url, runs, sitting)
     finally:
         with sitting.step("pack results") as row:
-            row["bytes"] = collect(runs, out)
+            row["bytes"] = collect(runs, out, [job.name for job in plan.jobs])
+            _pack_logs(machine, out)
 
 
 @contextmanager
@@ -134,27 +118,34 @@ def _check(machine: Machine, plan: Plan, url: str, out: Path, sitting: Sitting) 
             row["exit"] = "out of time"
 
 
-def _jobs(machine: Machine, plan: Plan, url: str, runs: Path, out: Path, sitting: Sitting) -> None:
-    """All side by side, until they end or the time is up."""
-    environment = {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"}
+def _jobs(machine: Machine, plan: Plan, url: str, runs: Path, sitting: Sitting) -> None:
+    """As many side by side as the plan allows, until they end or the time is up."""
+    environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= machine.environment("ttcl", os.environ)
+    logs = machine.work / "logs"
+    logs.mkdir(exist_ok=True)
     started = time.monotonic()
 
     def ended(name: str, how: int | str) -> None:
         sitting.note(f"arms {name}", seconds=round(time.monotonic() - started, 1), exit=how)
 
+    waiting = deque(enumerate(plan.jobs))
     running: dict[str, subprocess.Popen[bytes]] = {}
-    for job in plan.jobs:
-        with (out / f"{job.name}.log").open("wb") as log:
-            running[job.name] = subprocess.Popen(
-                job.command(url, runs / job.name),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-    while running and sitting.left() > PACKING + STOPPING:
-        time.sleep(0.5)
+    while (waiting or running) and sitting.left() > PACKING + STOPPING:
+        while waiting and len(running) < plan.processes:
+            place, job = waiting.popleft()
+            first, last = NICENESS
+            niceness = first + (last - first) * place // len(plan.jobs)
+            command = job.command(url, runs / job.name, niceness=niceness)
+            with (logs / f"{job.name}.log").open("wb") as log:
+                running[job.name] = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+        time.sleep(0.2)
         for name, process in list(running.items()):
             if process.poll() is not None:
                 ended(name, process.returncode)
@@ -169,11 +160,14 @@ def _jobs(machine: Machine, plan: Plan, url: str, runs: Path, out: Path, sitting
             process.kill()
             process.wait()
         ended(name, "out of time")
+    for _, job in waiting:
+        ended(job.name, "not begun")
 
 
-def collect(runs: Path, out: Path) -> int:
-    """`results.tar.xz` with what reports are made of; and the calls of each run that is not
-    finished, where they fit, so that a later sitting goes on. Returns the bytes of all."""
+def collect(runs: Path, out: Path, important: Sequence[str] = ()) -> int:
+    """`results.tar.xz` with what reports are made of; and the calls of the runs that are not
+    finished, as far as they fit, so that a later sitting goes on. `important`: names of runs whose
+    calls come first. Returns the bytes of both."""
     out.mkdir(parents=True, exist_ok=True)
     folders = sorted(path for path in runs.glob("*") if (path / "run.json").is_file())
     packed = out / RESULTS
@@ -182,23 +176,48 @@ def collect(runs: Path, out: Path) -> int:
             for name in _REPORTED:
                 if (folder / name).is_file():
                     tar.add(folder / name, f"{folder.name}/{name}")
-    size = packed.stat().st_size
-    for folder in folders:
-        if (folder / "report.md").is_file() or not (folder / "calls.jsonl").is_file():
-            continue
-        calls = out / f"calls-{folder.name}.tar.xz"
-        with tarfile.open(calls, "w:xz", preset=0) as tar:
-            tar.add(folder / "calls.jsonl", f"{folder.name}/calls.jsonl")
-        if calls.stat().st_size > CALLS_LIMIT:
-            calls.unlink()
-        else:
-            size += calls.stat().st_size
-    return size
+    order = {name: place for place, name in enumerate(important)}
+    folders.sort(key=lambda folder: order.get(folder.name, len(order)))
+    unfinished = [
+        folder / "calls.jsonl"
+        for folder in folders
+        if (folder / "calls.jsonl").is_file() and not (folder / "report.md").is_file()
+    ]
+    return packed.stat().st_size + _pack_calls(unfinished, out / CALLS)
+
+
+def _pack_calls(files: Sequence[Path], packed: Path) -> int:
+    """Each compressed by itself, so that one which does not fit can be left out. Returns the bytes
+    of the archive."""
+    size = 0
+    # The compression runs outside of the interpreter's lock.
+    with tarfile.open(packed, "w") as tar, ThreadPoolExecutor() as pool:
+        for file, content in zip(files, pool.map(_compressed, files), strict=True):
+            if size + len(content) > CALLS_LIMIT:
+                continue
+            entry = tarfile.TarInfo(f"{file.parent.name}/{file.name}.xz")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+            size += len(content)
+    return packed.stat().st_size
+
+
+def _compressed(file: Path) -> bytes:
+    return lzma.compress(file.read_bytes(), preset=0)
+
+
+def _pack_logs(machine: Machine, out: Path) -> None:
+    with tarfile.open(out / LOGS, "w:xz", preset=1) as tar:
+        for log in sorted((machine.work / "logs").glob("*.log")):
+            tar.add(log, log.name)
 
 
 def _unpack_earlier(machine: Machine, runs: Path) -> None:
     """What earlier sittings brought back and `earlier/` of the work folder holds."""
-    for packed in sorted((machine.work / "earlier").glob("*.tar.xz")):
+    for packed in sorted((machine.work / "earlier").glob("*.tar*")):
         with tarfile.open(packed) as tar:
             tar.extractall(runs, filter="data")
         packed.rename(packed.with_suffix(".done"))
+    for compressed in runs.glob("*/calls.jsonl.xz"):
+        compressed.with_suffix("").write_bytes(lzma.decompress(compressed.read_bytes()))
+        compressed.unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 
 from app.exceptions import ConfigurationError
-from benchmarks.report import poisoned
+from benchmarks.report import experience, poisoned
 from benchmarks.report.document import (
     Block,
     Bullets,
@@ -90,6 +90,7 @@ def build(
         ]
     blocks += [Heading("Along the stream"), _along(summary), *_images(plots, "stream.png")]
     blocks += [Heading("Cost"), _costs(summary), Paragraph(_COSTS), *_images(plots, "cost.png")]
+    blocks += experience.blocks(run)
     blocks += poisoned.blocks(run)
     blocks += _rules(run, summary, plots, with_questions=with_questions)
     return blocks + _configuration(run)
@@ -101,15 +102,17 @@ def _images(drawn: list[str], name: str) -> list[Block]:
 
 def _facts(run: RunResults) -> list[str]:
     config, data = run.config, run.config["data"]
-    step = config["concurrency"]
+    step, noise = config["concurrency"], config.get("label_noise", 0.0)
     seen = "the question before" if step == 1 else f"the step before (steps of {step} questions)"
     return [
         f"Task: {config['task']['about']}",
         f"Data: {data['source']}, {run.total} questions"
         + (f" (limit {config['limit']})" if config["limit"] else ""),
-        f"Repeats: {config['seeds']} seeds times {config['orders']} orders; order 0 is the file's",
+        f"Repeats: {config['seeds']} seeds times {config['orders']} orders from "
+        f"{config.get('first_order', 0)}; order 0 is the file's",
         f"Online: a question may use what was learned up to {seen}",
-        f"Feedback after each answer: {FEEDBACK[run.feedback]}",
+        f"Feedback after each answer: {FEEDBACK[run.feedback]}"
+        + (f", {100 * noise:g}% of them another one instead" if noise else ""),
         f"Grader: {config['task']['grader']}; answers of at most "
         f"{config['task']['max_tokens']} tokens",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -37,6 +37,10 @@ class Result:
     """Texts of the rules that were injected."""
     examples: int
     """Earlier questions that were shown, or whose answer was copied."""
+    given: str | None
+    """What an arm decided to put into the prompt, where it decides: a `Given`."""
+    told: str | None
+    """The wrong label that feedback gave, where it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,21 @@ class RuleRow:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class ExampleRow:
+    """What happened to an example."""
+
+    question: str
+    """Id of the question that it came of."""
+    outcome: str
+
+
 @dataclass(slots=True)
 class ArmResults:
     name: str
     passes: dict[Pass, dict[str, Result]] = field(default_factory=dict)
     rules: dict[Pass, list[RuleRow]] = field(default_factory=dict)
+    examples: dict[Pass, list[ExampleRow]] = field(default_factory=dict)
 
     def used(self, total: int) -> list[Pass]:
         """The complete passes; where there is none, the fullest."""
@@ -137,7 +151,13 @@ def read_run(folder: Path) -> RunResults:
         arm.passes.setdefault((row["seed"], row["order"]), {})[row["id"]] = _result(row)
     for _, row in read_rows(folder / "rules.jsonl"):
         arm = arms.setdefault(row["arm"], ArmResults(row["arm"]))
-        arm.rules.setdefault((row["seed"], row["order"]), []).extend(_rules(row))
+        key = row["seed"], row["order"]
+        arm.rules.setdefault(key, []).extend(_rules(row))
+        examples = [ExampleRow(e["question"], e["outcome"]) for e in row.get("examples", ())]
+        arm.examples.setdefault(key, []).extend(examples)
+        rows = arm.passes.get(key, {})
+        if "learning" in row and row["id"] in rows:
+            rows[row["id"]] = _with_learning(rows[row["id"]], row["learning"])
     names = [name for name in config["arms"] if name in arms]
     prompts = {row["id"]: row["prompt"] for _, row in read_rows(folder / "questions.jsonl")}
     return RunResults(folder, config, {name: arms[name] for name in names}, prompts)
@@ -159,6 +179,19 @@ def _result(row: dict[str, Any]) -> Result:
         problems=tuple(intern(problem) for problem in row.get("problems", ())),
         rules=tuple(intern(rule["text"]) for rule in row.get("rules_injected", ())),
         examples=len(row.get("examples", ())),
+        given=row.get("given"),
+        told=row.get("told"),
+    )
+
+
+def _with_learning(result: Result, spent: dict[str, Any]) -> Result:
+    """What was spent on learning when the question's step was over belongs to its cost."""
+    return replace(
+        result,
+        calls=result.calls + spent["calls"],
+        prompt_tokens=result.prompt_tokens + spent["prompt_tokens"],
+        completion_tokens=result.completion_tokens + spent["completion_tokens"],
+        model_seconds=result.model_seconds + spent["model_seconds"],
     )
 
 

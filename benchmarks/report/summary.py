@@ -22,6 +22,8 @@ from benchmarks.statistics import (
 
 POWER_DIFFERENCES = (0.02, 0.05, 0.10)
 FEW_QUESTIONS = 100
+WITH_EXPERIENCE = ("rules", "examples", "experience")
+"""Arms of the product's own experience with feedback."""
 BARS = ("zero-shot", "empty-bank", "neighbour", "sc", "self-icl", "knn")
 """Kinds of arms that others are measured against, the plainest first."""
 
@@ -150,15 +152,16 @@ def _difference(run: RunResults, arm: str, baseline: str) -> Difference:
 
 
 def _verdict(run: RunResults, differences: list[Difference]) -> str:
-    """One sentence on each arm with learned rules against the strictest bar there is; where there
-    is no such arm, on those that recall examples against one plain call."""
+    """One sentence on each arm with learned rules or examples against the strictest bar there is;
+    where there is no such arm, on those that recall examples against one plain call."""
     bars = baselines(run)
-    judged = [d for d in differences if d.arm in ("paper", "gated") and d.baseline == bars[0]]
+    learning = ("paper", "gated", *WITH_EXPERIENCE)
+    judged = [d for d in differences if d.arm in learning and d.baseline == bars[0]]
     judged = judged or [
         d for d in differences if _kind(d.arm) in ("knn", "self-icl") and d.baseline == "zero-shot"
     ]
     if not judged:
-        return "No arm with learned rules was compared with a baseline."
+        return "No arm that learns was compared with a baseline."
     return " ".join(_sentence(d) for d in judged)
 
 

@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, insert
 
-from app.loop.steer.retriever import POOL, Retriever
+from app.loop.steer.retriever import POOL, Retriever, RetrieverOptions
+from app.settings import ExperienceLimits
 from benchmarks.serving.material import rule
 from benchmarks.serving.processes import memory
 from rules_store.database.schema import embeddings, namespaces, rules
@@ -245,14 +246,15 @@ async def _lookups(
     store: RuleStore, centres: Array, rng: np.random.Generator, queries: int
 ) -> tuple[list[float], list[int]]:
     embedder = Given()
-    retriever = Retriever(store, embedder, floor=0.3, timeout=10)
+    options = RetrieverOptions(floor=0.3, example_floor=0.3, timeout=10)
+    retriever = Retriever(store, embedder, options)
     times, hits = [], []
     for vector in near(centres, rng, queries + 10):
         embedder.vector = vector
         started = time.perf_counter()
-        retrieval = await retriever.retrieve(NAMESPACE, "a question", 3, 3)
+        retrieval = await retriever.retrieve(NAMESPACE, "a question", ExperienceLimits(3, 3, 0))
         times.append((time.perf_counter() - started) * 1000)
-        hits.append(len(retrieval.hits))
+        hits.append(len(retrieval.experience.rules))
     return times[10:], hits[10:]
 
 

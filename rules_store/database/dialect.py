@@ -45,17 +45,22 @@ def _insert_or_add(dialect: str, table: Table, added: tuple[str, ...]) -> Insert
     )
 
 
-def insert_or_replace(connection: AsyncConnection, table: Table, *replaced: str) -> Insert:
+def insert_or_replace(
+    connection: AsyncConnection, table: Table, *replaced: str, by: str | None = None
+) -> Insert:
     """INSERT of the row it is executed with, whose `replaced` columns take the place of those of
-    the row that is there."""
-    return _insert_or_replace(connection.dialect.name, table, replaced)
+    the row that is there: the one of the same primary key, or of the same unique column `by`."""
+    return _insert_or_replace(connection.dialect.name, table, replaced, by)
 
 
 @cache
-def _insert_or_replace(dialect: str, table: Table, replaced: tuple[str, ...]) -> Insert:
+def _insert_or_replace(
+    dialect: str, table: Table, replaced: tuple[str, ...], by: str | None
+) -> Insert:
     statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
+    keys = [column.name for column in table.primary_key] if by is None else [by]
     return statement.on_conflict_do_update(
-        index_elements=[column.name for column in table.primary_key],
+        index_elements=keys,
         set_={name: statement.excluded[name] for name in replaced},
     )
 

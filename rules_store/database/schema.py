@@ -231,6 +231,8 @@ learn_spend = Table(
     Column("minute", Integer, primary_key=True, autoincrement=False),  # since the epoch
     Column("calls", Integer, nullable=False),
     Column("tokens", Integer, nullable=False),
+    Column("answers_judged", Integer, nullable=False, server_default="0"),  # by feedback
+    Column("lesson_calls", Integer, nullable=False, server_default="0"),  # those of `calls` for it
 )
 
 # `hash`: SHA-256 of a secret of 256 random bits. `shown`: its first characters, to tell keys apart.
@@ -261,7 +263,8 @@ key_spend = Table(
     Column("tokens", Integer, nullable=False),
 )
 
-# `key` is the client's own: the same one for the same episode is counted once.
+# `key` is the client's own: the same one for the same episode is counted once. `effect`: what
+# followed from it at once.
 feedback = Table(
     "feedback",
     metadata,
@@ -277,6 +280,7 @@ feedback = Table(
     Column("outdated", Boolean, nullable=False, server_default=false()),
     Column("comment", Text),
     Column("key", String(256)),
+    Column("effect", JSON(none_as_null=True)),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("episode_id", "key"),
     sqlite_autoincrement=True,
@@ -284,8 +288,9 @@ feedback = Table(
 
 
 # What steered which request: a rule or an example each (`item_id`). `withheld`: it fitted and was
-# left out by lot (hold-out). `counted`: whether the item's own count has it. Few indexes: rows are
-# written in the path of requests.
+# left out by lot (hold-out). `counted`: whether the item's own count has it. `vote`: of an example,
+# whether its own label was the right one of the episode; it is credited in place of the outcome.
+# Few indexes: rows are written in the path of requests.
 exposures = Table(
     "exposures",
     metadata,
@@ -299,6 +304,7 @@ exposures = Table(
     Column("withheld", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("counted", Boolean, nullable=False, server_default=true()),
+    Column("vote", Float),
     UniqueConstraint("episode_id", "item_id"),
     Index(None, "item_id", "seq"),
 )
@@ -309,6 +315,15 @@ Index(
     exposures.c.seq,
     sqlite_where=~exposures.c.counted,
     postgresql_where=~exposures.c.counted,
+)
+
+
+Index(
+    "ix_exposures_votes",
+    exposures.c.namespace,
+    exposures.c.seq,
+    sqlite_where=exposures.c.vote.is_not(None),
+    postgresql_where=exposures.c.vote.is_not(None),
 )
 
 

@@ -14,20 +14,21 @@ from rules_store.database import Database
 from rules_store.index import snapshot
 from rules_store.index.event_feed import EventBatch, next_events
 from rules_store.index.evidence_cache import EvidenceCache
+from rules_store.index.example_index import ExampleIndex
 from rules_store.index.namespace_cache import NamespaceCache
 from rules_store.index.rule_index import RuleIndex
 from rules_store.models.keys import ApiKey
 from rules_store.models.stats import Parity
 from rules_store.options import StoreOptions
-from rules_store.repository import embeddings, events, keys, namespaces, rules
+from rules_store.repository import embeddings, events, examples, keys, namespaces, rules
 
 logger = logging.getLogger(__name__)
 
-_RULES_AT_ONCE = 5000
+_ROWS_AT_ONCE = 5000
 
 
 class Caches:
-    """Rules (FAISS), namespaces, keys and evidence as this process knows them.
+    """Rules and examples (FAISS), namespaces, keys and evidence as this process knows them.
 
     Every method that is awaited may raise StoreUnavailable; the caches are as they were then.
     """
@@ -42,10 +43,12 @@ class Caches:
         clock: Callable[[], datetime],
     ) -> None:
         self.rules = RuleIndex(dimension)
+        self.examples = ExampleIndex(dimension)
+        """As of the last event of `rules`, or later."""
         self.namespaces = NamespaceCache(options)
         self.keys: dict[str, tuple[str, ApiKey]] = {}
         """By the hash of their secret; the hash itself comes first."""
-        self.evidence = EvidenceCache(embedding_model, options.precedents)
+        self.evidence = EvidenceCache(embedding_model, options.precedents, options.choices)
         self._database = database
         self._embedding_model = embedding_model
         self._dimension = dimension
@@ -56,9 +59,17 @@ class Caches:
         # after a newer one.
         self._following = asyncio.Lock()
 
+    @property
+    def dimension(self) -> int | None:
+        """Of the embedding model's vectors; None while none has been seen."""
+        return self.rules.dimension or self.examples.dimension
+
     async def load(self) -> None:
         """Fills them, the rules from the snapshot where there is one that fits."""
-        if not await self._load_snapshot():
+        if await self._load_snapshot():
+            # After the rules have a last event: what changes from here on is caught up with.
+            self.examples = await self._all_examples()
+        else:
             await self.rebuild()
         async with self._database.read() as connection:
             # After the index has a last event: what changes from here on is caught up with.
@@ -70,16 +81,16 @@ class Caches:
         """Applies what any process has committed since this one last looked."""
         # The connection first: a writer holds its own while it waits to follow.
         async with self._database.read() as connection, self._following:
-            await self._apply_events(self.rules, connection)
+            await self._apply_events(self.rules, self.examples, connection)
             await self.evidence.follow(connection, self._clock())
 
     async def follow(self, connection: AsyncConnection) -> None:
         """As `catch_up`, but through this connection and without the evidence."""
         async with self._following:
-            await self._apply_events(self.rules, connection)
+            await self._apply_events(self.rules, self.examples, connection)
 
     async def rebuild(self) -> None:
-        """Builds a new index of rules from SQL aside and swaps it in."""
+        """Builds new indexes of rules and examples from SQL aside and swaps them in."""
         fresh = RuleIndex(self._dimension)
         async with self._database.read() as connection:
             # Before the rules are read: what changes meanwhile is applied again below.
@@ -88,45 +99,64 @@ class Caches:
         while True:
             async with self._database.read() as connection:
                 rows = await embeddings.rows_after(
-                    connection, self._embedding_model, seq, _RULES_AT_ONCE
+                    connection, self._embedding_model, seq, _ROWS_AT_ONCE
                 )
             if not rows:
                 break
             seq = rows[-1].seq
             await asyncio.to_thread(fresh.extend, rows)
+        fresh_examples = await self._all_examples()
         async with self._database.read() as connection, self._following:
-            await self._apply_events(fresh, connection)
-            self.rules = fresh
+            await self._apply_events(fresh, fresh_examples, connection)
+            self.rules, self.examples = fresh, fresh_examples
+
+    async def _all_examples(self) -> ExampleIndex:
+        """The active ones from SQL."""
+        fresh, seq = ExampleIndex(self._dimension), 0
+        while True:
+            async with self._database.read() as connection:
+                rows = await examples.indexed_after(
+                    connection, self._embedding_model, seq, _ROWS_AT_ONCE
+                )
+            if not rows:
+                return fresh
+            seq = rows[-1].seq
+            await asyncio.to_thread(fresh.extend, rows)
 
     async def parity(self) -> Parity:
-        """The index of rules against SQL, both as of one moment, whoever writes meanwhile."""
+        """The indexes of rules and examples against SQL, as of one moment, whoever writes
+        meanwhile."""
         async with self._database.read() as connection:
             await self.follow(connection)
             last = await events.last_id(connection)
-            stored, unembedded = await embeddings.count_indexable(
-                connection, self._embedding_model, self.rules.dimension
-            )
+            model, dimension = self._embedding_model, self.dimension
+            stored, unembedded = await embeddings.count_indexable(connection, model, dimension)
+            of_examples = await examples.count_indexable(connection, model, dimension)
         behind = max(0, last - self.rules.last_event)
-        return Parity(len(self.rules), stored, unembedded, behind)
+        return Parity(len(self.rules), stored, unembedded, behind, len(self.examples), *of_examples)
 
-    async def _apply_events(self, index: RuleIndex, connection: AsyncConnection) -> None:
+    async def _apply_events(
+        self, index: RuleIndex, example_index: ExampleIndex, connection: AsyncConnection
+    ) -> None:
         while True:
             batch = await next_events(
                 connection, index.last_event, self._embedding_model, self.namespaces
             )
             if batch is None:
                 return
-            self._apply(index, batch)
+            self._apply(index, example_index, batch)
 
-    def _apply(self, index: RuleIndex, batch: EventBatch) -> None:
+    def _apply(self, index: RuleIndex, example_index: ExampleIndex, batch: EventBatch) -> None:
         """No await here: a search sees all of these changes or none."""
         if batch.keys is not None:
             self.keys = batch.keys
         for event in batch.events:
             if event.kind == events.NAMESPACE_DELETED:
                 index.forget(event.namespace)
+                example_index.forget(event.namespace)
                 self.evidence.forget(event.namespace)
         index.put_all(batch.rows)
+        example_index.put_all(batch.examples)
         index.last_event = batch.events[-1].id
         for name in batch.changed - batch.namespaces.keys():
             self.namespaces.forget(name)

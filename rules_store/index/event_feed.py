@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.models.events import Event
+from rules_store.models.examples import IndexedExample
 from rules_store.models.keys import ApiKey
 from rules_store.models.namespaces import Namespace
 from rules_store.models.rules import IndexRow
-from rules_store.repository import embeddings, events, keys, namespaces
+from rules_store.repository import embeddings, events, examples, keys, namespaces
 
 _EVENTS_AT_ONCE = 1000
 
@@ -24,6 +25,8 @@ class EventBatch:
     """At least one, oldest first."""
     rows: Sequence[IndexRow]
     """The rules that they touch, as these are now."""
+    examples: Sequence[IndexedExample]
+    """The examples that they touch, as these are now."""
     keys: dict[str, tuple[str, ApiKey]] | None
     """Every key, if one has changed."""
     changed: frozenset[str]
@@ -41,6 +44,7 @@ async def next_events(
     if not found:
         return None
     rows = await embeddings.rows_of(connection, embedding_model, events.touched(found))
+    touched = events.touched_examples(found)
     keys_changed = any(event.kind.startswith(events.OF_KEYS) for event in found)
     changed = frozenset(
         event.namespace
@@ -50,6 +54,7 @@ async def next_events(
     return EventBatch(
         found,
         rows,
+        await examples.indexed_of(connection, embedding_model, touched) if touched else [],
         await keys.by_hash(connection) if keys_changed else None,
         changed,
         await namespaces.some(connection, changed) if changed else {},

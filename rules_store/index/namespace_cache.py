@@ -49,6 +49,9 @@ class NamespaceCache:
                 if own.example_capacity is None
                 else own.example_capacity
             ),
+            example_days=(
+                self._options.example_days if own.example_days is None else own.example_days
+            ),
             pruning=self._options.pruning if own.pruning is None else own.pruning,
         )
 

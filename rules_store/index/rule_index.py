@@ -210,6 +210,18 @@ class RuleIndex:
                 found += nearest(shelf, query, k)
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:k]
 
+    def unchanged(self, namespace: str, hits: Iterable[RuleHit]) -> list[RuleHit]:
+        """Those that are active still, with the same text."""
+        wanted = {hit.id: hit for hit in hits}
+        if not wanted:
+            return []
+        texts = {
+            entry.id: entry.text
+            for entry in self._entries.values()
+            if entry.id in wanted and (entry.key[0], entry.key[2]) == (namespace, RuleState.ACTIVE)
+        }
+        return [hit for hit in wanted.values() if texts.get(hit.id) == hit.text]
+
     def has_active(self, namespace: str) -> bool:
         shelves = (self._shelves.get((namespace, each, RuleState.ACTIVE)) for each in Polarity)
         return any(shelves)

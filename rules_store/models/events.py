@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from rules_store.models.examples import Example
 from rules_store.models.rules import Rule, RuleState
 
 
@@ -48,6 +49,7 @@ class EventFilter:
     """Only of these namespaces; None: of all."""
     namespace: str | None = None
     rule_id: str | None = None
+    example_id: str | None = None
     kind: str | None = None
     """One kind, or with a dot at its end every kind that begins so (`rule.`)."""
     actor: str | None = None
@@ -79,6 +81,16 @@ class RuleRollback:
 
 
 @dataclass(frozen=True, slots=True)
+class ExampleRollback:
+    """One example that a rollback changes. `created_later`: it was not there then, so it
+    retires."""
+
+    before: Example
+    after: Example
+    created_later: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Rollback:
     """What a rollback does, or would do."""
 
@@ -87,6 +99,8 @@ class Rollback:
     before_event: int
     """The namespace's last event before the rollback: rolling back to it undoes the rollback."""
     changes: tuple[RuleRollback, ...]
+    """Of rules."""
+    examples: tuple[ExampleRollback, ...] = ()
     event: int | None = None
     """The event of the rollback; None where it only would be done."""
 
@@ -102,6 +116,17 @@ class Rollback:
             != (change.before.text, change.before.trigger)
         ]
 
+    @property
+    def unembedded_examples(self) -> list[Example]:
+        """Examples that come back into the index with a question that they have now no vector
+        of."""
+        return [
+            change.after
+            for change in self.examples
+            if change.after.state is RuleState.ACTIVE
+            and change.after.question != change.before.question
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -110,6 +135,7 @@ class Event:
     namespace: str
     kind: str
     rule_id: str | None
+    example_id: str | None
     actor: str
     reason: str
     before: dict[str, Any] | None

@@ -7,7 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from rules_store.models.examples import NewExample
 from rules_store.models.rules import Rule, Vector
+from rules_store.policy.choice import Given
 from rules_store.policy.gate import Verdict
 from rules_store.policy.lift import NOTHING, UNKNOWN_LIFT, Lift, Tally, lift
 
@@ -193,6 +195,8 @@ class Findings:
 
     outcome: Outcome | None = None
     precedent: Precedent | None = None
+    example: NewExample | None = None
+    """What its answers agreed on almost wholly, of a job; its vector is the precedent's."""
 
 
 NO_FINDINGS = Findings()
@@ -249,3 +253,17 @@ class IndexedPrecedent:
     agreement: float | None
     fit: bool
     """Whether it can be replayed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexedChoice:
+    """What memory keeps of what a request was given and how well its answer did. `vector`: of its
+    question under the store's embedding model, None where there is none."""
+
+    episode_id: str
+    namespace: str
+    given: Given
+    value: float
+    weight: float
+    vector: Vector | None
+    at: datetime

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rules_store.models.rules import RuleState, Vector
+from rules_store.policy.choice import Given as Given
 
 
 class Trust(StrEnum):
@@ -20,6 +24,9 @@ class Trust(StrEnum):
     VERIFIER = "verifier"
     LABEL = "label"
     """Somebody who knows the right answer: a label, a correction, an operator."""
+
+
+STRENGTH = {trust: place for place, trust in enumerate(Trust)}
 
 
 class ExampleUse(StrEnum):
@@ -88,6 +95,36 @@ class ExampleHit:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ExampleSearch:
+    """The n examples that a search found, nearest first, and the cosines between their questions,
+    shape (n, n), for diversification (MMR)."""
+
+    hits: tuple[ExampleHit, ...]
+    cosines: NDArray[np.float32]
+
+
+NO_EXAMPLES = ExampleSearch((), np.zeros((0, 0), dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarExample:
+    """An example near a question; `similarity` is their cosine."""
+
+    example: Example
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExampleEmbedding:
+    """The vector of a stored example's question as it was at `version`; dropped when the example
+    has changed since."""
+
+    example_id: str
+    version: int
+    vector: Vector
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """Two active examples of nearly the same question with different labels: neither is recalled
@@ -138,12 +175,3 @@ class IndexedExample:
     expires_at: datetime | None
     vector: Vector | None
     rivals: Collection[str] = ()
-
-
-class Given(StrEnum):
-    """Which kinds of experience a request was given."""
-
-    NONE = "none"
-    RULES = "rules"
-    EXAMPLES = "examples"
-    BOTH = "both"

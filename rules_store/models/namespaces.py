@@ -99,6 +99,8 @@ class NamespaceSummary:
     """Its learning jobs wait, whether by its own pause or by that of all namespaces."""
     rules: dict[str, int] = field(default_factory=dict)
     """By state."""
+    examples: dict[str, int] = field(default_factory=dict)
+    """By state."""
     episodes: dict[str, int] = field(default_factory=dict)
     """By status."""
     jobs: dict[str, int] = field(default_factory=dict)
@@ -110,6 +112,7 @@ class DeletedNamespace:
     name: str
     event: int
     rules: int
+    examples: int
     episodes: int
     jobs: int
     events: int

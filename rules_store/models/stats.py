@@ -17,10 +17,21 @@ class Parity:
     unembedded: int
     """Of these, rules that still lack a vector of the current embedding model."""
     behind: int
+    examples_indexed: int = 0
+    """Active examples in the index."""
+    examples_stored: int = 0
+    """Active examples in SQL."""
+    examples_unembedded: int = 0
+    """Of these, examples whose question still lacks a vector of the current embedding model."""
 
     @property
     def ok(self) -> bool:
-        return self.indexed == self.stored and self.behind == 0
+        """Whether what is in SQL is in the index, as of its last event."""
+        return (
+            self.indexed == self.stored
+            and self.examples_indexed == self.examples_stored
+            and self.behind == 0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,10 @@ class Stats:
     """Active rules only."""
     rules_by_namespace: dict[str, dict[str, int]]
     """Namespace -> state -> rules."""
+    examples: dict[str, int]
+    """By state."""
+    examples_by_namespace: dict[str, dict[str, int]]
+    """Namespace -> state -> examples."""
     episodes: dict[str, int]
     """By status."""
     jobs: dict[str, int]

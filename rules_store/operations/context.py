@@ -73,7 +73,7 @@ class StoreContext:
 
     def units(self, vectors: Vectors) -> Vectors:
         """The vectors at length 1. Raises InvalidVector."""
-        dimension = self.index.dimension
+        dimension = self.caches.dimension
         return Vectors(
             text=None if vectors.text is None else unit(vectors.text, dimension),
             trigger=None if vectors.trigger is None else unit(vectors.trigger, dimension),

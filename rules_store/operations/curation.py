@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.errors import InvalidTransition, PreviewOutdated, UnknownNamespace
 from rules_store.models.events import Change
 from rules_store.models.evidence import LinkKind
+from rules_store.models.examples import Example
 from rules_store.models.rules import Polarity, Rule, RuleState
 from rules_store.operations import capacity, rule_writes
 from rules_store.operations.context import StoreContext
@@ -25,7 +26,7 @@ from rules_store.repository import (
     rules_bulk,
 )
 
-_ATTEMPTS = 3  # plans of a prune that others' changes overtake
+ATTEMPTS = 3  # plans of a prune that others' changes overtake
 
 
 class PrunePolicy(StrEnum):
@@ -34,12 +35,14 @@ class PrunePolicy(StrEnum):
     FIFO = "fifo"
     """The oldest go."""
     AGE = "age"
-    """What was written longer ago than a limit goes, however many that are."""
+    """What was written (an example: verified) longer ago than a limit goes, however many."""
     SIMILARITY = "similarity"
-    """Of the most similar pair the less learned goes, and again (`redundancy.most_redundant`)."""
+    """Rules only: of the most similar pair the less learned goes, and again
+    (`redundancy.most_redundant`)."""
     UTILITY = "utility"
-    """Those of the least lift go (nothing measured is a lift of zero), of those the least used, of
-    those the least often learned, of those the oldest."""
+    """Those of the least lift go (nothing measured is a lift of zero). Of equal rules the least
+    used, of those the least often learned, of those the oldest; of equal examples the least
+    trusted, of those the longest unverified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class CurationOperations:
             await self._context.caches.follow(connection)
             if self._context.namespaces.get(order.namespace) is None:
                 raise UnknownNamespace(order.namespace)
-            limit = _oldest_kept(order, self._context.clock())
+            limit = oldest_kept(order, self._context.clock())
             standing = await rules_bulk.active(connection, order.namespace, limit)
             active = await rules.count_active(connection, order.namespace)
             texts = (
@@ -111,7 +114,9 @@ class CurationOperations:
             for seq, why in chosen.items()
             if seq in found
         ]
-        return PrunePlan(tuple(victims), _token(order, victims), active)
+        return PrunePlan(
+            tuple(victims), preview_token(order, [victim.rule for victim in victims]), active
+        )
 
     async def prune(
         self, order: PruneOrder, *, token: str | None = None, change: Change
@@ -122,7 +127,7 @@ class CurationOperations:
         Raises PreviewOutdated where the rules have changed since, UnknownNamespace,
         NamespaceFrozen.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             plan = await self.plan_prune(order)
             if token is not None and plan.token != token:
                 break
@@ -190,15 +195,13 @@ async def _inherit(
     """Links the survivor to the rule that it takes up, and to the episodes that taught this."""
     namespace, id = survivor.namespace, survivor.id
     await links.add(connection, namespace, id, LinkKind.PARENT, merged.id, now)
-    for link in await links.of_rule(connection, merged.id):
+    for link in await links.of_item(connection, merged.id):
         if link.kind is LinkKind.SOURCE:
             await links.add(connection, namespace, id, link.kind, link.other, now)
 
 
 def _retirement(rule: Rule, why: str, change: Change) -> rule_writes.Retirement:
-    """The event tells both reasons: the operator's, and why it is this rule."""
-    both = f"{change.reason}; {why}" if change.reason else why
-    return rule_writes.Retirement(rule, why, Change(change.actor, both))
+    return rule_writes.Retirement(rule, why, both_reasons(change, why))
 
 
 async def _holds(connection: AsyncConnection, order: PruneOrder, plan: PrunePlan) -> bool:
@@ -213,7 +216,8 @@ async def _holds(connection: AsyncConnection, order: PruneOrder, plan: PrunePlan
     return active - len(seen) >= order.keep
 
 
-def _oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
+def oldest_kept(order: PruneOrder, now: datetime) -> datetime | None:
+    """What is older may go by age; None by every other policy."""
     if order.older_than_days is None:
         return None
     return now - timedelta(days=min(order.older_than_days, _LONGEST_DAYS))
@@ -255,7 +259,13 @@ def _standing(rule: Rule) -> str:
 _LONGEST_DAYS = 36_500.0
 
 
-def _token(order: PruneOrder, victims: Sequence[Victim]) -> str:
+def preview_token(order: PruneOrder, gone: Sequence[Rule | Example]) -> str:
+    """Stands for the order and for exactly these as they are now."""
     parts = [repr((order.namespace, order.policy.value, order.keep, order.older_than_days))]
-    parts += sorted(f"{victim.rule.id}:{victim.rule.version}" for victim in victims)
+    parts += sorted(f"{each.id}:{each.version}" for each in gone)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def both_reasons(change: Change, why: str) -> Change:
+    """For the event of one that goes: the operator's reason, and why it is this one."""
+    return Change(change.actor, f"{change.reason}; {why}" if change.reason else why)

@@ -157,6 +157,16 @@ class EpisodeOperations:
             raise UnknownEpisode(episode_id)
         return episode
 
+    async def of_request(self, namespace: str, request_id: str) -> Episode:
+        """The episode of the request that a client gave this id in this namespace. Raises
+        UnknownEpisode."""
+        async with self._context.database.read() as connection:
+            found = await episodes.id_of_request(connection, namespace, storable(request_id))
+            episode = None if found is None else await episodes.find(connection, found)
+        if episode is None:
+            raise UnknownEpisode(request_id)
+        return episode
+
     async def source_of(self, rule: Rule) -> Episode | None:
         """The episode that the rule was learned from. None where there is no such one in the
         rule's namespace: an imported rule may name any, another's too."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import replace
-
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.json_codec import storable
-from rules_store.errors import FeedbackConflict, UnknownEpisode
+from rules_store.errors import UnknownEpisode
+from rules_store.models.events import Change
 from rules_store.models.evidence import (
     Contender,
     Evidence,
@@ -19,21 +16,28 @@ from rules_store.models.evidence import (
     Standing,
     Trial,
 )
-from rules_store.models.feedback import Feedback, NewFeedback
+from rules_store.models.feedback import NO_TEACHING, Feedback, NewFeedback, Teaching
 from rules_store.models.rules import Rule, RuleState, Vector
-from rules_store.operations import rule_writes, trials
+from rules_store.operations import example_writes, rule_writes, teaching_writes, trials
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
+from rules_store.operations.examples import find as find_example
 from rules_store.operations.rules import find
+from rules_store.policy.choice import Beliefs, beliefs_of
 from rules_store.repository import (
     embeddings,
     episodes,
     evidence,
+    examples,
     feedback,
     links,
     precedents,
     standings,
 )
+
+NEAR_FLOOR = 0.5
+"""Least cosine of a question whose outcome says something about another one's neighbourhood."""
+HARMS = "answers are worse with it than without it, for sure"
 
 
 class EvidenceOperations:
@@ -42,53 +46,44 @@ class EvidenceOperations:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
+    # -- what to give a request
+
+    def beliefs_near(self, namespace: str, vector: Vector) -> Beliefs:
+        """What is thought of giving rules and examples to questions near `vector`, by the outcomes
+        of earlier requests as of the last catch-up; no I/O."""
+        choices = self._context.caches.evidence.choices
+        now, half_life = self._context.clock(), self._context.options.half_life_days
+        tallies = choices.tallies(namespace, now, half_life)
+        near = choices.near(namespace, vector, now, half_life, floor=NEAR_FLOOR)
+        return beliefs_of(tallies).near(near)
+
     # -- episodes
 
     async def add_feedback(
-        self, episode_id: str, new: NewFeedback, outcome: Outcome | None = None
+        self, episode_id: str, new: NewFeedback, teaching: Teaching = NO_TEACHING
     ) -> Feedback:
-        """What is stored now. Under a key that this episode has seen that is the first feedback,
-        and nothing is added. `outcome`: what it says about the answer, for the credit of rules;
-        None is no evidence.
+        """What is stored now, with all that follows from it (`teaching`), in one transaction.
+        Under a key that this episode has seen that is the first feedback, and nothing is added.
 
         Raises UnknownEpisode; FeedbackConflict where the first one under the key said something
-        else; ValueError without score, label and verified.
+        else; ValueError for one that says nothing.
         """
-        if new.score is None and new.label is None and new.verified is None:
-            raise ValueError("a feedback needs a score, a label or a verifier's result")
-        now = self._context.clock()
+        if not new.says_something:
+            raise ValueError("a feedback needs a score, label, correction, verdict or outdated")
+        async with self._context.change() as connection:
+            return await teaching_writes.add(self._context, connection, episode_id, new, teaching)
 
-        async def add(connection: AsyncConnection) -> Feedback:
-            episode = await episodes.find(connection, episode_id)
-            if episode is None:
-                raise UnknownEpisode(episode_id)
-            given = Feedback(
-                id=f"fb_{secrets.token_hex(12)}",
-                episode_id=episode_id,
-                namespace=episode.namespace,
-                source=new.source,
-                score=new.score,
-                label=_cleaned(new.label),
-                verified=new.verified,
-                comment=_cleaned(new.comment),
-                key=_cleaned(new.key),
-                created_at=now,
-            )
-            if await feedback.insert_feedback(connection, given):
-                if outcome is not None:
-                    await credit(
-                        self._context, connection, episode.namespace, episode_id, outcome, now
-                    )
-                if given.label is not None:
-                    await precedents.set_label(connection, episode_id, given.label)
-                return given
-            assert given.key is not None
-            first = await feedback.of_key(connection, episode_id, given.key)
-            if replace(given, id=first.id, created_at=first.created_at) != first:
-                raise FeedbackConflict(given.key)
-            return first
+    async def shown_labels(self, episode_id: str) -> dict[str, str]:
+        """Labels of the examples that the episode was shown, or that were withheld from it, by
+        their ids."""
+        async with self._context.database.read() as connection:
+            return await evidence.shown_labels(connection, episode_id)
 
-        return await self._context.database.transact(add)
+    async def share_judged(self, namespace: str, among: int) -> tuple[int, int]:
+        """(how many of them, how many) of the namespace's latest `among` answered episodes have
+        been judged by a label, a correction or a verifier."""
+        async with self._context.database.read() as connection:
+            return await evidence.share_judged(connection, namespace, among)
 
     async def feedback_of(self, episode_id: str) -> list[Feedback]:
         """Oldest first; none of an unknown episode."""
@@ -110,9 +105,9 @@ class EvidenceOperations:
 
     # -- reading
 
-    def standing_of(self, rule_id: str) -> Standing | None:
-        """As this process last saw it; no I/O."""
-        return self._context.caches.evidence.standings.get(rule_id)
+    def standing_of(self, item_id: str) -> Standing | None:
+        """Of a rule or an example, as this process last saw it; no I/O."""
+        return self._context.caches.evidence.standings.get(item_id)
 
     def near_precedents(
         self, namespace: str, vector: Vector, *, floor: float, k: int
@@ -128,17 +123,18 @@ class EvidenceOperations:
         """What speaks for or against the rule, at most `limit` of a kind. Raises UnknownRule."""
         async with self._context.database.read() as connection:
             await find(connection, rule_id)
-            return Evidence(
-                standing=await standings.find(connection, rule_id),
-                trials=(await evidence.trials_of(connection, rule_id))[:limit],
-                exposures=await evidence.exposures_of(connection, rule_id, limit),
-                links=await links.of_rule(connection, rule_id),
-            )
+            return await _of_item(connection, rule_id, limit)
 
-    async def standings_of(self, rule_ids: list[str]) -> dict[str, Standing]:
-        """By rule id; those that have evidence."""
+    async def of_example(self, example_id: str, *, limit: int = 50) -> Evidence:
+        """The same of an example, of which there are no trials. Raises UnknownExample."""
         async with self._context.database.read() as connection:
-            return await standings.some(connection, rule_ids)
+            await find_example(connection, example_id)
+            return await _of_item(connection, example_id, limit)
+
+    async def standings_of(self, item_ids: list[str]) -> dict[str, Standing]:
+        """Of rules and examples, by id; those that have evidence."""
+        async with self._context.database.read() as connection:
+            return await standings.some(connection, item_ids)
 
     # -- trials
 
@@ -161,7 +157,7 @@ class EvidenceOperations:
             both = [vector for row in rows for vector in (row.text_vector, row.trigger_vector)]
             vectors = [vector for vector in both if vector is not None]
             tried = await precedents.tried(connection, rule.id, rule_writes.text_hash(rule.text))
-            taught = {link.other for link in await links.of_rule(connection, rule.id)}
+            taught = {link.other for link in await links.of_item(connection, rule.id)}
             taught.add(rule.source_episode or "")
             near = self._context.caches.evidence.precedents.near(
                 rule.namespace, vectors, floor=floor, k=limit, fit=True, without=tried | taught
@@ -179,10 +175,12 @@ class EvidenceOperations:
 
     async def review(self, namespace: str, *, probation: int) -> list[Judgement]:
         """Demotes active rules whose lift is below zero with its whole interval, and those that
-        have steered `probation` requests since they became active without proving themselves."""
+        have steered `probation` requests since they became active without proving themselves; and
+        retires active examples of such a lift. What was done with rules."""
         await self._context.exposures.count()
         if self._context.namespaces.is_frozen(namespace):
             return []
+        await self._demote_examples(namespace)
         async with self._context.database.read() as connection:
             harmful = await standings.losers(connection, namespace)
             idle = await standings.unproven_since(connection, namespace, probation)
@@ -194,6 +192,26 @@ class EvidenceOperations:
                 done.append(judgement)
         return done
 
+    async def _demote_examples(self, namespace: str) -> None:
+        async with self._context.database.read() as connection:
+            if not await examples.losers(connection, namespace):
+                return
+        async with self._context.change() as connection:
+            if self._context.namespaces.is_frozen(namespace):
+                return
+            gone = [
+                example_writes.Retirement(each, HARMS, Change(trials.GATE, HARMS))
+                for each in await examples.losers(connection, namespace)
+            ]
+            await example_writes.retire(
+                connection, gone, self._context.clock(), example_writes.DEMOTED
+            )
 
-def _cleaned(text: str | None) -> str | None:
-    return None if text is None else storable(text)
+
+async def _of_item(connection: AsyncConnection, item_id: str, limit: int) -> Evidence:
+    return Evidence(
+        standing=await standings.find(connection, item_id),
+        trials=(await evidence.trials_of(connection, item_id))[:limit],
+        exposures=await evidence.exposures_of(connection, item_id, limit),
+        links=await links.of_item(connection, item_id),
+    )

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from rules_store.database.json_codec import storable
 from rules_store.errors import DuplicateSnapshot
+from rules_store.index.rule_index import unit
 from rules_store.models import paging
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import (
@@ -22,7 +23,7 @@ from rules_store.models.events import (
     RollbackTarget,
 )
 from rules_store.models.paging import Page
-from rules_store.models.rules import Vectors
+from rules_store.models.rules import Vector, Vectors
 from rules_store.operations import rollback, rule_writes
 from rules_store.operations.context import StoreContext
 from rules_store.operations.namespaces import find
@@ -122,23 +123,32 @@ class HistoryOperations:
         target: RollbackTarget,
         vectors: Mapping[str, Vectors] | None = None,
         *,
+        example_vectors: Mapping[str, Vector] | None = None,
         expected_last: int | None = None,
         change: Change,
     ) -> Rollback:
         """Gives every rule the text, trigger, domain, polarity, state and frequency it had after
-        that event; rules that came later are retired. A frozen namespace can be rolled back.
+        that event, and every example its words, label, trust, times and state; what came later is
+        retired. A frozen namespace can be rolled back.
 
-        `vectors`: those of `plan_rollback(...).unembedded` by id; a rule that comes back without
-        them leaves retrieval until `RuleOperations.add_embeddings` brings them. `expected_last`:
+        `vectors` and `example_vectors`: those of `plan_rollback(...).unembedded` and
+        `unembedded_examples` by id; what comes back without them is not found until
+        `add_embeddings` brings them. `expected_last`:
         the `before_event` of the plan that was shown; where the namespace has a later event by now
         nothing is done.
         Raises UnknownNamespace, UnknownEvent, PreviewOutdated, InvalidVector.
         """
         units = {id: self._context.units(each) for id, each in (vectors or {}).items()}
+        questions = {
+            id: unit(each, self._context.caches.dimension)
+            for id, each in (example_vectors or {}).items()
+        }
         async with self._context.change() as connection:
-            now, model = self._context.clock(), self._context.embedding_model
+            now = self._context.clock()
             plan, held = await rollback.plan(connection, name, target, expected_last, now)
-            await rollback.carry_out(connection, plan, held, units, model, change, now)
+            await rollback.carry_out(
+                self._context, connection, plan, held, units, questions, change, now
+            )
             done = await events.last_of(connection, name)
         return replace(plan, event=done)
 

@@ -16,10 +16,19 @@ from rules_store.models import paging
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change
 from rules_store.models.evidence import NO_FINDINGS, Findings
-from rules_store.models.jobs import NO_SPEND, Job, JobFilter, JobRecord, JobState, Spend
+from rules_store.models.feedback import Completion
+from rules_store.models.jobs import (
+    NO_SPEND,
+    Job,
+    JobFilter,
+    JobKind,
+    JobRecord,
+    JobState,
+    Spend,
+)
 from rules_store.models.paging import Page
 from rules_store.models.rules import Draft, LearningResult, RuleState
-from rules_store.operations import capacity, learning
+from rules_store.operations import capacity, example_writes, learning, teaching_writes
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
 from rules_store.operations.namespaces import find
@@ -28,6 +37,7 @@ from rules_store.repository import episodes, events, jobs, namespaces
 EVERY_JOB = JobFilter()
 EVERY_NAMESPACE = namespaces.EVERY
 _LONGEST_DELAY = 300.0  # seconds between two attempts
+_ENDED = (EpisodeStatus.SKIPPED, EpisodeStatus.LEARNED, EpisodeStatus.FAILED)
 _CLOCKS_APART = 60.0  # seconds that the clocks of two machines may differ by
 
 
@@ -114,7 +124,11 @@ class JobOperations:
             status, why = EpisodeStatus.SKIPPED, storable(reason)
             await self._finish(connection, job, status, why, trace or {}, spend, findings)
 
-        await self._context.database.transact(skip)
+        if findings.example is None:
+            await self._context.database.transact(skip)
+            return
+        async with self._context.change() as connection:
+            await skip(connection)
 
     async def retry(self, job: Job, error: str, *, spend: Spend = NO_SPEND) -> bool:
         """Puts it back with a growing delay; False when that was the last attempt and job and
@@ -123,7 +137,7 @@ class JobOperations:
 
         async def put_back(connection: AsyncConnection) -> bool:
             await _check_held(connection, job)
-            await self._spend(connection, job.namespace, spend)
+            await self._spend(connection, job.namespace, spend, job.kind)
             if job.attempts >= self._context.options.max_attempts:
                 reason = f"gave up after {job.attempts} attempts: {error}"
                 await self._give_up(connection, job, reason, {})
@@ -153,7 +167,7 @@ class JobOperations:
 
         async def fail(connection: AsyncConnection) -> None:
             await _check_held(connection, job)
-            await self._spend(connection, job.namespace, spend)
+            await self._spend(connection, job.namespace, spend, job.kind)
             await self._give_up(connection, job, reason, trace or {})
 
         await self._context.database.transact(fail)
@@ -202,9 +216,10 @@ class JobOperations:
         trace: dict[str, Any] | None = None,
         spend: Spend = NO_SPEND,
         findings: Findings = NO_FINDINGS,
+        completion: Completion | None = None,
     ) -> LearningResult:
         """Rules, events, findings, spend, the episode (`learned`) and the job (`done`) in one
-        transaction.
+        transaction. `completion`: the answer that an example has waited for.
 
         At most one draft per polarity. `trace` entries replace those of the same name in the
         episode's trace; `rules_learned` is added to it. A job that is done already changes nothing
@@ -228,6 +243,8 @@ class JobOperations:
             ]
             await capacity.drop_old_candidates(self._context, connection, job.namespace)
             evicted = await capacity.make_room(self._context, connection, job.namespace, active)
+            if completion is not None:
+                await teaching_writes.complete(self._context, connection, job, completion)
             await self._finish(
                 connection,
                 job,
@@ -253,6 +270,15 @@ class JobOperations:
         """What learning cost in this namespace within the last 60 minutes."""
         async with self._context.database.read() as connection:
             return await jobs.spend_since(connection, namespace, self._minute() - 59)
+
+    async def lessons_paid(self, namespace: str, per_answer: float) -> float:
+        """Calls of learning from feedback that the namespace's judged answers of the last two
+        hours have paid for, `per_answer` each, and that were not made yet."""
+        async with self._context.database.read() as connection:
+            answers, calls = await jobs.lessons_since(
+                connection, namespace, self._minute() - jobs.SPEND_KEPT
+            )
+        return answers * per_answer - calls
 
     # -- in an operator's hands
 
@@ -283,9 +309,10 @@ class JobOperations:
                 connection, job_id, JobState.PENDING, now, attempts=0, not_before=now
             )
             await self._context.announce_job(connection, job.key, new=False)
-            await episodes.conclude(
-                connection, job.episode_id, now, EpisodeStatus.LEARNING, None, {}
-            )
+            if job.kind is JobKind.EPISODE:
+                await episodes.conclude(
+                    connection, job.episode_id, now, EpisodeStatus.LEARNING, None, {}
+                )
             await events.append(
                 connection,
                 now,
@@ -352,9 +379,7 @@ class JobOperations:
     ) -> None:
         now, reason = self._context.clock(), storable(reason)
         await jobs.set_state(connection, job.id, JobState.FAILED, now, last_error=reason)
-        await episodes.conclude(
-            connection, job.episode_id, now, EpisodeStatus.FAILED, reason, trace
-        )
+        await self._conclude(connection, job, EpisodeStatus.FAILED, reason, trace)
 
     async def _finish(
         self,
@@ -368,15 +393,68 @@ class JobOperations:
     ) -> None:
         """The job is done, and its episode has come to this."""
         now = self._context.clock()
-        await self._spend(connection, job.namespace, spend)
+        await self._spend(connection, job.namespace, spend, job.kind)
         await jobs.set_state(connection, job.id, JobState.DONE, now)
         await store_findings(self._context, connection, job.namespace, job.episode_id, findings)
-        await episodes.conclude(connection, job.episode_id, now, status, reason, trace)
+        await self._keep_example(connection, job, findings)
+        await self._conclude(connection, job, status, reason, trace)
 
-    async def _spend(self, connection: AsyncConnection, namespace: str, spend: Spend) -> None:
+    async def _keep_example(
+        self, connection: AsyncConnection, job: Job, findings: Findings
+    ) -> None:
+        if findings.example is None or self._context.namespaces.is_frozen(job.namespace):
+            return
+        vector = None if findings.precedent is None else findings.precedent.vector
+        change = Change(events.LEARNER, f"the answers to {job.episode_id} agreed")
+        await example_writes.keep(
+            self._context, connection, findings.example, vector, change, key=f"{job.key}/consensus"
+        )
+
+    async def _conclude(
+        self,
+        connection: AsyncConnection,
+        job: Job,
+        status: EpisodeStatus,
+        reason: str | None,
+        trace: dict[str, Any],
+    ) -> None:
+        """What the job means for its episode. A lesson from feedback adds to what the episode's
+        own learning has come to, and only ever makes it `learned`."""
+        now = self._context.clock()
+        if job.kind is JobKind.EPISODE:
+            await episodes.conclude(connection, job.episode_id, now, status, reason, trace)
+            return
+        episode = await episodes.find(connection, job.episode_id)
+        assert episode is not None, "a job refers to it"
+        learned = trace.pop("rules_learned", [])
+        before: dict[str, Any] = episode.trace
+        trace = {
+            "lessons": {**before.get("lessons", {}), job.key: {**trace, "skipped": reason}},
+            "rules_learned": [*before.get("rules_learned", []), *learned],
+        }
+        raised = status is EpisodeStatus.LEARNED and episode.status in _ENDED
+        await episodes.conclude(
+            connection,
+            job.episode_id,
+            now,
+            status if raised else episode.status,
+            None if raised else episode.reason,
+            trace,
+        )
+
+    async def _spend(
+        self, connection: AsyncConnection, namespace: str, spend: Spend, kind: JobKind | None = None
+    ) -> None:
         if spend.calls or spend.tokens:
             minute = self._minute()
-            await jobs.add_spend(connection, namespace, minute, spend, oldest=minute - 120)
+            await jobs.add_spend(
+                connection,
+                namespace,
+                minute,
+                spend,
+                oldest=minute - jobs.SPEND_KEPT,
+                lesson_calls=spend.calls if kind is JobKind.FEEDBACK else 0,
+            )
 
     def _minute(self) -> int:
         return int(self._context.clock().timestamp()) // 60

@@ -48,7 +48,7 @@ async def learn(
 ) -> LearnedRule:
     """Merges the draft into the rule that says the same, or inserts it."""
     new, now = draft.rule, context.clock()
-    key = f"{job.episode_id}:{new.polarity.value}"
+    key = f"{job.key}:{new.polarity.value}"
     same = await _same(context, connection, draft)
     if same is not None:
         frequency = rule_writes.together(same.frequency, 1)

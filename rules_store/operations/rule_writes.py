@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.json_codec import storable
 from rules_store.models.events import Change
 from rules_store.models.rules import NewRule, Rule, RuleState, Vectors
+from rules_store.policy.same_question import folded
 from rules_store.repository import embeddings, events, rules, rules_bulk, standings
 
 MERGED = "rule.merged"
@@ -35,8 +35,7 @@ def tidy(text: str) -> str:
 
 def text_hash(text: str) -> str:
     """Equal for texts that differ in case, white space or Unicode form only."""
-    folded = " ".join(unicodedata.normalize("NFKC", storable(text)).casefold().split())
-    return hashlib.sha256(folded.encode()).hexdigest()
+    return hashlib.sha256(folded(storable(text)).encode()).hexdigest()
 
 
 def together(*frequencies: int) -> int:

@@ -20,7 +20,7 @@ from rules_store.errors import (
 )
 from rules_store.index.rule_index import unit
 from rules_store.models import paging
-from rules_store.models.events import Change, Event
+from rules_store.models.events import Change, Event, EventFilter
 from rules_store.models.paging import Page
 from rules_store.models.rules import (
     EVERY_RULE,
@@ -39,6 +39,7 @@ from rules_store.models.rules import (
 from rules_store.operations import capacity, rule_writes
 from rules_store.operations.context import StoreContext
 from rules_store.repository import embeddings, events, rules, rules_bulk, standings
+from rules_store.repository.orders import place_length
 
 _MOST_RESTING = 20_000
 """Vectors of retired and quarantined rules that one search reads from SQL."""
@@ -76,8 +77,9 @@ class RuleOperations:
         before = paging.decode("history", cursor)
         async with self._context.database.read() as connection:
             await find(connection, rule_id)
-            found, total = await events.page_of_rule(connection, rule_id, limit + 1, before)
-        return paging.page("history", found, total, limit)
+            where = EventFilter(rule_id=rule_id)
+            found, total = await events.page(connection, where, limit + 1, before)
+        return paging.page("history", [(event.id, event) for event in found], total, limit)
 
     async def at_version(self, rule_id: str, version: int) -> Rule:
         """The rule with the text, trigger and domain it had at `version`. Raises UnknownRule."""
@@ -363,7 +365,7 @@ class RuleOperations:
         Raises InvalidCursor."""
         await self._context.exposures.count()
         kind = f"rules-{sort.value}"
-        after = paging.decode_place(kind, cursor, rules.place_length(sort))
+        after = paging.decode_place(kind, cursor, place_length(sort))
         async with self._context.database.read() as connection:
             found, total = await rules.page(connection, where, limit + 1, after, sort)
         return paging.page_of_places(kind, found, total, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ async def append(
     change: Change,
     *,
     rule_id: str | None = None,
+    example_id: str | None = None,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
     key: str | None = None,
@@ -43,6 +44,7 @@ async def append(
             namespace=namespace,
             kind=kind,
             rule_id=rule_id,
+            example_id=example_id,
             actor=storable(change.actor),
             reason=storable(change.reason),
             before=before,
@@ -62,17 +64,12 @@ async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Event]:
     return [event_of(row) for row in await connection.execute(statement)]
 
 
-async def page_of_rule(
-    connection: AsyncConnection, rule_id: str, limit: int, before: int | None
-) -> tuple[list[tuple[int, Event]], int]:
-    """Up to `limit` events with an id below `before`, newest first; and the total."""
-    own = events.c.rule_id == rule_id
-    total = await connection.scalar(select(func.count()).select_from(events).where(own))
-    statement = select(events).where(own).order_by(events.c.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(events.c.id < before)
-    rows = await connection.execute(statement)
-    return [(row.id, event_of(row)) for row in rows], total or 0
+async def last_of_example(connection: AsyncConnection, example_id: str, kind: str) -> Event | None:
+    """The latest event of this kind about an example."""
+    own = and_(events.c.example_id == example_id, events.c.kind == kind)
+    statement = select(events).where(own).order_by(events.c.id.desc()).limit(1)
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else event_of(row)
 
 
 async def last_id(connection: AsyncConnection) -> int:
@@ -90,12 +87,20 @@ async def mark(connection: AsyncConnection, event_id: int) -> str:
 
 def touched(found: Sequence[Event]) -> list[str]:
     """Ids of the rules that these events are about, each once."""
+    return _each_once((event.rule_id, (event.after or {}).get("rules")) for event in found)
+
+
+def touched_examples(found: Sequence[Event]) -> list[str]:
+    """Ids of the examples that these events are about, each once."""
+    return _each_once((event.example_id, (event.after or {}).get("examples")) for event in found)
+
+
+def _each_once(named: Iterable[tuple[str | None, Sequence[str] | None]]) -> list[str]:
     ids: dict[str, None] = {}
-    for event in found:
-        if event.rule_id is not None:
-            ids[event.rule_id] = None
-        for rule_id in (event.after or {}).get("rules", []):
-            ids[rule_id] = None
+    for one, several in named:
+        if one is not None:
+            ids[one] = None
+        ids.update(dict.fromkeys(several or ()))
     return list(ids)
 
 
@@ -106,6 +111,7 @@ def event_of(row: Row[Any]) -> Event:
         namespace=row.namespace,
         kind=row.kind,
         rule_id=row.rule_id,
+        example_id=row.example_id,
         actor=row.actor,
         reason=row.reason,
         before=row.before,
@@ -117,6 +123,7 @@ SNAPSHOT = "namespace.snapshot"
 
 
 _OF_RULES = "rule."
+_OF_EXAMPLES = "example."
 
 
 _LARGEST = 2**31 - 1
@@ -143,6 +150,7 @@ def _conditions(where: EventFilter) -> Iterator[ColumnElement[bool]]:
     for column, value in (
         (events.c.namespace, where.namespace),
         (events.c.rule_id, where.rule_id),
+        (events.c.example_id, where.example_id),
         (events.c.actor, where.actor),
     ):
         if value is not None:
@@ -205,27 +213,45 @@ async def rules_as_of(
 ) -> dict[str, dict[str, Any] | None]:
     """Id -> the rule as it was after this event, None where it was not there yet; of every rule
     that has changed since."""
+    return await _as_of(connection, namespace, event_id, events.c.rule_id, _OF_RULES)
+
+
+async def examples_as_of(
+    connection: AsyncConnection, namespace: str, event_id: int
+) -> dict[str, dict[str, Any] | None]:
+    """The same of examples."""
+    return await _as_of(connection, namespace, event_id, events.c.example_id, _OF_EXAMPLES)
+
+
+async def _as_of(
+    connection: AsyncConnection,
+    namespace: str,
+    event_id: int,
+    item: Column[str],
+    kinds: str,
+) -> dict[str, dict[str, Any] | None]:
     own = and_(
         events.c.namespace == namespace,
-        events.c.rule_id.is_not(None),
-        events.c.kind.startswith(_OF_RULES),
+        item.is_not(None),
+        events.c.kind.startswith(kinds),
         events.c.after.is_not(None),
     )
-    changed = select(events.c.rule_id).where(own, events.c.id > event_id).distinct()
+    changed = select(item).where(own, events.c.id > event_id).distinct()
     found: dict[str, dict[str, Any] | None] = dict.fromkeys(await connection.scalars(changed))
     latest = (
         select(func.max(events.c.id))
-        .where(own, events.c.id <= event_id, events.c.rule_id.in_(changed))
-        .group_by(events.c.rule_id)
+        .where(own, events.c.id <= event_id, item.in_(changed))
+        .group_by(item)
     )
-    then = select(events.c.rule_id, events.c.after).where(events.c.id.in_(latest))
-    for row in await connection.execute(then):
-        found[row.rule_id] = row.after
+    then = select(item, events.c.after).where(events.c.id.in_(latest))
+    for id, after in await connection.execute(then):
+        found[id] = after
     return found
 
 
 async def append_many(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-    """Events with the same columns, in this order."""
+    """Events with the same columns, in this order. Raises IntegrityError when an event with one of
+    their keys is there."""
     if rows:
         await connection.execute(insert(events), rows)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
 from rules_store.database.dialect import insert_or_replace, insert_unless_there
-from rules_store.database.schema import episodes, exposures, outcomes, rules, trials
+from rules_store.database.schema import episodes, examples, exposures, outcomes, rules, trials
 from rules_store.models.evidence import (
     STRENGTH,
     Exposure,
@@ -21,6 +23,7 @@ from rules_store.models.evidence import (
     Signal,
     Trial,
 )
+from rules_store.policy.votes import Vote
 
 _EXPOSE = insert(exposures)
 COUNTED_AT_ONCE = 200
@@ -37,15 +40,30 @@ _COUNT = (
     .values(counted=True)
     .returning(exposures.c.namespace, exposures.c.item_id, exposures.c.withheld)
 )
-_ADD = (
-    update(rules)
-    .where(rules.c.id == bindparam("rule"), rules.c.namespace == bindparam("space"))
-    .values(exposures=rules.c.exposures + bindparam("more"))
+_ADD_TO_RULES, _ADD_TO_EXAMPLES = (
+    update(items)
+    .where(items.c.id == bindparam("item"), items.c.namespace == bindparam("space"))
+    .values(exposures=items.c.exposures + bindparam("more"))
+    for items in (rules, examples)
 )
 _EXPOSED = (
     select(exposures.c.item_id, exposures.c.withheld, exposures.c.created_at)
     .where(exposures.c.episode_id == bindparam("episode"))
     .order_by(exposures.c.item_id)  # the order in which their standings are locked
+)
+_EXPOSED_VOTES = select(exposures.c.item_id, exposures.c.vote).where(
+    exposures.c.episode_id == bindparam("episode"), exposures.c.vote.is_not(None)
+)
+_VOTED = (
+    update(exposures)
+    .where(exposures.c.episode_id == bindparam("episode"), exposures.c.item_id == bindparam("item"))
+    .values(vote=bindparam("value"))
+)
+_VOTES = select(exposures.c.similarity, exposures.c.vote).where(exposures.c.vote.is_not(None))
+_LATEST_VOTES = (
+    _VOTES.where(exposures.c.namespace == bindparam("space"))
+    .order_by(exposures.c.seq.desc())
+    .limit(bindparam("latest"))
 )
 _OUTCOMES = select(outcomes).where(outcomes.c.episode_id == bindparam("episode"))
 
@@ -82,26 +100,88 @@ async def add_exposures(
 
 
 async def count_exposures(connection: AsyncConnection) -> bool:
-    """Adds some of what nobody has counted yet to the counts of the rules. Whether there may be
-    more."""
+    """Adds some of what nobody has counted yet to the counts of rules and examples. Whether there
+    may be more."""
     found = (await connection.execute(_COUNT)).all()
-    fresh = Counter((rule_id, namespace) for namespace, rule_id, withheld in found if not withheld)
-    if fresh:
-        # In one order everywhere, so that two processes can't wait for each other.
-        await connection.execute(
-            _ADD,
-            [
-                {"rule": rule_id, "space": namespace, "more": fresh[rule_id, namespace]}
-                for rule_id, namespace in sorted(fresh)
-            ],
-        )
+    fresh = Counter((item_id, namespace) for namespace, item_id, withheld in found if not withheld)
+    rows = [
+        {"item": item_id, "space": namespace, "more": fresh[item_id, namespace]}
+        for item_id, namespace in sorted(fresh)
+    ]
+    wanted = [row["item"] for row in rows]
+    known = await connection.scalars(select(examples.c.id).where(examples.c.id.in_(wanted)))
+    of_examples = set(known)
+    # In one order everywhere, as `exposed` has it, so that two processes can't wait for each other.
+    for is_example, some in groupby(rows, lambda row: row["item"] in of_examples):
+        await connection.execute(_ADD_TO_EXAMPLES if is_example else _ADD_TO_RULES, list(some))
     return len(found) == COUNTED_AT_ONCE
 
 
 async def exposed(connection: AsyncConnection, episode_id: str) -> list[tuple[str, bool, datetime]]:
-    """(rule id, withheld, when) of every rule that had to do with an episode."""
+    """(id, withheld, when) of every rule and example that had to do with an episode."""
     rows = await connection.execute(_EXPOSED, {"episode": episode_id})
     return [(row.item_id, row.withheld, row.created_at) for row in rows]
+
+
+async def votes_of_episode(connection: AsyncConnection, episode_id: str) -> dict[str, float]:
+    """By example: whether its label was the right one, as far as that is known."""
+    rows = await connection.execute(_EXPOSED_VOTES, {"episode": episode_id})
+    return {row.item_id: row.vote for row in rows}
+
+
+async def set_vote(connection: AsyncConnection, episode_id: str, item_id: str, vote: float) -> None:
+    """Whether the label of an example that the episode was shown was the right one."""
+    given = {"episode": episode_id, "item": item_id, "value": vote}
+    await connection.execute(_VOTED, given)
+
+
+async def votes_of_item(connection: AsyncConnection, item_id: str) -> list[Vote]:
+    """Of one example."""
+    statement = _VOTES.where(exposures.c.item_id == item_id)
+    return _votes(await connection.execute(statement))
+
+
+async def latest_votes(connection: AsyncConnection, namespace: str, latest: int) -> list[Vote]:
+    """Of all examples of the namespace, the newest first."""
+    given = {"space": namespace, "latest": latest}
+    return _votes(await connection.execute(_LATEST_VOTES, given))
+
+
+def _votes(rows: Iterable[Row[Any]]) -> list[Vote]:
+    return [Vote(row.similarity, row.vote >= 0.5) for row in rows]
+
+
+async def shown_labels(connection: AsyncConnection, episode_id: str) -> dict[str, str]:
+    """By id, the labels of the examples that had to do with an episode and have one."""
+    statement = (
+        select(examples.c.id, examples.c.label)
+        .join_from(exposures, examples, exposures.c.item_id == examples.c.id)
+        .where(exposures.c.episode_id == episode_id, examples.c.label.is_not(None))
+    )
+    return {row.id: row.label for row in await connection.execute(statement)}
+
+
+async def share_judged(connection: AsyncConnection, namespace: str, among: int) -> tuple[int, int]:
+    """(how many of them, how many) of the namespace's latest `among` answered episodes have a
+    label's or a verifier's outcome."""
+    latest = (
+        select(episodes.c.id)
+        .where(episodes.c.namespace == namespace, episodes.c.answer.is_not(None))
+        .order_by(episodes.c.seq.desc())
+        .limit(among)
+        .subquery()
+    )
+    judged = (
+        select(outcomes.c.episode_id)
+        .where(
+            outcomes.c.episode_id == latest.c.id,
+            outcomes.c.source.in_([Signal.LABEL.value, Signal.VERIFIER.value]),
+        )
+        .exists()
+    )
+    statement = select(func.count().filter(judged), func.count()).select_from(latest)
+    row = (await connection.execute(statement)).one()
+    return int(row[0]), int(row[1])
 
 
 async def strongest(

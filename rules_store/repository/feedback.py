@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_unless_there
 from rules_store.database.schema import feedback
-from rules_store.models.feedback import Feedback, FeedbackSource
+from rules_store.models.feedback import NO_EFFECT, Feedback, FeedbackEffect, FeedbackSource
 
 _OF_EPISODE = (
     select(feedback).where(feedback.c.episode_id == bindparam("episode")).order_by(feedback.c.seq)
@@ -27,12 +28,24 @@ async def insert_feedback(connection: AsyncConnection, new: Feedback) -> bool:
         "score": new.score,
         "label": new.label,
         "verified": new.verified,
+        "correction": new.correction,
+        "outdated": new.outdated,
         "comment": new.comment,
         "key": new.key,
         "created_at": new.created_at,
     }
     statement = insert_unless_there(connection, feedback)
     return (await connection.execute(statement, values)).rowcount == 1
+
+
+async def set_effect(connection: AsyncConnection, feedback_id: str, effect: FeedbackEffect) -> None:
+    """What followed from it."""
+    kept = {name: value for name, value in asdict(effect).items() if value not in (None, False, ())}
+    if effect.right is False:
+        kept["right"] = False
+    await connection.execute(
+        update(feedback).where(feedback.c.id == feedback_id).values(effect=kept or None)
+    )
 
 
 async def of_key(connection: AsyncConnection, episode_id: str, key: str) -> Feedback:
@@ -56,7 +69,16 @@ def _feedback(row: Row[Any]) -> Feedback:
         score=row.score,
         label=row.label,
         verified=row.verified,
+        correction=row.correction,
+        outdated=row.outdated,
         comment=row.comment,
         key=row.key,
+        effect=_effect(row.effect),
         created_at=row.created_at,
     )
+
+
+def _effect(stored: dict[str, Any] | None) -> FeedbackEffect:
+    if stored is None:
+        return NO_EFFECT
+    return FeedbackEffect(**{**stored, "retired": tuple(stored.get("retired", ()))})

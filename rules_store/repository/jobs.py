@@ -15,6 +15,8 @@ from rules_store.database.schema import jobs, learn_spend, learning_pauses
 from rules_store.models.jobs import Job, JobFilter, JobKind, JobRecord, JobState, Spend
 from rules_store.repository.namespaces import EVERY
 
+SPEND_KEPT = 120
+"""Minutes of spend that are kept."""
 _INSERT = insert(jobs)
 _PAUSED = (
     select(learning_pauses.c.namespace)
@@ -206,16 +208,26 @@ def _job(row: Row[Any]) -> Job:
 
 
 async def add_spend(
-    connection: AsyncConnection, namespace: str, minute: int, spend: Spend, oldest: int
+    connection: AsyncConnection,
+    namespace: str,
+    minute: int,
+    spend: Spend,
+    oldest: int,
+    *,
+    answers_judged: int = 0,
+    lesson_calls: int = 0,
 ) -> None:
-    """Adds to the minute's row and drops this namespace's rows from before `oldest`."""
+    """Adds to the minute's row and drops this namespace's rows from before `oldest`.
+    `lesson_calls`: those of `spend` that learned from feedback."""
     await connection.execute(
-        insert_or_add(connection, learn_spend, "calls", "tokens"),
+        insert_or_add(connection, learn_spend, "calls", "tokens", "answers_judged", "lesson_calls"),
         {
             "namespace": namespace,
             "minute": minute,
             "calls": spend.calls,
             "tokens": spend.tokens,
+            "answers_judged": answers_judged,
+            "lesson_calls": lesson_calls,
         },
     )
     await connection.execute(
@@ -223,6 +235,18 @@ async def add_spend(
             learn_spend.c.namespace == namespace, learn_spend.c.minute < oldest
         )
     )
+
+
+async def lessons_since(
+    connection: AsyncConnection, namespace: str, minute: int
+) -> tuple[int, int]:
+    """(answers that feedback judged, calls of learning from it) from that minute on."""
+    statement = select(
+        func.coalesce(func.sum(learn_spend.c.answers_judged), 0),
+        func.coalesce(func.sum(learn_spend.c.lesson_calls), 0),
+    ).where(learn_spend.c.namespace == namespace, learn_spend.c.minute >= minute)
+    row = (await connection.execute(statement)).one()
+    return int(row[0]), int(row[1])
 
 
 async def spend_since(connection: AsyncConnection, namespace: str, minute: int) -> Spend:

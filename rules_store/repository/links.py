@@ -32,13 +32,19 @@ async def add(
     await connection.execute(insert_unless_there(connection, links), values)
 
 
-async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Link]:
+async def of_item(connection: AsyncConnection, item_id: str) -> list[Link]:
     """Oldest first."""
-    statement = select(links).where(links.c.item_id == rule_id).order_by(links.c.seq)
+    statement = select(links).where(links.c.item_id == item_id).order_by(links.c.seq)
     return [
         Link(row.item_id, LinkKind(row.kind), row.other, row.created_at)
         for row in await connection.execute(statement)
     ]
+
+
+async def items_of(connection: AsyncConnection, kind: LinkKind, other: str) -> list[str]:
+    """Ids of the rules and examples that are linked so, oldest first."""
+    statement = select(links.c.item_id).where(links.c.kind == kind.value, links.c.other == other)
+    return list(await connection.scalars(statement.order_by(links.c.seq)))
 
 
 async def opponents(connection: AsyncConnection, rule_id: str) -> list[str]:

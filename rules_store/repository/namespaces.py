@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_unless_there
 from rules_store.database.schema import (
+    choices,
     embeddings,
     episodes,
     events,
+    examples,
     exposures,
     feedback,
     jobs,
@@ -29,7 +31,7 @@ from rules_store.database.schema import (
 )
 from rules_store.models.namespaces import Namespace, NamespaceSettings
 
-_WORTH = (outcomes, trials, standings, precedents, links)
+_WORTH = (outcomes, trials, standings, precedents, links, choices)
 EVERY = "*"
 """Stands for every namespace where learning is paused."""
 
@@ -99,12 +101,13 @@ async def page(
 async def counts(
     connection: AsyncConnection, wanted: Sequence[str]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Name -> "rules" (by state), "episodes" (by status) and "jobs" (by state)."""
+    """Name -> "rules" and "examples" (by state), "episodes" (by status) and "jobs" (by state)."""
     found: dict[str, dict[str, dict[str, int]]] = {
-        name: {"rules": {}, "episodes": {}, "jobs": {}} for name in wanted
+        name: {"rules": {}, "examples": {}, "episodes": {}, "jobs": {}} for name in wanted
     }
     kinds: tuple[tuple[Table, Column[Any]], ...] = (
         (rules, rules.c.state),
+        (examples, examples.c.state),
         (episodes, episodes.c.status),
         (jobs, jobs.c.state),
     )
@@ -120,19 +123,21 @@ async def counts(
 
 
 async def remove(connection: AsyncConnection, name: str) -> dict[str, int]:
-    """Deletes all of it; how many rows of rules, episodes, jobs and events that were."""
+    """Deletes all of it; how many rows of rules, examples, episodes, jobs and events that
+    were."""
     own_rules = select(rules.c.seq).where(rules.c.namespace == name)
     own_episodes = select(episodes.c.id).where(episodes.c.namespace == name)
     await connection.execute(delete(embeddings).where(embeddings.c.rule_seq.in_(own_rules)))
     await connection.execute(delete(feedback).where(feedback.c.episode_id.in_(own_episodes)))
-    ids = select(rules.c.id).where(rules.c.namespace == name)
-    await connection.execute(delete(exposures).where(exposures.c.item_id.in_(ids)))
+    for table in (rules, examples):
+        ids = select(table.c.id).where(table.c.namespace == name)
+        await connection.execute(delete(exposures).where(exposures.c.item_id.in_(ids)))
     removed = {}
-    for table in (jobs, episodes, rules, events, learn_spend, learning_pauses, *_WORTH):
+    for table in (jobs, episodes, rules, examples, events, learn_spend, learning_pauses, *_WORTH):
         statement = delete(table).where(table.c.namespace == name)
         removed[table.name] = (await connection.execute(statement)).rowcount
     await connection.execute(delete(namespaces).where(namespaces.c.name == name))
-    return {kind: removed[kind] for kind in ("rules", "episodes", "jobs", "events")}
+    return {kind: removed[kind] for kind in ("rules", "examples", "episodes", "jobs", "events")}
 
 
 # -- pauses

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Row,
-    Select,
     and_,
     func,
     insert,
@@ -21,9 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import contains
 from rules_store.database.json_codec import storable
-from rules_store.database.schema import identity, rules, standings
+from rules_store.database.schema import identity, rules
 from rules_store.models.paging import Position
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleSort, RuleState
+from rules_store.repository.orders import lifted, orders
+
+_ORDERS = orders(rules)
 
 
 async def identity_of_store(connection: AsyncConnection) -> str:
@@ -107,46 +109,21 @@ async def page(
 ) -> tuple[list[tuple[Position, Rule]], int]:
     """Up to `limit` rules that come after a place in this order; and the total."""
     condition = and_(true(), *conditions(where, connection.dialect.name))
+    order = _ORDERS[sort]
     # Found first by number: sorting whole rows would copy every one of them.
-    found = select(rules.c.seq).where(condition).order_by(*_ORDERS[sort]).limit(limit)
+    found = select(rules.c.seq).where(condition).order_by(*order.by).limit(limit)
     if after is not None:
-        found = found.where(_AFTER[sort](after))
+        found = found.where(order.after(after))
     seqs = list(await connection.scalars(found))
     # Words that few rules hold are looked for once, not once more to count them.
     alone = after is None and len(seqs) < limit
     total = len(seqs) if alone else await count(connection, condition)
-    rows = await connection.execute(
-        select(rules).where(rules.c.seq.in_(seqs)).order_by(*_ORDERS[sort])
-    )
-    return [(_place(sort, row), rule_of(row)) for row in rows], total
+    rows = await connection.execute(select(rules).where(rules.c.seq.in_(seqs)).order_by(*order.by))
+    return [(order.place(row), rule_of(row)) for row in rows], total
 
 
 async def count(connection: AsyncConnection, condition: ColumnElement[bool]) -> int:
     return await connection.scalar(select(func.count()).select_from(rules).where(condition)) or 0
-
-
-_ORDERS: dict[RuleSort, tuple[ColumnElement[Any], ...]] = {
-    RuleSort.NEWEST: (rules.c.seq.desc(),),
-    RuleSort.OLDEST: (rules.c.seq.asc(),),
-    RuleSort.USED: (rules.c.exposures.desc(), rules.c.seq.desc()),
-}
-_AFTER: dict[RuleSort, Callable[[Position], ColumnElement[bool]]] = {
-    RuleSort.NEWEST: lambda place: rules.c.seq < place[0],
-    RuleSort.OLDEST: lambda place: rules.c.seq > place[0],
-    RuleSort.USED: lambda place: or_(
-        rules.c.exposures < place[0],
-        and_(rules.c.exposures == place[0], rules.c.seq < place[1]),
-    ),
-}
-
-
-def place_length(sort: RuleSort) -> int:
-    """How many numbers tell a place in this order."""
-    return len(_ORDERS[sort])
-
-
-def _place(sort: RuleSort, row: Row[Any]) -> Position:
-    return (row.exposures, row.seq) if sort is RuleSort.USED else (row.seq,)
 
 
 def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]:
@@ -168,7 +145,7 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
         if most is not None:
             yield column <= most
     if where.min_lift is not None or where.max_lift is not None:
-        yield rules.c.seq.in_(_lifted(where))
+        yield rules.c.id.in_(lifted(where.namespace, where.min_lift, where.max_lift))
     if where.created_after is not None:
         yield rules.c.created_at >= where.created_after
     if where.created_before is not None:
@@ -178,23 +155,6 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
     if where.text:
         part = storable(where.text)
         yield or_(contains(dialect, rules.c.text, part), contains(dialect, rules.c.trigger, part))
-
-
-def _lifted(where: RuleFilter) -> Select[tuple[int]]:
-    evidence = (
-        standings.c.with_hits
-        + standings.c.with_misses
-        + standings.c.without_hits
-        + standings.c.without_misses
-    )
-    found = select(standings.c.item_seq).where(evidence > 0)
-    if where.namespace is not None:
-        found = found.where(standings.c.namespace == where.namespace)
-    if where.min_lift is not None:
-        found = found.where(standings.c.lift >= where.min_lift)
-    if where.max_lift is not None:
-        found = found.where(standings.c.lift <= where.max_lift)
-    return found
 
 
 async def count_active(connection: AsyncConnection, namespace: str) -> int:

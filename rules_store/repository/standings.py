@@ -1,4 +1,4 @@
-"""What evidence adds up to for each rule."""
+"""What evidence adds up to for each rule and example."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_or_replace
-from rules_store.database.schema import rules, standings
+from rules_store.database.schema import examples, rules, standings
 from rules_store.models.evidence import Contender, Standing
 from rules_store.models.rules import Rule, RuleState
 from rules_store.policy.gate import Verdict
@@ -20,13 +20,15 @@ from rules_store.repository.evidence import trials_of
 from rules_store.repository.rules import rule_of
 
 
-async def find(connection: AsyncConnection, rule_id: str, *, lock: bool = False) -> Standing | None:
+async def find(connection: AsyncConnection, item_id: str, *, lock: bool = False) -> Standing | None:
     """`lock`: until the end of the transaction nobody else changes it, where the database locks
     rows."""
-    statement = select(standings).where(standings.c.item_id == rule_id)
+    statement = select(standings).where(standings.c.item_id == item_id)
     if lock:
-        mine = select(rules.c.seq).where(rules.c.id == rule_id)
-        await connection.execute(mine.with_for_update())
+        for items in (rules, examples):
+            mine = select(items.c.seq).where(items.c.id == item_id).with_for_update()
+            if await connection.scalar(mine) is not None:
+                break
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _standing(row)
 
@@ -80,13 +82,14 @@ async def vouch(connection: AsyncConnection, rule: Rule, at: datetime) -> None:
     )
 
 
-async def restart(connection: AsyncConnection, rule_id: str, text_hash: str, at: datetime) -> None:
-    """The standing of a rule that has other words now: what trials of these words say."""
-    known = await find(connection, rule_id, lock=True)
+async def restart(connection: AsyncConnection, item_id: str, text_hash: str, at: datetime) -> None:
+    """The standing of a rule or an example that has other words now: what trials of these words
+    say."""
+    known = await find(connection, item_id, lock=True)
     if known is None:
         return
-    fresh = Standing(rule_id, known.seq, known.namespace, at)
-    for trial in await trials_of(connection, rule_id, text_hash):
+    fresh = Standing(item_id, known.seq, known.namespace, at)
+    for trial in await trials_of(connection, item_id, text_hash):
         fresh = fresh.tried_on(trial)
     await put(connection, fresh)
 

@@ -237,6 +237,60 @@ async def test_an_arm_is_told_what_the_level_allows_and_nothing_else(
         assert not any(word in repr(spy.told) for word in ("lamp_trouble", "pump_trouble"))
 
 
+async def test_a_share_of_the_labels_is_told_wrong_and_graded_by_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy()
+    monkeypatch.setitem(arms_by_name._FIXED, "spy", spy)
+    folder = tmp_path / "run"
+    rows = await go(folder, Sorter(), "spy", FeedbackLevel.LABEL, label_noise=0.25)
+    wrong = {row["id"]: row["told"] for row in rows if "told" in row}
+    assert len(wrong) == COUNT // 4
+    for n, outcome in enumerate(spy.told):
+        said = wrong.get(outcome.asked.id, label(n))
+        # Who was told a wrong label believes it: the arm says door_trouble to everything.
+        assert outcome.feedback == Feedback(said == "door_trouble", said)
+        assert said in {label(m) for m in range(3)}
+        assert (said == label(n)) == (outcome.asked.id not in wrong)
+    assert [row["score"] for row in rows] == [float(n % 3 == 0) for n in range(COUNT)]
+    assert "the right answer, 25% of them another one instead" in _report(folder)
+    with pytest.raises(ConfigurationError, match="label_noise"):
+        await go(folder, Sorter(), "spy", FeedbackLevel.LABEL, label_noise=0.5)
+
+
+async def test_the_same_labels_are_wrong_in_every_arm_and_order(tmp_path: Path) -> None:
+    rows = await go(
+        tmp_path / "run", Sorter(), ARMS, FeedbackLevel.LABEL, label_noise=0.1, orders=2
+    )
+    told = {(row["id"], row["told"]) for row in rows if "told" in row}
+    assert len(told) == round(0.1 * COUNT)
+    assert sum("told" in row for row in rows) == len(told) * 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("level", "task", "sentence"),
+    [
+        (FeedbackLevel.BINARY, TASK, "--label-noise needs --feedback label"),
+        (
+            FeedbackLevel.LABEL,
+            TASK.replace("{from: data}", "[door_trouble]"),
+            "a task with more than one answer",
+        ),
+    ],
+)
+async def test_label_noise_needs_labels(
+    tmp_path: Path, level: FeedbackLevel, task: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        await go(tmp_path / "run", Sorter(), "zero-shot", level, label_noise=1.0, task=task)
+
+
+async def test_a_later_order_can_be_run_alone(tmp_path: Path) -> None:
+    both = await go(tmp_path / "both", Sorter(), "knn@2", FeedbackLevel.LABEL, orders=2)
+    second = await go(tmp_path / "second", Sorter(), "knn@2", FeedbackLevel.LABEL, first_order=1)
+    assert without_times(second) == without_times([row for row in both if row["order"] == 1])
+
+
 async def test_a_run_goes_on_where_it_stopped_and_recalls_the_same(tmp_path: Path) -> None:
     whole = await go(tmp_path / "whole", Sorter(), ARMS, FeedbackLevel.LABEL)
     backend = Sorter()

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from app.exceptions import ConfigurationError
+from benchmarks.arms import make_arms
+from benchmarks.feedback import FeedbackLevel
 from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.pack import trim
 from benchmarks.gpu.pieces import BrokenPack, Joiner, cut, read_manifest, write_manifest
+from benchmarks.gpu.plan import PLANS, planned
+from benchmarks.gpu.run import _unpack_earlier, collect
 from benchmarks.rundir import load_results
+from benchmarks.taskfile import load_task
 
 SUMS = "".join(
     json.dumps(
@@ -34,6 +44,21 @@ TICKETS = "".join(
     )
 )
 
+PLAN = """
+tasks = ["banking77"]
+step = 2
+
+[[passes]]
+arms = ["zero-shot,knn@2", "experience"]
+feedback = "label"
+
+[[passes]]
+arms = ["neighbour"]
+feedback = "label"
+label_noise = 0.5
+first_order = 1
+"""
+
 
 def run(*arguments: str | Path) -> None:
     """In a process of its own, as on that machine."""
@@ -51,16 +76,18 @@ def test_a_sitting_from_pack_to_report(tmp_path: Path) -> None:
     sizes = ["--model", "smollm2", "--piece-mib", "30"]
     run("pack", "--dry", "--out", pack, "--data", *data, *sizes)
     run("unpack", "--pack", pack, "--work", work)
-    arms = ["--task", "gsm8k", "--arms", "zero-shot,sc@2", "--streams", "banking77"]
-    few = ["--stream-arms", "zero-shot,knn@2", "--stream-step", "2", "--max-tokens", "8"]
-    run("run", "--dry", "--work", work, "--out", out, "--checks", "--seconds", "360", *arms, *few)
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN)
+    arms = ["--task", "gsm8k", "--arms", "zero-shot,sc@2", "--plan", plan, "--max-tokens", "8"]
+    run("run", "--dry", "--work", work, "--out", out, "--checks", "--seconds", "360", *arms)
 
     checks = [json.loads(line) for line in (out / "checks.jsonl").read_text().splitlines()]
     assert [row for row in checks if not row["ok"]] == []
     assert len(checks) == 12
     steps = {row["step"]: row for row in map(json.loads, (out / "steps.jsonl").open())}
     assert steps["arms gsm8k-sc_2"]["exit"] == 0
-    assert steps["arms stream-banking77"]["exit"] == 0
+    assert steps["arms banking77-label-zero-shot_knn_2"]["exit"] == 0
+    assert steps["arms banking77-label-noise50-order1-neighbour"]["exit"] == 0
 
     merged = tmp_path / "merged"
     # The same sitting twice: nothing counts double.
@@ -69,8 +96,67 @@ def test_a_sitting_from_pack_to_report(tmp_path: Path) -> None:
     rows = list(load_results(merged / "gsm8k"))
     assert {row["arm"] for row in rows} == {"zero-shot", "sc@2"}
     assert len(rows) == 16
-    assert len(list(load_results(merged / "banking77-label"))) == 8
+    assert len(list(load_results(merged / "banking77-label"))) == 12
+    noisy = list(load_results(merged / "banking77-label-noise50-order1"))
+    assert len(noisy) == 4
+    assert sum("told" in row for row in noisy) == 2
+    with tarfile.open(out / "logs.tar.xz") as logs:
+        assert "banking77-label-zero-shot_knn_2.log" in logs.getnames()
     assert "sc@2" in (merged / "gsm8k" / "report.md").read_text()
+
+
+def test_the_shipped_plan_names_arms_and_tasks_that_there_are() -> None:
+    jobs = planned(PLANS / "streams.toml", Path, limit=None, max_tokens=None)
+    assert {job.limit for job in jobs} == {300}
+    for job in jobs:
+        make_arms(job.arms, feedback=FeedbackLevel(job.feedback))
+        load_task(job.task)
+    assert jobs[0].name == "banking77-label-experience"
+    assert len({job.name for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ("tasks = [", "can't be read"),
+        ("tasks = ['gsm8k']", "has no [[passes]]"),
+        ("[[passes]]\narms = ['paper']", "a pass lacks tasks"),
+        ("[[passes]]\narms = ['paper']\ntasks = [1]", "tasks must be of list"),
+        ("[[passes]]\narm = 'paper'", "'arm' is none of"),
+        ("arms = ['paper']\n[[passes]]\ntasks = ['gsm8k']", "'arms' is none of"),
+        ("[[passes]]\narms = ['paper', 'paper']\ntasks = ['gsm8k']", "gsm8k-paper twice"),
+    ],
+)
+def test_a_plan_that_cannot_be_run_is_one_sentence(plan: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(plan)
+    with pytest.raises(ConfigurationError) as raised:
+        planned(file, Path, limit=None, max_tokens=None)
+    assert said in str(raised.value)
+
+
+def test_calls_of_unfinished_runs_come_back_and_go_on_the_important_ones_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for name in ("a", "b", "done"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "run.json").write_text("{}")
+        (runs / name / "calls.jsonl").write_bytes(random.Random(name).randbytes(1000))
+    (runs / "done" / "report.md").touch()
+    monkeypatch.setattr("benchmarks.gpu.run.CALLS_LIMIT", 1500)
+    collect(runs, out, ["b", "a"])
+    work = tmp_path / "work"
+    shutil.copytree(out, work / "earlier")
+    _unpack_earlier(Machine(work), work / "runs")
+    assert sorted(path.parent.name for path in (work / "runs").glob("*/run.json")) == [
+        "a",
+        "b",
+        "done",
+    ]
+    (calls,) = (work / "runs").glob("*/calls.jsonl*")
+    assert calls == work / "runs" / "b" / "calls.jsonl"
+    assert calls.read_bytes() == (runs / "b" / "calls.jsonl").read_bytes()
 
 
 def test_pieces_arrive_in_any_order_and_are_taken_once(tmp_path: Path) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.exceptions import TTCLError
 from app.settings import Settings
+from benchmarks.feedback import FeedbackLevel
 from benchmarks.journal import read_rows
 from benchmarks.rundir import load_results
 from benchmarks.session import RunOptions, run
+from rules_store.models.episodes import EVERY_EPISODE
 from tests.benchmarks.scripted import ScriptedBackend
 from tests.benchmarks.test_runner import Silent, go
 from tests.fakes import HashEmbedder, Reply, ScriptedUpstream
+from tests.gateway import CLIENT_KEY, running_gateway
 
 
 async def test_a_service_is_asked_what_zero_shot_asks(
@@ -125,3 +129,45 @@ async def test_open_tasks_are_measured_not_marked(
     assert 0 < scores["sc@3"] < 0.5
     (learned,) = [row for _, row in read_rows(tmp_path / "run" / "rules.jsonl")]
     assert learned["arm"] == "paper"
+
+
+@pytest.mark.parametrize("level", [FeedbackLevel.BINARY, FeedbackLevel.LABEL])
+async def test_our_gateway_is_told_after_each_step_once(
+    tmp_path: Path, upstream: ScriptedUpstream, level: FeedbackLevel
+) -> None:
+    upstream.default = Reply("\\boxed{0}")
+    with running_gateway(upstream, learn_sample_rate=0.0) as gateway:
+        arm = f"http:{gateway.url}#scripted-model"
+        options = {"arms": arm, "count": 3, "feedback": level, "service_key": CLIENT_KEY}
+        for _ in range(2):
+            rows = await go(tmp_path / "run", ScriptedBackend(), **options)
+        assert [row["score"] for row in rows] == [1, 0, 0]
+        store = gateway.app.state.ttcl.store
+        episodes = (await store.episodes.list(EVERY_EPISODE, limit=10)).items
+        told = [f for e in episodes for f in await store.evidence.feedback_of(e.id)]
+    assert len(episodes) == 3
+    if level is FeedbackLevel.LABEL:
+        assert sorted(str(each.label) for each in told) == ["0", "2", "4"]
+    else:
+        assert sorted(bool(each.verified) for each in told) == [False, False, True]
+
+
+async def test_a_service_that_names_no_episode_is_told_nothing(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    arm = f"http:{upstream.base_url}#scripted-model"
+    rows = await go(
+        tmp_path / "run", ScriptedBackend(), arms=arm, count=3, feedback=FeedbackLevel.LABEL
+    )
+    assert len(rows) == len(upstream.history) == 3
+
+
+async def test_feedback_that_a_service_refuses_stops_the_run_with_its_reason(
+    tmp_path: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.arms.service.EPISODE_HEADER", "X-Request-ID")
+    with running_gateway(upstream) as gateway:
+        arm = f"http:{gateway.url}#scripted-model"
+        options = {"arms": arm, "count": 1, "service_key": CLIENT_KEY}
+        with pytest.raises(TTCLError, match="refused the feedback: There is no episode"):
+            await go(tmp_path / "run", ScriptedBackend(), feedback=FeedbackLevel.BINARY, **options)

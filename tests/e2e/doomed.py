@@ -14,12 +14,15 @@ from typing import Any
 
 from app.engine.address import free_port
 from rules_store.operations.episodes import EpisodeOperations
+from rules_store.operations.evidence import EvidenceOperations
 from rules_store.operations.jobs import JobOperations
 from tests.e2e.service import environment, wait_until
 from tests.gateway import Gateway
 
 ANSWERING = ("answered", "recorded")
 """Steps before the client has its answer."""
+TELLING = ("told", "followed", "taken")
+"""Steps before the client knows that its feedback was taken."""
 LEARNING = ("claimed", "explored", "distilled", "applying", "within", "applied")
 
 
@@ -65,7 +68,7 @@ def _serve(step: str, namespace: str, variables: dict[str, str], log: str) -> No
 
 def _arm(step: str, namespace: str) -> None:
     from app.loop.loop import Loop
-    from rules_store.operations import jobs
+    from rules_store.operations import jobs, teaching_writes
 
     applying: set[str] = set()
 
@@ -79,6 +82,11 @@ def _arm(step: str, namespace: str) -> None:
             applying.add(job.episode_id)
         return await applied(self, job, *rest, **more)
 
+    async def follow_as_ever(context: Any, connection: Any, given: Any, *rest: Any) -> None:
+        await followed(context, connection, given, *rest)
+        if given.namespace == namespace:
+            _die()
+
     def of_job(job: Any, *_: Any) -> bool:
         return job is not None and job.namespace == namespace
 
@@ -86,6 +94,13 @@ def _arm(step: str, namespace: str) -> None:
         _kill(EpisodeOperations, "finish", before=lambda *_: True)
     elif step == "recorded":
         _kill(EpisodeOperations, "finish", after=lambda *_: True)
+    elif step == "told":
+        _kill(EvidenceOperations, "add_feedback", before=lambda *_: True)
+    elif step == "followed":
+        followed = teaching_writes._add_job
+        teaching_writes._add_job = follow_as_ever
+    elif step == "taken":
+        _kill(EvidenceOperations, "add_feedback", after=lambda *_: True)
     elif step == "claimed":
         _kill(JobOperations, "claim", after=lambda job, *_: of_job(job))
     elif step == "explored":

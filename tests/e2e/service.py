@@ -67,7 +67,7 @@ def start(folder: Path, log: Path, command: str, **settings: str) -> subprocess.
 def environment(folder: Path, **settings: str) -> dict[str, str]:
     """Of a process with its data in `folder`; of our own variables it gets none from here."""
     given = {"api_keys": CLIENT_KEY, "admin_api_key": ADMIN_KEY, "data_dir": str(folder)}
-    given |= settings
+    given |= {"learn_sample_rate": "1"} | settings
     others = {name: v for name, v in os.environ.items() if not name.startswith("TTCL_")}
     return others | {f"TTCL_{name.upper()}": value for name, value in given.items()}
 

@@ -135,6 +135,10 @@ TRIED = (
     " reference, weight, created_at)"
     " VALUES ('{0}', 'rule_of_{0}', 'x', 'x', 1, 0, 'label', 1, '2026-01-01 00:00:00')"
 )
+CHOSEN = (
+    "INSERT INTO choices (episode_id, namespace, given, value, weight, updated_at)"
+    " VALUES ('ep_of_{0}', '{0}', 'examples', 1, 1, '2026-01-01 00:00:00')"
+)
 OF_NO_NAMESPACE = {"store_identity", "api_keys", "key_spend"}
 """What is the whole store's."""
 
@@ -150,6 +154,7 @@ async def test_a_deleted_namespace_is_gone_from_every_table(
             await lived_in(gateway, namespace, subject)
         for namespace in (GONE, KEPT):
             database.query(TRIED.format(namespace))  # a replay, without the queue for one
+            database.query(CHOSEN.format(namespace))
         # Whoever looks at rules brings their counts of exposures up to date.
         mine = [row["id"] for row in gateway.rules(GONE)]
         before = database.tables()
@@ -195,7 +200,8 @@ async def test_retention_is_the_namespaces_own_and_leaves_no_text(
     database: Database, scripted: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway_wiring, "SWEEP_INTERVAL", 0.1)
-    with gateway_on(database, scripted) as gateway:
+    # Examples, like rules, are kept until they are retired or the namespace goes.
+    with gateway_on(database, scripted, examples="off") as gateway:
         for namespace, subject in ((GONE, SUBJECTS[0]), (KEPT, SUBJECTS[1])):
             await lived_in(gateway, namespace, subject, paused=False)
 

@@ -8,13 +8,26 @@ from typing import Any
 
 import pytest
 
-from app.cli.demo import QUESTIONS
 from app.loop.explore.explorer import TOO_FEW_WORDINGS
 from tests.compat.helpers import check_stream_shape
 from tests.e2e.service import service
 from tests.gateway import Gateway
 
 MODEL = "SmolLM2-135M-Instruct"
+QUESTIONS = (
+    "A shelf holds 6 boxes and each box holds 12 pencils. How many pencils are on the shelf?",
+    "Tom had 40 marbles and gave 15 of them to his sister. How many marbles does Tom have left?",
+    "A ticket costs 7 dollars. How many dollars do 5 tickets cost?",
+    "A train travels 60 kilometres in one hour. How far does it travel in 3 hours?",
+    "A baker made 48 rolls and packed them in bags of 6. How many bags did she fill?",
+    "What is the capital of France?",
+    "Which planet is known as the red planet?",
+    "Mia reads 20 pages a day. How many pages does she read in a week?",
+    "A shirt costs 30 dollars and is sold at half price. What does it cost now?",
+    "There are 3 red, 4 blue and 5 green balls in a bag. How many balls are in the bag?",
+    "What is the chemical symbol for water?",
+    "A rope of 20 metres is cut into 4 equal pieces. How long is each piece?",
+)
 ENGINES = [
     pytest.param("embedded_engine", marks=pytest.mark.engine, id="llama"),
     pytest.param("vllm_server", marks=pytest.mark.vllm, id="vllm"),
@@ -54,7 +67,7 @@ async def test_it_learns_from_one_question_and_steers_the_next(gateway: Gateway)
         active = [rule for rule in gateway.rules("real") if rule["state"] == "active"]
         if active:
             break
-    assert active, "no question of the demo taught a rule"
+    assert active, "no question taught a rule"
     assert active[0]["source_episode"] == told["episode"]
 
     similar = question.replace("?", ", please?")

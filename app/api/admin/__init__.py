@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.admin import curation, episodes, events, jobs, keys, namespaces, rules
+from app.api.admin import curation, episodes, events, examples, jobs, keys, namespaces, rules
 from app.api.dependencies import AdminAccess
 
 router = APIRouter(prefix="/admin/v1", dependencies=[AdminAccess])
-for part in (rules, curation, episodes, keys, namespaces, jobs, events):
+for part in (rules, curation, examples, episodes, keys, namespaces, jobs, events):
     router.include_router(part.router)

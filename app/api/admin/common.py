@@ -25,6 +25,11 @@ EMBEDDING_TIMEOUT = 10.0
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[str | None, Query(max_length=500)]
 ActorParameter = Annotated[str, Query(min_length=1, max_length=MAX_ACTOR_CHARS)]
+SimilarTo = Annotated[
+    str,
+    # Each may take 12 bytes of an address, of which the server reads 64 KB.
+    Query(min_length=1, max_length=5000, description="What is looked for is near it in meaning"),
+]
 Namespace = Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)]
 
 

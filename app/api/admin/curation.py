@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from app.api import jsonl
 from app.api.admin.common import (
     ActorParameter,
     Namespace,
+    SimilarTo,
     answered,
     embedding_of,
     known_namespace,
@@ -17,8 +19,8 @@ from app.api.admin.common import (
 )
 from app.api.admin.filters import Filter
 from app.api.dependencies import AdminRead, AdminWrite, State, reach
-from app.api.rules_jsonl import Order, export_lines, import_lines
-from app.api.schemas.common import JSON_LINES, RULE_TEXT, ListOf, refuses, text
+from app.api.rules_jsonl import export_lines, import_lines
+from app.api.schemas.common import RULE_TEXT, ListOf, refuses, text
 from app.api.schemas.curation import ExplainBody, MergeBody, PruneBody
 from app.api.schemas.rules import Explanation, Import, NearRule, Prune, PrunedRule, Rule
 from app.exceptions import InvalidRequest, UpstreamError
@@ -31,19 +33,13 @@ from rules_store.models.rules import Polarity, RuleState
 router = APIRouter(tags=["rules"])
 
 LINE = f'{{"namespace": "default", "polarity": "positive", "text": "{RULE_TEXT}"}}\n'
-LINES: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {JSON_LINES: {"schema": {"type": "string"}, "example": LINE}},
-    }
-}
 
 
 @router.get("/rules:search", summary="Rules near a text in meaning, most similar first")
 async def search_rules(
     state: State,
     caller: AdminRead,
-    similar_to: Annotated[str, Query(min_length=1, max_length=8000)],
+    similar_to: SimilarTo,
     namespace: Namespace = None,
     polarity: Polarity | None = None,
     rule_state: Annotated[
@@ -125,7 +121,7 @@ async def merge_rules(body: MergeBody, state: State, caller: AdminWrite) -> Rule
     "/rules:export",
     summary="Rules as JSON lines, oldest first",
     response_class=StreamingResponse,
-    responses=text(JSON_LINES, LINE, description="A rule a line"),
+    responses=text(jsonl.MEDIA_TYPE, LINE, description="A rule a line"),
 )
 async def export_rules(
     state: State,
@@ -138,10 +134,14 @@ async def export_rules(
     await known_namespace(state, where.namespace)
     lines = export_lines(state.store, where, vectors=vectors)
     headers = {"Content-Disposition": 'attachment; filename="rules.jsonl"'}
-    return StreamingResponse(lines, media_type=JSON_LINES, headers=headers)
+    return StreamingResponse(lines, media_type=jsonl.MEDIA_TYPE, headers=headers)
 
 
-@router.post("/rules:import", summary="Take rules in from JSON lines", openapi_extra=LINES)
+@router.post(
+    "/rules:import",
+    summary="Take rules in from JSON lines",
+    openapi_extra=jsonl.body_of(LINE),
+)
 async def import_rules(
     request: Request,
     state: State,
@@ -155,13 +155,13 @@ async def import_rules(
 ) -> Import:
     """Reports how many rules were written, how many were skipped because the namespace has their
     text, and each refused line with its reason."""
-    order = Order(namespace, dry_run, actor, reason, caller.reaches)
+    order = jsonl.Order(namespace, dry_run, actor, reason, caller.reaches)
     return await import_lines(state.store, state.embedder, await request.body(), order)
 
 
 @router.post(
     "/rules:explain",
-    summary="Which rules a text would get, which not and why",
+    summary="Which rules and examples a text would get, which not and why",
     responses=refuses(404, 502, 504),
 )
 async def explain(body: ExplainBody, state: State, caller: AdminRead) -> Explanation:
@@ -173,16 +173,18 @@ async def explain(body: ExplainBody, state: State, caller: AdminRead) -> Explana
     if domain not in state.prompts.domains:
         known = ", ".join(state.prompts.domains)
         raise InvalidRequest(f"domain: must be one of {known}", param="domain")
-    positive, negative = state.settings.rule_limits(
-        state.store.namespaces.settings_of(body.namespace), body.max_positive, body.max_negative
+    limits = state.settings.limits(
+        state.store.namespaces.settings_of(body.namespace),
+        positive=body.max_positive,
+        negative=body.max_negative,
+        examples=body.max_examples,
     )
     model, context = await _model(state, body.model)
     question = Question(
         namespace=body.namespace,
         messages=body.conversation(),
         vector=await embedding_of(state, body.question()),
-        max_positive=positive,
-        max_negative=negative,
+        limits=limits,
         domain=domain,
         model=model,
         context=context,

@@ -39,6 +39,6 @@ async def get_episode(episode_id: str, state: State, _: AdminRead) -> EpisodeWit
     return EpisodeWithTrace.of(episode, feedback=await state.store.evidence.feedback_of(episode_id))
 
 
-@router.get("/stats", summary="Counts of rules, episodes and jobs, and the index against SQL")
+@router.get("/stats", summary="Counts of all that is stored, and the index against SQL")
 async def stats(state: State) -> Stats:
     return Stats.of(await state.store.stats(), index=await state.store.parity())

@@ -26,12 +26,13 @@ async def list_events(
     caller: AdminRead,
     namespace: Namespace = None,
     rule_id: Text = None,
+    example_id: Text = None,
     kind: Annotated[
         str | None,
         Query(
             max_length=100,
             pattern=r"^[a-z_.]+$",
-            description="One kind, or with a dot at its end all that begin so: `rule.`",
+            description="One kind, or with a dot at its end all that begin so: `rule.`, `example.`",
         ),
     ] = None,
     actor: Text = None,
@@ -46,6 +47,7 @@ async def list_events(
     where = EventFilter(
         namespace=namespace,
         rule_id=rule_id,
+        example_id=example_id,
         kind=kind,
         actor=actor,
         since_event=since_event,

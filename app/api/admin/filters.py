@@ -1,4 +1,4 @@
-"""The query parameters that choose rules, for lists and for export."""
+"""The query parameters that choose rules or examples, for lists and for export."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from app.api.admin.common import Namespace
 from app.api.dependencies import AdminRead
 from app.api.schemas.rules import NO_NUL, in_utc
 from app.exceptions import InvalidRequest
+from rules_store.models.examples import ExampleFilter, Trust
 from rules_store.models.rules import Polarity, RuleFilter, RuleState
 
 _MOST = 2**31 - 1
 Moment = Annotated[datetime | None, Query(description="ISO 8601 with a time zone")]
 Share = Annotated[
     float | None,
-    Query(ge=-1, le=1, allow_inf_nan=False, description="Leaves out rules without a lift"),
+    Query(ge=-1, le=1, allow_inf_nan=False, description="Leaves out what has no lift"),
 ]
 Count = Annotated[int | None, Query(ge=0, le=_MOST)]
+State = Annotated[RuleState | None, Query(alias="state")]
+Domain = Annotated[str | None, Query(max_length=64, pattern=NO_NUL)]
+Source = Annotated[str | None, Query(max_length=100, pattern=NO_NUL)]
 
 
 async def rule_filter(
     caller: AdminRead,
     namespace: Namespace = None,
     polarity: Polarity | None = None,
-    rule_state: Annotated[RuleState | None, Query(alias="state")] = None,
-    domain: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
+    rule_state: State = None,
+    domain: Domain = None,
     q: Annotated[
         str | None, Query(max_length=500, pattern=NO_NUL, description="Text in rule or trigger")
     ] = None,
-    source_episode: Annotated[str | None, Query(max_length=100, pattern=NO_NUL)] = None,
+    source_episode: Source = None,
     created_after: Moment = None,
     created_before: Moment = None,
     min_exposures: Count = None,
@@ -58,6 +62,40 @@ async def rule_filter(
     )
 
 
+async def example_filter(
+    caller: AdminRead,
+    namespace: Namespace = None,
+    example_state: State = None,
+    trust: Trust | None = None,
+    domain: Domain = None,
+    q: Annotated[
+        str | None, Query(max_length=500, pattern=NO_NUL, description="Text in question or answer")
+    ] = None,
+    source_episode: Source = None,
+    created_after: Moment = None,
+    created_before: Moment = None,
+    min_exposures: Count = None,
+    max_exposures: Count = None,
+    min_lift: Share = None,
+    max_lift: Share = None,
+) -> ExampleFilter:
+    return ExampleFilter(
+        namespace=namespace,
+        namespaces=caller.namespaces,
+        state=example_state,
+        trust=trust,
+        domain=domain,
+        text=q,
+        source_episode=source_episode,
+        created_after=_aware(created_after, "created_after"),
+        created_before=_aware(created_before, "created_before"),
+        min_exposures=min_exposures,
+        max_exposures=max_exposures,
+        min_lift=min_lift,
+        max_lift=max_lift,
+    )
+
+
 def _aware(moment: datetime | None, field: str) -> datetime | None:
     """Raises `InvalidRequest`: without a zone nobody knows which moment is meant."""
     if moment is not None and moment.utcoffset() is None:
@@ -69,3 +107,4 @@ def _aware(moment: datetime | None, field: str) -> datetime | None:
 
 
 Filter = Annotated[RuleFilter, Depends(rule_filter)]
+Examples = Annotated[ExampleFilter, Depends(example_filter)]

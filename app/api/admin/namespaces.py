@@ -24,12 +24,12 @@ from app.api.schemas.namespaces import (
 )
 from app.api.schemas.rules import Write
 from app.exceptions import InvalidRequest
-from app.learning.reembed import embedded
+from app.learning.reembed import embedded, embedded_examples
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
 from rules_store.models.events import Change, Rollback, RollbackTarget
-from rules_store.models.rules import Vectors
+from rules_store.models.rules import Vector, Vectors
 
 router = APIRouter(prefix="/namespaces", tags=["namespaces"])
 
@@ -85,7 +85,7 @@ async def delete_namespace(
     return NamespaceDeleted.of(deleted)
 
 
-@router.post("/{namespace}/freeze", summary="Let nobody change the rules of a namespace")
+@router.post("/{namespace}/freeze", summary="Let nobody change what a namespace has learned")
 async def freeze_namespace(namespace: Name, body: Write, state: State) -> Namespace:
     done = await state.store.namespaces.freeze(namespace, change=body.change)
     return Namespace.of(done)
@@ -118,7 +118,7 @@ async def create_snapshot(namespace: Name, body: SnapshotCreate, state: State) -
 
 @router.post(
     "/{namespace}/rollback",
-    summary="Take all rules back to how they once were",
+    summary="Take all rules and examples back to how they once were",
     responses=refuses(409),
 )
 async def roll_back(namespace: Name, body: RollbackBody, state: State) -> RolledBack:
@@ -131,6 +131,7 @@ async def roll_back(namespace: Name, body: RollbackBody, state: State) -> Rolled
             # The event by now: a time or the embedding's duration must not move it.
             RollbackTarget(event=plan.to_event),
             await _vectors(state, plan),
+            example_vectors=await _example_vectors(state, plan),
             expected_last=body.expected_event,
             change=body.change,
         )
@@ -162,6 +163,21 @@ async def _vectors(state: AppState, plan: Rollback) -> dict[str, Vectors]:
             some = rules[start : start + EMBEDDED_AT_ONCE]
             for item in await embedded(state.store, state.embedder, some):
                 found[item.rule_id] = item.vectors
+    except EmbeddingFailed:
+        return {}
+    return found
+
+
+async def _example_vectors(state: AppState, plan: Rollback) -> dict[str, Vector]:
+    """As `_vectors`, of examples."""
+    if not state.embedder.ready:
+        return {}
+    examples, found = plan.unembedded_examples, {}
+    try:
+        for start in range(0, len(examples), EMBEDDED_AT_ONCE):
+            some = examples[start : start + EMBEDDED_AT_ONCE]
+            for item in await embedded_examples(state.embedder, some):
+                found[item.example_id] = item.vector
     except EmbeddingFailed:
         return {}
     return found

@@ -10,18 +10,23 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
+from app.chat.request import param_name
+from app.exceptions import InvalidRequest
+from rules_store.models.examples import Given
+from rules_store.models.feedback import Feedback as StoredFeedback
 from rules_store.models.feedback import FeedbackSource
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 Responses = dict[int | str, dict[str, Any]]
 
 AT = "2026-01-31T12:00:00+00:00"
 EPISODE_ID = "ep_0123456789abcdef0123456789abcdef"
+EXAMPLE_ID = "example_0123456789abcdef01234567"
 RULE_ID = "rule_0123456789abcdef01234567"
 RULE_TEXT = "Check a subtraction by adding the parts back together."
-JSON_LINES = "application/x-ndjson"
 
 Timestamp = Annotated[
     datetime, PlainSerializer(datetime.isoformat, return_type=str), Field(examples=[AT])
@@ -140,6 +145,11 @@ class TTCLTold(ResponseModel):
         description="Injected rules, in their order",
         examples=[[{"id": RULE_ID, "polarity": "positive", "similarity": 0.71}]],
     )
+    examples: list[dict[str, Any]] = Field(
+        description="Injected examples, nearest first",
+        examples=[[{"id": EXAMPLE_ID, "trust": "label", "similarity": 0.83}]],
+    )
+    given: Given = Field(description="Which kinds of experience it got", examples=["both"])
     exploration: dict[str, Any] | None = None
     cost: Cost = Field(examples=[example_of(Cost)])
     degraded: list[str] | None = Field(
@@ -158,6 +168,7 @@ TOLD_HEADERS = {
     "X-TTCL-Mode": "off, steer or explore",
     "X-TTCL-Episode": "Id of the episode; absent in mode off",
     "X-TTCL-Rules": "Ids of the injected rules, by commas",
+    "X-TTCL-Examples": "Ids of the injected examples, by commas",
     "X-TTCL-Degraded": "What had to be left out, as far as it was known",
 }
 
@@ -203,6 +214,30 @@ class Models(ResponseModel):
     data: list[Model] = Field(examples=[[example_of(Model)]])
 
 
+class FeedbackEffect(ResponseModel):
+    """What followed at once; what takes a call of the model follows later, in the background."""
+
+    right: bool | None = Field(
+        description="Whether the answer was right, as far as this feedback says", examples=[True]
+    )
+    example: str | None = Field(
+        description="The example that it made or confirmed", examples=[EXAMPLE_ID]
+    )
+    example_state: str | None = Field(
+        description="`candidate`: a right answer with its steps is looked for first; "
+        "`quarantined`: a person has to look at it first",
+        examples=["active"],
+    )
+    lesson: bool = Field(
+        description="Whether rules will be distilled from right against wrong", examples=[False]
+    )
+    retired: list[str] = Field(description="Examples that it retired", examples=[[]])
+    skipped: str | None = Field(
+        description="Why it made no example, where it judged the answer",
+        examples=["right_answer_unknown"],
+    )
+
+
 class Feedback(ResponseModel):
     object: Literal["feedback"] = "feedback"
     id: str = Field(examples=["fb_0123456789abcdef"])
@@ -214,9 +249,37 @@ class Feedback(ResponseModel):
     score: float | None = Field(examples=[1.0])
     label: str | None = Field(examples=["84"])
     verified: bool | None = Field(examples=[True])
+    correction: str | None = Field(examples=["Twelve times seven is 84."])
+    outdated: bool = Field(examples=[False])
     comment: str | None = Field(examples=["Right at once"])
     key: str | None = Field(examples=["ticket-42"])
+    effect: FeedbackEffect = Field(examples=[example_of(FeedbackEffect)])
     created_at: Timestamp
+
+
+class FeedbackItem(ResponseModel):
+    """What became of one item of a batch: as if it had been sent alone."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    index: int = Field(description="Its place in the batch, from 0", examples=[0])
+    status: int = Field(examples=[201])
+    id: str | None = Field(None, examples=["fb_0123456789abcdef"])
+    episode_id: str | None = Field(None, examples=[EPISODE_ID])
+    effect: FeedbackEffect | None = Field(None, examples=[example_of(FeedbackEffect)])
+    error: ErrorDetail | None = None
+
+    @classmethod
+    def taken(cls, index: int, given: StoredFeedback) -> FeedbackItem:
+        effect = FeedbackEffect.of(given.effect)
+        return cls(index=index, status=201, id=given.id, episode_id=given.episode_id, effect=effect)
+
+
+class FeedbackBatch(ResponseModel):
+    object: Literal["feedback.batch"] = "feedback.batch"
+    taken: int = Field(examples=[1])
+    refused: int = Field(examples=[0])
+    data: list[FeedbackItem] = Field(examples=[[example_of(FeedbackItem)]])
 
 
 class Service(ResponseModel):
@@ -235,7 +298,16 @@ class Health(ResponseModel):
 _CHECKS: dict[str, Any] = {
     "upstream": {"ok": True, "models": ["SmolLM2-135M-Instruct"], "capabilities": {}},
     "database": {"ok": True},
-    "index": {"ok": True, "indexed": 12, "stored": 12, "without_embedding": 0, "events_behind": 0},
+    "index": {
+        "ok": True,
+        "indexed": 12,
+        "stored": 12,
+        "without_embedding": 0,
+        "examples_indexed": 40,
+        "examples_stored": 40,
+        "examples_without_embedding": 0,
+        "events_behind": 0,
+    },
     "embedder": {"ok": False, "model": "all-MiniLM-L6-v2", "reason": "loading"},
 }
 
@@ -246,3 +318,14 @@ class Readiness(ResponseModel):
         description="Names of the checks that are not ok", examples=[["embedder"]]
     )
     checks: dict[str, dict[str, Any]] = Field(examples=[_CHECKS])
+
+
+def validated(model: type[M], **fields: Any) -> M:
+    """For what comes in another way than as a body of the API, with the same checks. Raises
+    `InvalidRequest`, naming the field."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = param_name(tuple(first["loc"])) or "form"
+        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error

@@ -12,6 +12,7 @@ from app.chat.request import ChatMessage
 from app.domain.trajectory import Message
 from app.loop.steer.injector import question_of
 from app.settings import NAMESPACE_PATTERN
+from rules_store.models.namespaces import MOST_EXAMPLES
 from rules_store.operations.curation import PruneOrder, PrunePolicy
 
 MOST = 2**31 - 1
@@ -27,14 +28,16 @@ class PruneBody(Write):
     namespace: str = Field(pattern=NAMESPACE_PATTERN)
     policy: PrunePolicy
     max: int | None = Field(
-        None, ge=0, le=MOST, description="Active rules that stay; not for the policy age"
+        None, ge=0, le=MOST, description="Active ones that stay; not for the policy age"
     )
     older_than_days: float | None = Field(
-        None, ge=0, le=MOST_DAYS, description="For the policy age: older rules go"
+        None, ge=0, le=MOST_DAYS, description="For the policy age: older ones go"
     )
     dry_run: bool = False
     token: str | None = Field(
-        None, max_length=100, description="Of a dry run: exactly its rules go, or none (409)"
+        None,
+        max_length=100,
+        description="Of a dry run: what it showed goes, or nothing (409)",
     )
 
     @model_validator(mode="after")
@@ -98,7 +101,10 @@ class ExplainBody(BaseModel):
     domain: str | None = Field(None, max_length=64)
     max_positive: int | None = Field(None, ge=0, le=30)
     max_negative: int | None = Field(None, ge=0, le=30)
-    limit: int = Field(20, ge=1, le=200, description="How many of the nearest rules are judged")
+    max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES)
+    limit: int = Field(
+        20, ge=1, le=200, description="How many of the nearest rules, and examples, are judged"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:

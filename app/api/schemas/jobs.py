@@ -9,7 +9,7 @@ from pydantic import Field
 from app.api.schemas.common import EpisodeId, NamespaceName, ResponseModel, Timestamp, example
 from app.api.schemas.rules import Write
 from app.settings import NAMESPACE_PATTERN
-from rules_store.models.jobs import JobRecord, JobState
+from rules_store.models.jobs import JobKind, JobRecord, JobState
 
 
 class PauseBody(Write):
@@ -23,6 +23,9 @@ class PauseBody(Write):
 class Job(ResponseModel):
     object: Literal["job"] = "job"
     id: int = Field(examples=[7])
+    kind: JobKind = Field(
+        description="What it learns from: the episode, or feedback on it", examples=["episode"]
+    )
     episode: EpisodeId
     namespace: NamespaceName
     state: JobState = Field(examples=["failed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -16,9 +17,11 @@ from app.api.schemas.common import (
     example,
     example_of,
 )
+from app.api.schemas.examples import QUESTION, ExampleId
 from app.api.schemas.rules import Moment, Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import EpisodeStatus
+from rules_store.models.events import ExampleRollback as StoredExampleChange
 from rules_store.models.events import Rollback, RollbackTarget
 from rules_store.models.events import RuleRollback as StoredRuleChange
 from rules_store.models.jobs import JobState
@@ -31,6 +34,11 @@ SHOWN_CHANGES = 200
 """Of a rollback; the numbers say how many there are."""
 ROLLED_BACK = ("polarity", "state", "text", "trigger", "domain", "frequency", "reason")
 """What a rollback changes of a rule."""
+EXAMPLE_ROLLED_BACK = (
+    *("state", "question", "answer", "label", "domain", "trust", "reason"),
+    *("verified_at", "expires_at"),
+)
+"""What a rollback changes of an example."""
 
 Label = Annotated[
     str,
@@ -68,7 +76,7 @@ class RollbackBody(Write):
     model_config = example(to_event=41, dry_run=True, actor="kim", reason="learned from spam")
 
     to_event: int | None = Field(
-        None, ge=1, le=LARGEST_ID, description="The rules as they were after this event"
+        None, ge=1, le=LARGEST_ID, description="All as it was after this event"
     )
     to_time: Moment | None = Field(None, description="With its time zone")
     to_snapshot: Label | None = Field(None, description="The label of a snapshot")
@@ -104,6 +112,10 @@ _SETTINGS: dict[str, Any] = {
     "max_positive": 5,
     "max_negative": 2,
     "similarity_floor": 0.3,
+    "examples": "verified",
+    "max_examples": 4,
+    "example_capacity": 5000,
+    "example_days": 365,
     "retention_days": 30,
 }
 
@@ -113,7 +125,8 @@ class Namespace(ResponseModel):
     name: NamespaceName
     created_at: Timestamp
     frozen: bool = Field(
-        description="Its rules can't be changed, and nothing is learned", examples=[False]
+        description="Its rules and examples can't be changed, and nothing is learned",
+        examples=[False],
     )
     settings: NamespaceSettings = Field(examples=[_SETTINGS])
 
@@ -122,6 +135,9 @@ class NamespaceSummary(Namespace):
     paused: bool = Field(examples=[False])
     rules: dict[str, int] = Field(
         examples=[{"candidate": 0, "active": 12, "quarantined": 1, "retired": 3}]
+    )
+    examples: dict[str, int] = Field(
+        examples=[{"candidate": 0, "active": 40, "quarantined": 2, "retired": 5}]
     )
     episodes: dict[str, int] = Field(
         examples=[{"pending": 0, "learning": 0, "learned": 20, "skipped": 1, "failed": 0}]
@@ -134,6 +150,7 @@ class NamespaceSummary(Namespace):
             summary.namespace,
             paused=summary.paused,
             rules={state: summary.rules.get(state, 0) for state in RuleState},
+            examples={state: summary.examples.get(state, 0) for state in RuleState},
             episodes={status: summary.episodes.get(status, 0) for status in EpisodeStatus},
             jobs={state: summary.jobs.get(state, 0) for state in JobState},
             **others,
@@ -145,6 +162,7 @@ class NamespaceDeleted(ResponseModel):
     name: NamespaceName
     event: int = Field(description="The event of the deletion, which stays", examples=[99])
     rules: int = Field(examples=[16])
+    examples: int = Field(examples=[47])
     episodes: int = Field(examples=[21])
     jobs: int = Field(examples=[20])
     events: int = Field(examples=[64])
@@ -169,16 +187,37 @@ class RuleChange(ResponseModel):
     @classmethod
     def of(cls, change: StoredRuleChange, /, **others: Any) -> Self:
         """`before` and `after`: only the fields that differ."""
-        before, after = change.before, change.after
-        names = [name for name in ROLLED_BACK if getattr(before, name) != getattr(after, name)]
+        before, after = _differing(change.before, change.after, ROLLED_BACK)
+        rule = change.before
         return super().of(
-            change,
-            rule=after.id,
-            text=before.text,
-            before={name: getattr(before, name) for name in names},
-            after={name: getattr(after, name) for name in names},
-            **others,
+            change, rule=rule.id, text=rule.text, before=before, after=after, **others
         )
+
+
+class ExampleChange(ResponseModel):
+    example: ExampleId
+    created_later: bool = Field(description="It was not there then, so it retires", examples=[True])
+    question: str = Field(examples=[QUESTION])
+    before: dict[str, Any] = Field(examples=[{"state": "active"}])
+    after: dict[str, Any] = Field(examples=[{"state": "retired"}])
+
+    @classmethod
+    def of(cls, change: StoredExampleChange, /, **others: Any) -> Self:
+        """`before` and `after`: only the fields that differ."""
+        before, after = _differing(change.before, change.after, EXAMPLE_ROLLED_BACK)
+        one = change.before
+        return super().of(
+            change, example=one.id, question=one.question, before=before, after=after, **others
+        )
+
+
+def _differing(
+    before: object, after: object, names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of both, the fields that differ."""
+    differ = [name for name in names if getattr(before, name) != getattr(after, name)]
+    old, new = ({name: getattr(each, name) for name in differ} for each in (before, after))
+    return old, new
 
 
 class RolledBack(ResponseModel):
@@ -194,10 +233,16 @@ class RolledBack(ResponseModel):
         "after a dry run it is the `expected_event` of the rollback that was shown",
         examples=[64],
     )
-    changed: int = Field(examples=[1])
-    retired: int = Field(examples=[1])
+    changed: int = Field(description="Rules", examples=[1])
+    retired: int = Field(description="Of these rules", examples=[1])
     changes: list[RuleChange] = Field(
         description="The first 200; `changed` counts them all", examples=[[example_of(RuleChange)]]
+    )
+    examples_changed: int = Field(examples=[1])
+    examples_retired: int = Field(description="Of these examples", examples=[1])
+    examples: list[ExampleChange] = Field(
+        description="The first 200; `examples_changed` counts them all",
+        examples=[[example_of(ExampleChange)]],
     )
 
     @classmethod
@@ -208,6 +253,9 @@ class RolledBack(ResponseModel):
             changed=len(rollback.changes),
             retired=sum(change.created_later for change in rollback.changes),
             changes=[RuleChange.of(change) for change in rollback.changes[:SHOWN_CHANGES]],
+            examples_changed=len(rollback.examples),
+            examples_retired=sum(change.created_later for change in rollback.examples),
+            examples=[ExampleChange.of(change) for change in rollback.examples[:SHOWN_CHANGES]],
             **others,
         )
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from app.api.schemas.common import (
     AT,
     EPISODE_ID,
+    EXAMPLE_ID,
     RULE_ID,
     RULE_TEXT,
     Actor,
@@ -33,6 +34,7 @@ from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change
 from rules_store.models.evidence import Evidence as StoredEvidence
 from rules_store.models.evidence import ExposureRecord, LinkKind, Reference, Signal, Standing
+from rules_store.models.examples import Given, Trust
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.rules import Polarity, RuleState
 from rules_store.models.rules import Rule as StoredRule
@@ -153,6 +155,14 @@ def lift_of(standing: Standing | None) -> Lift | None:
 
 LIFT = {"mean": 0.12, "low": 0.02, "high": 0.22}
 INJECTED = {"id": RULE_ID, "polarity": "positive", "text": RULE_TEXT, "similarity": 0.71}
+EXAMPLE_INJECTED = {
+    "id": EXAMPLE_ID,
+    "question": "I had 9 pears and ate 4. How many are left?",
+    "answer": "5",
+    "trust": "label",
+    "similarity": 0.83,
+    "position": 0,
+}
 
 
 class Rule(ResponseModel):
@@ -184,6 +194,7 @@ class Event(ResponseModel):
     namespace: NamespaceName
     kind: str = Field(examples=["rule.retired"])
     rule_id: str | None = Field(examples=[RULE_ID])
+    example_id: str | None = Field(examples=[EXAMPLE_ID])
     actor: Actor
     reason: str = Field(examples=["wrong for fractions"])
     before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
@@ -259,17 +270,57 @@ class Candidate(ResponseModel):
     lift: Lift | None = Field(examples=[LIFT])
 
 
+class ExampleCandidate(ResponseModel):
+    id: str = Field(examples=[EXAMPLE_ID])
+    state: RuleState = Field(examples=["active"])
+    question: str = Field(examples=["I had 9 pears and ate 4. How many are left?"])
+    answer: str = Field(examples=["5"])
+    trust: Trust = Field(examples=["label"])
+    similarity: float = Field(examples=[0.83])
+    verdict: InjectionVerdict = Field(examples=["injected"])
+    reason: str = Field(examples=["it is near enough, chosen, and fits"])
+    lift: Lift | None = Field(examples=[LIFT])
+
+
+class Choice(ResponseModel):
+    """What is thought of giving one kind of experience to questions like this."""
+
+    given: Given = Field(examples=["examples"])
+    mean: float = Field(description="Expected value of the answers", examples=[0.66])
+    low: float = Field(description="95 % interval", examples=[0.55])
+    high: float = Field(examples=[0.77])
+    outcomes: float = Field(description="By weight and age, in the namespace", examples=[41.5])
+
+
+class Decision(ResponseModel):
+    given: Given = Field(description="What most requests like this get", examples=["both"])
+    exploring: float = Field(
+        description="Share of the requests for which the choice is drawn from what is thought "
+        "instead (gated policy)",
+        examples=[0.8],
+    )
+    choices: list[Choice] = Field(
+        description="What is on offer; none under the policy paper, which gives everything",
+        examples=[[example_of(Choice)]],
+    )
+
+
 class Explanation(ResponseModel):
     object: Literal["explanation"] = "explanation"
     namespace: NamespaceName
     similarity_floor: float = Field(examples=[0.3])
+    example_floor: float = Field(examples=[0.3])
     hold_out: float = Field(
-        description="Share of the requests that leave out one of the injected rules, by lot",
+        description="Share of the requests that leave out one of what is injected, by lot",
         examples=[0.1],
     )
     candidates: list[Candidate] = Field(
-        description="Most similar first", examples=[[example_of(Candidate)]]
+        description="Rules, most similar first", examples=[[example_of(Candidate)]]
     )
+    examples: list[ExampleCandidate] = Field(
+        description="Most similar first", examples=[[example_of(ExampleCandidate)]]
+    )
+    decision: Decision = Field(examples=[example_of(Decision)])
     messages: list[dict[str, Any]] = Field(
         description="As they would go to the model",
         examples=[
@@ -282,7 +333,12 @@ class Explanation(ResponseModel):
 
     @classmethod
     def of(cls, found: FoundExplanation, /, **others: Any) -> Self:
-        return super().of(found, similarity_floor=found.floor, **others)
+        choices = [
+            Choice.of(each.belief, given=each.given, outcomes=each.belief.size)
+            for each in found.decision.choices
+        ]
+        decision = Decision.of(found.decision, choices=choices)
+        return super().of(found, similarity_floor=found.floor, decision=decision, **others)
 
 
 class Episode(ResponseModel):
@@ -296,6 +352,14 @@ class Episode(ResponseModel):
     question: str = Field(examples=["What is 12 times 7?"])
     answer: str | None = Field(examples=["84"])
     rules_injected: list[dict[str, Any]] = Field([], examples=[[{**INJECTED, "position": 0}]])
+    examples_injected: list[dict[str, Any]] = Field(
+        [], description="Nearest first", examples=[[EXAMPLE_INJECTED]]
+    )
+    given: dict[str, Any] | None = Field(
+        None,
+        description="Which kinds of experience it got, and what these were chosen from",
+        examples=[{"chosen": "both", "offered": ["none", "rules", "examples", "both"]}],
+    )
     rules_learned: list[dict[str, Any]] = Field([])
     cost: Cost | None = Field(None, examples=[example_of(Cost)])
     degraded: list[str] = Field([])
@@ -336,10 +400,27 @@ class Stats(ResponseModel):
     rules_by_namespace: dict[str, dict[str, int]] = Field(
         examples=[{"support": {"active": 12, "quarantined": 1, "retired": 3}}]
     )
+    examples: dict[str, int] = Field(examples=[{"active": 40, "quarantined": 2, "retired": 5}])
+    examples_by_namespace: dict[str, dict[str, int]] = Field(
+        examples=[{"support": {"active": 40, "quarantined": 2, "retired": 5}}]
+    )
     episodes: dict[str, int] = Field(examples=[{"learned": 20}])
     jobs: dict[str, int] = Field(examples=[{"done": 20}])
     last_event: int = Field(examples=[64])
-    index: Parity = Field(examples=[{"indexed": 12, "stored": 12, "unembedded": 0, "behind": 0}])
+    index: Parity = Field(
+        description="`indexed`, `stored` and `unembedded` count rules",
+        examples=[
+            {
+                "indexed": 12,
+                "stored": 12,
+                "unembedded": 0,
+                "behind": 0,
+                "examples_indexed": 40,
+                "examples_stored": 40,
+                "examples_unembedded": 0,
+            }
+        ],
+    )
 
 
 class Tally(ResponseModel):

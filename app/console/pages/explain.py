@@ -6,9 +6,10 @@ from fastapi.responses import Response
 
 from app.api.admin.curation import explain as explain_text
 from app.api.errors import from_store
+from app.api.schemas.common import validated
 from app.api.schemas.curation import ExplainBody
 from app.api.schemas.rules import Explanation
-from app.console.access import At, Posted, SignedInRequest, console_router, validated
+from app.console.access import At, Posted, SignedInRequest, console_router
 from app.exceptions import InvalidRequest, Overloaded
 from rules_store.errors import StoreError
 
@@ -22,6 +23,11 @@ VERDICTS = {
     "unproven": "still to prove itself",
     "budget": "no room",
     "state": "not in use",
+    "decision": "its kind is not given",
+    "farther": "others were chosen",
+    "untrusted": "only a consensus vouches for it",
+    "conflict": "in conflict",
+    "expired": "expired",
 }
 
 

@@ -39,6 +39,7 @@ async def namespace(name: Id, desk: At, cursor: Text = "") -> HTMLResponse:
         events=events,
         cursor=cursor,
         snapshots=await store.history.snapshots(name, limit=20),
+        conflicts=(await store.examples.conflicts(name, limit=1)).total,
     )
 
 

@@ -28,6 +28,7 @@ async def overview(desk: At) -> HTMLResponse:
         store.episodes.list(EpisodeFilter(), limit=6),
         store.rules.list(RuleFilter(state=RuleState.QUARANTINED), limit=3),
     )
+    conflicts = await store.examples.conflicts(limit=1)
     newest = await store.rules.list(RuleFilter(state=RuleState.ACTIVE), limit=5)
     return desk.page(
         "overview.html",
@@ -36,6 +37,7 @@ async def overview(desk: At) -> HTMLResponse:
         episodes=episodes,
         newest=newest,
         quarantined=waiting,
+        conflicts=conflicts.total,
     )
 
 

@@ -13,6 +13,7 @@ from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
 from rules_store.models.events import Change
 from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
+from rules_store.operations.example_curation import ExamplePrunePlan
 
 router = console_router()
 
@@ -25,11 +26,15 @@ MEANINGS = {
 }
 
 
+KINDS = ("rules", "examples")
+
+
 @dataclass(frozen=True, slots=True)
 class PruneForm:
     """What the form sends; nothing of it before the form is filled in."""
 
     namespace: Text = ""
+    kind: Text = KINDS[0]
     policy: Text = ""
     keep: Text = ""
     days: Text = ""
@@ -38,11 +43,18 @@ class PruneForm:
     def asked(self) -> bool:
         return bool(self.namespace and self.policy)
 
+    @property
+    def of_examples(self) -> bool:
+        """Whether examples are to go, and not rules."""
+        return self.kind == "examples"
+
     def order(self) -> PruneOrder:
         """Raises `InvalidRequest`."""
         if self.policy not in list(PrunePolicy):
             raise InvalidRequest("There is no such policy", param="policy")
         policy = PrunePolicy(self.policy)
+        if self.of_examples and policy is PrunePolicy.SIMILARITY:
+            raise InvalidRequest("Examples are pruned by fifo, age or utility", param="policy")
         if policy is PrunePolicy.AGE:
             return PruneOrder(self.namespace, policy, older_than_days=_number("days", self.days))
         return PruneOrder(self.namespace, policy, keep=int(_number("keep", self.keep)))
@@ -55,30 +67,34 @@ async def preview(desk: At, wish: Annotated[PruneForm, Depends()]) -> Response:
 
 @router.post("/prune")
 async def prune(desk: At, form: Posted) -> Response:
-    """Retires the rules of the preview whose token the form carries, or none."""
-    wish = PruneForm(form.get("namespace"), form.get("policy"), form.get("keep"), form.get("days"))
+    """Retires what the preview showed whose token the form carries, or nothing."""
+    names = ("namespace", "kind", "policy", "keep", "days")
+    wish = PruneForm(**{name: form.get(name) for name in names})
     token = form.get("token")
     if not token:
         raise InvalidRequest("Look at the preview first", param="token")
+    store, change = desk.state.store, Change(desk.session.actor, form.reason)
+    prune = store.examples.prune if wish.of_examples else store.curation.prune
     try:
-        done = await desk.state.store.curation.prune(
-            wish.order(), token=token, change=Change(desk.session.actor, form.reason)
-        )
+        done = await prune(wish.order(), token=token, change=change)
     except PreviewOutdated:
-        desk.problem("The rules have changed since the preview. Nothing was pruned; look again.")
+        desk.problem(f"The {wish.kind} have changed since the preview. Nothing was pruned.")
         return await _page(desk, wish, status=409)
     number = len(done.victims)
+    what = "example" if wish.of_examples else "rule"
     return desk.go(
         f"/console/namespaces/{wish.namespace}",
-        f"{number} {'rule was' if number == 1 else 'rules were'} retired.",
+        f"{number} {what} was retired." if number == 1 else f"{number} {what}s were retired.",
     )
 
 
 async def _page(desk: SignedInRequest, wish: PruneForm, *, status: int = 200) -> Response:
-    plan: PrunePlan | None = None
+    store = desk.state.store
+    plan: PrunePlan | ExamplePrunePlan | None = None
     if wish.asked:
+        look = store.examples.plan_prune if wish.of_examples else store.curation.plan_prune
         try:
-            plan = await desk.state.store.curation.plan_prune(wish.order())
+            plan = await look(wish.order())
         except InvalidRequest as error:
             desk.problem(error.message)
             status = error.status
@@ -89,8 +105,9 @@ async def _page(desk: SignedInRequest, wish: PruneForm, *, status: int = 200) ->
         wish=shown,
         plan=plan,
         listed=plan.victims[:MOST_SHOWN] if plan else (),
-        namespaces=await desk.state.store.namespaces.names(),
+        namespaces=await store.namespaces.names(),
         policies=MEANINGS,
+        kinds=KINDS,
     )
 
 
@@ -98,6 +115,6 @@ def _number(name: str, text: str) -> float:
     """Raises `InvalidRequest`."""
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) < 9):
-        what = "how many rules to keep" if name == "keep" else "after how many days"
+        what = "how many to keep" if name == "keep" else "after how many days"
         raise InvalidRequest(f"Say {what}, as a whole number", param=name)
     return int(text)

@@ -8,8 +8,10 @@ from fastapi import Query
 from fastapi.responses import Response
 
 from app.api.admin.namespaces import roll_back
+from app.api.schemas.common import validated
 from app.api.schemas.namespaces import RollbackBody
-from app.console.access import At, Id, Posted, SignedInRequest, console_router, validated
+from app.console.access import At, Id, Posted, SignedInRequest, console_router
+from app.console.rendering import rules_and_examples
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
 from rules_store.models.events import RollbackTarget
@@ -44,11 +46,11 @@ async def confirm(name: Id, desk: At, form: Posted) -> Response:
     except PreviewOutdated:
         desk.problem("Something has changed since the preview. Nothing was done; look again.")
         return await _page(desk, name, body.to_event, status=409)
-    number = done.changed
-    what = "1 rule is" if number == 1 else f"{number} rules are"
+    what = rules_and_examples(done.changed, done.examples_changed)
+    verb = "is" if done.changed + done.examples_changed == 1 else "are"
     return desk.go(
         f"/console/namespaces/{name}",
-        f"{what} as after event {body.to_event} again. "
+        f"{what} {verb} as after event {body.to_event} again. "
         f"Going back to event {done.before_event} undoes it.",
     )
 
@@ -61,4 +63,5 @@ async def _page(desk: SignedInRequest, name: str, event: int, *, status: int = 2
         plan=plan,
         event=event,
         shown=plan.changes[:MOST_SHOWN],
+        shown_examples=plan.examples[:MOST_SHOWN],
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from fastapi.responses import Response
 
 from app.api.admin.common import vectors_of
-from app.api.errors import from_store
+from app.api.schemas.common import validated
 from app.api.schemas.rules import RulePatch
 from app.console import charts
 from app.console.access import (
@@ -19,11 +18,9 @@ from app.console.access import (
     SignedInRequest,
     Text,
     console_router,
-    validated,
 )
+from app.console.changing import Action, Move, carry_out, moving
 from app.console.episode_view import CASES, EpisodeView, evidence_of
-from app.exceptions import InvalidRequest, TTCLError
-from rules_store.errors import StoreError, UnknownRule, VersionConflict
 from rules_store.models.episodes import Episode
 from rules_store.models.events import Change
 from rules_store.models.evidence import Trial
@@ -37,8 +34,6 @@ HISTORY = 30
 TRIALS = 500
 """In the chart of lift."""
 LISTED = 20
-QUARANTINE = "/console/quarantine"
-Action = Callable[[], Awaitable[Rule]]
 
 
 @router.get("/rules/{rule_id}")
@@ -119,49 +114,18 @@ async def reject(rule_id: Id, desk: At, form: Posted) -> Response:
     return await _move(desk, rule_id, move, "Rejected: it is retired.", form)
 
 
-class Move(Protocol):
-    """One of the store's moves of a rule from state to state."""
-
-    async def __call__(
-        self, rule_id: str, *, change: Change, expected_version: int | None = None
-    ) -> Rule: ...
-
-
 async def _move(desk: SignedInRequest, rule_id: str, move: Move, done: str, form: Form) -> Response:
-    async def action() -> Rule:
-        return await move(
-            rule_id,
-            change=Change(desk.session.actor, form.reason),
-            expected_version=form.number("expected_version"),
-        )
-
-    return await _act(desk, rule_id, action, done, form)
+    return await _act(desk, rule_id, moving(desk, rule_id, move, form), done, form)
 
 
 async def _act(
     desk: SignedInRequest, rule_id: str, action: Action, done: str, form: Form
 ) -> Response:
-    """What was refused is told on the rule's page, with what was typed still in the form."""
-    try:
-        rule = await action()
-    except UnknownRule:
-        raise
-    except VersionConflict as error:
-        desk.problem(
-            f"Somebody else changed this rule meanwhile: this is version {error.current} now. "
-            "Nothing of yours was saved."
-        )
-        return await _page(desk, rule_id, status=409, typed=form)
-    except (StoreError, InvalidRequest) as error:
-        known = from_store(error) if isinstance(error, StoreError) else error
-        assert isinstance(known, TTCLError)
-        desk.problem(known.message)
-        return await _page(desk, rule_id, status=known.status, typed=form)
-    back = form.get("back")
-    return desk.go(
-        back if back == QUARANTINE else f"/console/rules/{rule_id}",
-        done.format(version=rule.version),
-    )
+    async def refused(status: int) -> Response:
+        return await _page(desk, rule_id, status=status, typed=form)
+
+    page = f"/console/rules/{rule_id}"
+    return await carry_out(desk, action, form, page=page, done=done, refused=refused)
 
 
 async def _page(

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import Depends
 from fastapi.responses import HTMLResponse
 
-from app.console.access import At, Text, console_router
+from app.console.access import LIFTS, At, Text, among, console_router
 from rules_store.models.rules import Polarity, RuleFilter, RuleSort, RuleState
 
 router = console_router()
 
 PAGE = 30
-LIFTS: dict[str, tuple[float | None, float | None]] = {
-    "measured": (-1.0, 1.0),
-    "above_zero": (0.0, 1.0),
-    "below_zero": (-1.0, 0.0),
-}
-E = TypeVar("E", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +35,15 @@ class Search:
             min_lift=least,
             max_lift=most,
             namespace=self.namespace or None,
-            polarity=_among(Polarity, self.polarity),
-            state=_among(RuleState, self.state),
+            polarity=among(Polarity, self.polarity),
+            state=among(RuleState, self.state),
             text=self.q.strip() or None,
         )
 
 
 @router.get("/rules")
 async def list_rules(desk: At, search: Annotated[Search, Depends()]) -> HTMLResponse:
-    sort = _among(RuleSort, search.sort) or RuleSort.NEWEST
+    sort = among(RuleSort, search.sort) or RuleSort.NEWEST
     page = await desk.state.store.rules.list(
         search.filter, sort=sort, limit=PAGE, cursor=search.cursor or None
     )
@@ -73,8 +66,3 @@ async def list_rules(desk: At, search: Annotated[Search, Depends()]) -> HTMLResp
         states=list(RuleState),
         sorts=list(RuleSort),
     )
-
-
-def _among(kind: type[E], value: str) -> E | None:
-    """A value that isn't one of the kind's comes from a hand-made address, and is no filter."""
-    return kind(value) if value in list(kind) else None

@@ -89,11 +89,16 @@ function keys() {
 
 // An opened action is about to be filled in: its first field gets the focus.
 function actions() {
-  for (const details of document.querySelectorAll("details:has(> summary.button)")) {
-    details.addEventListener("toggle", () => {
-      if (details.open) details.querySelector("textarea, input:not([type=hidden])")?.focus();
-    });
-  }
+  // On its way down, as it does not bubble; so also in what a live form has put in.
+  document.addEventListener(
+    "toggle",
+    ({ target }) => {
+      if (target.open && target.querySelector(":scope > summary.button")) {
+        target.querySelector("textarea, input:not([type=hidden])")?.focus();
+      }
+    },
+    true,
+  );
 }
 
 // The field that the chosen policy has no use for is out of the way.

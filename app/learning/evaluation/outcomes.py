@@ -9,14 +9,20 @@ from collections import Counter
 
 from app.domain.serialization import observation_to_json
 from app.domain.trajectory import Case, Observation, Role, Selection, Task, Trajectory
+from app.loop.admission.examples import screened
 from app.loop.reflect.answers import extract, strip_reasoning
 from app.loop.reflect.equivalence import Equivalence
 from app.loop.reflect.scoring import cosine, exclusion
 from app.loop.reflect.selection import json_expected
 from app.upstream.embeddings import Embedder
 from rules_store.models.evidence import Outcome, Precedent, Reference, Signal, Trial
+from rules_store.models.examples import NewExample, Trust
 from rules_store.models.rules import Vector
 
+LEAST_AGREED = 4
+"""Answers that have to agree, all of them, for a consensus that makes an example."""
+LONGEST_TEXT = 4000
+"""Characters of an example's question, and of its answer: longer ones would fit no prompt."""
 LEAST_MAJORITY = 0.6
 """Share of the answers that a consensus must have for a replay to be compared with it."""
 
@@ -50,6 +56,32 @@ def precedent_of(
         reference=_reference(selection),
         reference_kind=Reference.CONSENSUS if closed else Reference.LIKENESS,
     )
+
+
+def consensus_example(observation: Observation, selection: Selection) -> NewExample | None:
+    """What an exploration agreed on wholly, as an example that only a consensus vouches for; None
+    in open tasks, of fewer than `LEAST_AGREED` answers, and where the answers had examples to
+    copy, so that they agree for that alone."""
+    sizes = _sizes(selection)
+    better = selection.better
+    if selection.task is not Task.CLOSED or better is None or observation.examples:
+        return None
+    if len(sizes) != 1 or sizes[0] < LEAST_AGREED:
+        return None
+    answer = strip_reasoning(better.text).strip()
+    if not answer or max(len(answer), len(observation.question)) > LONGEST_TEXT:
+        return None
+    return screened(
+        NewExample(
+            namespace=observation.namespace,
+            question=observation.question,
+            answer=answer,
+            trust=Trust.CONSENSUS,
+            label=_reference(selection),
+            domain=observation.domain,
+            source_episode=observation.episode_id,
+        )
+    )[0]
 
 
 def teacher_text(trajectories: tuple[Trajectory, ...]) -> str | None:
@@ -94,6 +126,10 @@ class Judge:
         if found is None:
             return None
         return float(await self._equivalence.equivalent(found.text, label))
+
+    async def same(self, one: str, other: str) -> bool:
+        """Whether two short answers are equal."""
+        return await self._equivalence.equivalent(one, other)
 
     async def trial(
         self, observation: Observation, precedent: Precedent, replay: Trajectory

@@ -46,6 +46,19 @@ def question_number(text: str, context: Context) -> str | None:
 _COMMON_ANSWERS = frozenset({"yes", "no", "true", "false", "none", "all", "both", "it", "the", "a"})
 
 
+_LONGEST_NAME = 60
+
+
+def is_name(answer: str) -> bool:
+    """Whether an answer is a word that many questions may have as theirs, such as a category: not a
+    number, a formula, the letter of an option or a sentence of its own."""
+    return (
+        len(answer) <= _LONGEST_NAME
+        and re.search(r"[^\W\d_]{3}", answer) is not None
+        and re.search(r"[\d\\=$]", answer) is None
+    )
+
+
 def answer_leak(text: str, context: Context) -> str | None:
     """An answer of the group, right or wrong, as whole words."""
     folded = " ".join(text.casefold().split())

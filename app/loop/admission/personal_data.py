@@ -32,6 +32,32 @@ def personal_data(text: str) -> str | None:
     return next((pattern.says for pattern, regex in found if regex.search(text)), None)
 
 
+_PHONE = re.compile(
+    r"(?<!\w)\+\d[\d\s().\u2011/-]{6,18}\d|\(\d{3}\) ?\d{3}[-.\s]\d{4}\b|\b\d{3}-\d{3}-\d{4}\b"
+)
+_CARD = re.compile(r"(?<![\d.,])\d(?:[ -]?\d){12,18}(?![\d.,])")
+_ANY_NUMBER = frozenset(["phone or card number", "a long number"])
+
+
+def personal_data_among_numbers(text: str) -> str | None:
+    """As `personal_data`, for texts in which dates, amounts and coordinates are usual: of plain
+    numbers, only what is written as a phone number or has the checksum of a card's."""
+    check = _PATTERNS["personal_data"]
+    for pattern, regex in zip(check.patterns, check.each, strict=True):
+        if pattern.says not in _ANY_NUMBER and regex.search(text):
+            return pattern.says
+    if _PHONE.search(text):
+        return "phone number"
+    return "card number" if any(_checks_out(match[0]) for match in _CARD.finditer(text)) else None
+
+
+def _checks_out(number: str) -> bool:
+    """Luhn's checksum, which every card number has."""
+    digits = [int(character) for character in number if character.isdigit()]
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
 _GIVEN_WORDS = """
 James John Robert Michael William David Richard Joseph Thomas Charles Daniel Matthew Anthony
 Steven Paul Andrew Kenneth Kevin Brian George Edward Ronald Timothy Jason Jeffrey Ryan Jacob Gary

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from app.domain.trajectory import DistilledRule, Observation, Selection, Task, Trajectory
+from app.domain.trajectory import Case, DistilledRule, Observation, Selection, Task, Trajectory
 from app.loop.admission import (
     form_checks,
     languages,
@@ -23,7 +23,7 @@ from app.loop.admission.leakage import Context
 from app.loop.admission.obfuscation import encoded, readings
 from app.loop.admission.screens import SCREENS, screen
 from app.loop.admission.text_measures import content_words, longest_shared
-from app.loop.reflect.answers import strip_reasoning
+from app.loop.reflect.answers import extract, strip_reasoning
 from app.prompt_library import Rendered
 from rules_store.models.rules import Polarity
 
@@ -198,10 +198,10 @@ def judge(
     contrast = [t for t in (selection.better, selection.worse) if t is not None]
     context = Context(
         question=observation.question,
-        answers=tuple(sorted({j.answer for j in selection.judged if j.answer})),
+        answers=_unspeakable(observation, selection),
         trajectories=tuple(strip_reasoning(t.text) for t in contrast),
         injected=tuple(hit.text for hit in observation.hits),
-        instructions=_instructions(prompt, observation, contrast),
+        instructions=_instructions(prompt, observation, contrast, selection.right),
         closed=selection.task is Task.CLOSED,
     )
     mirrored = _mirrored(rules)
@@ -209,14 +209,29 @@ def judge(
 
 
 def _instructions(
-    prompt: Rendered | None, observation: Observation, contrast: Sequence[Trajectory]
+    prompt: Rendered | None,
+    observation: Observation,
+    contrast: Sequence[Trajectory],
+    right: str | None,
 ) -> str:
     """The prompt without the question and the trajectories in it, which rules may share words
     with."""
     text = prompt.text if prompt else ""
-    for part in (observation.question, *(strip_reasoning(t.text) for t in contrast)):
-        text = text.replace(part.strip(), "\n")
+    known = (observation.question, *(strip_reasoning(t.text) for t in contrast), right or "")
+    for part in filter(None, map(str.strip, known)):
+        text = text.replace(part, "\n")
     return text
+
+
+def _unspeakable(observation: Observation, selection: Selection) -> tuple[str, ...]:
+    """Answers that no rule may name: those of the group. In a verified contrast somebody knows the
+    right one, so that a name may be said ('card_arrival applies where ..., not card_delivery');
+    what is right for one question alone, a number or the letter of an option, may not."""
+    if selection.case is not Case.VERIFIED:
+        return tuple(sorted({j.answer for j in selection.judged if j.answer}))
+    wrong = extract(selection.worse.text, observation.question) if selection.worse else None
+    both = (selection.right, wrong.text if wrong else None)
+    return tuple(answer for answer in both if answer and not leakage.is_name(answer))
 
 
 def _judged(rule: DistilledRule, context: Context, mirrored: str | None) -> DistilledRule:

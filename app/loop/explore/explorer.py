@@ -35,7 +35,8 @@ from app.loop.explore.roles import (
     thinking_switches,
 )
 from app.loop.explore.tutor import Tutor
-from app.loop.steer.injector import add_to_system, inject, replace_question
+from app.loop.steer.injector import add_to_system, replace_question
+from app.loop.steer.writer import Insertion
 from app.observability.tracing import span
 from app.prompt_library import PromptLibrary
 from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
@@ -53,7 +54,7 @@ class Explorer:
     async def explore(
         self,
         observation: Observation,
-        block: str,
+        insertion: Insertion,
         *,
         background: bool,
         decided: IsDecided | None = None,
@@ -68,17 +69,16 @@ class Explorer:
         Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
         `UpstreamError` when no other trajectory came back either.
         """
-        run = _Run(
-            self, observation, block, background, spending or RunningCost(), decided, effort, enough
-        )
+        cost = spending or RunningCost()
+        run = _Run(self, observation, insertion, background, cost, decided, effort, enough)
         try:
             return await run.finish()
         finally:
             await run.cancel()
 
-    async def teacher(self, observation: Observation, block: str) -> Trajectory:
+    async def teacher(self, observation: Observation, insertion: Insertion) -> Trajectory:
         """The Teacher's answer alone, in the background, as an exploration would ask for it."""
-        run = _Run(self, observation, block, True, RunningCost())
+        run = _Run(self, observation, insertion, True, RunningCost())
         return await run.sample(run.teacher())
 
 
@@ -89,7 +89,7 @@ class _Run:
         self,
         explorer: Explorer,
         observation: Observation,
-        block: str,
+        insertion: Insertion,
         background: bool,
         spending: RunningCost,
         decided: IsDecided | None = None,
@@ -99,7 +99,7 @@ class _Run:
         self._explorer = explorer
         self._options = explorer.options
         self._observation = observation
-        self._block = block
+        self._insertion = insertion
         self._background = background
         self._spending = spending
         self._decided = decided
@@ -120,14 +120,14 @@ class _Run:
         self._problems: list[str] = []
 
     def _framed(self, conversation: Sequence[Message]) -> list[Message]:
-        """The conversation with the form of the answer and the rules block."""
+        """The conversation with the form of the answer, and what the request is given."""
         observation = self._observation
         messages = list(conversation)
-        if not prescribed(observation.messages, observation.params):
+        if observation.framed and not prescribed(observation.messages, observation.params):
             name = ANSWER_PROMPT[observation.task]
             form = self._explorer.prompts.get(observation.domain, name).render().text
             messages = add_to_system(messages, form)
-        return inject(messages, self._block)
+        return self._insertion.into(messages)
 
     async def finish(self) -> ExplorerResult:
         self._start(self.teacher())

@@ -60,10 +60,12 @@ def derived_seed(seed: int, role: Role, index: int) -> int:
 
 
 def teacher_params(observation: Observation, cap: int | None) -> dict[str, Any]:
-    """Greedy unless the client chose its sampling: what it asked for is what it gets."""
+    """Greedy unless the client chose its sampling: what it asked for is what it gets. Of an
+    unframed observation the client's own parameters alone."""
     own = _own(observation, samples=cap is not None)
     added = {name: value for name, value in _limit(own, cap).items() if name not in own}
-    added |= {"temperature": 0, "seed": observation.seed}
+    if observation.framed:
+        added |= {"temperature": 0, "seed": observation.seed}
     return LoopParams({**added, **own}, added=added.keys() - own.keys())
 
 

@@ -22,8 +22,9 @@ from rules_store.models.rules import Polarity
 _LONGEST_RULE = 240
 """Characters; 32 words of usual length."""
 _LONGEST_TRIGGER = 80
+_LONGEST_LABEL = 400
 _ONE_SIDED = frozenset({Case.UNANIMOUS, Case.HOMOGENEOUS})
-_TWO_SIDED = frozenset({Case.MAJORITY, Case.TIE, Case.CONTRASTED})
+_TWO_SIDED = frozenset({Case.MAJORITY, Case.TIE, Case.CONTRASTED, Case.VERIFIED})
 
 
 class Distiller:
@@ -60,6 +61,8 @@ class Distiller:
             ),
             "better": self._shown(selection.better.text, injected),
         }
+        if selection.case is Case.VERIFIED:
+            return self._verified(observation, selection, values, injected)
         if selection.case in _TWO_SIDED and selection.worse is not None:
             values["worse"] = self._shown(selection.worse.text, injected)
             open_task = selection.task is Task.OPEN
@@ -67,6 +70,23 @@ class Distiller:
         else:
             name = "reflect/distil_agree"
         return self._library.get(observation.domain, name).render(**values)
+
+    def _verified(
+        self,
+        observation: Observation,
+        selection: Selection,
+        values: dict[str, str],
+        injected: Iterable[str],
+    ) -> Rendered:
+        """Somebody knows what is right: the prompt says so, and says what it is."""
+        assert selection.worse is not None, "a verified contrast has two sides"
+        values["worse"] = self._shown(selection.worse.text, injected)
+        if selection.right is None:
+            return self._library.get(observation.domain, "reflect/distil_corrected").render(
+                **values
+            )
+        values["right"] = selection.right[:_LONGEST_LABEL]
+        return self._library.get(observation.domain, "reflect/distil_verified").render(**values)
 
     def _shown(self, text: str, injected: Iterable[str]) -> str:
         return _end_of(without_rules(strip_reasoning(text), injected), self._trajectory_length)
@@ -79,11 +99,13 @@ class Distiller:
         advice or as a warning.
         """
         latin = is_latin(question)
+        phrase = _NAMING_PHRASE if case is Case.VERIFIED else _PHRASE
         properties: dict[str, Any] = {
-            "positive": _string(_POSITIVE if latin else _ANY_RULE, _LONGEST_RULE)
+            "positive": _string(f"^{_DO}{phrase}" if latin else _ANY_RULE, _LONGEST_RULE)
         }
         if case in _TWO_SIDED:
-            properties["negative"] = _string(_NEGATIVE if latin else _ANY_RULE, _LONGEST_RULE)
+            negative = f"^{_DO_NOT}{phrase}" if latin else _ANY_RULE
+            properties["negative"] = _string(negative, _LONGEST_RULE)
         # The trigger comes last: written first, it restates the question, and the rules follow it.
         properties["trigger"] = _string(_TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER)
         return {
@@ -116,8 +138,8 @@ class Distiller:
 # repetition: bounds inside bounds take llama.cpp a second a token and gigabytes of memory.
 _DO, _DO_NOT = "It is important to ", "It is a mistake to "
 _PHRASE = "[a-z][A-Za-z',; -]{15,170}\\.$"
-_POSITIVE = f"^{_DO}{_PHRASE}"
-_NEGATIVE = f"^{_DO_NOT}{_PHRASE}"
+_NAMING_PHRASE = "[a-z][A-Za-z_',; -]{15,170}\\.$"
+"""Where the right answer may be named: names of categories have underscores."""
 _TRIGGER = "^[Qq]uestions about( [A-Za-z][A-Za-z'-]*){1,6}$"
 _ANY_CHARACTER = r"[^0-9{}<>\[\]\\\"|`#*=\n\r\t]"
 _ANY_RULE = f"^{_ANY_CHARACTER}{{6,200}}$"

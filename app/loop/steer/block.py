@@ -1,4 +1,4 @@
-"""The delimited block of rules, as it stands in a prompt."""
+"""The delimited block of rules and examples, as it stands in a prompt."""
 
 from __future__ import annotations
 
@@ -7,28 +7,52 @@ from functools import lru_cache
 
 from app.loop.steer.delimiters import defused
 from app.prompt_library import Prompt, PromptLibrary
+from rules_store.models.examples import ExampleHit
 from rules_store.models.rules import Polarity, RuleHit
 
+LONGEST = 2000
+"""Characters of an example's question, and of its answer; what is longer is cut."""
+CUT = " [...]"
 
-def render_block(prompts: PromptLibrary, domain: str, hits: Sequence[RuleHit]) -> str:
-    """Empty without rules. Each rule is one line within the block, whatever its author wrote; one
-    that has nothing else to say is left out."""
-    if not hits:
-        return ""
+_Pair = tuple[str, str]
+
+
+def render_block(
+    prompts: PromptLibrary,
+    domain: str,
+    hits: Sequence[RuleHit],
+    examples: Sequence[ExampleHit] = (),
+) -> str:
+    """Empty without rules and examples. Each rule is one line within the block, whatever its author
+    wrote, and so are question and answer of an example; what has nothing else to say is left out.
+    The nearest of `examples`, which is their first, comes last."""
     texts: dict[Polarity, list[str]] = {polarity: [] for polarity in Polarity}
     for hit in hits:
         if line := _line(hit.text):
             texts[hit.polarity].append(line)
-    if not any(texts.values()):
+    lines = [(_line(cut(each.question)), _line(cut(each.answer))) for each in reversed(examples)]
+    pairs = [pair for pair in lines if all(pair)]
+    if not any(texts.values()) and not pairs:
         return ""
     prompt = prompts.get(domain, "steer/block")
-    return _rendered(prompt, tuple(texts[Polarity.POSITIVE]), tuple(texts[Polarity.NEGATIVE]))
+    positive, negative = (tuple(texts[each]) for each in (Polarity.POSITIVE, Polarity.NEGATIVE))
+    return _rendered(prompt, positive, negative, tuple(pairs))
+
+
+def cut(text: str) -> str:
+    """At most `LONGEST` characters of a text, with a sign where it goes on."""
+    return text if len(text) <= LONGEST else text[:LONGEST].rstrip() + CUT
 
 
 @lru_cache(maxsize=1000)
-def _rendered(prompt: Prompt, positive: tuple[str, ...], negative: tuple[str, ...]) -> str:
-    return prompt.render(positive=positive, negative=negative).text
+def _rendered(
+    prompt: Prompt,
+    positive: tuple[str, ...],
+    negative: tuple[str, ...],
+    examples: tuple[_Pair, ...],
+) -> str:
+    return prompt.render(positive=positive, negative=negative, examples=examples).text
 
 
-# The same rules come again and again, and their patterns are slow ones.
+# The same ones come again and again, and their patterns are slow ones.
 _line = lru_cache(maxsize=10_000)(defused)

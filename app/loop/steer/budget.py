@@ -1,4 +1,4 @@
-"""Makes rules give way: first to their own token budget, then to the model's context."""
+"""Makes rules and examples give way: first to their token budget, then to the model's context."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import orjson
 
 from app.domain.tokens import overestimate
 from app.domain.trajectory import Message
+from app.loop.steer.block import cut
+from app.loop.steer.experience import Experience, Hit
 from app.loop.steer.injector import text_of
-from rules_store.models.rules import RuleHit
+from rules_store.models.examples import ExampleHit
 
-BLOCK_OVERHEAD = 96
+BLOCK_OVERHEAD = 112
 """Tokens of the block's frame, an upper bound for the shipped prompt."""
+EXAMPLE_OVERHEAD = 12
+"""Tokens around question and answer: the marks of two turns, or of a pair in the block."""
 COUNT_TIMEOUT = 0.25
 
 
@@ -28,7 +32,7 @@ class Tokenizer(Protocol):
 
 
 class TokenCounter:
-    """Token counts by the upstream's tokenizer, kept by model and text: a rule is counted once."""
+    """Token counts by the upstream's tokenizer, kept by model and text: each is counted once."""
 
     def __init__(self, upstream: Tokenizer, size: int = 50_000) -> None:
         self._upstream = upstream
@@ -54,7 +58,7 @@ class TokenCounter:
 
 
 async def fit(
-    hits: Sequence[RuleHit],
+    experience: Experience,
     *,
     model: str,
     counter: TokenCounter,
@@ -62,15 +66,19 @@ async def fit(
     context: int | None,
     messages: Sequence[Message],
     answer_tokens: int,
-) -> tuple[RuleHit, ...]:
-    """The hits that fit, in their order; the least similar go first, down to none.
+) -> Experience:
+    """What fits of it, in its order; the least similar rules and examples go first, down to none.
 
     `context`: tokens that the model holds, None when unknown (the upstream then decides, and
-    `app.chat.relay` drops the rules when it refuses). `answer_tokens`: the client's limit, or 0.
+    `app.chat.relay` drops everything when it refuses). `answer_tokens`: the client's limit, or 0.
     """
-    if not hits:
-        return ()
-    counts = await counter.count(model, [hit.text for hit in hits])
+    if not experience:
+        return experience
+    hits: list[Hit] = [*experience.rules, *experience.examples]
+    texts = [_prompt_text(hit) for hit in hits]
+    frames = [EXAMPLE_OVERHEAD if isinstance(hit, ExampleHit) else 0 for hit in hits]
+    counted = await counter.count(model, texts)
+    counts = [count + frame for count, frame in zip(counted, frames, strict=True)]
     room = budget
     if context is not None:
         prompt = overestimate(orjson.dumps(list(messages)).decode())
@@ -85,7 +93,13 @@ async def fit(
         if cost <= room:
             kept.add(hit.id)
             room -= cost
-    return tuple(hit for hit in hits if hit.id in kept)
+    return experience.only(kept)
+
+
+def _prompt_text(hit: Hit) -> str:
+    if isinstance(hit, ExampleHit):
+        return f"{cut(hit.question)}\n{cut(hit.answer)}"
+    return hit.text
 
 
 def _flat(messages: Sequence[Message]) -> str:

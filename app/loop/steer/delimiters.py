@@ -29,12 +29,17 @@ _TEMPLATE = re.compile(
 
 def defused(text: str) -> str:
     """The text in one line that neither opens nor ends a block or a chat message."""
+    return " ".join(harmless(text).split())
+
+
+def harmless(text: str) -> str:
+    """The same with its lines as they are, for a message of its own."""
     before = None
     # What is taken out may have kept the halves of another one apart.
     while text != before:
         before = text
         text = _TEMPLATE.sub(" ", _FRAME.sub(" ", text))
-    return " ".join(text.split())
+    return text.strip()
 
 
 def without_blocks(text: str) -> str:

@@ -1,8 +1,10 @@
-"""Puts the rules block into a conversation. Pure: the client's messages are never changed.
+"""Puts block and examples into a conversation. Pure: the client's messages are never changed.
 
 Single-turn: the block ends the system message, which is the part of the prompt that a domain's
-requests share. Multi-turn: it goes in front of the last user message, so everything before it
-stays byte-identical from turn to turn and vLLM's prefix cache keeps hitting.
+requests share, and examples stand after it as earlier turns. Multi-turn: the block goes in front of
+the last user message, so everything before it stays byte-identical from turn to turn and vLLM's
+prefix cache keeps hitting. What comes after the last user message (an agent's calls and their
+results) changes nothing of this: each step's messages begin with those of the step before.
 """
 
 from __future__ import annotations
@@ -16,13 +18,22 @@ SYSTEM_ROLES = ("system", "developer")
 GAP = "\n\n"
 
 
-def inject(messages: Sequence[Message], block: str) -> list[Message]:
-    """A new list of messages with `block` in it; the same messages when there is no block."""
-    if not block:
-        return list(messages)
-    if any(message.get("role") == "assistant" for message in messages):
-        return _before_last_user(messages, block)
-    return _after_system(messages, block)
+def inject(messages: Sequence[Message], block: str, turns: Sequence[Message] = ()) -> list[Message]:
+    """A new list of messages with `block` in it; the same messages when there is no block. `turns`
+    are put behind the leading system messages."""
+    placed = list(messages)
+    if block and is_single_turn(messages):
+        placed = _after_system(placed, block)
+    elif block:
+        placed = _before_last_user(placed, block)
+    at = _leading_system(placed)
+    return [*placed[:at], *turns, *placed[at:]]
+
+
+def is_single_turn(messages: Sequence[Message]) -> bool:
+    """Whether nobody has answered before the last user turn."""
+    at = last_user(messages)
+    return all(message.get("role") != "assistant" for message in messages[:at])
 
 
 def add_to_system(messages: Sequence[Message], text: str) -> list[Message]:
@@ -82,13 +93,19 @@ def has_images(messages: Sequence[Message]) -> bool:
 
 def _after_system(messages: Sequence[Message], text: str) -> list[Message]:
     # The system messages come first; the last of the leading ones is ended by the text.
-    leading = 0
-    while leading < len(messages) and messages[leading].get("role") in SYSTEM_ROLES:
-        leading += 1
+    leading = _leading_system(messages)
     if leading == 0:
         return [{"role": "system", "content": text}, *messages]
     target = messages[leading - 1]
     return [*messages[: leading - 1], _appended(target, text), *messages[leading:]]
+
+
+def _leading_system(messages: Sequence[Message]) -> int:
+    """How many system messages there are in front."""
+    leading = 0
+    while leading < len(messages) and messages[leading].get("role") in SYSTEM_ROLES:
+        leading += 1
+    return leading
 
 
 def _before_last_user(messages: Sequence[Message], block: str) -> list[Message]:

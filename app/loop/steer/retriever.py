@@ -1,61 +1,54 @@
-"""Which rules fit a question: similarity floor, worth, then diversity. No SQL, and no network but
-the question's embedding; zero rules is a normal outcome.
+"""Which rules and examples fit a question, and which of them it is given. No SQL, and no network
+but the question's embedding, which serves both; nothing at all is a normal outcome.
+
+Rules: similarity floor, worth, then diversity. Examples: the nearest above their floor; of those
+that are as near (within a hundredth) the more trusted and then the newer verified first. Diversity
+was tried for them and left out: of four it brought the right label among them no more often, and
+fewer of the four had it.
 
 Under the gated policy a rule's lift counts beside its similarity. For a request it is drawn from
 its posterior (Thompson sampling: Thompson, "On the likelihood that one unknown probability exceeds
 another", Biometrika 1933), so that rules of which little is known get their share of requests. A
 rule that is expected to do harm is left out unless its draw is above zero; and in a share of the
-requests one rule is left out by lot (hold-out).
+requests one rule or example is left out by lot (hold-out). Examples are not ranked by their lift:
+there are thousands, and of most nothing is known; one whose lift is below zero with its whole
+interval is left out. And whether a request gets rules, examples, both or none is decided by what
+came of such choices in the namespace, and near the question (`rules_store.policy.choice`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
+from app.loop.steer.experience import NO_EXPERIENCE, Experience, Hit
 from app.loop.steer.mmr import mmr
 from app.observability.tracing import span
-from app.settings import DEFAULT_EXPERIMENT, Experiment, Policy
+from app.settings import DEFAULT_EXPERIMENT, ExperienceLimits, Experiment, Policy
 from app.upstream.embeddings import Embedder
 from rules_store.errors import StoreError
-from rules_store.models.evidence import Exposure
+from rules_store.models.examples import ExampleHit, ExampleUse, Trust
 from rules_store.models.rules import Polarity, RuleHit, SearchResult, Vector
+from rules_store.policy.choice import choose, on_offer
 from rules_store.policy.lift import UNKNOWN_LIFT
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
 
 POOL = 5
-"""MMR chooses among this many times the rules asked for."""
+"""What is chosen is chosen among this many times the rules, or examples, asked for."""
+_TRUST = tuple(Trust)
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """`hits` in stable order (polarity, then text): the same rules always make the same block."""
-
-    hits: tuple[RuleHit, ...] = ()
+    experience: Experience = NO_EXPERIENCE
     degraded: str | None = None
     """Why nothing could be looked up; None when the look-up worked, with or without hits."""
-    withheld: RuleHit | None = None
-    """The rule that was held out at random."""
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """What hits and the withheld rule were ranked by, by rule id."""
-
-
-def exposures(
-    hits: Sequence[RuleHit], withheld: RuleHit | None, scores: Mapping[str, float]
-) -> list[Exposure]:
-    """What the ledger keeps of the rules that were injected, in this order, and withheld."""
-
-    def one(hit: RuleHit, position: int | None) -> Exposure:
-        return Exposure(hit.id, position, hit.similarity, scores.get(hit.id, hit.similarity))
-
-    shown = [one(hit, position) for position, hit in enumerate(hits)]
-    return shown if withheld is None else [*shown, one(withheld, None)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,50 +66,79 @@ class RankedRules:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedExamples:
+    """What became of the examples: `near` was looked at, nearest first and none below the floor;
+    those not `trusted` enough for the namespace and those `unlikely` to help fell away, and
+    `chosen` are the first of the rest."""
+
+    floor: float
+    near: tuple[ExampleHit, ...] = ()
+    chosen: tuple[ExampleHit, ...] = ()
+    unlikely: frozenset[str] = frozenset()
+    untrusted: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverOptions:
+    """Of the service; a namespace's own policy, floor and use of examples go before."""
+
+    floor: float
+    example_floor: float
+    timeout: float
+    """Seconds for the question's embedding."""
+    examples: ExampleUse = ExampleUse.VERIFIED
+    policy: Policy = Policy.PAPER
+    experiment: Experiment = DEFAULT_EXPERIMENT
+
+
 class Retriever:
-    def __init__(
-        self,
-        store: RuleStore,
-        embedder: Embedder,
-        *,
-        floor: float,
-        timeout: float,
-        policy: Policy = Policy.PAPER,
-        experiment: Experiment = DEFAULT_EXPERIMENT,
-    ) -> None:
+    def __init__(self, store: RuleStore, embedder: Embedder, options: RetrieverOptions) -> None:
         self._store = store
         self._embedder = embedder
-        self._floor = floor
-        self._timeout = timeout
-        self._policy = policy
-        self._experiment = experiment
+        self._options = options
+        self._experiment = options.experiment
 
     def gated(self, namespace: str) -> bool:
         own = self._store.namespaces.settings_of(namespace).policy
-        return (self._policy if own is None else Policy(own)) is Policy.GATED
+        return (self._options.policy if own is None else Policy(own)) is Policy.GATED
 
     def hold_out_rate(self, namespace: str) -> float:
         return self._experiment.hold_out_rate if self.gated(namespace) else 0.0
 
-    def waits(self, namespace: str, question: str) -> bool:
+    def example_use(self, namespace: str) -> ExampleUse:
+        own = self._store.namespaces.settings_of(namespace).examples
+        return self._options.examples if own is None else own
+
+    def waits(self, namespace: str, question: str, limits: ExperienceLimits) -> bool:
         """Whether `retrieve` must wait for an embedding."""
-        return self._store.has_rules(namespace) and not self._embedder.knows(question)
+        return self._has_any(namespace, limits) and not self._embedder.knows(question)
+
+    def _has_any(self, namespace: str, limits: ExperienceLimits) -> bool:
+        return (limits.rules > 0 and self._store.has_rules(namespace)) or (
+            limits.examples > 0
+            and self._store.has_examples(namespace)
+            and self.example_use(namespace) is not ExampleUse.OFF
+        )
+
+    def still_there(self, namespace: str, given: Experience) -> Experience:
+        """Less what has been retired, reworded or has expired since it was chosen; no I/O."""
+        rules = self._store.unchanged_rules(namespace, given.rules)
+        examples = self._store.unchanged_examples(namespace, given.examples)
+        return given.only({hit.id for hit in rules} | {hit.id for hit in examples})
 
     async def retrieve(
-        self, namespace: str, question: str, max_positive: int, max_negative: int, *, seed: str = ""
+        self, namespace: str, question: str, limits: ExperienceLimits, *, seed: str = ""
     ) -> Retrieval:
-        """Rules of the namespace for a question. `seed` decides what is drawn: the same one, with
-        the same rules and evidence, gives the same rules. Never raises for a broken embedder or
-        index."""
-        wanted = {Polarity.POSITIVE: max_positive, Polarity.NEGATIVE: max_negative}
-        if not question.strip() or not any(wanted.values()):
-            return Retrieval()
-        if not self._store.has_rules(namespace):
+        """Rules and examples of the namespace for a question. `seed` decides what is drawn: the
+        same one, with the same experience and evidence, gives the same. Never raises for a broken
+        embedder or index."""
+        if not question.strip() or not self._has_any(namespace, limits):
             return Retrieval()
         if not self._embedder.ready:
             return Retrieval(degraded="embedder_not_ready")
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._options.timeout):
                 with span("embed"):
                     vector = (await self._embedder.embed([question]))[0]
         except TimeoutError:
@@ -125,25 +147,71 @@ class Retriever:
             # Whatever is wrong with an embedder is no reason to refuse an answer.
             log.warning("question not embedded", error=error)
             return Retrieval(degraded="embedder_failed")
-        rng = random.Random(seed) if self.gated(namespace) else None
-        on_trial = rng is not None and rng.random() < self._experiment.unproven_share
         try:
-            sifted = []
             with span("retrieve"):
-                for polarity, most in wanted.items():
-                    found = self.sift(namespace, vector, polarity, most, rng, on_trial=on_trial)
-                    # One unproven rule in a request: what comes of it is then its own doing.
-                    on_trial &= not any(hit.id in found.unproven for hit in found.chosen)
-                    sifted.append(found)
+                return Retrieval(self._chosen(namespace, vector, limits, seed))
         except StoreError as error:
-            log.warning("rules not searched", error=error)
+            log.warning("experience not searched", error=error)
             return Retrieval(degraded="index_failed")
-        hits = [hit for each in sifted for hit in each.chosen]
+
+    def _chosen(
+        self, namespace: str, vector: Vector, limits: ExperienceLimits, seed: str
+    ) -> Experience:
+        """Raises StoreError."""
+        gated = self.gated(namespace)
+        rng = random.Random(seed) if gated else None
+        sifted = self._sift_all(namespace, vector, limits, rng)
+        rules = [hit for each in sifted for hit in each.chosen]
         scores = {id: score for each in sifted for id, score in each.scores.items()}
-        withheld = None
-        if rng is not None and hits and rng.random() < self._experiment.hold_out_rate:
-            withheld = hits.pop(rng.randrange(len(hits)))
-        return Retrieval(tuple(hits), withheld=withheld, scores=scores)
+        examples = list(self.recall(namespace, vector, limits.examples).chosen)
+        offered = on_offer(rules=bool(rules), examples=bool(examples))
+        if gated and len(offered) > 1:
+            beliefs = self._store.evidence.beliefs_near(namespace, vector)
+            given = choose(beliefs, offered, random.Random(f"{seed}/choice"))
+            rules = rules if given.has_rules else []
+            examples = examples if given.has_examples else []
+        withheld: Hit | None = None
+        if rng is not None and (rules or examples):
+            withheld = _held_out(rules, examples, rng, self._experiment.hold_out_rate)
+        return Experience(tuple(rules), tuple(examples), withheld, scores, offered)
+
+    def _sift_all(
+        self,
+        namespace: str,
+        vector: Vector,
+        limits: ExperienceLimits,
+        rng: random.Random | None,
+    ) -> list[RankedRules]:
+        on_trial = rng is not None and rng.random() < self._experiment.unproven_share
+        sifted = []
+        most = {Polarity.POSITIVE: limits.positive, Polarity.NEGATIVE: limits.negative}
+        for polarity, count in most.items():
+            found = self.sift(namespace, vector, polarity, count, rng, on_trial=on_trial)
+            # One unproven rule in a request: what comes of it is then its own doing.
+            on_trial &= not any(hit.id in found.unproven for hit in found.chosen)
+            sifted.append(found)
+        return sifted
+
+    def recall(self, namespace: str, vector: Vector, most: int) -> RankedExamples:
+        """At most `most` examples for a question's vector. Raises StoreError."""
+        floor, use = self._options.example_floor, self.example_use(namespace)
+        if most < 1 or use is ExampleUse.OFF:
+            return RankedExamples(floor)
+        near = self._store.search_examples(namespace, vector, most * POOL, floor=floor).hits
+        untrusted: frozenset[str] = frozenset()
+        unlikely: frozenset[str] = frozenset()
+        if use is not ExampleUse.CONSENSUS:
+            untrusted = frozenset(hit.id for hit in near if hit.trust is Trust.CONSENSUS)
+        if self.gated(namespace) and self._experiment.abstention:
+            unlikely = frozenset(hit.id for hit in near if self._harms(hit.id))
+        left = [hit for hit in near if hit.id not in untrusted | unlikely]
+        return RankedExamples(
+            floor, near, tuple(sorted(left, key=_nearest)[:most]), unlikely, untrusted
+        )
+
+    def _harms(self, item_id: str) -> bool:
+        known = self._store.evidence.standing_of(item_id)
+        return known is not None and known.lift.high < 0
 
     def sift(
         self,
@@ -159,7 +227,7 @@ class Retriever:
         among them. Without `rng` a rule has the lift that is expected of it. Raises
         StoreError."""
         own = self._store.namespaces.settings_of(namespace).similarity_floor
-        floor = self._floor if own is None else own
+        floor = self._options.floor if own is None else own
         triggers = self._experiment.trigger_retrieval
         near = self._store.search(namespace, vector, polarity, most * POOL, triggers=triggers)
         near_enough = ((at, hit) for at, hit in enumerate(near.hits) if hit.similarity >= floor)
@@ -189,3 +257,18 @@ class Retriever:
 
         scores = {near.hits[at].id: relevance[at] for at in chosen}
         return RankedRules(floor, near, tuple(kept), ids(unlikely), ids(unproven), scores)
+
+
+def _nearest(hit: ExampleHit) -> tuple[float, int, float, str]:
+    trust = _TRUST.index(hit.trust)
+    return (-round(hit.similarity, 2), -trust, -hit.verified_at.timestamp(), hit.id)
+
+
+def _held_out(
+    rules: list[RuleHit], examples: list[ExampleHit], rng: random.Random, rate: float
+) -> Hit | None:
+    """One of them, taken out by lot in a share of the requests."""
+    if rng.random() >= rate:
+        return None
+    at = rng.randrange(len(rules) + len(examples))
+    return rules.pop(at) if at < len(rules) else examples.pop(at - len(rules))

@@ -22,6 +22,10 @@ def upgrade() -> None:
     op.add_column("feedback", sa.Column("correction", sa.Text))
     outdated = sa.Column("outdated", sa.Boolean, nullable=False, server_default=sa.false())
     op.add_column("feedback", outdated)
+    op.add_column("feedback", sa.Column("effect", sa.JSON(none_as_null=True)))
+    for name in ("answers_judged", "lesson_calls"):
+        count = sa.Column(name, sa.Integer, nullable=False, server_default="0")
+        op.add_column("learn_spend", count)
     _create_examples()
     _create_choices()
 
@@ -42,6 +46,14 @@ def _move_evidence() -> None:
         ["seq"],
         sqlite_where=sa.text("NOT counted"),
         postgresql_where=sa.text("NOT counted"),
+    )
+    op.add_column("exposures", sa.Column("vote", sa.Float))
+    op.create_index(
+        "ix_exposures_votes",
+        "exposures",
+        ["namespace", "seq"],
+        sqlite_where=sa.text("vote IS NOT NULL"),
+        postgresql_where=sa.text("vote IS NOT NULL"),
     )
     op.execute("ALTER TABLE standings RENAME COLUMN rule_id TO item_id")
     op.execute("ALTER TABLE standings RENAME COLUMN rule_seq TO item_seq")

@@ -34,8 +34,9 @@ def test_the_guide_works_as_it_is_written(upstream: ScriptedUpstream, tmp_path: 
             },
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=400,
         )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "injected" in done.stdout
     assert "retired" in done.stdout
+    assert "Ninety days." in done.stdout

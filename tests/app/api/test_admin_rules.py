@@ -443,9 +443,9 @@ def test_explain_says_what_happens_to_each_rule(gw: Gateway, namespace: str) -> 
 
 def test_rules_over_the_token_budget(gw: Gateway, namespace: str) -> None:
     text = "count apples"
-    for number in range(3):
+    for number in range(8):
         create(gw, namespace, f"Count apples {number} " + "apples count " * 120, trigger="")
-    told = change(gw, "/rules:explain", namespace=namespace, text=text)
+    told = change(gw, "/rules:explain", namespace=namespace, text=text, max_positive=8)
     assert sorted(verdicts(told).values()).count("budget") >= 1
 
 

@@ -11,6 +11,8 @@ from tests.app.api.test_keys import ask, make, refused, send
 from tests.compat.helpers import check_error
 from tests.gateway import CLIENT_KEY, Gateway
 
+NOT_FOUND = "episode_not_found"
+
 
 @pytest.fixture
 def episode(gw: Gateway, namespace: str) -> str:
@@ -77,6 +79,19 @@ def test_two_keys_that_differ_are_refused(gw: Gateway, episode: str) -> None:
         ({"label": ""}, "label"),
         ({"label": ["7"]}, "label"),
         ({"label": "x" * 4001}, "label"),
+        ({"label": "x" * 1_000_000}, "label"),
+        ({"label": "  \n"}, "label"),
+        ({"correction": ""}, "correction"),
+        ({"correction": " "}, "correction"),
+        ({"correction": "x" * 32_001}, "correction"),
+        ({"score": 1, "outdated": "yes"}, "outdated"),
+        ({"score": 1, "outdated": None}, "outdated"),
+        ({"outdated": False}, "body"),
+        ({"score": 1, "request_id": "r"}, "body"),
+        ({"score": 1, "episode_id": None}, "body"),
+        ({"score": 1, "episode_id": None, "request_id": ""}, "request_id"),
+        ({"score": 1, "episode_id": None, "request_id": "a\x00b"}, "request_id"),
+        ({"score": 1, "episode_id": None, "request_id": "x" * 129}, "request_id"),
         ({"score": 1, "comment": "x" * 4001}, "comment"),
         ({"score": 1, "key": ""}, "key"),
         ({"score": 1, "key": "x" * 201}, "key"),
@@ -125,3 +140,131 @@ def test_an_episode_with_a_nul_is_refused(gw: Gateway) -> None:
     answer = say(gw, episode_id="a\x00b", score=1)
     assert answer.status_code == 400
     assert check_error(answer.json())["param"] == "episode_id"
+
+
+# -- by the client's own request id
+
+
+def ask_as(gw: Gateway, request_id: str, namespace: str, mode: str = "steer") -> str | None:
+    headers = {"X-Request-ID": request_id}
+    answer = ask(gw, CLIENT_KEY, headers=headers, namespace=namespace, mode=mode)
+    assert answer.status_code == 200, answer.text
+    return answer.headers.get("X-TTCL-Episode")
+
+
+def test_a_request_is_named_by_the_id_that_its_client_gave_it(gw: Gateway, namespace: str) -> None:
+    episode, other = ask_as(gw, "r-1", namespace), ask_as(gw, "r-1", f"{namespace}-2")
+    headers = {"X-TTCL-Namespace": namespace}
+    said = say(gw, request_id="r-1", label="7", headers=headers)
+    assert said.status_code == 201, said.text
+    assert (said.json()["episode_id"], said.json()["namespace"]) == (episode, namespace)
+    own = make(gw, f"{namespace}-2")["secret"]
+    assert say(gw, own, request_id="r-1", score=1).json()["episode_id"] == other
+    theirs = say(gw, own, request_id="r-1", score=1, headers=headers)
+    assert refused(theirs, 403, "namespace_forbidden")["param"] == "namespace"
+    unknown = refused(say(gw, request_id="r-2", label="7", headers=headers), 404, NOT_FOUND)
+    assert unknown["param"] == "request_id"
+    assert (namespace in unknown["message"], "r-2" in unknown["message"]) == (True, True)
+    wrong = say(gw, request_id="r-1", label="7", headers={"X-TTCL-Namespace": "no such"})
+    assert refused(wrong, 400, "invalid_value")["param"] == "X-TTCL-Namespace"
+
+
+@pytest.mark.parametrize("said", [{"label": "7"}, {"correction": "It is 7."}])
+def test_a_pass_through_leaves_nothing_to_speak_of(
+    gw: Gateway, namespace: str, said: dict[str, str]
+) -> None:
+    assert ask_as(gw, "r-off", namespace, mode="off") is None
+    headers = {"X-TTCL-Namespace": namespace}
+    error = refused(say(gw, request_id="r-off", headers=headers, **said), 404, NOT_FOUND)
+    assert "pass-through (mode off) leaves none" in error["message"]
+
+
+# -- many at once
+
+
+def batch(gw: Gateway, secret: str | None = CLIENT_KEY, **sent: Any) -> httpx.Response:
+    return send(gw, secret, "POST", "/v1/feedback:batch", **sent)
+
+
+def test_each_item_of_a_batch_is_done_and_reported_by_itself(
+    gw: Gateway, namespace: str, episode: str
+) -> None:
+    ask_as(gw, "r-3", namespace)
+    items = [
+        {"episode_id": episode, "label": "7", "key": "k"},
+        {"episode_id": "ep_none", "label": "7"},
+        7,
+        {"request_id": "r-3", "verified": True},
+        {"episode_id": episode, "label": "x" * 4001},
+        {"episode_id": episode, "label": "8", "key": "k"},
+        {"episode_id": episode, "label": "7", "key": "k"},
+        {"episode_id": episode, "request_id": "r-3", "score": 1},
+        {"episode_id": episode, "score": 1, "extra": 1},
+    ]
+    answer = batch(gw, json={"items": items}, headers={"X-TTCL-Namespace": namespace})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["taken"], body["refused"]) == (3, 6)
+    told = [
+        (each["index"], each["status"], (each.get("error") or {}).get("param"))
+        for each in body["data"]
+    ]
+    assert told == [
+        (0, 201, None),
+        (1, 404, "episode_id"),
+        (2, 400, "body"),
+        (3, 201, None),
+        (4, 400, "label"),
+        (5, 409, "key"),
+        (6, 201, None),
+        (7, 400, "body"),
+        (8, 400, "extra"),
+    ]
+    assert body["data"][6]["id"] == body["data"][0]["id"] == shown(gw, episode)[0]["id"]
+    assert {each["error"]["code"] for each in body["data"] if each["status"] == 409} == {
+        "feedback_conflict"
+    }
+    assert all(each["error"]["message"] for each in body["data"] if each["status"] >= 400)
+
+
+def test_lines_of_a_batch_are_read_by_themselves(gw: Gateway, episode: str) -> None:
+    good = f'{{"episode_id": "{episode}", "score": 1}}'
+    content = "\n".join([good, "{broken", "", "[1]", good, "7"])
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = batch(gw, content=content, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert [each["status"] for each in answer.json()["data"]] == [201, 400, 400, 201, 400]
+    assert answer.json()["data"][1]["error"]["code"] == "invalid_json"
+    assert len(shown(gw, episode)) == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        ({"json": {"items": []}}, "items"),
+        ({"json": {"items": [1] * 1001}}, "items"),
+        ({"json": {"items": {}}}, "items"),
+        ({"json": {}}, "items"),
+        ({"json": {"items": [1], "more": 1}}, "more"),
+        ({"json": [1]}, None),
+        ({"content": "{"}, None),
+        ({"content": "", "headers": {"Content-Type": "application/x-ndjson"}}, "items"),
+        ({"content": "1\n" * 1001, "headers": {"Content-Type": "application/x-ndjson"}}, "items"),
+    ],
+)
+def test_a_batch_that_is_none_is_refused_as_a_whole(
+    gw: Gateway, sent: dict[str, Any], param: str | None
+) -> None:
+    answer = batch(gw, **sent)
+    assert answer.status_code == 400, answer.text
+    assert check_error(answer.json())["param"] == param
+
+
+def test_a_batch_counts_once_against_the_rate(gw: Gateway, namespace: str, episode: str) -> None:
+    secret = make(gw, namespace, requests_per_minute=1)["secret"]
+    items = [{"episode_id": episode, "score": 1}] * 3
+    said = batch(gw, secret, json={"items": items})
+    assert said.json()["taken"] == 3
+    assert said.headers["x-ratelimit-remaining-requests"] == "0"
+    refused(batch(gw, secret, json={"items": items}), 429, "rate_limit_exceeded")
+    refused(batch(gw, None, json={"items": items}), 401, "invalid_api_key")

@@ -28,7 +28,9 @@ CHECKS = (
     "content_type_conformance",
     "response_schema_conformance",
 )
-DESTRUCTIVE = "^(delete_namespace|freeze_namespace|roll_back|prune_rules|pause|revoke_key)$"
+DESTRUCTIVE = (
+    "^(delete_namespace|freeze_namespace|roll_back|prune_rules|prune_examples|pause|revoke_key)$"
+)
 HOOKS = """
 import schemathesis
 
@@ -41,6 +43,7 @@ hooks = "{hooks}"
 
 [parameters]
 "path.rule_id" = "{rule}"
+"path.example_id" = "{example}"
 "path.episode_id" = "{episode}"
 "path.namespace" = "{namespace}"
 "path.key_id" = "{key}"
@@ -53,10 +56,11 @@ unexpected-methods = []
 
 @dataclass
 class World:
-    """A gateway with something to find: a rule, an episode and a key of these ids."""
+    """A gateway with something to find: a rule, an example, an episode and a key of these ids."""
 
     gateway: Gateway
     rule: str
+    example: str
     episode: str
     key: str
 
@@ -68,7 +72,16 @@ def world(upstream: ScriptedUpstream) -> Iterator[World]:
         rule = gateway.add_rule(NAMESPACE, "Check every sum twice.", "adding numbers")
         key = {"name": "schemathesis", "namespaces": ["*"], "permissions": ["chat"]}
         made = gateway.admin("POST", "/keys", json=key).json()
-        yield World(gateway, rule["id"], _episode(gateway), made["id"])
+        yield World(gateway, rule["id"], _example(gateway), _episode(gateway), made["id"])
+
+
+def _example(gateway: Gateway) -> str:
+    """One that another contradicts."""
+    body = {"namespace": NAMESPACE, "question": "What is 12 times 8?"}
+    for label in ("96", "98"):
+        answer = {"answer": label, "label": label}
+        made = gateway.admin("POST", "/examples", json={**body, **answer})
+    return str(made.json()["id"])
 
 
 def _episode(gateway: Gateway) -> str:
@@ -94,6 +107,7 @@ def run(world: World, folder: Path, *which: str) -> subprocess.CompletedProcess[
         CONFIG.format(
             hooks=hooks,
             rule=world.rule,
+            example=world.example,
             episode=world.episode,
             namespace=NAMESPACE,
             key=world.key,

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.app.console.world import EVIL, SHOP, World
+from tests.app.console.world import CLINIC, EVIL, SHOP, World
 from tests.gateway import ADMIN_KEY, Gateway
 from tests.required import lacking
 
@@ -191,9 +191,9 @@ def test_pruning_shows_what_goes_before_it_goes(site: Gateway, page: Page, names
     page.goto("prune")
     page.get_by_label("Namespace").select_option(namespace)
     page.get_by_label("Policy").select_option("age")
-    expect(page.get_by_label("Active rules to keep")).to_be_hidden()
+    expect(page.get_by_label("How many stay active")).to_be_hidden()
     page.get_by_label("Policy").select_option("fifo")
-    page.get_by_label("Active rules to keep").fill("1")
+    page.get_by_label("How many stay active").fill("1")
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_role("status")).to_have_text("3 of 4 active rules go, 1 stays.")
     listed = page.locator(".going .text").all_inner_texts()
@@ -217,6 +217,40 @@ def test_a_rule_is_released_from_quarantine(site: Gateway, page: Page, namespace
     page.locator("details[open]").get_by_role("button", name="Release").click()
     expect(page.get_by_role("status").first).to_contain_text("Released")
     assert site.admin("GET", f"/rules/{rule['id']}").json()["state"] == "active"
+
+
+def test_of_contradicting_examples_one_is_kept(site: Gateway, page: Page, namespace: str) -> None:
+    ids = []
+    for answer in ("refund", "charged_twice"):
+        body = {"namespace": namespace, "question": "Charged twice?", "answer": answer}
+        made = site.admin("POST", "/examples", json={**body, "label": answer}).json()
+        ids.append(made["id"])
+    page.goto("conflicts")
+    page.get_by_label("Namespace").select_option(namespace)
+    expect(page.get_by_role("status")).to_have_text("1 conflict")
+    act(page.locator("summary", has_text="charged_twice"), "the handbook says so")
+    expect(page.get_by_role("status").first).to_contain_text("Settled")
+    states = [site.admin("GET", f"/examples/{id}").json()["state"] for id in ids]
+    assert states == ["retired", "active"]
+
+
+def test_an_example_is_added_and_found(site: Gateway, page: Page, namespace: str) -> None:
+    site.admin("POST", "/namespaces", json={"name": namespace})
+    page.goto(f"examples?namespace={namespace}")
+    page.locator("summary", has_text="Add an example").click()
+    form = page.locator("details[open]")
+    form.get_by_label("Question").fill("Where is my card?\nIt was sent in May.")
+    form.get_by_label("Answer").fill("card_arrival")
+    form.get_by_label("Reason").fill("from the handbook")
+    form.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("status")).to_have_text("It is recalled from now on.")
+    expect(page.get_by_role("group", name="Question")).to_have_text(
+        "Where is my card?\nIt was sent in May."
+    )
+    page.goto("examples")
+    page.keyboard.press("/")
+    page.keyboard.type("sent in may")
+    expect(page.get_by_role("status")).to_have_text("1 example")
 
 
 def test_a_rules_text_never_becomes_code(page: Page, world: World) -> None:
@@ -291,6 +325,9 @@ def paths(world: World) -> list[str]:
         f"rules/{world.edited}",
         f"rules/{world.held}",
         f"rules/{world.retired}",
+        "examples",
+        f"examples/{world.example}",
+        "conflicts",
         "quarantine",
         "episodes",
         f"episodes/{world.episode}",
@@ -299,6 +336,7 @@ def paths(world: World) -> list[str]:
         f"namespaces/{SHOP}/rollback?event=2",
         "jobs",
         f"prune?namespace={SHOP}&policy=utility&keep=2",
+        f"prune?namespace={CLINIC}&kind=examples&policy=utility&keep=1",
         "explain",
     ]
 

@@ -76,6 +76,8 @@ class World:
     retired: str
     edited: str
     episode: str
+    example: str
+    """Id of an example that another one contradicts."""
 
 
 def furnish(gw: Gateway, up: ScriptedUpstream) -> World:
@@ -107,7 +109,11 @@ def furnish(gw: Gateway, up: ScriptedUpstream) -> World:
     script = _rule(gw, CLINIC, f"Ask for the dose in mg. {EVIL}", trigger=f"doses {EVIL}")
     for text in CLINIC_RULES:
         _rule(gw, CLINIC, text, trigger="advice on medicines")
-    return World(rules[TALES[2][3]]["id"], script, held, retired, edited, explored[2])
+    for answer in ("Up to 4 g a day.", "Up to 3 g a day.", EVIL):
+        example = _example(gw, "How much paracetamol may I take a day?", answer)
+    _example(gw, "Write to ann@example.com about my dose", "Done.")
+    learned = rules[TALES[2][3]]["id"]
+    return World(learned, script, held, retired, edited, explored[2], example)
 
 
 CLINIC_RULES = (
@@ -168,3 +174,8 @@ def _change(gw: Gateway, path: str, *, method: str = "POST", **body: Any) -> dic
 def _rule(gw: Gateway, namespace: str, text: str, **more: Any) -> str:
     body = {"namespace": namespace, "polarity": "positive", "text": text, **more}
     return str(_change(gw, "/rules", **body)["id"])
+
+
+def _example(gw: Gateway, question: str, answer: str) -> str:
+    body = {"namespace": CLINIC, "question": question, "answer": answer, "label": answer}
+    return str(_change(gw, "/examples", **body)["id"])

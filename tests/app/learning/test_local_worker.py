@@ -28,6 +28,7 @@ from app.exceptions import UpstreamRejected, UpstreamUnavailable
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
 from app.learning.evaluation.outcomes import Judge
 from app.learning.learner import BUDGET_SKIP, Learner, LearnerOptions
+from app.learning.lessons import Teacher
 from app.learning.local_worker import LocalWorker
 from app.loop.effort import Effort
 from app.loop.effort_planner import EffortPlanner
@@ -108,6 +109,7 @@ class Bench:
             "tokens_per_hour": 10_000,
             **more,
         }
+        judge = Judge(self.equivalence, self.embedder)
         learner = Learner(
             self.store,
             self.loop,  # type: ignore[arg-type]
@@ -116,8 +118,16 @@ class Bench:
             Gatekeeper(
                 self.store,
                 self.loop,  # type: ignore[arg-type]
-                Judge(self.equivalence, self.embedder),
+                judge,
                 GateSettings(floor=-1.0, probation=50),
+            ),
+            Teacher(
+                self.store,
+                self.loop,  # type: ignore[arg-type]
+                judge,
+                lambda namespace: self.gated,
+                calls_per_answer=0.2,
+                exploring=6,
             ),
             lambda namespace: self.gated,
             LearnerOptions(**options),  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Rules that wait for vectors."""
+"""Rules and examples that wait for vectors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from app.learning.reembed import reembed
 from app.upstream.embeddings import EmbeddingFailed, Vectors
 from rules_store.models.events import Change
+from rules_store.models.examples import NewExample, Trust
 from rules_store.models.rules import NewRule, Polarity
 from rules_store.models.rules import Vectors as RuleVectors
 from rules_store.store import RuleStore
@@ -26,7 +27,7 @@ class Picky(HashEmbedder):
         return await super().embed(texts)
 
 
-async def test_a_rule_that_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Path) -> None:
+async def test_what_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Path) -> None:
     embedder = Picky()
     store = await RuleStore.open(
         f"sqlite:///{tmp_path / 'store.db'}", embedding_model=embedder.name, dimension=384
@@ -35,12 +36,44 @@ async def test_a_rule_that_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Pa
     for text in ("Shave the yak first.", "Count the cows.", "Count the sheep."):
         new = NewRule("default", Polarity.POSITIVE, text)
         await store.rules.create(new, RuleVectors(), change=Change("test", "test"))
+        example = NewExample("default", text, "Done.", Trust.LABEL)
+        await store.examples.create(example, None, change=Change("test", "test"))
     running = asyncio.create_task(reembed(store, embedder))
     async with asyncio.timeout(10):
-        while store.rules_indexed < 2:
+        while store.rules_indexed < 2 or (await store.parity()).examples_unembedded > 1:
             await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert [rule.text for rule in await store.rules.without_embedding()] == ["Shave the yak first."]
+    waiting = await store.examples.without_embedding()
+    assert [example.question for example in waiting] == ["Shave the yak first."]
+    (vector,) = await embedder.embed(["Count the cows."])
+    assert store.search_examples("default", vector, 1).hits[0].question == "Count the cows."
+    await store.close()
+
+
+async def test_examples_are_embedded_beside_the_rules(tmp_path: Path) -> None:
+    embedder = Picky()
+    store = await RuleStore.open(
+        f"sqlite:///{tmp_path / 'store.db'}", embedding_model=embedder.name, dimension=384
+    )
+    await store.namespaces.ensure("default")
+    # A rule that can't be embedded keeps no example waiting.
+    yak = NewRule("default", Polarity.POSITIVE, "Shave the yak first.")
+    await store.rules.create(yak, RuleVectors(), change=Change("test", "test"))
+    for question in ("Is the yak shaved?", "How many cows?", "How many sheep?"):
+        new = NewExample("default", question, "42", Trust.LABEL)
+        await store.examples.create(new, None, change=Change("test", "test"))
+    running = asyncio.create_task(reembed(store, embedder))
+    async with asyncio.timeout(10):
+        while (await store.parity()).examples_indexed < 2:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    left = await store.examples.without_embedding()
+    assert [example.question for example in left] == ["Is the yak shaved?"]
+    (vector,) = await embedder.embed(["How many cows?"])
+    assert store.search_examples("default", vector, 1).hits[0].question == "How many cows?"
     await store.close()

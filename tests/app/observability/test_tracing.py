@@ -115,6 +115,8 @@ async def test_a_steered_request_and_what_it_teaches(
         "ttcl.mode": "steer",
         "ttcl.stream": False,
         "ttcl.rules": 1,
+        "ttcl.examples": 0,
+        "ttcl.given": "rules",
     }
     call = trace.one(UPSTREAM)
     assert call.kind == "CLIENT"

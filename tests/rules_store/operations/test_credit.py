@@ -18,7 +18,7 @@ from rules_store.models.evidence import (
     Signal,
     Trial,
 )
-from rules_store.models.feedback import NewFeedback
+from rules_store.models.feedback import NewFeedback, Teaching
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState
 from rules_store.operations.exchange import IncomingRule
 from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
@@ -154,7 +154,9 @@ async def test_feedback_carries_its_outcome_and_its_label(store: RuleStore) -> N
     await episode(store, "ep_1", rule)
     given = NewFeedback(label="7", key="k")
     for _ in range(2):
-        await store.evidence.add_feedback("ep_1", given, Outcome(Signal.LABEL, 0.0))
+        await store.evidence.add_feedback(
+            "ep_1", given, Teaching(learns=True, outcome=Outcome(Signal.LABEL, 0.0))
+        )
     assert (await store.evidence.standings_of([rule.id]))[rule.id].with_rule == Tally(0.0, 1.0)
 
 

@@ -160,7 +160,7 @@ async def test_what_a_rollback_writes_into_the_log(store: RuleStore) -> None:
     assert single.after["version"] == 3
     assert (whole.id, whole.kind) == (done.event, "namespace.rolled_back")
     assert whole.before == {"event": done.before_event}
-    assert whole.after == {"event": then, "changed": 1}
+    assert whole.after == {"event": then, "changed": 1, "examples_changed": 0}
     assert whole.reason == "went wrong"
     # Back to how it is already: said, and nothing changed.
     again = await back(store, at(then))

@@ -23,7 +23,7 @@ CONTEXT = Context(
     answers=("48", "37", "3", "blue fiber", r"\text{velvet}"),
     trajectories=("Half of 2 is 1, so a robe takes 2 + 1 = 3 bolts, and 16 robes take 48.",),
     injected=(EGGS,),
-    instructions="Judge the way of working and not the result, in sentences of plain words.",
+    instructions="Look at each step of the work and not the result, in sentences of plain words.",
     closed=True,
 )
 
@@ -104,7 +104,7 @@ ORIGIN_CHECKS = {
     ],
     "echo": [
         (
-            "Judge the way of working and not the outcome.",
+            "Look at each step of the work and not the outcome.",
             "Judge each step by its own reasons, not by the outcome.",
         ),
         (

@@ -15,6 +15,7 @@ from app.loop.effort import Effort
 from app.loop.explore.exploration import ExplorerOptions, ExplorerResult
 from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import derived_seed, seed_of
+from app.loop.steer.writer import Insertion
 from app.prompt_library import PromptLibrary
 from tests.app.loop.backend import Backend
 
@@ -84,7 +85,8 @@ async def explored(
     **more: Any,
 ) -> ExplorerResult:
     explorer = Explorer(backend, prompts, options(**more))
-    return await explorer.explore(seen, block, background=background, decided=decided)
+    insertion = Insertion(block)
+    return await explorer.explore(seen, insertion, background=background, decided=decided)
 
 
 # -- who starts when ----------------------------------------------------------------------------
@@ -249,7 +251,9 @@ async def test_a_patient_exploration_asks_one_student_after_the_other(
 
     explorer = Explorer(backend, prompts, options())
     effort = Effort(True, patient=True, tutor=tutor)
-    result = await explorer.explore(SINGLE, "", background=True, effort=effort, enough=enough)
+    result = await explorer.explore(
+        SINGLE, Insertion(), background=True, effort=effort, enough=enough
+    )
     first = ["student-1", "teacher"]
     assert asked == [
         (first, 3),
@@ -269,7 +273,9 @@ async def test_a_patient_exploration_ends_with_the_last_student(prompts: PromptL
 
     explorer = Explorer(scripted(), prompts, options())
     effort = Effort(True, patient=True)
-    result = await explorer.explore(SINGLE, "", background=True, effort=effort, enough=enough)
+    result = await explorer.explore(
+        SINGLE, Insertion(), background=True, effort=effort, enough=enough
+    )
     assert len(result.trajectories) == 5
 
 

@@ -84,7 +84,7 @@ def test_thoughts_are_not_shown(distiller: Distiller) -> None:
 
 
 RULE = "Count what is taken away before adding anything."
-BLOCK = LIBRARY.get("default", "steer/block").render(positive=[RULE], negative=[]).text
+BLOCK = LIBRARY.get("default", "steer/block").render(positive=[RULE], negative=[], examples=[]).text
 
 
 @pytest.mark.parametrize(

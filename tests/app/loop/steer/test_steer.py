@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from app.domain.tokens import overestimate
 from app.loop.steer.block import render_block
 from app.loop.steer.budget import BLOCK_OVERHEAD, TokenCounter, fit
+from app.loop.steer.experience import Experience
 from app.loop.steer.injector import (
     add_to_system,
     has_images,
@@ -25,9 +26,9 @@ from app.loop.steer.injector import (
     text_of,
 )
 from app.loop.steer.mmr import mmr
-from app.loop.steer.retriever import Retriever
+from app.loop.steer.retriever import Retriever, RetrieverOptions
 from app.prompt_library import PromptLibrary
-from app.settings import Experiment
+from app.settings import ExperienceLimits, Experiment
 from app.upstream.embeddings import EmbeddingFailed
 from rules_store.errors import StoreUnavailable
 from rules_store.models.events import Change
@@ -38,6 +39,7 @@ from tests.fakes import HashEmbedder
 
 BLOCK = "<advice>\n- Count twice.\n</advice>"
 POSITIVE, NEGATIVE = Polarity.POSITIVE, Polarity.NEGATIVE
+THREE = ExperienceLimits(3, 3, 0)
 
 
 def hit(name: str, similarity: float = 0.9, text: str = "", polarity: Polarity = POSITIVE) -> Any:
@@ -113,15 +115,16 @@ def test_several_turns_with_content_parts() -> None:
     assert content == [{"type": "text", "text": BLOCK}, {"type": "text", "text": "This?"}, image]
 
 
-def test_tool_results_after_the_last_user_message_stay_after_it() -> None:
+def test_what_follows_on_the_last_user_message_does_not_move_the_block() -> None:
+    asked = [{"role": "user", "content": "What is the weather?"}]
     messages = [
-        {"role": "user", "content": "What is the weather?"},
+        *asked,
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
         {"role": "tool", "tool_call_id": "1", "content": "Rain."},
     ]
     injected = inject(messages, BLOCK)
-    assert injected[0]["content"] == f"{BLOCK}\n\nWhat is the weather?"
-    assert injected[1:] == messages[1:]
+    assert injected == [{"role": "system", "content": BLOCK}, *messages]
+    assert injected[:2] == inject(asked, BLOCK)
 
 
 @pytest.mark.parametrize(
@@ -371,8 +374,8 @@ async def store(tmp_path: Path) -> Any:
 
 
 def retriever(store: Any, embedder: Any, **more: Any) -> Retriever:
-    given = {"floor": 0.3, "timeout": 0.2, **more}
-    return Retriever(store, embedder, **given)
+    given = {"floor": 0.3, "example_floor": 0.3, "timeout": 0.2, **more}
+    return Retriever(store, embedder, RetrieverOptions(**given))
 
 
 async def write(
@@ -389,14 +392,14 @@ async def test_only_what_is_near_enough_is_kept(store: RuleStore) -> None:
     near = await write(store, "count the apples in the basket")
     by_trigger = await write(store, "subtract", trigger="count apples basket")
     await write(store, "paint a wall with a brush")
-    found = await retriever(store, HashEmbedder()).retrieve("default", "count apples basket", 3, 3)
+    found = await retriever(store, HashEmbedder()).retrieve("default", "count apples basket", THREE)
     assert found.degraded is None
-    assert {h.id for h in found.hits} == {near, by_trigger}
-    assert all(h.similarity >= 0.3 for h in found.hits)
+    assert {h.id for h in found.experience.rules} == {near, by_trigger}
+    assert all(h.similarity >= 0.3 for h in found.experience.rules)
     strict = await retriever(store, HashEmbedder(), floor=0.95).retrieve(
-        "default", "count apples basket", 3, 3
+        "default", "count apples basket", THREE
     )
-    assert [h.id for h in strict.hits] == [by_trigger]
+    assert [h.id for h in strict.experience.rules] == [by_trigger]
 
 
 async def test_hits_are_ordered_by_polarity_and_text_whatever_the_question(
@@ -408,8 +411,8 @@ async def test_hits_are_ordered_by_polarity_and_text_whatever_the_question(
         await write(store, f"never {text}", NEGATIVE)
     wanted = sorted(words) + sorted(f"never {text}" for text in words)
     for question in ("count apples one", "three count apples", "apples count never two"):
-        found = await retriever(store, HashEmbedder()).retrieve("default", question, 3, 3)
-        assert [h.text for h in found.hits] == wanted
+        found = await retriever(store, HashEmbedder()).retrieve("default", question, THREE)
+        assert [h.text for h in found.experience.rules] == wanted
 
 
 @pytest.mark.parametrize(("positive", "negative"), [(1, 0), (0, 2), (2, 1)])
@@ -420,9 +423,9 @@ async def test_never_more_of_a_polarity_than_asked_for(
         await write(store, f"count apples {n}")
         await write(store, f"never count apples {n}", NEGATIVE)
     found = await retriever(store, HashEmbedder()).retrieve(
-        "default", "count apples", positive, negative
+        "default", "count apples", ExperienceLimits(positive, negative, 0)
     )
-    polarities = [h.polarity for h in found.hits]
+    polarities = [h.polarity for h in found.experience.rules]
     assert (polarities.count(POSITIVE), polarities.count(NEGATIVE)) == (positive, negative)
 
 
@@ -433,17 +436,17 @@ async def test_near_duplicates_give_way_to_something_else(store: RuleStore) -> N
     question = "count all the apples twice"
     found = await retriever(
         store, HashEmbedder(), experiment=Experiment(mmr_lambda=0.3), floor=0
-    ).retrieve("default", question, 2, 0)
-    assert other in {h.id for h in found.hits}
+    ).retrieve("default", question, ExperienceLimits(2, 0, 0))
+    assert other in {h.id for h in found.experience.rules}
 
 
 @pytest.mark.parametrize("state", [RuleState.CANDIDATE, RuleState.QUARANTINED, RuleState.RETIRED])
 async def test_only_active_rules_are_found(store: RuleStore, state: RuleState) -> None:
     await write(store, "count apples one")
     hidden = await write(store, "count apples two", state=state)
-    found = await retriever(store, HashEmbedder()).retrieve("default", "count apples two", 3, 3)
-    assert found.hits
-    assert hidden not in {h.id for h in found.hits}
+    found = await retriever(store, HashEmbedder()).retrieve("default", "count apples two", THREE)
+    assert found.experience.rules
+    assert hidden not in {h.id for h in found.experience.rules}
 
 
 @pytest.mark.parametrize(
@@ -455,8 +458,10 @@ async def test_where_nothing_can_be_found_nothing_is_embedded(
 ) -> None:
     await write(store, "count apples")
     embedder = HashEmbedder()
-    found = await retriever(store, embedder).retrieve(namespace, question, most, most)
-    assert (found.hits, found.degraded) == ((), None)
+    found = await retriever(store, embedder).retrieve(
+        namespace, question, ExperienceLimits(most, most, 0)
+    )
+    assert (found.experience.rules, found.degraded) == ((), None)
     assert embedder.history == []
 
 
@@ -465,19 +470,19 @@ async def test_a_failing_embedder_is_named(store: RuleStore, error: Exception) -
     await write(store, "count apples")
     embedder = HashEmbedder()
     embedder.failure = error
-    found = await retriever(store, embedder).retrieve("default", "count apples", 3, 3)
-    assert (found.hits, found.degraded) == ((), "embedder_failed")
+    found = await retriever(store, embedder).retrieve("default", "count apples", THREE)
+    assert (found.experience.rules, found.degraded) == ((), "embedder_failed")
 
 
 async def test_a_loading_or_hanging_embedder_is_named(store: RuleStore) -> None:
     await write(store, "count apples")
     embedder = HashEmbedder()
     embedder.hang = True
-    found = await retriever(store, embedder, timeout=0.05).retrieve("default", "count", 3, 3)
-    assert (found.hits, found.degraded) == ((), "embedder_timeout")
+    found = await retriever(store, embedder, timeout=0.05).retrieve("default", "count", THREE)
+    assert (found.experience.rules, found.degraded) == ((), "embedder_timeout")
     embedder.ready = False
-    found = await retriever(store, embedder).retrieve("default", "count", 3, 3)
-    assert (found.hits, found.degraded) == ((), "embedder_not_ready")
+    found = await retriever(store, embedder).retrieve("default", "count", THREE)
+    assert (found.experience.rules, found.degraded) == ((), "embedder_not_ready")
 
 
 async def test_a_cancelled_request_is_no_degraded_one(store: RuleStore) -> None:
@@ -485,7 +490,7 @@ async def test_a_cancelled_request_is_no_degraded_one(store: RuleStore) -> None:
     embedder = HashEmbedder()
     embedder.hang = True
     task = asyncio.create_task(
-        retriever(store, embedder, timeout=9).retrieve("default", "count", 3, 3)
+        retriever(store, embedder, timeout=9).retrieve("default", "count", THREE)
     )
     await asyncio.sleep(0.05)
     assert embedder.history
@@ -502,14 +507,17 @@ async def test_a_broken_index_is_named() -> None:
         def has_rules(self, namespace: str) -> bool:
             return True
 
+        def has_examples(self, namespace: str) -> bool:
+            return False
+
         def settings_of(self, namespace: str) -> NamespaceSettings:
             return NamespaceSettings()
 
         def search(self, *args: Any, **options: Any) -> Any:
             raise StoreUnavailable("The index is broken.")
 
-    found = await retriever(Broken(), HashEmbedder()).retrieve("default", "count", 3, 3)
-    assert (found.hits, found.degraded) == ((), "index_failed")
+    found = await retriever(Broken(), HashEmbedder()).retrieve("default", "count", THREE)
+    assert (found.experience.rules, found.degraded) == ((), "index_failed")
 
 
 # -- budget -------------------------------------------------------------------------------------
@@ -544,7 +552,8 @@ async def kept(hits: Sequence[RuleHit], words: Words | None = None, **more: Any)
         **more,
     }
     counter = TokenCounter(words or Words())
-    return [h.id for h in await fit(hits, model="m", counter=counter, **given)]
+    fitting = await fit(Experience(tuple(hits)), model="m", counter=counter, **given)
+    return [h.id for h in fitting.rules]
 
 
 @pytest.mark.parametrize(

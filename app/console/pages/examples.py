@@ -1,0 +1,120 @@
+"""The list of examples: search, filters, pages; and a new one, written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.responses import Response
+
+from app.api.admin.examples import create_example
+from app.api.errors import from_store
+from app.api.schemas.common import validated
+from app.api.schemas.examples import ExampleCreate
+from app.console.access import (
+    LIFTS,
+    At,
+    Form,
+    Posted,
+    SignedInRequest,
+    Text,
+    among,
+    console_router,
+)
+from app.exceptions import InvalidRequest
+from rules_store.errors import StoreError
+from rules_store.models.examples import ExampleFilter, Trust
+from rules_store.models.rules import RuleSort, RuleState
+
+router = console_router()
+
+PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What the list's form sends. An empty field is no filter."""
+
+    q: Text = ""
+    namespace: Text = ""
+    state: Text = ""
+    trust: Text = ""
+    lift: Text = ""
+    episode: Text = ""
+    sort: Text = RuleSort.NEWEST.value
+    cursor: Text = ""
+
+    @property
+    def filter(self) -> ExampleFilter:
+        least, most = LIFTS.get(self.lift, (None, None))
+        return ExampleFilter(
+            min_lift=least,
+            max_lift=most,
+            namespace=self.namespace or None,
+            state=among(RuleState, self.state),
+            trust=among(Trust, self.trust),
+            text=self.q.strip() or None,
+            source_episode=self.episode or None,
+        )
+
+
+@router.get("/examples")
+async def list_examples(desk: At, search: Annotated[Search, Depends()]) -> Response:
+    return await _page(desk, search)
+
+
+@router.post("/examples")
+async def add(desk: At, form: Posted) -> Response:
+    try:
+        body = validated(
+            ExampleCreate,
+            namespace=form.get("namespace"),
+            question=form.get("question"),
+            answer=form.get("answer"),
+            label=form.get("label") or None,
+            actor=desk.session.actor,
+            reason=form.reason,
+        )
+        written = await create_example(body, desk.state, desk.caller)
+    except (StoreError, InvalidRequest) as error:
+        known = from_store(error) if isinstance(error, StoreError) else error
+        desk.problem(known.message)
+        return await _page(desk, Search(), status=known.status, typed=form)
+    held = written.state is RuleState.QUARANTINED
+    return desk.go(
+        f"/console/examples/{written.id}",
+        f"It waits in quarantine: {written.reason}." if held else "It is recalled from now on.",
+    )
+
+
+async def _page(
+    desk: SignedInRequest, search: Search, *, status: int = 200, typed: Form | None = None
+) -> Response:
+    store = desk.state.store
+    sort = among(RuleSort, search.sort) or RuleSort.NEWEST
+    page = await store.examples.list(
+        search.filter, sort=sort, limit=PAGE, cursor=search.cursor or None
+    )
+    return desk.page(
+        "examples.html",
+        status=status,
+        page=page,
+        standings=await store.evidence.standings_of([each.id for each in page.items]),
+        lifts=list(LIFTS),
+        search=search,
+        filters={
+            "q": search.q,
+            "namespace": search.namespace,
+            "state": search.state,
+            "trust": search.trust,
+            "lift": search.lift,
+            "episode": search.episode,
+            "sort": search.sort,
+        },
+        namespaces=await store.namespaces.names(),
+        states=list(RuleState),
+        trusts=list(Trust),
+        sorts=list(RuleSort),
+        typed=typed.fields if typed else None,
+    )
