@@ -168,7 +168,7 @@ def unread_chat(model: str, *, stream: bool) -> ChatRequest:
 def invalid(error: ValidationError, *within: str) -> InvalidRequest:
     """The first problem with a field that is needed, as an error that names it."""
     problems = error.errors(include_url=False, include_input=False)
-    needed = [each for each in problems if within or each["loc"][0] in NEEDED]
+    needed = [each for each in problems if NEEDED.intersection(map(str, each["loc"][:1]))]
     first = (needed or problems)[0]
     first["loc"] = (*within, *first["loc"])
     param = param_name(first["loc"]) or "body"
