@@ -3,7 +3,8 @@
     TTCLError                       500 server_error
     ├── ConfigurationError          stops the start; one sentence that says what to mend
     ├── InvalidRequest              400 invalid_request_error     (param names the field)
-    │   └── PayloadTooLarge         413
+    │   ├── PayloadTooLarge         413
+    │   └── UnsupportedEncoding     415
     ├── AuthenticationFailed        401 authentication_error
     ├── NotAllowed                  403 permission_error
     ├── NotFound                    404 not_found_error
@@ -13,7 +14,8 @@
     ├── TooManyRequests             429 rate_limit_error          (retry_after in seconds)
     ├── Overloaded                  503 overloaded                (retry_after in seconds)
     └── UpstreamError               the model server failed
-        ├── UpstreamRejected        its own 4xx, body kept
+        ├── UpstreamFailed          its own 5xx and error
+        │   └── UpstreamRejected    its own 4xx and error
         ├── UpstreamUnavailable     502, or 503 while it starts
         └── UpstreamTimeout         504
 
@@ -73,6 +75,11 @@ class PayloadTooLarge(InvalidRequest):
     code = "request_too_large"
 
 
+class UnsupportedEncoding(InvalidRequest):
+    status = 415
+    code = "unsupported_encoding"
+
+
 class AuthenticationFailed(TTCLError):
     status = 401
     type = "authentication_error"
@@ -130,21 +137,19 @@ class UpstreamError(TTCLError):
     code = "upstream_error"
 
 
-class UpstreamRejected(UpstreamError):
-    """The upstream answered with a 4xx of its own; status and body are the client's to see."""
+class UpstreamFailed(UpstreamError):
+    """The upstream answered with an error of its own, which is the client's to see."""
 
     def __init__(
         self,
         message: str,
         *,
-        status: int,
         body: dict[str, Any] | None = None,
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, param=param, code=code, retry_after=retry_after)
-        self.status = status
         self.body = body
 
     def envelope(self) -> dict[str, Any]:
@@ -159,6 +164,15 @@ class UpstreamRejected(UpstreamError):
                 }
             }
         return super().envelope()
+
+
+class UpstreamRejected(UpstreamFailed):
+    """The upstream answered with a 4xx."""
+
+    def __init__(self, message: str, *, status: int, **said: Any) -> None:
+        """`said`: as `UpstreamFailed` takes it."""
+        super().__init__(message, **said)
+        self.status = status
 
 
 class UpstreamUnavailable(UpstreamError):

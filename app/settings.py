@@ -185,7 +185,14 @@ class Settings(BaseSettings):
     )
     upstream_api_key: SecretStr | None = Field(None, description="Bearer key sent to the upstream")
     upstream_model: str | None = Field(
-        None, description="The one model to expose; unset: every model that the upstream lists"
+        None,
+        description="The one chat model to expose, which needs not be listed; unset: every model "
+        "that the upstream lists",
+    )
+    pass_paths: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated paths of the upstream to pass through beside those in "
+        "docs/clients.md; `/*` at the end: all beneath",
     )
     upstream_timeout: float = Field(
         600.0, gt=0, description="Seconds without a byte from the upstream before a 504"
@@ -207,6 +214,11 @@ class Settings(BaseSettings):
     admin_api_key: SecretStr | None = Field(
         None, description="Key of the admin API; unset: made at first start in DATA_DIR/admin.key"
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated origins of web pages that may ask from a browser, or `*`; "
+        "unset: none",
+    )
     max_body_bytes: int = Field(
         20_000_000, ge=1024, description="Largest request body; above it 413"
     )
@@ -220,6 +232,9 @@ class Settings(BaseSettings):
 
     # What a request gets
     mode: Mode = Field(Mode.STEER, description="Default mode: off, steer or explore")
+    mode_names: bool = Field(
+        True, description="List each model in /v1/models under its mode names too"
+    )
     namespace: str = Field(
         "default", pattern=NAMESPACE_PATTERN, description="Namespace of requests that name none"
     )
@@ -369,9 +384,9 @@ class Settings(BaseSettings):
             nested = nested.model_dump()
         return {**given, "experiment": {**nested, **flat}}
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "pass_paths", "cors_origins", mode="before")
     @classmethod
-    def _split_keys(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

@@ -36,7 +36,10 @@ class ChatEndpoint:
 
     async def _answer(self, call: Call, scope: Any, send: Any) -> None:
         upstream, body = self._upstream, call.body
-        reply = upstream.refusal(call) or upstream.reply_to(body)
+        if upstream.lax:
+            reply = upstream.default
+        else:
+            reply = upstream.refusal(call) or upstream.reply_to(body)
         await asyncio.sleep(reply.delay)
         streamed = bool(body.get("stream")) and reply.status == 200 and reply.body is None
         if reply.fault is Fault.REFUSE or (reply.fault is Fault.CUT and not streamed):
@@ -44,11 +47,12 @@ class ChatEndpoint:
             return
         if reply.fault is Fault.HANG and not streamed:
             await asyncio.Event().wait()
-        wire = Wire(reply, body, len(upstream.chats), upstream.null_usage)
         sender = _Sender(send, reply, "text/event-stream" if streamed else "application/json")
         if reply.body is not None or reply.status != 200:
             await sender.all(_encoded(reply.body))
-        elif reply.fault is Fault.GARBAGE:
+            return
+        wire = Wire(reply, body, len(upstream.chats), upstream.null_usage)
+        if reply.fault is Fault.GARBAGE:
             await sender.all(b"\xff\xfe\x00<html>\x80")
         elif reply.fault is Fault.WRONG_JSON:
             wrong = b'{"unexpected": true}'

@@ -121,6 +121,8 @@ class ScriptedUpstream(ModelServer):
         self.token_answers: list[Any] = []
         """What /tokenize says next, instead of the count."""
         self.healthy = True
+        self.lax = False
+        """Whether it answers anything with `default`, whatever the types of its fields."""
         self.api_key: str | None = None
         self.null_usage = True
         """Whether chunks before the usage chunk carry `usage: null` (OpenAI) or nothing (vLLM)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -21,15 +22,23 @@ from app.api.dependencies import (
     namespace_forbidden,
     unknown_namespace,
 )
+from app.api.passthrough import sent_headers
 from app.api.schemas.common import STREAMED, TOLD_HEADERS, ChatCompletion, Responses, refuses
 from app.api.streaming import ClientGone, EventStream, until_disconnect
-from app.chat.call import ChatCall
-from app.chat.request import TTCLOptions, parse_chat, parse_json, split_model
+from app.chat.call import ChatCall, Stream
+from app.chat.request import (
+    TTCLOptions,
+    parse_chat,
+    parse_json,
+    parse_options,
+    split_model,
+    unread_chat,
+)
 from app.domain.trajectory import Mode
-from app.exceptions import InvalidRequest, TTCLError
-from app.observability.tracing import current, set_attributes, traced
+from app.exceptions import InvalidRequest, TTCLError, UpstreamError
+from app.observability.tracing import current, set_attributes
 from app.settings import NAMESPACE
-from app.upstream.transport import forwarded_headers
+from app.upstream.transport import forwarded_headers, forwarded_query
 from app.wiring.container import AppState
 from rules_store.models.keys import Permission
 from rules_store.models.namespaces import MOST_EXAMPLES
@@ -54,9 +63,6 @@ PATH = "/v1/chat/completions"
 MODE_HEADER = "x-ttcl-mode"
 NAMESPACE_HEADER = "x-ttcl-namespace"
 EXAMPLES_HEADER = "x-ttcl-max-examples"
-FORWARDED = ("x-session-id",)
-TRACE_CONTEXT = ("traceparent", "tracestate")
-"""Forwarded too, unless there are spans of our own between the client's and the upstream's."""
 CLIENT_CLOSED_REQUEST = 499
 
 _JSON = "application/json"
@@ -94,10 +100,12 @@ ANSWER: Responses = {
 )
 async def chat_completions(request: Request, state: State, caller: Client) -> Response:
     started = time.perf_counter()
-    raw = await request.body()
+    # The mark is of the text's encoding, no part of the text.
+    raw = (await request.body()).removeprefix(codecs.BOM_UTF8)
     mode = "unknown"
     status = 500
-    forwarded_headers.set(_forwarded(request))
+    forwarded_headers.set(_sent_headers(request))
+    forwarded_query.set(request.scope["query_string"].decode("latin-1"))
     leave: Callable[[], None] | None = None
     try:
         state.load.enter()
@@ -126,61 +134,99 @@ async def chat_completions(request: Request, state: State, caller: Client) -> Re
 
 async def _respond(request: Request, call: ChatCall, state: AppState) -> Response:
     try:
-        if not call.request.stream:
-            answer = await until_disconnect(request, state.service.answer(call))
-            return Response(answer.content, headers=answer.headers, media_type="application/json")
-        stream, cut = await until_disconnect(request, state.service.stream(call))
-        return EventStream(stream, cut)
+        answer, cut = await until_disconnect(request, state.service.answer(call))
     except ClientGone:
         log.info("client gone")
         return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if isinstance(answer, Stream):
+        return EventStream(answer, cut)
+    headers = {"Content-Type": _JSON, **answer.headers}
+    return Response(answer.content, answer.status, headers)
 
 
 async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -> ChatCall:
     """Everything that a request says about itself. Body beats header beats name beats default."""
-    body = parse_json(raw)
-    parsed = parse_chat(body)
-    options = parsed.ttcl or TTCLOptions()
-    model, named_mode = await _model(parsed.model, state)
-    domain = options.domain or "default"
-    if domain not in state.prompts.domains:
-        known = ", ".join(state.prompts.domains)
-        raise InvalidRequest(f"ttcl.domain: must be one of {known}", param="ttcl.domain")
-    own = "ttcl" in body
-    sent = {key: value for key, value in body.items() if key != "ttcl"}
-    sent["model"] = model.id
-    settings = state.settings
-    named = options.namespace or header_namespace(request)
-    namespace = named or caller.first_namespace or settings.namespace
-    mode = options.mode or _header_mode(request) or named_mode or settings.mode
-    if not caller.reaches(namespace):
-        raise namespace_forbidden(namespace)
+    default = _header_mode(request) or state.settings.mode
+    body = _body(raw, default)
+    options = parse_options(body)
+    asked = body.get("model")
+    base, named_mode = await _split(asked, state) if isinstance(asked, str) else ("", None)
+    mode = options.mode or _header_mode(request) or named_mode or state.settings.mode
+    unread: tuple[str, ...] = ()
+    if mode is Mode.OFF:
+        model = state.upstream.unlisted(base)
+        parsed = unread_chat(base, stream=bool(body.get("stream")))
+    else:
+        parsed, unread = parse_chat(body)
+        model = await state.upstream.resolve_model(base)
+    namespace = _namespace(request, options, state, caller)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
-    asked = options.max_examples
-    limits = settings.limits(
+    given = options.max_examples
+    limits = state.settings.limits(
         state.store.namespaces.settings_of(namespace),
         positive=options.max_positive,
         negative=options.max_negative,
-        examples=_header_examples(request) if asked is None else asked,
+        examples=_header_examples(request) if given is None else given,
     )
+    renamed = isinstance(asked, str) and model.id != asked
+    sent = {key: value for key, value in body.items() if key != "ttcl"}
+    if renamed:
+        sent["model"] = model.id
     return ChatCall(
         caller=caller,
         request=parsed,
+        options=options,
+        unread=unread,
         body=sent,
         raw=raw,
-        verbatim=not own and model.id == parsed.model,
-        asked_model=parsed.model,
+        verbatim="ttcl" not in body and not renamed,
+        asked_model=asked if isinstance(asked, str) else model.id,
         model=model,
         mode=mode,
         namespace=namespace,
-        domain=domain,
+        domain=_domain(options, state),
         limits=limits,
         episode=None if mode is Mode.OFF else state.service.new_episode(),
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
+
+
+def _body(raw: bytes, mode: Mode) -> dict[str, Any]:
+    """The fields of the body; none where it can't be read, and nothing but the model server needs
+    to. Raises `InvalidRequest`."""
+    try:
+        return parse_json(raw)
+    except InvalidRequest:
+        if mode is Mode.OFF:
+            return {}
+        raise
+
+
+def _domain(options: TTCLOptions, state: AppState) -> str:
+    domain = options.domain or "default"
+    if domain not in state.prompts.domains:
+        known = ", ".join(state.prompts.domains)
+        raise InvalidRequest(f"ttcl.domain: must be one of {known}", param="ttcl.domain")
+    return domain
+
+
+def _namespace(request: Request, options: TTCLOptions, state: AppState, caller: Caller) -> str:
+    """Raises `NotAllowed`."""
+    named = options.namespace or header_namespace(request)
+    namespace = named or caller.first_namespace or state.settings.namespace
+    if not caller.reaches(namespace):
+        raise namespace_forbidden(namespace)
+    return namespace
+
+
+def _sent_headers(request: Request) -> dict[str, str]:
+    """Every call for this request says JSON itself."""
+    sent = sent_headers(request)
+    sent.pop("content-type", None)
+    return sent
 
 
 def _name(call: ChatCall) -> None:
@@ -202,18 +248,17 @@ async def _known(state: AppState, caller: Caller, namespace: str) -> None:
         raise unknown_namespace(namespace)
 
 
-def _forwarded(request: Request) -> dict[str, str]:
-    names = FORWARDED if traced() else FORWARDED + TRACE_CONTEXT
-    kept = {name: request.headers[name] for name in names if name in request.headers}
-    return {"X-Request-ID": request.state.request_id, **kept}
-
-
-async def _model(name: str, state: AppState) -> tuple[Any, Mode | None]:
-    """The upstream's model and the mode that the name asks for; its own exact names win."""
+async def _split(name: str, state: AppState) -> tuple[str, Mode | None]:
+    """The upstream's name of a model and the mode that its name here asks for; the upstream's own
+    exact names win."""
     base, mode = split_model(name)
-    if mode is not None and name not in await state.upstream.models():
-        return await state.upstream.resolve_model(base), mode
-    return await state.upstream.resolve_model(name), None
+    if mode is None:
+        return name, None
+    try:
+        own = name in await state.upstream.models()
+    except UpstreamError:
+        own = False
+    return (name, None) if own else (base, mode)
 
 
 def _header_mode(request: Request) -> Mode | None:

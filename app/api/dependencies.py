@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from app.access.callers import ANYONE, Caller
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
+from app.upstream.headers import KEY_HEADERS
 from app.wiring.container import AppState
 from rules_store.errors import UnknownEpisode, UnknownExample, UnknownRule
 from rules_store.models.keys import Permission
@@ -35,7 +36,7 @@ State = Annotated[AppState, Depends(app_state)]
 
 async def client(request: Request, state: State) -> Caller:
     """Who may chat. Raises `AuthenticationFailed`, or `NotAllowed` for a key without `chat`."""
-    caller = state.keys.caller(_bearer(request))
+    caller = state.keys.caller(_given_key(request))
     if caller is None:
         if state.keys.needed:
             raise AuthenticationFailed("Incorrect API key provided")
@@ -95,7 +96,7 @@ def namespace_forbidden(name: str) -> NotAllowed:
 
 
 def _administrator(request: Request, state: AppState) -> Caller:
-    caller = state.keys.caller(_bearer(request))
+    caller = state.keys.caller(_given_key(request))
     if caller is None:
         raise AuthenticationFailed("The admin API needs the admin key as a bearer token")
     if not any(caller.may(permission) for permission in _ADMIN):
@@ -142,9 +143,14 @@ def _by_method(request: Request) -> Permission:
     return Permission.ADMIN_READ if request.method in _READING else Permission.ADMIN_WRITE
 
 
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+def _given_key(request: Request) -> str:
+    """The key that a request carries: a bearer token, or where there is no `Authorization` what
+    Anthropic's and Azure's clients send."""
+    headers = request.headers
+    if "authorization" in headers:
+        scheme, _, token = headers["authorization"].partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+    return next((headers[name].strip() for name in KEY_HEADERS if name in headers), "")
 
 
 Client = Annotated[Caller, Depends(client)]

@@ -29,7 +29,8 @@ from rules_store.models.feedback import Feedback as StoredFeedback
 from rules_store.models.feedback import NewFeedback
 from rules_store.models.keys import Permission
 
-router = APIRouter(tags=["chat"])
+# Whoever sends JSON to chat without saying so sends feedback so too.
+router = APIRouter(tags=["chat"], strict_content_type=False)
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 

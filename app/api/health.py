@@ -71,7 +71,9 @@ async def _upstream(state: AppState) -> dict[str, Any]:
     return {
         "ok": bool(models),
         "models": sorted(models),
-        "capabilities": state.upstream.capabilities.as_dict(),
+        "capabilities": {
+            name: found.as_dict() for name, found in sorted(state.upstream.capabilities.items())
+        },
     }
 
 

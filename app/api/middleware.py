@@ -1,19 +1,37 @@
-"""Pure ASGI middleware (BaseHTTPMiddleware hides disconnects): request ids, traces, body size."""
+"""Pure ASGI middleware (BaseHTTPMiddleware hides disconnects): request ids, traces, other
+origins, HEAD, and the size and encoding of bodies."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from app.api.compression import decoded
 from app.api.errors import render
-from app.exceptions import PayloadTooLarge
+from app.exceptions import InvalidRequest, PayloadTooLarge
 from app.observability.tracing import Tracer, set_attributes, set_failed, trace_id
+from app.upstream.headers import OWN_REQUEST_ID, REQUEST_ID
 
-REQUEST_ID = "x-request-id"
+EXPOSED = (
+    "X-TTCL-Mode",
+    "X-TTCL-Episode",
+    "X-TTCL-Rules",
+    "X-TTCL-Degraded",
+    REQUEST_ID,
+    OWN_REQUEST_ID,
+    "Retry-After",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+)
+"""Headers that a page's script may read."""
+ASKED_METHOD = "ttcl.asked_method"
+"""In the scope of a HEAD request that is answered as GET."""
 _ACCEPTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 
@@ -41,7 +59,9 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                # That of the model server, whose answer it is, is what its people ask for.
+                headers[OWN_REQUEST_ID if REQUEST_ID in headers else REQUEST_ID] = request_id
             await send(message)
 
         await self.app(scope, receive, send_with_id)
@@ -106,3 +126,100 @@ class BodyLimit:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = PayloadTooLarge(f"The body is larger than {self.limit} bytes")
         await render(error)(scope, receive, send)
+
+
+class Head:
+    """Answers HEAD wherever GET is answered, as GET does, without the body. What is passed through
+    is the model server's to answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        asked = {**scope, "method": "GET", ASKED_METHOD: "HEAD"}
+        await self.app(asked, receive, send_without_body)
+
+
+class CrossOrigin:
+    """Lets pages of these origins ask from a browser what clients may ask. The admin API and the
+    console are for no other page than their own."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self.app = app
+        self._open = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+            max_age=600,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        closed = scope["type"] != "http" or scope["path"].startswith(("/admin", "/console"))
+        await (self.app if closed else self._open)(scope, receive, send)
+
+
+class Decoding:
+    """Takes a body that came compressed as what it stands for. Refuses with 415 an encoding that
+    nobody here reads, with 400 a body that is not in the encoding it names, and with 413 one that
+    stands for more than `limit` bytes, of which no more are made."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        encodings = self._encodings(scope)
+        if not encodings:
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = decoded(encodings, await _whole(receive), self.limit)
+        except InvalidRequest as error:
+            await render(error)(scope, receive, send)
+            return
+        headers = [
+            (name, value)
+            for name, value in scope["headers"]
+            if name not in (b"content-encoding", b"content-length", b"transfer-encoding")
+        ]
+        headers.append((b"content-length", str(len(body)).encode()))
+        sent = False
+
+        async def receive_decoded() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app({**scope, "headers": headers}, receive_decoded, send)
+
+    @staticmethod
+    def _encodings(scope: Scope) -> list[str]:
+        if scope["type"] != "http":
+            return []
+        named = ",".join(Headers(scope=scope).getlist("content-encoding"))
+        found = (each.strip().lower() for each in named.split(","))
+        return [each for each in found if each not in ("", "identity")]
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"".join(parts)
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)

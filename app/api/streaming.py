@@ -8,19 +8,22 @@ while nothing is being written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+import structlog
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.chat.call import Stream
 from app.chat.service import CLIENT_GONE
-from app.exceptions import Overloaded
+from app.exceptions import Overloaded, UpstreamError
 from app.upstream.sse import DONE, frame
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 STREAM_HEADERS = {
     "Cache-Control": "no-cache",
@@ -83,17 +86,26 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class EventStream(Response):
-    """Server-sent events from a generator of bytes, closed at once when the client goes."""
+class LiveResponse(Response):
+    """A body from a generator of bytes, closed at once when the client goes."""
 
-    def __init__(self, stream: Stream, on_cut: Callable[[str], None]) -> None:
+    farewell: tuple[bytes, ...] = ()
+    """What is sent last where the server stops before the body's end."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        on_cut: Callable[[str], None] = lambda reason: None,
+        *,
+        status: int = 200,
+    ) -> None:
         """`on_cut` is told why it ended before its end."""
-        self.status_code = 200
+        self.status_code = status
         self.background = None
         self._stream = stream
         self._on_cut = on_cut
         self.on_end: Callable[[], None] | None = None
-        self.init_headers({**STREAM_HEADERS, **stream.headers})
+        self.init_headers(stream.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writing = asyncio.ensure_future(self._write(send))
@@ -109,7 +121,7 @@ class EventStream(Response):
             await _cancel(writing, gone)
             if cut is not None:
                 self._on_cut(cut)
-            if cut == STOPPED:
+            if cut == STOPPED and self.farewell:
                 await self._say_goodbye(send)
             try:
                 await self._stream.close()
@@ -117,15 +129,34 @@ class EventStream(Response):
                 if self.on_end is not None:
                     self.on_end()
         if cut is None and not writing.cancelled() and writing.exception() is not None:
-            raise writing.exception()  # type: ignore[misc]
+            self._fail(writing.exception())
+
+    def _fail(self, error: BaseException | None) -> None:
+        """The body ended with an error. Unless this raises it, the response stays without an end,
+        and the server closes the connection: nobody takes it for whole."""
+        if not isinstance(error, UpstreamError):
+            raise error  # type: ignore[misc]
+        log.warning("an answer was cut", error=error.message)
 
     async def _say_goodbye(self, send: Send) -> None:
-        for event in (frame(_stopping().envelope()), DONE):
+        for event in self.farewell:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
         async for event in self._stream.events:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class EventStream(LiveResponse):
+    """Server-sent events of a chat."""
+
+    farewell = (frame(_stopping().envelope()), DONE)
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        own = {name.lower() for name in STREAM_HEADERS}
+        kept = {name: value for name, value in (headers or {}).items() if name.lower() not in own}
+        super().init_headers({**kept, **STREAM_HEADERS})

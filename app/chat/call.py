@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.access.callers import Caller
-from app.chat.request import ChatRequest
-from app.domain.trajectory import Cost, Message, Mode, Observation, Task
+from app.chat.request import ChatRequest, TTCLOptions
+from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
 from app.loop.steer.experience import NO_EXPERIENCE, Experience
 from app.loop.steer.injector import has_images, question_of
@@ -22,6 +22,10 @@ class ChatCall:
 
     caller: Caller
     request: ChatRequest
+    """As far as it can be read; in mode off nobody looks."""
+    options: TTCLOptions
+    unread: tuple[str, ...]
+    """Names of the fields that can't be read; they go upstream as they came."""
     body: dict[str, Any]
     """The client's fields without `ttcl`, under the upstream's model name."""
     raw: bytes
@@ -43,7 +47,9 @@ class ChatCall:
 
     @property
     def messages(self) -> list[Message]:
-        return self.body["messages"]  # type: ignore[no-any-return]
+        """Those that are messages at all."""
+        found = self.body.get("messages")
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     @property
     def question(self) -> str:
@@ -59,6 +65,8 @@ class ChatCall:
     def obstacle(self) -> str | None:
         """Why this request is steered but not explored; None when it can be explored."""
         request = self.request
+        if self.unread:
+            return "unreadable_fields"
         if request.tools or request.functions:
             return "has_tools"
         if any(m.tool_calls or m.role in ("tool", "function") for m in request.messages):
@@ -76,6 +84,8 @@ class ChatCall:
 class Answer:
     content: bytes
     headers: dict[str, str]
+    """`Content-Type` among them where it is not JSON's plain one."""
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +163,7 @@ def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
         model=call.model.id,
         messages=tuple(call.messages),
         question=call.question,
-        task=call.request.ttcl.task if call.request.ttcl else Task.AUTO,
+        task=call.options.task,
         domain=call.domain,
         params={key: value for key, value in body.items() if key not in own},
         hits=steered.experience.rules,

@@ -103,11 +103,10 @@ class Finisher:
         self, call: ChatCall, steered: SteeredRequest, obstacle: str | None, *, sampled: bool
     ) -> str | None:
         opened = OpenEpisode(steered.episode or "", steered.recorded, steered.duplicate)
-        wanted = call.request.ttcl.learn if call.request.ttcl else None
         return self._recorder.why_not(
             opened,
             namespace=call.namespace,
-            wanted=wanted,
+            wanted=call.options.learn,
             allowed=call.caller.may(Permission.LEARN),
             obstacle=obstacle,
             sampled=sampled,
@@ -175,7 +174,7 @@ class Finisher:
 
 def _request(call: ChatCall, steered: SteeredRequest, sent: list[Message] | None) -> dict[str, Any]:
     """What feedback on the answer may be learned from, or why there is nothing."""
-    wanted = call.request.ttcl.learn if call.request.ttcl else None
+    wanted = call.options.learn
     obstacle = call.obstacle
     if wanted is False:
         obstacle = LEARNING_OFF

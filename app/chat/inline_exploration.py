@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.domain.trajectory import Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import RunningCost
+from app.loop.explore.forms import boxes, unboxed
 from app.loop.loop import RULES_DROPPED, Exploration, Loop
 from app.loop.steer.injector import prompt_of
 from app.upstream.sse import DONE, PING, frame
@@ -42,15 +44,20 @@ class InlineExploration:
         self._steering = steering
         self._finisher = finisher
 
-    async def whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
+    async def answer(self, call: ChatCall, steered: SteeredRequest) -> Answer | Stream:
         """Raises `TTCLError`."""
+        if call.request.stream:
+            return await self._stream(call, steered)
+        return await self._whole(call, steered)
+
+    async def _whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
         exploration, chosen = await self._run(call, steered)
         await self._finisher.explored(call, steered, exploration)
         body = response.completion(chosen, _asked(call))
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
         return Answer(orjson.dumps(body), steered.headers())
 
-    async def stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
+    async def _stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
         """Pings from the loop's start, then the selected answer."""
         task = asyncio.create_task(self._run(call, steered))
 
@@ -114,9 +121,14 @@ class InlineExploration:
             steered.drop_experience()
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
-        chosen = exploration.selection.chosen
+        # A refusal, a call or a thought that was cut is no answer to choose, but it is what came.
+        chosen = exploration.selection.chosen or next(
+            (each for each in exploration.trajectories if each.failure is None), None
+        )
         if chosen is None:
             raise UpstreamTimeout("no answer came back in the time that an exploration may take")
+        if boxes(observation.messages, observation.params, observation.task):
+            chosen = dataclasses.replace(chosen, text=unboxed(chosen.text))
         return exploration, chosen
 
     def _charge_cut(self, call: ChatCall, spending: RunningCost) -> None:

@@ -1,4 +1,8 @@
-"""Off and steer: the client's own request goes upstream, the answer comes back as it is made."""
+"""Off and steer: the client's own request goes upstream, the answer comes back as it is made.
+
+Off gives back what came: status, headers and bytes. Steer reads the answer, and so gives one that
+can be read, or an error that says what came.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,31 @@ from typing import Any
 import orjson
 
 from app.access.metering import Charge, Meter, estimated_cost
+from app.chat import response as rendered
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
 from app.chat.steering import Steering
 from app.domain.trajectory import Cost, Mode
-from app.exceptions import TTCLError, UpstreamError, UpstreamUnavailable
+from app.exceptions import TTCLError, UpstreamError, UpstreamFailed, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
 from app.loop.steer.injector import prompt_of
 from app.observability.tracing import Span, set_attributes, set_cost, set_failed
-from app.upstream.capabilities import is_context_overflow
+from app.upstream.capabilities import SYSTEM_ROLE, is_context_overflow
 from app.upstream.client import Upstream
+from app.upstream.headers import to_client
+from app.upstream.refusals import has_system, refuses_system_role, without_system
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
 from app.upstream.transport import UpstreamResponse
-from app.upstream.wire import error_from, made_characters, parse_usage
+from app.upstream.wire import (
+    error_from,
+    is_openai_error,
+    made_characters,
+    object_of,
+    parse_usage,
+    unreadable,
+)
+
+Headers = dict[str, str]
 
 
 class Relay:
@@ -34,47 +50,83 @@ class Relay:
         self._steering = steering
         self._finisher = finisher
 
-    async def whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
-        """Raises `TTCLError`."""
-        bill = Charge(self._meter, call.caller)
-        try:
-            async with AsyncExitStack() as stack:
-                response = await self._open(call, steered, stack)
-                content = await response.read()
-                body = _completion(content)
-                cost = parse_usage(body.get("usage"))
-                set_cost(response.span, cost)
-        except asyncio.CancelledError:
-            # The model was at work, and how much it made nobody will tell.
-            _pay(bill, call, Cost(), 0)
-            raise
-        choice = body["choices"][0]
-        _pay(bill, call, cost, _made(body))
-        if steered.episode is not None:
-            await self._finisher.answered(
-                call, steered, _text(choice), cost, complete=choice.get("finish_reason") is not None
-            )
-            body["ttcl"] = steered.told(call, cost)
-        if steered.episode is not None or call.asked_model != call.model.id:
-            body["model"] = call.asked_model
-            content = orjson.dumps(body)
-        return Answer(content, steered.headers())
-
-    async def stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
-        """Returns with the first event at hand: until then a failure is an HTTP status."""
+    async def answer(self, call: ChatCall, steered: SteeredRequest) -> Answer | Stream:
+        """A stream where the upstream streams; it returns with the first event at hand: until then
+        a failure is an HTTP status. Raises `TTCLError`."""
         bill = Charge(self._meter, call.caller)
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
-            events = split_events(response.chunks())
-            first = await anext(events, None)
-            if first is None:
-                raise UpstreamUnavailable("the model server closed the stream before its answer")
+            headers = {**_kept_headers(response, call), **steered.headers()}
+            if response.status == 200 and response.is_stream:
+                return await self._stream(call, steered, response, headers, bill, stack)
+            answer = await self._whole(call, steered, response, headers, bill)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
+                # The model was at work, and how much it made nobody will tell.
                 _pay(bill, call, Cost(), 0)
             await stack.aclose()
             raise
+        await stack.aclose()
+        return answer
+
+    async def _whole(
+        self,
+        call: ChatCall,
+        steered: SteeredRequest,
+        response: UpstreamResponse,
+        headers: Headers,
+        bill: Charge,
+    ) -> Answer | Stream:
+        content = await response.read()
+        body = object_of(content)
+        if call.mode is Mode.OFF:
+            return self._as_it_came(call, response, content, body, headers, bill)
+        choice = _first_choice(body)
+        if body is None or choice is None:
+            raise unreadable(response.content_type, content)
+        cost = parse_usage(body.get("usage"))
+        set_cost(response.span, cost)
+        _pay(bill, call, cost, _made(body))
+        await self._finisher.answered(call, steered, _text(choice), cost, complete=True)
+        body["ttcl"] = steered.told(call, cost)
+        body["model"] = call.asked_model
+        if call.request.stream:
+            return rendered.stream_of(body, usage_chunk=call.wants_usage, headers=headers)
+        return Answer(orjson.dumps(body), headers)
+
+    def _as_it_came(
+        self,
+        call: ChatCall,
+        response: UpstreamResponse,
+        content: bytes,
+        body: dict[str, Any] | None,
+        headers: Headers,
+        bill: Charge,
+    ) -> Answer:
+        if body is None:
+            raise unreadable(response.content_type, content)
+        if response.status < 400:
+            cost = parse_usage(body.get("usage"))
+            set_cost(response.span, cost)
+            _pay(bill, call, cost, _made(body))
+            if call.asked_model != call.model.id and "model" in body:
+                content = orjson.dumps({**body, "model": call.asked_model})
+        return Answer(content, headers, response.status)
+
+    async def _stream(
+        self,
+        call: ChatCall,
+        steered: SteeredRequest,
+        response: UpstreamResponse,
+        headers: Headers,
+        bill: Charge,
+        stack: AsyncExitStack,
+    ) -> Stream:
+        events = split_events(response.chunks())
+        first = await anext(events, None)
+        if first is None:
+            raise UpstreamUnavailable("the model server closed the stream before its answer")
         relayed = self._relayed(call, steered, first, events, bill, response.span)
 
         async def close() -> None:
@@ -83,13 +135,13 @@ class Relay:
             await events.aclose()
             await stack.aclose()
 
-        return Stream(relayed, steered.headers(), close)
+        return Stream(relayed, headers, close)
 
     async def _open(
         self, call: ChatCall, steered: SteeredRequest, stack: AsyncExitStack
     ) -> UpstreamResponse:
-        """An open 200 response. Where prompt and experience overflow the model's context, the
-        experience gives way."""
+        """An open 200 response, in mode off also one with an error in OpenAI's form. Where prompt
+        and experience overflow the model's context, the experience gives way."""
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
@@ -97,16 +149,34 @@ class Relay:
             if response.status == 200:
                 return response
             content = await response.read()
+            if call.mode is Mode.OFF and is_openai_error(object_of(content)):
+                return response
             error = error_from(response.status, content, response.retry_after)
+            if self._folds(call, steered, error):
+                continue
             if not (steered.experience and is_context_overflow(error)):
                 raise error
             steered.drop_experience()
             self._steering.degrade(steered, RULES_DROPPED)
 
+    def _folds(self, call: ChatCall, steered: SteeredRequest, error: UpstreamFailed) -> bool:
+        """Whether it was our block that the model had no role for; from now on it goes into the
+        user's turn."""
+        model = self._upstream.capabilities_of(call.model.id)
+        ours = bool(steered.sent) and not has_system(call.messages)
+        if not ours or model.refuses(SYSTEM_ROLE) or not refuses_system_role(error):
+            return False
+        model.refuse(SYSTEM_ROLE)
+        return True
+
     def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
         if not steered.experience:
             return call.raw if call.verbatim else orjson.dumps(call.body)
-        return orjson.dumps({**call.body, "messages": self._steering.messages(call, steered)})
+        messages = self._steering.messages(call, steered)
+        model = self._upstream.capabilities_of(call.model.id)
+        if model.refuses(SYSTEM_ROLE) and not has_system(call.messages):
+            messages = steered.sent = without_system(messages)
+        return orjson.dumps({**call.body, "messages": messages})
 
     async def _relayed(
         self,
@@ -126,7 +196,7 @@ class Relay:
                     answer.ended = True
                     break
                 yield event if data is None else _seen(event, data, answer, call)
-            if not answer.ended and answer.finish_reason is None:
+            if not answer.ended and answer.finish_reason is None and answer.error is None:
                 raise UpstreamUnavailable("the model server cut the stream")
             answer.ended = True
         except TTCLError as error:
@@ -144,6 +214,17 @@ class Relay:
         yield DONE
 
 
+def _kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
+    """The model server's own, rate limits among them. Its request id is an answer's own only where
+    the answer is."""
+    off = call.mode is Mode.OFF
+    return {
+        name: value
+        for name, value in to_client(response.headers, whole=False, own_id=off)
+        if off or name != "content-type"
+    }
+
+
 def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = True) -> None:
     """The upstream's count where it tells one, which a stream does only if it is asked to, and
     surely of all its choices only at its end."""
@@ -156,10 +237,19 @@ def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = T
 
 def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
     """Note what an event says. Its bytes stay the upstream's where that keeps to OpenAI's form and
-    the model has no other name for the client. Raises `UpstreamError`, also for an error in it."""
-    chunk = answer.read_event(data)
+    the model has no other name for the client. Raises `UpstreamError` for an error in it and for
+    what can't be read; off passes both on."""
+    off = call.mode is Mode.OFF
+    try:
+        chunk = answer.read_event(data)
+    except UpstreamError:
+        if off and answer.bounded:
+            return event
+        raise
     if answer.error is not None:
-        raise UpstreamError(answer.error)
+        if off and is_openai_error(chunk):
+            return event
+        raise UpstreamFailed(answer.error, body=chunk)
     changes: dict[str, Any] = {}
     if call.asked_model != call.model.id and "model" in chunk:
         changes["model"] = call.asked_model
@@ -167,7 +257,7 @@ def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> 
     if "created" in chunk and chunk["created"] != answer.created:
         changes["created"] = answer.created
     # OpenAI's own chunks say `usage: null` until the last; vLLM's and llama.cpp's say nothing.
-    if call.mode is not Mode.OFF and call.wants_usage and "usage" not in chunk:
+    if not off and call.wants_usage and "usage" not in chunk:
         changes["usage"] = None
     return frame({**chunk, **changes}) if changes or answer.mended else event
 
@@ -178,22 +268,21 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
         yield item
 
 
-def _completion(content: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(content)
-        if isinstance(body["choices"][0], dict):
-            return body  # type: ignore[no-any-return]
-    except (ValueError, KeyError, IndexError, TypeError):
-        pass
-    raise UpstreamError("the model server's answer can't be read")
+def _first_choice(body: dict[str, Any] | None) -> dict[str, Any] | None:
+    choices = (body or {}).get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else None
 
 
 def _made(body: dict[str, Any]) -> int:
     """Characters of all choices."""
-    choices = (choice for choice in body["choices"] if isinstance(choice, dict))
-    return sum(made_characters(choice.get("message")) for choice in choices)
+    choices = body.get("choices")
+    if not isinstance(choices, list):
+        return 0
+    return sum(made_characters(each.get("message")) for each in choices if isinstance(each, dict))
 
 
 def _text(choice: dict[str, Any]) -> str:
-    content = (choice.get("message") or {}).get("content")
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
     return content if isinstance(content, str) else ""

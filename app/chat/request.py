@@ -3,10 +3,11 @@ other field is kept and forwarded as it came."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from app.domain.trajectory import Mode, Task
 from app.exceptions import InvalidRequest
@@ -16,6 +17,9 @@ from rules_store.models.namespaces import MOST_EXAMPLES
 MAX_DEPTH = 200
 """Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
 episode put a few around the request's own."""
+
+NEEDED = {"model", "messages", "ttcl"}
+"""Fields without which nothing can be steered."""
 
 MODE_SUFFIXES = {f"+{mode.value}": mode for mode in Mode}
 
@@ -36,25 +40,38 @@ class TTCLOptions(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    """What of a message is looked at; its types are the upstream's business."""
 
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    model_config = ConfigDict(extra="allow")
+
+    role: Annotated[Any, WithJsonSchema({"type": "string"})] = None
+    content: Annotated[
+        Any,
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "object"}},
+                    {"type": "null"},
+                ]
+            }
+        ),
+    ] = None
+    tool_calls: Any = None
 
 
 class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow")
 
     include_usage: bool | None = None
 
 
 class ChatRequest(BaseModel):
-    """A chat request. Types are checked, ranges are the upstream's business."""
+    """A chat request as the gateway reads it. What it says goes upstream as it was written; a value
+    of another type than these is the upstream's business (see `parse_chat`)."""
 
     model_config = ConfigDict(
         extra="allow",
-        strict=True,
         json_schema_extra={
             "examples": [
                 {
@@ -86,11 +103,12 @@ class ChatRequest(BaseModel):
     functions: list[dict[str, Any]] | None = None
     response_format: dict[str, Any] | None = None
     user: str | None = None
-    ttcl: TTCLOptions | None = Field(None, strict=False)
+    ttcl: TTCLOptions | None = None
 
     @property
     def answer_tokens(self) -> int:
-        return self.max_completion_tokens or self.max_tokens or 0
+        """Most tokens of the answer; 0 where there is no limit, which some write as -1."""
+        return max(0, self.max_completion_tokens or self.max_tokens or 0)
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
@@ -116,17 +134,43 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return any(isinstance(value, dict | list) for value in level)
 
 
-def parse_chat(body: dict[str, Any]) -> ChatRequest:
-    """Raises `InvalidRequest` naming the first wrong field."""
+def parse_options(body: Mapping[str, Any]) -> TTCLOptions:
+    """What a body says to the gateway itself. Raises `InvalidRequest` naming the wrong field."""
+    given = body.get("ttcl")
+    if given is None:
+        return TTCLOptions()
     try:
-        return ChatRequest.model_validate(body)
+        return TTCLOptions.model_validate(given)
     except ValidationError as error:
-        raise invalid(error) from error
+        raise invalid(error, "ttcl") from error
 
 
-def invalid(error: ValidationError) -> InvalidRequest:
-    """The first problem of a validation as an error that names its field."""
-    first = error.errors(include_url=False, include_input=False)[0]
+def parse_chat(body: Mapping[str, Any]) -> tuple[ChatRequest, tuple[str, ...]]:
+    """The request as steering and the loop read it, and the names of the fields that they can't
+    read, which are unset in it. Without a model's name and messages nothing can be steered: then
+    `InvalidRequest` names the field."""
+    try:
+        return ChatRequest.model_validate(body), ()
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        unread = {str(problem["loc"][0]) for problem in problems}
+        if unread & NEEDED:
+            raise invalid(error) from error
+        kept = {name: value for name, value in body.items() if name not in unread}
+        return ChatRequest.model_validate(kept), tuple(sorted(unread))
+
+
+def unread_chat(model: str, *, stream: bool) -> ChatRequest:
+    """A request that is passed on whatever it says."""
+    return ChatRequest.model_construct(model=model, messages=[], stream=stream)
+
+
+def invalid(error: ValidationError, *within: str) -> InvalidRequest:
+    """The first problem with a field that is needed, as an error that names it."""
+    problems = error.errors(include_url=False, include_input=False)
+    needed = [each for each in problems if NEEDED.intersection(map(str, each["loc"][:1]))]
+    first = (needed or problems)[0]
+    first["loc"] = (*within, *first["loc"])
     param = param_name(first["loc"]) or "body"
     missing = first["type"] == "missing"
     message = f"Missing required parameter: '{param}'" if missing else f"{param}: {first['msg']}"

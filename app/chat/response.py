@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.trajectory import Trajectory
+from app.chat.call import Stream
+from app.domain.trajectory import RawAnswer, Trajectory
 from app.upstream.sse import DONE, frame
 
+_NOTHING = RawAnswer()
+_OF_A_WHOLE = ("choices", "usage", "ttcl")
 _PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 
 
@@ -28,10 +31,11 @@ class ResponseOptions:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
-def usage(answer: Trajectory) -> dict[str, int]:
+def usage(answer: Trajectory) -> dict[str, Any]:
     """Tokens of the visible answer alone; the loop's whole cost is in `ttcl.cost`."""
     cost = answer.cost
     return {
+        **_raw(answer).usage,
         "prompt_tokens": cost.prompt_tokens,
         "completion_tokens": cost.completion_tokens,
         "total_tokens": cost.tokens,
@@ -39,18 +43,17 @@ def usage(answer: Trajectory) -> dict[str, int]:
 
 
 def completion(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
-    if answer.reasoning is not None:
-        message["reasoning_content"] = answer.reasoning
     return {
+        **_raw(answer).body,
         "id": asked.id,
         "object": "chat.completion",
         "created": asked.created,
         "model": asked.model,
         "choices": [
             {
+                **_raw(answer).choice,
                 "index": 0,
-                "message": message,
+                "message": _message(answer),
                 "logprobs": _logprobs(answer, asked),
                 "finish_reason": answer.finish_reason or "stop",
             }
@@ -60,16 +63,78 @@ def completion(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any]:
 
 
 def stream(answer: Trajectory, asked: ResponseOptions) -> Iterator[bytes]:
-    """The answer as events: role, content in pieces, one terminal chunk, usage where asked for."""
-    yield _chunk(asked, {"role": "assistant", "content": ""})
-    if answer.reasoning is not None:
-        yield _chunk(asked, {"reasoning_content": answer.reasoning})
+    """The answer as events: role, what stands beside the text, the text in pieces, one terminal
+    chunk, usage where asked for."""
+    message, about = _message(answer), _raw(answer).body
+    yield _chunk(asked, {"role": "assistant", "content": ""}, about)
+    for name, value in message.items():
+        if name not in ("role", "content") and value is not None:
+            yield _chunk(asked, {name: _numbered(value)}, about)
     for text, entries in _pieces(answer, asked):
-        yield _chunk(asked, {"content": text}, logprobs=entries)
-    yield _chunk(asked, {}, finish=answer.finish_reason or "stop")
+        yield _chunk(asked, {"content": text}, about, logprobs=entries)
+    yield _chunk(asked, {}, about, finish=answer.finish_reason or "stop")
     if asked.usage_chunk:
-        yield frame({**_head(asked), "choices": [], "usage": usage(answer)})
+        yield frame({**about, **_head(asked), "choices": [], "usage": usage(answer)})
     yield DONE
+
+
+def _raw(answer: Trajectory) -> RawAnswer:
+    return answer.raw or _NOTHING
+
+
+def _message(answer: Trajectory) -> dict[str, Any]:
+    """As it came; of pieces that were put together a text that was never begun is none."""
+    raw = _raw(answer).message
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, **raw}
+    message["content"] = answer.text or (None if raw.get("refusal") else message["content"])
+    if answer.reasoning is not None and not raw.keys() & {"reasoning_content", "reasoning"}:
+        message["reasoning_content"] = answer.reasoning
+    if isinstance(message.get("tool_calls"), list):
+        message["tool_calls"] = [_unnumbered(each) for each in message["tool_calls"]]
+    return message
+
+
+def _unnumbered(call: Any) -> Any:
+    return {k: v for k, v in call.items() if k != "index"} if isinstance(call, dict) else call
+
+
+def _numbered(value: Any) -> Any:
+    """Items as a stream has them."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        return value
+    return [{"index": number, **each} for number, each in enumerate(value)]
+
+
+def stream_of(body: dict[str, Any], *, usage_chunk: bool, headers: dict[str, str]) -> Stream:
+    """A whole completion of the model server as the stream that the client asked for."""
+    head = {name: value for name, value in body.items() if name not in _OF_A_WHOLE}
+    head["object"] = "chat.completion.chunk"
+    choices = [choice for choice in body["choices"] if isinstance(choice, dict)]
+
+    async def events() -> AsyncGenerator[bytes]:
+        empty = {"usage": None} if usage_chunk else {}
+        for choice in choices:
+            yield frame({**head, **empty, "choices": [_delta_of(choice)]})
+        for choice in choices:
+            end = {"index": choice.get("index", 0), "delta": {}, "logprobs": None}
+            reason = choice.get("finish_reason") or "stop"
+            yield frame({**head, **empty, "choices": [{**end, "finish_reason": reason}]})
+        if usage_chunk:
+            yield frame({**head, "choices": [], "usage": body.get("usage")})
+        yield DONE
+
+    made = events()
+    return Stream(made, headers, made.aclose)
+
+
+def _delta_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """The piece of a stream that says all that a choice says, but for its end."""
+    message = choice.get("message")
+    delta = dict(message) if isinstance(message, dict) else {}
+    if "tool_calls" in delta:
+        delta["tool_calls"] = _numbered(delta["tool_calls"])
+    rest = {name: value for name, value in choice.items() if name != "message"}
+    return {"index": 0, "logprobs": None, **rest, "delta": delta, "finish_reason": None}
 
 
 def _head(asked: ResponseOptions) -> dict[str, Any]:
@@ -84,12 +149,13 @@ def _head(asked: ResponseOptions) -> dict[str, Any]:
 def _chunk(
     asked: ResponseOptions,
     delta: dict[str, Any],
+    about: dict[str, Any],
     *,
     finish: str | None = None,
     logprobs: dict[str, Any] | None = None,
 ) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-    body = {**_head(asked), "choices": [choice]}
+    body = {**about, **_head(asked), "choices": [choice]}
     if asked.usage_chunk:
         body["usage"] = None
     return frame(body)

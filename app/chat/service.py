@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
@@ -13,8 +12,6 @@ from app.chat.relay import Relay
 from app.chat.steering import Steering
 from app.domain.trajectory import Mode
 from app.exceptions import TTCLError
-
-T = TypeVar("T", Answer, Stream)
 
 CLIENT_GONE = "client_gone"
 """Why an answer was not finished."""
@@ -37,37 +34,27 @@ class ChatService:
         """Its id; a request has it before anything is done for it, so that all logs name it."""
         return self._steering.new_episode()
 
-    async def answer(self, call: ChatCall) -> Answer:
-        """A whole answer. Raises `TTCLError`; cancelling it cancels every upstream call."""
-        return await self._serve(call, self._relay.whole, self._exploration.whole)
-
-    async def stream(self, call: ChatCall) -> tuple[Stream, Callable[[str], None]]:
-        """An open stream, and what is to be told why it ended before its end. Raises `TTCLError`
-        for what fails before the first byte."""
+    async def answer(self, call: ChatCall) -> tuple[Answer | Stream, Callable[[str], None]]:
+        """A whole answer or an open stream, and what is to be told why it ended before its end.
+        Raises `TTCLError` for what fails before the first byte; cancelling it cancels every
+        upstream call."""
         steered: list[SteeredRequest] = []
-        stream = await self._serve(call, self._relay.stream, self._exploration.stream, steered)
+        answer = await self._serve(call, steered)
 
         def cut(reason: str) -> None:
             if steered and steered[0].episode is not None:
                 self._finisher.abandon(call, steered[0], reason)
 
-        return stream, cut
+        return answer, cut
 
-    async def _serve(
-        self,
-        call: ChatCall,
-        relay: Callable[[ChatCall, SteeredRequest], Awaitable[T]],
-        explore: Callable[[ChatCall, SteeredRequest], Awaitable[T]],
-        told: list[SteeredRequest] | None = None,
-    ) -> T:
+    async def _serve(self, call: ChatCall, told: list[SteeredRequest]) -> Answer | Stream:
         if call.mode is Mode.OFF:
-            return await relay(call, SteeredRequest(Mode.OFF))
+            return await self._relay.answer(call, SteeredRequest(Mode.OFF))
         steered = await self._steering.steer(call)
-        if told is not None:
-            told.append(steered)
-        how = explore if steered.mode is Mode.EXPLORE else relay
+        told.append(steered)
+        explored = steered.mode is Mode.EXPLORE
         try:
-            return await how(call, steered)
+            return await (self._exploration if explored else self._relay).answer(call, steered)
         except asyncio.CancelledError:
             self._finisher.abandon(call, steered, CLIENT_GONE)
             raise

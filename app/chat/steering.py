@@ -18,6 +18,9 @@ from app.loop.steer.writer import ExperienceWriter
 from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
 
+NOT_EXPLORED = "not_explored"
+"""Of a request that asked for it; with the reason."""
+
 
 class Steering:
     def __init__(
@@ -57,6 +60,8 @@ class Steering:
         mode = Mode.STEER if call.obstacle is not None else call.mode
         opened, retrieval = await self._opened_and_retrieved(call, mode)
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
+        if mode is not call.mode:
+            self.degrade(steered, f"{NOT_EXPLORED}:{call.obstacle}")
         if not opened.recorded:
             # Experience that leaves no trace could be neither explained nor undone.
             self.degrade(steered, STORE_DOWN)

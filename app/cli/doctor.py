@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +20,17 @@ from app.access.admin_key import admin_key_file
 from app.cli.common import out, print_json
 from app.engine.llama import check_llama
 from app.engine.vllm import check_vllm
-from app.exceptions import ConfigurationError, TTCLError
+from app.exceptions import (
+    ConfigurationError,
+    TTCLError,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from app.settings import EngineBackend, Settings, is_loopback, load_settings
 from app.upstream.client import Upstream
 from app.upstream.embeddings import EmbeddingFailed
+from app.upstream.types import LoopParams
 from app.wiring.factories import build_embedder, load_prompts, opened_store
 from rules_store.database import migrate
 from rules_store.database.engine import parse_url
@@ -34,6 +41,9 @@ from rules_store.store import RuleStore
 EMBEDDER_PATIENCE = 120.0
 """Seconds for a local model to be read from a slow disk."""
 UPSTREAM_PATIENCE = 10.0
+MOST_ASKED = 3
+"""Models that are asked a question."""
+PROBED = ("temperature", "seed", "max_tokens")
 
 
 class CheckStatus(StrEnum):
@@ -184,7 +194,6 @@ async def _embedder(settings: Settings) -> Check:
 
 
 async def _upstream(settings: Settings) -> Check:
-    name = "model server"
     if settings.upstream_base_url is None:
         return _engine(settings)
     secret = settings.upstream_api_key
@@ -194,20 +203,57 @@ async def _upstream(settings: Settings) -> Check:
         timeout=UPSTREAM_PATIENCE,
         connect_timeout=settings.upstream_connect_timeout,
     )
-    where = settings.upstream_base_url
+    wanted = settings.upstream_model
+    models: list[str] = []
     try:
-        models = await upstream.models()
-    except TTCLError as error:
-        return fail(name, f"{where}: {error.message}", "start it, or mend TTCL_UPSTREAM_BASE_URL")
+        try:
+            models = sorted(await upstream.models())
+            check = _listed(settings.upstream_base_url, models, wanted)
+        except TTCLError as error:
+            check = _unlisted(settings.upstream_base_url, error, wanted)
+        if check.verdict is not CheckStatus.FAIL:
+            asked = [wanted] if wanted else models[:MOST_ASKED]
+            found = [await _refused(upstream, model) for model in asked]
+            check = replace(check, said="; ".join([check.said, *found]))
     finally:
         await upstream.close()
-    listed = f"{where} lists {', '.join(sorted(models)) or 'no model'}"
-    wanted = settings.upstream_model
+    return check
+
+
+def _listed(where: str, models: list[str], wanted: str | None) -> Check:
+    name = "model server"
+    listed = f"{where} lists {', '.join(models) or 'no model'}"
     if wanted is not None and wanted not in models:
         return warn(name, f"{listed}, not {wanted}", "mend TTCL_UPSTREAM_MODEL if it is refused")
     if not models:
         return fail(name, listed, "load one there, or name it in TTCL_UPSTREAM_MODEL")
     return ok(name, listed)
+
+
+def _unlisted(where: str, error: TTCLError, wanted: str | None) -> Check:
+    name, said = "model server", f"{where}: {error.message}"
+    down = isinstance(error, UpstreamUnavailable | UpstreamTimeout) or error.status == 401
+    if wanted is None or down:
+        return fail(name, said, "start it, or mend TTCL_UPSTREAM_BASE_URL")
+    return warn(name, f"{said}: no list of models", f"{wanted} is used all the same")
+
+
+async def _refused(upstream: Upstream, model: str) -> str:
+    """What a model refuses of all that the loop sends, by one short question."""
+    params = LoopParams({"temperature": 0, "seed": 1, "max_tokens": 1}, added=PROBED)
+    question = [
+        {"role": "system", "content": "Answer with one word."},
+        {"role": "user", "content": "Ready?"},
+    ]
+    try:
+        async with asyncio.timeout(UPSTREAM_PATIENCE):
+            await upstream.complete(model, question, params, logprobs=True)
+    except TimeoutError:
+        return f"{model} gave no word in {UPSTREAM_PATIENCE:g} s"
+    except UpstreamError as error:
+        return f"{model} can't chat ({error.message})"
+    refused = upstream.capabilities_of(model).as_dict()["refused"]
+    return f"{model} {'refuses ' + ', '.join(refused) if refused else 'takes all that is sent'}"
 
 
 def _engine(settings: Settings) -> Check:

@@ -91,6 +91,18 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """An answer as it came, for the client that gets it; never stored."""
+
+    message: dict[str, Any] = field(default_factory=dict)
+    """Refusal, calls, audio and reasoning under their own names among them."""
+    choice: dict[str, Any] = field(default_factory=dict)
+    """What else was said of the choice, and (`body`) of the whole."""
+    body: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """One sampled answer, or the reason why there is none."""
 
@@ -106,6 +118,7 @@ class Trajectory:
     """Natural-log probability of each sampled token; None when the upstream gives none."""
     raw_logprobs: Any = None
     """The upstream's `logprobs` object, kept for a client that asked for it; never stored."""
+    raw: RawAnswer | None = None
     cost: Cost = Cost()
     failure: str | None = None
     """Why there is no usable text: `cancelled`, `timeout`, an error message."""

@@ -249,9 +249,8 @@ class Learner:
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
-            await self._store.jobs.skip(
-                job, WROTE_NOTHING, trace=trace, spend=bill.spend, findings=found
-            )
+            reason = distillation.problem or WROTE_NOTHING
+            await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
         return await self._apply(job, observation, distillation.rules, bill, trace, findings=found)
 

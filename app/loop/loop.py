@@ -24,6 +24,7 @@ from app.loop.admission import pipeline
 from app.loop.effort import Effort
 from app.loop.explore.exploration import ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
+from app.loop.explore.roles import thinking_switches
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.reflect.distiller import Distiller
 from app.loop.reflect.equivalence import Equivalence
@@ -40,7 +41,7 @@ from app.prompt_library import PromptLibrary
 from app.settings import DEFAULT_EXPERIMENT, ExamplePlace
 from app.upstream.capabilities import is_context_overflow
 from app.upstream.embeddings import Embedder
-from app.upstream.types import ChatBackend
+from app.upstream.types import THINKING_SPENT, ChatBackend
 from rules_store.models.rules import Vector
 
 log = structlog.get_logger(__name__)
@@ -75,6 +76,8 @@ class Distillation:
     """File and version of the prompt that was used."""
     raw: str
     """What the distiller wrote, before parsing."""
+    problem: str | None = None
+    """Why there is nothing of it, where that is known."""
 
 
 class Loop:
@@ -220,7 +223,12 @@ class Loop:
                 observation.model,
                 list(prompt.messages),
                 self._distiller.schema(selection.case, question=observation.question),
-                {"temperature": 0, "seed": observation.seed, "max_tokens": DISTILLER_TOKENS},
+                {
+                    "temperature": 0,
+                    "seed": observation.seed,
+                    "max_tokens": DISTILLER_TOKENS,
+                    **thinking_switches(observation),
+                },
                 background=background,
             )
             set_cost(step, completion.cost)
@@ -231,7 +239,8 @@ class Loop:
             rules = pipeline.judge(written, observation, selection, prompt=prompt)
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)
-        return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text)
+        problem = THINKING_SPENT if completion.spent_on_thinking else None
+        return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text, problem)
 
 
 def _silent_students(trajectories: Sequence[Trajectory]) -> list[str]:

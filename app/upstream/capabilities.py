@@ -1,35 +1,87 @@
-"""What a model server turned out to be able to do; learned once, from real calls."""
+"""What a model turned out to be able to do; learned from real calls, and forgotten again."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from app.exceptions import UpstreamError
 
+KEPT_FOR = 3600.0
+"""Seconds after which a refusal is forgotten: the server may have been changed since."""
+SYSTEM_ROLE = "system role"
+PATTERNS, SCHEMAS = "json_schema patterns", "json_schema"
+TOKENIZER = "tokenizer"
+LIMIT = "max_tokens"
+OTHER_LIMIT = "max_completion_tokens"
 
-@dataclass(slots=True)
+
 class Capabilities:
-    """Found out by use and kept for the life of the process. None: not yet known."""
+    """Of one model: what it turned out to refuse, and what it gives.
 
-    logprobs: bool | None = None
-    tokenizer: bool | None = None
-    stream_usage: bool = True
-    """Whether `stream_options` may be sent."""
-    priority: bool = True
-    """Whether `priority` may be sent; only ever to a vLLM."""
-    schema_level: int = 2
-    """2: json_schema with patterns, 1: json_schema without, 0: none (the prompt asks for JSON)."""
+    Fields by their names in a request, and beside them the system role and the levels of a
+    structured answer (json_schema with patterns, without, or none: then the prompt asks for JSON).
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._refused: dict[str, float] = {}
+        self._logprobs: bool | None = None
+        self._tokenizer: bool | None = None
+        self.thinks = False
+        """Whether it was seen to think before it answers."""
+
+    def refuses(self, name: str) -> bool:
+        at = self._refused.get(name)
+        return at is not None and self._clock() - at < KEPT_FOR
+
+    def refused(self) -> set[str]:
+        return {name for name in self._refused if self.refuses(name)}
+
+    def refuse(self, name: str) -> None:
+        self._refused[name] = self._clock()
+
+    @property
+    def logprobs(self) -> bool | None:
+        """Whether it gives log-probabilities; None while nobody knows."""
+        return False if self.refuses("logprobs") else self._logprobs
+
+    @property
+    def tokenizer(self) -> bool | None:
+        """Whether its server counts tokens; None while nobody knows."""
+        return False if self.refuses(TOKENIZER) else self._tokenizer
+
+    def note_tokenizer(self) -> None:
+        self._tokenizer = True
+
+    def note_logprobs(self, given: bool) -> None:
+        """That an answer for which they were asked had them, or not."""
+        if given:
+            self._logprobs = True
+        elif self._logprobs is None:
+            self.refuse("logprobs")
+
+    @property
+    def schema_level(self) -> int:
+        """2: json_schema with patterns, 1: json_schema without, 0: none."""
+        return 0 if self.refuses(SCHEMAS) else 1 if self.refuses(PATTERNS) else 2
+
+    def refuse_schema(self, level: int) -> None:
+        self.refuse(PATTERNS if level == 2 else SCHEMAS)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "logprobs": self.logprobs,
             "tokenizer": self.tokenizer,
-            "priority": self.priority,
+            "priority": not self.refuses("priority"),
             "json_schema": ("none", "without patterns", "full")[self.schema_level],
+            "thinks": self.thinks,
+            "refused": sorted(self.refused()),
         }
 
 
@@ -40,6 +92,8 @@ class ModelInfo:
     created: int
     context_length: int | None
     """Tokens of prompt and answer together; None when the server does not say."""
+    told: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+    """All that the server says of it."""
 
     @classmethod
     def parse_list(cls, content: bytes, only: str | None) -> dict[str, ModelInfo]:
@@ -55,14 +109,16 @@ class ModelInfo:
 
     @classmethod
     def _parse(cls, row: dict[str, Any]) -> ModelInfo:
-        meta = row.get("meta") or {}
+        meta = row.get("meta")
         # vLLM says max_model_len; llama.cpp says meta.n_ctx (what a slot holds).
-        context = row.get("max_model_len") or meta.get("n_ctx")
+        context = row.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else 0)
+        created = row.get("created")
         return cls(
             id=str(row["id"]),
             owned_by=str(row.get("owned_by") or "upstream"),
-            created=int(row.get("created") or 0),
-            context_length=int(context) if context else None,
+            created=int(created) if isinstance(created, int | float) else 0,
+            context_length=int(context) if isinstance(context, int | float) and context else None,
+            told=row,
         )
 
 

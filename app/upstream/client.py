@@ -12,26 +12,39 @@ import asyncio
 import dataclasses
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 
+from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost, Message
 from app.exceptions import (
     ModelNotFound,
     UpstreamError,
+    UpstreamFailed,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from app.observability.tracing import set_attributes, set_cost
 from app.upstream.call_limiter import CallLimiter
-from app.upstream.capabilities import Capabilities, ModelInfo, is_context_overflow, without_patterns
-from app.upstream.sse import StreamedAnswer, data_of, split_events
-from app.upstream.transport import Transport, UpstreamResponse
-from app.upstream.types import Completion
+from app.upstream.capabilities import (
+    LIMIT,
+    OTHER_LIMIT,
+    SYSTEM_ROLE,
+    TOKENIZER,
+    Capabilities,
+    ModelInfo,
+    is_context_overflow,
+    without_patterns,
+)
+from app.upstream.refusals import has_system, refused_field, refuses_system_role, without_system
+from app.upstream.sse import Merged, StreamedAnswer, data_of, split_events
+from app.upstream.transport import Transport, UpstreamResponse, forwarded_query
+from app.upstream.types import Completion, LoopParams
+from app.upstream.usage import text_characters
 from app.upstream.wire import (
     error_from,
     parse_completion,
@@ -42,7 +55,14 @@ from app.upstream.wire import (
 MODELS_TTL = 30.0
 MODELS_TIMEOUT = 10.0
 OVER_LIMIT = 64
-"""Events beyond an answer's limit, of a token at least each, after which it is cut here."""
+LONG_TOKEN = 24
+"""An answer is cut here once it has so many events more than tokens were allowed, and so many
+characters for each of those: some servers send pieces smaller than a token."""
+THINKING_ROOM = 4096
+"""Tokens that a model which thinks gets beside the limit that the loop set for its answer."""
+BLIND_STATUS = 422
+"""Of frameworks that refuse unknown fields without naming one in a way that can be read."""
+SAMPLING = frozenset({"temperature", "top_p", "seed", LIMIT, OTHER_LIMIT, "logprobs"})
 BACKGROUND_PRIORITY = 10
 """vLLM serves lower values first; a client's request has 0."""
 
@@ -78,7 +98,11 @@ class Upstream:
         self._models_at = float("-inf")
         self._models_lock = asyncio.Lock()
         self.gate = gate or CallLimiter(1)
-        self.capabilities = Capabilities()
+        self.capabilities: dict[str, Capabilities] = {}
+        """What each model turned out to be able to do, by its id."""
+
+    def capabilities_of(self, model: str) -> Capabilities:
+        return self.capabilities.setdefault(model, Capabilities())
 
     async def close(self) -> None:
         await self._transport.close()
@@ -107,18 +131,37 @@ class Upstream:
             raise ModelNotFound(f"The model '{name}' does not exist", param="model")
         return models[name]
 
+    def unlisted(self, name: str) -> ModelInfo:
+        """A model by the name that a request gives it, whether it is listed or not. Raises
+        `ModelNotFound` where another one is all that is exposed."""
+        if self._only_model is not None and name not in ("", self._only_model):
+            raise ModelNotFound(f"The model '{name}' does not exist", param="model")
+        return ModelInfo(name, "upstream", 0, None)
+
     async def _refresh_models(self) -> dict[str, ModelInfo]:
         async with self._models_lock:
             if time.monotonic() - self._models_at < 1.0 and self._models:
                 return self._models
-            content = await self._list_models()
-            self._models = ModelInfo.parse_list(content, self._only_model)
+            self._models = await self._listed()
             self._models_at = time.monotonic()
             # llama.cpp often closes a kept-alive connection after a stream, without a word.
             self._transport.drops_connections = any(
                 m.owned_by == "llamacpp" for m in self._models.values()
             )
             return self._models
+
+    async def _listed(self) -> dict[str, ModelInfo]:
+        """What the server lists; where that can't be read, the model that was named."""
+        only = self._only_model
+        try:
+            return ModelInfo.parse_list(await self._list_models(), only)
+        except (UpstreamUnavailable, UpstreamTimeout):
+            raise
+        except UpstreamError as error:
+            # 401: it is the key that is wrong.
+            if only is None or error.status == 401:
+                raise
+        return {only: ModelInfo(only, "upstream", 0, None)}
 
     async def _list_models(self) -> bytes:
         try:
@@ -141,11 +184,22 @@ class Upstream:
         """Send a chat request as it is; yields the response with its body unread, whatever its
         status. Leaving the block closes the connection. Raises `UpstreamError`."""
         async with self.gate.foreground():
-            response = await self._transport.send("POST", "/chat/completions", body, stream=True)
+            query = forwarded_query.get()
+            response = await self._transport.send(
+                "POST", "/chat/completions", body, stream=True, query=query
+            )
             try:
                 yield response
             finally:
                 response.close()
+
+    async def forward(
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> UpstreamResponse:
+        """A client's own request to any path of the server: see `Transport.forward`. Learning
+        gives way to it until the answer begins."""
+        async with self.gate.foreground():
+            return await self._transport.forward(method, target, body, headers)
 
     # --- the loop's own calls (ChatBackend)
 
@@ -158,22 +212,26 @@ class Upstream:
         background: bool = False,
         logprobs: bool = False,
     ) -> Completion:
+        caps = self.capabilities_of(model)
         # Streamed, and put together here: llama.cpp notices a caller's end only on a stream.
         body = {**params, "model": model, "messages": messages, "stream": True}
-        if self.capabilities.stream_usage:
-            body["stream_options"] = {"include_usage": True}
-        wants = logprobs and self.capabilities.logprobs is not False
-        if wants:
+        added = set(params.added) if isinstance(params, LoopParams) else set()
+        body["stream_options"] = {"include_usage": True}
+        added.add("stream_options")
+        if logprobs:
+            if not body.get("logprobs"):
+                added |= {"logprobs", "top_logprobs"}
             body["logprobs"] = True
             # llama.cpp: without a number come 20 alternatives a token, with 0 nothing at all.
             body.setdefault("top_logprobs", 1)
-        if background and self.capabilities.priority and await self._schedules(model):
+        if background and await self._schedules(model):
             body["priority"] = BACKGROUND_PRIORITY
-        completion = await self._tolerant(body, background=background)
+            added.add("priority")
+        completion = await self._roomy(body, added, caps, background=background)
         if completion.logprobs is not None:
-            self.capabilities.logprobs = True
-        elif "logprobs" in body and completion.text and self.capabilities.logprobs is None:
-            self.capabilities.logprobs = False
+            caps.note_logprobs(True)
+        elif "logprobs" in body and completion.text:
+            caps.note_logprobs(False)
         return completion
 
     async def structured(
@@ -188,10 +246,12 @@ class Upstream:
         """Tries the schema, then the schema without patterns, then the prompt alone; what works
         is remembered. A fault of the server costs one more try, without patterns. The answer goes
         through a tolerant parser in every case."""
+        caps = self.capabilities_of(model)
         fault: UpstreamError | None = None
-        level = self.capabilities.schema_level
+        refused: list[int] = []
+        level = caps.schema_level
         while True:
-            asked = dict(params)
+            asked = LoopParams(params, added=params)
             if level > 0:
                 sent = schema if level == 2 else without_patterns(schema)
                 asked["response_format"] = {
@@ -203,8 +263,8 @@ class Upstream:
             except UpstreamRejected as error:
                 if level == 0 or error.status not in (400, 422) or is_context_overflow(error):
                     raise
+                refused.append(level)
                 level -= 1
-                self.capabilities.schema_level = min(self.capabilities.schema_level, level)
                 continue
             except (UpstreamUnavailable, UpstreamTimeout):
                 raise
@@ -214,6 +274,8 @@ class Upstream:
                     raise fault or error from None
                 fault, level = error, 1
                 continue
+            for each in refused:
+                caps.refuse_schema(each)
             if fault is not None:
                 cost = completion.cost + Cost(calls=1)
                 completion = dataclasses.replace(completion, cost=cost)
@@ -221,14 +283,15 @@ class Upstream:
 
     async def count_tokens(self, model: str, text: str, *, seconds: float = 1.0) -> int | None:
         """Tokens of a text by the upstream's own tokenizer; None when it offers none."""
-        if self.capabilities.tokenizer is False:
+        caps = self.capabilities_of(model)
+        if caps.tokenizer is False:
             return None
         # vLLM reads `prompt`, llama.cpp reads `content`.
         ask = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
         try:
             response = await self._transport.post(f"{self._root}/tokenize", ask, seconds)
             if response.status != 200:
-                self.capabilities.tokenizer = False
+                caps.refuse(TOKENIZER)
                 return None
             answer = orjson.loads(await response.read())
             count = int(answer.get("count", len(answer.get("tokens") or [])))
@@ -236,7 +299,7 @@ class Upstream:
             return None
         if count <= 0 < len(text):
             return None  # llama.cpp's answer to a shape that it does not know
-        self.capabilities.tokenizer = True
+        caps.note_tokenizer()
         return count
 
     # --- below: how a call is made
@@ -249,32 +312,62 @@ class Upstream:
             return False
         return info is not None and info.owned_by == "vllm"
 
-    async def _tolerant(self, body: dict[str, Any], *, background: bool) -> Completion:
-        """One call; a 400 for a field that the loop added drops that field, for good."""
+    async def _roomy(
+        self, body: dict[str, Any], added: set[str], caps: Capabilities, *, background: bool
+    ) -> Completion:
+        """One call, with room to think where the loop's own limit would leave none: at once for a
+        model that is known to think, else after its answer was cut before it began."""
+        limit = body.get(LIMIT)
+        if LIMIT not in added or not isinstance(limit, int):
+            return await self._tolerant(body, added, caps, background=background)
+        roomy = {**body, LIMIT: limit + THINKING_ROOM}
+        if caps.thinks:
+            return await self._tolerant(roomy, added, caps, background=background)
+        completion = await self._tolerant(body, added, caps, background=background)
+        if not completion.spent_on_thinking:
+            return completion
+        caps.thinks = True
+        again = await self._tolerant(roomy, added, caps, background=background)
+        return dataclasses.replace(again, cost=completion.cost + again.cost)
+
+    async def _tolerant(
+        self, body: dict[str, Any], added: set[str], caps: Capabilities, *, background: bool
+    ) -> Completion:
+        """One call. What the model refuses of the fields that the loop `added` is left out, and so
+        is its system role: from now on, once it has answered without them."""
+        without: set[str] = set()
+        blind: UpstreamFailed | None = None
+        ours = {*added, OTHER_LIMIT} if LIMIT in added else added
         while True:
+            sent = _without(body, added, without | caps.refused())
             try:
-                return await self._call(body, background=background)
-            except UpstreamRejected as error:
-                if error.status not in (400, 422):
-                    raise
-                about = error.message.lower()
-                if "priority" in body and "priority" in about:
-                    self.capabilities.priority = False
-                    del body["priority"]
-                elif "logprobs" in body and "logprob" in about:
-                    self.capabilities.logprobs = False
-                    del body["logprobs"]
-                    body.pop("top_logprobs", None)
-                elif "stream_options" in body and "stream_options" in about:
-                    self.capabilities.stream_usage = False
-                    del body["stream_options"]
+                completion = await self._call(sent, background=background)
+            except UpstreamFailed as error:
+                if blind is not None:
+                    raise blind from None
+                droppable = ours & sent.keys()
+                field = refused_field(error, _alike(droppable))
+                if field is not None:
+                    without.add(field)
+                elif refuses_system_role(error) and has_system(sent["messages"]):
+                    without.add(SYSTEM_ROLE)
+                elif error.status == BLIND_STATUS and droppable & SAMPLING:
+                    # It says nothing of which: without all of them, or not at all.
+                    without |= droppable | (ours & {LIMIT, OTHER_LIMIT})
+                    blind = error
                 else:
                     raise
+                continue
+            for name in without:
+                caps.refuse(name)
+            return completion
 
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
         payload = orjson.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
-            response = await self._transport.send("POST", "/chat/completions", payload, stream=True)
+            response = await self._transport.send(
+                "POST", "/chat/completions", payload, stream=True, query=forwarded_query.get()
+            )
             try:
                 if response.status != 200:
                     content = await response.read()
@@ -282,7 +375,11 @@ class Upstream:
                 if response.is_stream:
                     completion = await self._assembled(response, body)
                 else:
-                    completion = parse_completion(await response.read())
+                    completion = parse_completion(await response.read(), response.content_type)
+                    if not completion.cost.tokens:
+                        made = len(completion.text) + len(completion.reasoning or "")
+                        cost = _estimated(body, made)
+                        completion = dataclasses.replace(completion, cost=cost)
                 set_attributes(response.span, model=body["model"])
                 set_cost(response.span, completion.cost)
                 return completion
@@ -290,28 +387,59 @@ class Upstream:
                 response.close()
 
     async def _assembled(self, response: UpstreamResponse, body: dict[str, Any]) -> Completion:
-        answer = StreamedAnswer()
-        allowed = body.get("max_completion_tokens") or body.get("max_tokens") or math.inf
+        answer = StreamedAnswer(raw=Merged())
+        limit = _limit_of(body)
+        ended = False
         async for event in split_events(response.chunks()):
             data = data_of(event)
             if data == b"[DONE]":
+                ended = True
                 break
             if data is not None:
                 answer.read_event(data)
-                allowed -= 1
             if answer.error is not None:
                 raise UpstreamError(answer.error)
-            if allowed < -OVER_LIMIT:
+            if answer.events > limit + OVER_LIMIT and answer.characters > limit * LONG_TOKEN:
                 answer.finish_reason = "length"  # as the server should have said itself
                 break
-        if answer.finish_reason is None:
+        if answer.finish_reason is None and not (ended and answer.begun):
             raise UpstreamUnavailable("the model server cut its answer")
         raw = {"content": answer.logprobs} if answer.logprobs else None
         return Completion(
             text=answer.text,
-            finish_reason=answer.finish_reason,
+            finish_reason=answer.finish_reason or "stop",
             reasoning=answer.reasoning,
             logprobs=token_logprobs(raw),
             raw_logprobs=raw,
-            cost=answer.cost,
+            raw=answer.raw.whole() if answer.raw else None,
+            cost=answer.cost if answer.cost.tokens else _estimated(body, answer.characters),
         )
+
+
+def _without(body: dict[str, Any], added: set[str], refused: set[str]) -> dict[str, Any]:
+    """The body less what is refused of what the loop `added`."""
+    sent = {name: value for name, value in body.items() if name not in added & refused}
+    if LIMIT in added & refused and OTHER_LIMIT not in refused:
+        sent[OTHER_LIMIT] = body[LIMIT]
+    if "logprobs" in added & refused:
+        sent.pop("top_logprobs", None)
+    if SYSTEM_ROLE in refused:
+        sent["messages"] = without_system(sent["messages"])
+    return sent
+
+
+def _alike(names: Set[str]) -> set[str]:
+    """What a refusal may name: of log-probabilities either field."""
+    return {"logprobs" if name == "top_logprobs" else name for name in names}
+
+
+def _limit_of(body: dict[str, Any]) -> float:
+    """Most tokens of the answer; some write that there is no limit as -1."""
+    limit = body.get(OTHER_LIMIT) or body.get(LIMIT)
+    return limit if isinstance(limit, int | float) and limit > 0 else math.inf
+
+
+def _estimated(body: dict[str, Any], made: int) -> Cost:
+    """What a call cost whose answer does not tell; `made` in characters."""
+    asked = text_characters([each.get("content") for each in body["messages"]])
+    return Cost(1, asked // CHARACTERS_PER_TOKEN, math.ceil(made / CHARACTERS_PER_TOKEN))

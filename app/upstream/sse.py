@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from app.domain.trajectory import Cost
+from app.domain.trajectory import Cost, RawAnswer
 from app.exceptions import UpstreamError
 from app.upstream.wire import made_characters, parse_usage
 
@@ -48,6 +48,75 @@ def frame(payload: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
+class _Text(list[str]):
+    """Pieces of one text."""
+
+
+_SAID_ONCE = ("role", "type", "id", "name", "index")
+_OF_A_CHUNK = ("id", "object", "created", "model", "choices", "usage", "error")
+_OF_A_CHOICE = ("index", "delta", "message", "logprobs", "finish_reason")
+
+
+@dataclass(slots=True)
+class Merged:
+    """The whole that the pieces of a stream are of, whatever its fields: texts are joined, numbered
+    items put in their places, and of anything else the last word holds."""
+
+    message: dict[str, Any] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, chunk: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> None:
+        _merge(self.message, delta)
+        self.choice.update({k: v for k, v in choice.items() if k not in _OF_A_CHOICE})
+        self.body.update({k: v for k, v in chunk.items() if k not in _OF_A_CHUNK})
+
+    def whole(self) -> RawAnswer:
+        return RawAnswer(_joined(self.message), self.choice, self.body, self.usage)
+
+
+def _merge(into: dict[str, Any], piece: dict[str, Any]) -> None:
+    for name, value in piece.items():
+        known = into.get(name)
+        if isinstance(value, str) and name not in _SAID_ONCE:
+            if isinstance(known, _Text):
+                known.append(value)
+            else:
+                into[name] = _Text([value])
+        elif isinstance(value, dict):
+            if not isinstance(known, dict):
+                known = into[name] = {}
+            _merge(known, value)
+        elif isinstance(value, list):
+            if not isinstance(known, list):
+                known = into[name] = []
+            for item in value:
+                _merge_item(known, item)
+        elif value is not None or known is None:
+            into[name] = value
+
+
+def _merge_item(known: list[Any], item: Any) -> None:
+    if not isinstance(item, dict):
+        known.append(item)
+        return
+    same = (each for each in known if "index" in item and each.get("index") == item["index"])
+    found = next(same, None)
+    if found is None:
+        found = {}
+        known.append(found)
+    _merge(found, item)
+
+
+def _joined(value: Any) -> Any:
+    if isinstance(value, _Text):
+        return "".join(value)
+    if isinstance(value, dict):
+        return {name: _joined(each) for name, each in value.items()}
+    return [_joined(each) for each in value] if isinstance(value, list) else value
+
+
 @dataclass(slots=True)
 class StreamedAnswer:
     """What a stream has said so far: what is read is its first choice, what is counted all."""
@@ -57,6 +126,7 @@ class StreamedAnswer:
     logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
     cost: Cost = field(default_factory=lambda: Cost(calls=1))
+    events: int = 0
     characters: int = 0
     """All that was made: of every choice its text, reasoning and tool calls."""
     created: int | None = None
@@ -67,6 +137,8 @@ class StreamedAnswer:
     """Whether the last event's chunk got the role that it should have had."""
     error: str | None = None
     ended: bool = False
+    raw: Merged | None = None
+    """Where all that is said of the first choice is put together; None: nowhere."""
 
     @property
     def text(self) -> str:
@@ -78,18 +150,24 @@ class StreamedAnswer:
 
     @property
     def complete(self) -> bool:
-        return self.ended and self.error is None and self.finish_reason is not None
+        """Some end it without a word of why."""
+        return self.ended and self.error is None
+
+    @property
+    def bounded(self) -> bool:
+        return self.characters <= MAX_CHARACTERS
 
     def read_event(self, data: bytes) -> dict[str, Any]:
         """Take in one event's data; returns the chunk, in which a choice begins with its role.
         Raises `UpstreamError` for what is no chunk, and where there is no end to them."""
         self.mended = False
+        self.events += 1
         try:
             chunk: dict[str, Any] = orjson.loads(data)
             self._read(chunk)
         except (ValueError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server sent an event that can't be read") from error
-        if self.characters > MAX_CHARACTERS:
+        if not self.bounded:
             raise UpstreamError("the model server's answer has no end")
         return chunk
 
@@ -102,6 +180,8 @@ class StreamedAnswer:
             self.created = chunk.get("created")
         if chunk.get("usage"):
             self.cost = parse_usage(chunk["usage"])
+            if self.raw is not None and isinstance(chunk["usage"], dict):
+                self.raw.usage = chunk["usage"]
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             index = choice.get("index", 0)
@@ -114,6 +194,8 @@ class StreamedAnswer:
             self.characters += made_characters(delta)
             if index != 0:
                 continue
+            if self.raw is not None:
+                self.raw.take(chunk, choice, delta)
             if isinstance(delta.get("content"), str):
                 self.parts.append(delta["content"])
             thought = delta.get("reasoning_content") or delta.get("reasoning")

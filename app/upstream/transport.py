@@ -38,6 +38,8 @@ forwarded_headers: ContextVar[Mapping[str, str]] = ContextVar(
     "forwarded", default=MappingProxyType({})
 )
 """Sent with every upstream call that is made for one request, its id among them."""
+forwarded_query: ContextVar[str] = ContextVar("forwarded_query", default="")
+"""The query string of a chat request, sent with every chat call that is made for it."""
 
 
 class UpstreamResponse:
@@ -48,14 +50,30 @@ class UpstreamResponse:
         self.span = span
         self.status = response.status
         self.retry_after = seconds_of(response.headers.get("Retry-After"))
+        self._read: bytes | None = None
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """All of them, names in lower case."""
+        return [(name.lower(), value) for name, value in self._response.headers.items()]
+
+    @property
+    def content_type(self) -> str:
+        """Without its parameters, in lower case."""
+        return self._response.content_type
 
     @property
     def is_stream(self) -> bool:
-        return self._response.content_type == "text/event-stream"
+        return self.content_type == "text/event-stream"
 
     async def read(self) -> bytes:
-        """The whole body. Raises `UpstreamTimeout`, `UpstreamUnavailable`; `UpstreamError` for one
-        without end."""
+        """The whole body, as often as it is asked for. Raises `UpstreamTimeout`,
+        `UpstreamUnavailable`; `UpstreamError` for one without end."""
+        if self._read is None:
+            self._read = await self._whole()
+        return self._read
+
+    async def _whole(self) -> bytes:
         parts, size = [], 0
         with _worded("did not finish its answer in time", "cut its answer", self.span):
             if self._response.content.at_eof():
@@ -153,13 +171,45 @@ class Transport:
         return UpstreamResponse(answer)
 
     async def send(
-        self, method: str, path: str, body: bytes | None, *, stream: bool
+        self, method: str, path: str, body: bytes | None, *, stream: bool, query: str = ""
     ) -> UpstreamResponse:
         """The answer, whatever its status, its body unread; the caller closes it. Retried once,
         while nothing has been answered. Raises `UpstreamUnavailable`, `UpstreamTimeout`."""
+        sent = {**forwarded_headers.get()}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        if stream and self.drops_connections:
+            sent["Connection"] = "close"
+        url = self._url(path)
+        if query:
+            url = URL(f"{url}?{query}", encoded=True)
+        return await self._traced(method, path, url, body, sent)
+
+    async def forward(
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> UpstreamResponse:
+        """A client's own request to any path: `target` is the encoded path with its query, from
+        the server's root. The body of the answer is left as it was sent, compressed or not. Only
+        what was not answered at all is tried again. Raises `UpstreamUnavailable`,
+        `UpstreamTimeout`."""
+        url = URL(self._base_url.removesuffix("/v1") + target, encoded=True)
+        path = target.partition("?")[0]
+        return await self._traced(method, path, url, body or None, headers, verbatim=True)
+
+    async def _traced(
+        self,
+        method: str,
+        path: str,
+        url: URL,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        verbatim: bool = False,
+    ) -> UpstreamResponse:
         span = outgoing(f"upstream {path}", method=method, path=path)
+        sent = {**headers, **trace_headers(span)}
         try:
-            answer = await self._send(method, path, body, stream, trace_headers(span))
+            answer = await self._send(method, url, body, sent, verbatim)
         except BaseException as error:
             end(span, error)
             raise
@@ -169,20 +219,22 @@ class Transport:
         return UpstreamResponse(answer, span)
 
     async def _send(
-        self, method: str, path: str, body: bytes | None, stream: bool, trace: Mapping[str, str]
+        self, method: str, url: URL, body: bytes | None, sent: Mapping[str, str], verbatim: bool
     ) -> aiohttp.ClientResponse:
-        sent = {**forwarded_headers.get(), **trace}
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        if stream and self.drops_connections:
-            sent["Connection"] = "close"
+        """`verbatim`: whatever status comes is the answer, and its body is not decompressed."""
         for last in (False, True):
             down = self._availability()
             if down is not None:
                 raise UpstreamUnavailable(down, status=503, retry_after=2)
             try:
                 answer = await self._http.request(
-                    method, self._url(path), data=body, headers=sent, allow_redirects=False
+                    method,
+                    url,
+                    data=body,
+                    headers=sent,
+                    allow_redirects=False,
+                    auto_decompress=not verbatim,
+                    skip_auto_headers=("Content-Type",) if verbatim else None,
                 )
             except aiohttp.ConnectionTimeoutError as error:
                 raise UpstreamTimeout(
@@ -198,7 +250,7 @@ class Transport:
                 if isinstance(error, aiohttp.ServerDisconnectedError):
                     continue  # a kept-alive connection that the server had closed: at once
             else:
-                if last or answer.status not in RETRY_STATUS:
+                if last or verbatim or answer.status not in RETRY_STATUS:
                     return answer
                 if seconds_of(answer.headers.get("Retry-After")) not in (None, 0.0):
                     return answer  # it said when to come back: the client's decision

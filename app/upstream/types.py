@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.domain.trajectory import Cost, Message
+from app.domain.trajectory import Cost, Message, RawAnswer
+
+THINKING_SPENT = "thinking_budget_spent"
+"""A model used up all tokens that an answer may have before it had begun to answer."""
+_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +24,24 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     """Natural-log probability of each sampled token; None when the upstream gave none."""
     raw_logprobs: Any = None
+    raw: RawAnswer | None = None
     cost: Cost = field(default_factory=lambda: Cost(calls=1))
+
+    @property
+    def spent_on_thinking(self) -> bool:
+        """Whether it was cut before it had begun to answer."""
+        said = _THOUGHTS.sub("", self.text)
+        thought = self.reasoning is not None or said != self.text
+        return self.finish_reason == "length" and thought and not said.strip()
+
+
+class LoopParams(dict[str, Any]):
+    """Request fields of a call, and which of them the loop `added` to the client's: those may be
+    left out for a model that refuses them."""
+
+    def __init__(self, fields: Mapping[str, Any], *, added: Iterable[str]) -> None:
+        super().__init__(fields)
+        self.added = frozenset(added)
 
 
 class ChatBackend(Protocol):

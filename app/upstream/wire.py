@@ -9,14 +9,17 @@ import jsonschema
 import orjson
 
 from app.domain.lenient_json import tolerant_json
-from app.domain.trajectory import Cost
-from app.exceptions import UpstreamError, UpstreamRejected
+from app.domain.trajectory import Cost, RawAnswer
+from app.exceptions import UpstreamError, UpstreamFailed, UpstreamRejected
 from app.upstream.capabilities import without_patterns
 from app.upstream.types import Completion
 
+_OF_A_CHOICE = ("index", "message", "logprobs", "finish_reason")
+_OF_A_COMPLETION = ("id", "object", "created", "model", "choices", "usage")
 
-def parse_completion(content: bytes) -> Completion:
-    """One choice of a chat completion. Raises `UpstreamError` when it isn't one."""
+
+def parse_completion(content: bytes, content_type: str = "application/json") -> Completion:
+    """One choice of a chat completion. Raises `UpstreamError` that says what came instead."""
     try:
         body = orjson.loads(content)
         choice = body["choices"][0]
@@ -31,10 +34,39 @@ def parse_completion(content: bytes) -> Completion:
             reasoning=message.get("reasoning_content") or message.get("reasoning"),
             logprobs=token_logprobs(raw),
             raw_logprobs=raw,
+            raw=RawAnswer(
+                message,
+                {name: choice[name] for name in choice if name not in _OF_A_CHOICE},
+                {name: body[name] for name in body if name not in _OF_A_COMPLETION},
+                body["usage"] if isinstance(body.get("usage"), dict) else {},
+            ),
             cost=parse_usage(body.get("usage")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UpstreamError("the model server's answer can't be read") from error
+        raise unreadable(content_type, content) from error
+
+
+def object_of(content: bytes) -> dict[str, Any] | None:
+    """The JSON object that these bytes are; None where they are none."""
+    try:
+        found = orjson.loads(content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def is_openai_error(said: Any) -> bool:
+    """Whether it is an error in OpenAI's form, with all of its fields."""
+    error = said.get("error") if isinstance(said, dict) else None
+    return isinstance(error, dict) and error.keys() >= {"message", "type", "param", "code"}
+
+
+def unreadable(content_type: str, content: bytes) -> UpstreamError:
+    """The error for an answer that is none, in words that say what came."""
+    what = f"{len(content)} bytes of {content_type}" if content else "nothing"
+    if object_of(content) is not None:
+        what = "JSON without choices"
+    return UpstreamError(f"the model server's answer can't be read: it sent {what}")
 
 
 def token_logprobs(raw: Any) -> tuple[float, ...] | None:
@@ -106,7 +138,7 @@ def seconds_of(retry_after: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def error_from(status: int, content: bytes, after: float | None) -> UpstreamError:
+def error_from(status: int, content: bytes, after: float | None) -> UpstreamFailed:
     """The error for a non-200 answer; a 4xx keeps status and body."""
     body: dict[str, Any] | None = None
     message = f"the model server answered {status}"
@@ -130,6 +162,6 @@ def error_from(status: int, content: bytes, after: float | None) -> UpstreamErro
         return UpstreamRejected(
             message, status=status, body=body, param=param, code=code, retry_after=after
         )
-    error = UpstreamError(message, retry_after=after)
+    error = UpstreamFailed(message, body=body, param=param, code=code, retry_after=after)
     error.status = status if status in (500, 502, 503, 504) else 502
     return error

@@ -28,6 +28,8 @@ ARMS = {
     "examples": "the product with feedback, examples alone",
     "experience": "the product with feedback, rules and examples as evidence decides",
     "examples@K": "as examples, with at most K; experience@K likewise",
+    "experience-consensus": "as experience, with agreed answers as examples, exploring all",
+    "examples-no-floor": "as examples, however far the nearest are",
     "examples-block": "as examples, inside the block instead of as earlier turns",
     "knn@K": "the K nearest labelled questions as earlier turns (--feedback label)",
     "self-icl@K": "the K nearest own answers that were right (--feedback binary or label)",

@@ -4,6 +4,8 @@
     examples     examples alone: no rule is given
     experience   both, as evidence decides: the product's default
     experience@K, examples@K   with at most K examples instead of the default
+    experience-consensus       answers on which an exploration agreed become examples; all explored
+    examples-no-floor          however far the nearest are
     examples-block   examples inside the block instead of as earlier turns
 
 A request is steered, recorded and learned from by the gateway's own objects; only the call to the
@@ -92,6 +94,11 @@ EXPERIENCED_ARMS = {
         Experienced("rules", {"examples": ExampleUse.OFF}),
         Experienced("examples", _NO_RULES),
         Experienced("experience"),
+        Experienced(
+            "experience-consensus",
+            {"examples": ExampleUse.CONSENSUS, "learn_sample_rate": 1.0},
+        ),
+        Experienced("examples-no-floor", {**_NO_RULES, "example_floor": -1.0}),
         Experienced("examples-block", {**_NO_RULES, "example_place": ExamplePlace.BLOCK}),
     )
 }

@@ -111,10 +111,10 @@ def text_of(chunks: list[dict[str, Any]]) -> str:
 
 
 def test_an_answer_with_its_headers(js, up, mode) -> None:
-    up.default = Reply("seven: \\boxed{7}")
+    up.default = Reply("seven: the answer is 7")
     seen = js.run("answer", body=quiet(mode))
     answer, headers = seen["answer"], seen["headers"]
-    assert answer["choices"][0]["message"]["content"] == "seven: \\boxed{7}"
+    assert answer["choices"][0]["message"]["content"] == "seven: the answer is 7"
     assert answer["model"] == MODEL
     assert seen["requestId"] == headers["x-request-id"]
     assert (RULE in visible_call(up, mode).text) == (mode != "off")
@@ -128,12 +128,12 @@ def test_an_answer_with_its_headers(js, up, mode) -> None:
 
 
 def test_a_stream_with_usage(js, up, mode) -> None:
-    up.default = Reply("The answer, naïve ☃, is \\boxed{7}", wire_split=7)
+    up.default = Reply("The answer, naïve ☃, is the answer is 7", wire_split=7)
     seen = js.run("stream", body=quiet(mode, stream_options={"include_usage": True}))
     assert "error" not in seen
     *parts, last = seen["chunks"]
     check_stream_shape(parts, MODEL)
-    assert text_of(parts) == "The answer, naïve ☃, is \\boxed{7}"
+    assert text_of(parts) == "The answer, naïve ☃, is the answer is 7"
     assert last["choices"] == []
     usage = last["usage"]
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"] > 0
@@ -141,10 +141,10 @@ def test_a_stream_with_usage(js, up, mode) -> None:
 
 
 def test_the_stream_helper(js, up, mode) -> None:
-    script_majority(up, "Perhaps it is \\boxed{6}", "It is \\boxed{7}")
+    script_majority(up, "Perhaps it is the answer is 6", "It is the answer is 7")
     body = quiet(mode, temperature=0, stream_options={"include_usage": True})
     seen = js.run("helper", body=body)
-    wanted = "It is \\boxed{7}" if mode == "explore" else "Perhaps it is \\boxed{6}"
+    wanted = "It is the answer is 7" if mode == "explore" else "Perhaps it is the answer is 6"
     choice = seen["answer"]["choices"][0]
     assert choice["message"]["content"] == "".join(seen["deltas"]) == wanted
     assert choice["finish_reason"] == "stop"
@@ -178,7 +178,7 @@ def test_models(js) -> None:
 
 @pytest.mark.parametrize("by", ["name", "header"])
 def test_a_mode_without_a_field_of_ours(js, up, mode, by) -> None:
-    up.default = Reply("\\boxed{7}")
+    up.default = Reply("the answer is 7")
     body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
     headers = {"X-TTCL-Namespace": RULED}
     if by == "name":
@@ -199,14 +199,17 @@ def test_a_mode_without_a_field_of_ours(js, up, mode, by) -> None:
     [
         ({}, {"model": "other"}, ("NotFoundError", 404, "model_not_found", "model")),
         ({"apiKey": "wrong"}, {}, ("AuthenticationError", 401, "invalid_api_key", None)),
-        ({}, {"temperature": "hot"}, ("BadRequestError", 400, "invalid_value", "temperature")),
+        ({}, {"messages": []}, ("BadRequestError", 400, "invalid_value", "messages")),
     ],
     ids=["model", "key", "type"],
 )
 def test_errors_have_the_client_s_own_classes(js, mode, scenario, client, fields, wanted) -> None:
+    if mode == "off" and "messages" in fields:
+        pytest.skip("off leaves types to the upstream")
     error = js.run(scenario, client=client, body=quiet(mode, **fields))["error"]
     got = (error["name"], error["status"], error.get("code"), error.get("param"))
-    assert got == wanted
+    # Of a model that nobody has it is the upstream that speaks in mode off.
+    assert got == ((*wanted[:2], 404, wanted[3]) if mode == "off" and "model" in fields else wanted)
     assert error["requestID"]
 
 
@@ -244,9 +247,9 @@ async def test_a_client_that_waits_no_longer(js, up, mode, namespace) -> None:
 
 @pytest.mark.parametrize("mode", ["steer", "explore"])
 async def test_its_own_retry_teaches_once(js, up, mode, namespace) -> None:
-    up.default = Reply("\\boxed{7}")
+    up.default = Reply("the answer is 7")
     seen = js.run("retry", body=ask(mode, ttcl={"namespace": namespace}))
-    assert seen["answer"]["choices"][0]["message"]["content"] == "\\boxed{7}"
+    assert seen["answer"]["choices"][0]["message"]["content"] == "the answer is 7"
     assert [attempt["retry"] for attempt in seen["attempts"]] == ["0", "1"]
     for attempt in seen["attempts"]:
         js.gateway.settled(attempt["episode"])
@@ -280,7 +283,7 @@ def test_the_readme_s_lines(js, up) -> None:
     )
     assert done.returncode == 0, done.stderr
     text, episode = done.stdout.split()
-    assert text == "\\boxed{84}"
+    assert text == "84"
     asked = js.gateway.settled(episode)
     assert (asked["mode"], asked["namespace"]) == ("explore", "arithmetic")
 

@@ -28,7 +28,7 @@ def up(shared_upstream: ScriptedUpstream) -> Iterator[ScriptedUpstream]:
     script_loop(shared_upstream)
     yield shared_upstream
     shared_upstream.reset()
-    shared_upstream.null_usage = True
+    shared_upstream.null_usage, shared_upstream.lax = True, False
 
 
 @pytest.fixture(scope="session")

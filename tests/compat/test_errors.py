@@ -32,10 +32,8 @@ from tests.fakes import (
 from tests.gateway import ADMIN_KEY, NO_TLS, Gateway, running_gateway
 
 UNKNOWN = [
-    ("GET", "/", 404),
     ("GET", "/v1", 404),
     ("GET", "/v1/nothing", 404),
-    ("POST", "/v1/embeddings", 404),
     ("GET", "/v1/%ff%00", 404),
     ("HEAD", "/v1/nothing", 404),
     ("GET", "/v1/models/no-such-model", 404),
@@ -144,7 +142,8 @@ async def test_20_unknown_model_is_404(gw, up, mode) -> None:
     response = await gw.post(ask(mode, model="no-such-model"))
     assert response.status_code == 404
     error = check_error(response.json())
-    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    # In mode off it is the upstream that says so.
+    assert (error["code"], error["param"]) == (404 if mode == "off" else "model_not_found", "model")
     async with gw.client() as client:
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(**for_client(ask(mode, model="other")))
@@ -262,16 +261,16 @@ async def test_21_a_failing_step_leaves_the_teachers_answer(
     shared_upstream.reset()
     shared_upstream.when(condition, fault)
     script_loop(shared_upstream)
-    shared_upstream.default = Reply("the Teacher says \\boxed{7}")
+    shared_upstream.default = Reply("the Teacher says the answer is 7")
     with running_gateway(shared_upstream, learn=False) as gateway:
         if stream:
             got = await gateway.sse(ask("explore"))
-            assert got.text() == "the Teacher says \\boxed{7}"
+            assert got.text() == "the Teacher says the answer is 7"
             assert got.errors() == []
         else:
             answer = (await gateway.post(ask("explore"))).json()
             text = answer["choices"][0]["message"]["content"]
-            assert text == "the Teacher says \\boxed{7}"
+            assert text == "the Teacher says the answer is 7"
             assert answer["ttcl"]["degraded"]
 
 
@@ -279,10 +278,10 @@ async def test_21_silent_students_do_not_hold_the_answer(shared_upstream) -> Non
     shared_upstream.reset()
     script_loop(shared_upstream)
     shared_upstream.when(is_student, Reply(fault=Fault.HANG))
-    shared_upstream.default = Reply("\\boxed{7}")
+    shared_upstream.default = Reply("the answer is 7")
     with running_gateway(shared_upstream, learn=False, explore_timeout=0.5) as gateway:
         answer = (await gateway.post(ask("explore"))).json()
-        assert answer["choices"][0]["message"]["content"] == "\\boxed{7}"
+        assert answer["choices"][0]["message"]["content"] == "the answer is 7"
         assert answer["ttcl"]["degraded"]
         await shared_upstream.settled(1.0)
 
@@ -291,10 +290,10 @@ async def test_21_a_failing_teacher_leaves_the_students_answer(shared_upstream) 
     shared_upstream.reset()
     script_loop(shared_upstream)
     shared_upstream.when(is_teacher, Reply.error(500, "no teacher"))
-    shared_upstream.default = Reply("\\boxed{7}")
+    shared_upstream.default = Reply("the answer is 7")
     with running_gateway(shared_upstream, learn=False) as gateway:
         answer = (await gateway.post(ask("explore"))).json()
-        assert answer["choices"][0]["message"]["content"] == "\\boxed{7}"
+        assert answer["choices"][0]["message"]["content"] == "the answer is 7"
         assert answer["ttcl"]["degraded"]
 
 
@@ -302,9 +301,9 @@ async def test_21_a_failing_distiller_hurts_nobody(learner, up, namespace) -> No
     up.reset()
     up.when(is_distiller, Reply("I would rather not."))
     script_loop(up)
-    up.default = Reply("\\boxed{7}")
+    up.default = Reply("the answer is 7")
     response = await learner.post(ask("explore", ttcl={"namespace": namespace}))
-    assert response.json()["choices"][0]["message"]["content"] == "\\boxed{7}"
+    assert response.json()["choices"][0]["message"]["content"] == "the answer is 7"
     episode = learner.settled(response.headers["x-ttcl-episode"])
     assert episode["status"] in ("skipped", "failed")
     assert episode["reason"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.compat.helpers import QUESTION, RULE, RULED, ask, check_error, for_client, visible_call
-from tests.fakes import is_structured_step, is_student
+from tests.fakes import Reply, is_structured_step, is_student
 from tests.gateway import CLIENT_KEY, MODEL
 
 FOREIGN = {
@@ -88,14 +90,27 @@ async def test_16_nothing_is_read_out_of_prompt_text(gw, up) -> None:
     assert up.chats[0].body["messages"][-1]["content"].endswith(text)
 
 
-WRONG = [
+UNSTEERABLE = [
     ("model", 5),
     ("messages", "hi"),
     ("messages", []),
     ("messages", ["hi"]),
+]
+ODD = [
     ("messages", [{"role": 1, "content": "hi"}]),
     ("messages", [{"role": "user", "content": 5}]),
+    ("messages", [{"role": "user", "content": "hi"}, {"role": "user", "content": ["a", 5]}]),
+    ("messages", [{"role": "system", "content": 5}, {"role": "user", "content": QUESTION}]),
     ("messages", [{"content": "hi"}]),
+    ("temperature", "0.7"),
+    ("max_tokens", 100.0),
+    ("max_tokens", -1),
+    ("max_tokens", "100"),
+    ("max_completion_tokens", "many"),
+    ("stream", 0),
+    ("logprobs", 1),
+    ("seed", 2**64 - 1),
+    ("response_format", {"type": 5}),
     ("stream", "yes"),
     ("stream", 1),
     ("stream_options", "usage"),
@@ -122,6 +137,11 @@ WRONG = [
     ("response_format", "json"),
     ("user", 5),
 ]
+COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "4"}}],
+}
 WRONG_OPTIONS = [
     "x",
     [],
@@ -138,8 +158,9 @@ WRONG_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG, ids=lambda v: str(v)[:24])
-async def test_17_wrong_type_names_its_field(gw, up, mode, field, value) -> None:
+@pytest.mark.parametrize(("field", "value"), UNSTEERABLE, ids=lambda v: str(v)[:24])
+@pytest.mark.parametrize("mode", ["steer", "explore"])
+async def test_17_what_can_not_be_steered_names_its_field(gw, up, mode, field, value) -> None:
     response = await gw.post({**ask(mode), field: value})
     assert response.status_code == 400, response.text
     error = check_error(response.json())
@@ -147,6 +168,39 @@ async def test_17_wrong_type_names_its_field(gw, up, mode, field, value) -> None
     assert error["param"].replace("[", ".").split(".")[0] == field
     assert error["type"] == "invalid_request_error"
     assert up.chats == []
+
+
+@pytest.mark.parametrize(("field", "value"), ODD, ids=lambda v: str(v)[:24])
+async def test_17_another_type_is_the_upstreams_business(gw, up, mode, field, value) -> None:
+    """Neither refused nor changed: here it is accepted, elsewhere its error comes back."""
+    up.default = Reply(body=COMPLETION)
+    up.lax = True
+    response = await gw.post({**ask(mode), field: value})
+    assert response.status_code == 200, response.text
+    # What the loop reads it puts together anew.
+    if field not in ("messages", "stream", "stream_options", "n", "logprobs") or mode == "off":
+        assert value in [call.body[field] for call in up.chats if field in call.body]
+
+
+@pytest.mark.parametrize("mode", ["steer", "explore"])
+async def test_17_what_the_loop_can_not_read_is_steered(gw, up, mode) -> None:
+    up.default = Reply(body=COMPLETION)
+    up.lax = True
+    answer = (await gw.post(ask(mode, n="several", tools="none"))).json()
+    assert len(up.chats) == 1
+    assert RULE in up.chats[0].text
+    assert (up.chats[0].body["n"], up.chats[0].body["tools"]) == ("several", "none")
+    assert answer["ttcl"]["mode"] == "steer"
+
+
+@pytest.mark.parametrize(("field", "value"), [*UNSTEERABLE, *ODD], ids=lambda v: str(v)[:24])
+async def test_17_off_sends_any_type_as_its_bytes(gw, up, field, value) -> None:
+    body = {k: v for k, v in {**ask(), field: value}.items() if k != "ttcl"}
+    raw = json.dumps(body, indent=1).encode()
+    up.default, up.lax = Reply(body=COMPLETION), True
+    response = await gw.post(raw, X_TTCL_Mode="off")
+    assert [call.raw for call in up.chats] == [raw]
+    assert response.json() == COMPLETION
 
 
 @pytest.mark.parametrize("value", WRONG_OPTIONS, ids=str)
@@ -170,6 +224,7 @@ async def test_17_wrong_header_is_named(gw, up, header, value) -> None:
 
 
 @pytest.mark.parametrize("field", ["model", "messages"])
+@pytest.mark.parametrize("mode", ["steer", "explore"])
 async def test_17_missing_field_is_named(gw, up, mode, field) -> None:
     body = ask(mode)
     del body[field]

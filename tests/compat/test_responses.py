@@ -97,11 +97,11 @@ async def test_08_turn_words_do_not_cut(gw, up, mode, stream) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_09_only_the_selected_answer_is_shown(gw, up, stream) -> None:
-    teacher, chosen = "TEACHERTEXT: \\boxed{9}", "CHOSENTEXT: \\boxed{7}"
+    teacher, chosen = "TEACHERTEXT: the answer is 9", "CHOSENTEXT: the answer is 7"
     # The Student on the original wording disagrees with the two others.
     up.when(
         lambda body: is_student(body) and QUESTION in body["messages"][-1]["content"],
-        Reply("STUDENTTEXT: \\boxed{8}"),
+        Reply("STUDENTTEXT: the answer is 8"),
     )
     script_majority(up, teacher, chosen)
     if stream:
@@ -118,10 +118,10 @@ async def test_09_only_the_selected_answer_is_shown(gw, up, stream) -> None:
 
 
 async def test_09_steer_never_shows_what_is_learned_from(learner, up, namespace) -> None:
-    up.when(is_student, Reply("STUDENTTEXT: \\boxed{8}"))
-    up.default = Reply("visible: \\boxed{7}")
+    up.when(is_student, Reply("STUDENTTEXT: the answer is 8"))
+    up.default = Reply("visible: the answer is 7")
     response = await learner.post(ask("steer", ttcl={"namespace": namespace}))
-    assert response.json()["choices"][0]["message"]["content"] == "visible: \\boxed{7}"
+    assert response.json()["choices"][0]["message"]["content"] == "visible: the answer is 7"
     learner.settled(response.headers["x-ttcl-episode"])
     assert any(is_student(call.body) for call in up.chats)
     assert "STUDENTTEXT" not in response.text
@@ -129,22 +129,22 @@ async def test_09_steer_never_shows_what_is_learned_from(learner, up, namespace)
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_09_reasoning_is_kept_apart(gw, up, mode, stream) -> None:
-    up.default = Reply("\\boxed{7}", reasoning="twelve minus five")
+    up.default = Reply("the answer is 7", reasoning="twelve minus five")
     if stream:
         got = await gw.sse(ask(mode))
         reasoning = "".join(c["delta"].get("reasoning_content") or "" for c in got.choices())
-        assert (reasoning, got.text()) == ("twelve minus five", "\\boxed{7}")
+        assert (reasoning, got.text()) == ("twelve minus five", "the answer is 7")
     else:
         message = (await gw.post(ask(mode))).json()["choices"][0]["message"]
         assert message["reasoning_content"] == "twelve minus five"
-        assert message["content"] == "\\boxed{7}"
+        assert message["content"] == "the answer is 7"
 
 
 async def test_09_reasoning_is_never_answer_nor_distilled(learner, up, namespace) -> None:
-    up.when(is_student, Reply("\\boxed{7}", reasoning="SECRETTHOUGHT \\boxed{1}"))
-    up.when(is_teacher, Reply("\\boxed{7}", reasoning="SECRETTHOUGHT \\boxed{2}"))
+    up.when(is_student, Reply("the answer is 7", reasoning="SECRETTHOUGHT the answer is 1"))
+    up.when(is_teacher, Reply("the answer is 7", reasoning="SECRETTHOUGHT the answer is 2"))
     response = await learner.post(ask("explore", ttcl={"namespace": namespace}))
-    assert response.json()["choices"][0]["message"]["content"] == "\\boxed{7}"
+    assert response.json()["choices"][0]["message"]["content"] == "the answer is 7"
     assert learner.settled(response.headers["x-ttcl-episode"])["status"] == "learned"
     distilled = [call for call in up.chats if is_distiller(call.body)]
     assert distilled

@@ -115,7 +115,9 @@ class ErrorDetail(ResponseModel):
     message: str = Field(description="A sentence for people")
     type: str
     param: str | None = Field(description="The field that is wrong, where it is one")
-    code: str | None = Field(description="A word for programs")
+    code: str | int | None = Field(
+        description="A word for programs; some model servers say a number"
+    )
 
 
 class Error(ResponseModel):
@@ -278,6 +280,15 @@ class FeedbackBatch(ResponseModel):
     taken: int = Field(examples=[1])
     refused: int = Field(examples=[0])
     data: list[FeedbackItem] = Field(examples=[[example_of(FeedbackItem)]])
+
+
+class Service(ResponseModel):
+    service: Literal["ttcl"] = "ttcl"
+    description: str = "An OpenAI-compatible gateway whose answers are steered by learned rules"
+    version: str = Field(examples=["1.0.0"])
+    places: dict[str, str] = Field(
+        description="Paths by what is there", examples=[{"chat": "/v1/chat/completions"}]
+    )
 
 
 class Health(ResponseModel):

@@ -25,19 +25,21 @@ from app.loop.explore.exploration import (
     name_of,
     sample_in_span,
 )
+from app.loop.explore.forms import prescribed
 from app.loop.explore.roles import (
     ANSWER_PROMPT,
     Call,
     derived_seed,
     student_params,
     teacher_params,
+    thinking_switches,
 )
 from app.loop.explore.tutor import Tutor
 from app.loop.steer.injector import add_to_system, replace_question
 from app.loop.steer.writer import Insertion
 from app.observability.tracing import span
 from app.prompt_library import PromptLibrary
-from app.upstream.types import ChatBackend
+from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
 
 
 class Explorer:
@@ -121,9 +123,7 @@ class _Run:
         """The conversation with the form of the answer, and what the request is given."""
         observation = self._observation
         messages = list(conversation)
-        prescribed = observation.params.get("response_format") or {}
-        if observation.framed and prescribed.get("type", "text") == "text":
-            # A client that prescribes a format has said all there is to say about it.
+        if observation.framed and not prescribed(observation.messages, observation.params):
             name = ANSWER_PROMPT[observation.task]
             form = self._explorer.prompts.get(observation.domain, name).render().text
             messages = add_to_system(messages, form)
@@ -246,6 +246,7 @@ class _Run:
             "temperature": self._options.temperature,
             "seed": derived_seed(observation.seed, Role.TUTOR, 0),
             "max_tokens": min(self._options.max_tokens, tutor.room(observation, count)),
+            **thinking_switches(observation),
         }
         try:
             with span("tutor"):
@@ -262,6 +263,7 @@ class _Run:
             self._tutor_cost = self._spending.back(Cost(calls=1))
             return None
         self._tutor_cost = self._spending.back(completion.cost)
+        self._note_thinking(completion)
         if answer is not None:
             return tutor.parse(answer, observation.question, count)
         # No whole object, but perhaps the beginning of one.
@@ -283,6 +285,7 @@ class _Run:
             if call.role is Role.TEACHER:
                 self._teacher_error = error
             return failed_trajectory(call, error.message)
+        self._note_thinking(completion)
         return Trajectory(
             role=call.role,
             index=call.index,
@@ -292,8 +295,13 @@ class _Run:
             finish_reason=completion.finish_reason,
             logprobs=completion.logprobs,
             raw_logprobs=completion.raw_logprobs,
+            raw=completion.raw,
             cost=self._spending.back(completion.cost),
         )
+
+    def _note_thinking(self, completion: Completion) -> None:
+        if completion.spent_on_thinking and THINKING_SPENT not in self._problems:
+            self._problems.append(THINKING_SPENT)
 
     async def cancel(self) -> None:
         tasks: list[asyncio.Task[object]] = [*self._sent]

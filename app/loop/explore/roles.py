@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from app.domain.trajectory import Message, Observation, Role, Task
+from app.upstream.types import LoopParams
 
 ANSWER_PROMPT = {
     Task.CLOSED: "explore/answer_closed",
@@ -19,6 +20,17 @@ ANSWER_PROMPT = {
 """What Teacher and Students are told about the form of the answer."""
 
 NOT_FOR_THE_LOOP = {"stream", "stream_options", "n", "ttcl", "model", "messages"}
+SIDE_EFFECTS = {"store", "metadata", "prediction", "audio", "modalities", "user_location"}
+"""What is kept, paid for or spoken for one answer: it goes out with the Teacher's call only."""
+THINKING = (
+    "chat_template_kwargs",
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "enable_thinking",
+    "think",
+    "include_reasoning",
+)
 SEED_SPACE = 2**31
 
 
@@ -50,28 +62,39 @@ def derived_seed(seed: int, role: Role, index: int) -> int:
 def teacher_params(observation: Observation, cap: int | None) -> dict[str, Any]:
     """Greedy unless the client chose its sampling: what it asked for is what it gets. Of an
     unframed observation the client's own parameters alone."""
-    params = _base(observation, cap)
+    own = _own(observation, samples=cap is not None)
+    added = {name: value for name, value in _limit(own, cap).items() if name not in own}
     if observation.framed:
-        params.setdefault("temperature", 0)
-        params["seed"] = observation.params.get("seed", observation.seed)
-    return params
+        added |= {"temperature": 0, "seed": observation.seed}
+    return LoopParams({**added, **own}, added=added.keys() - own.keys())
 
 
 def student_params(
     observation: Observation, index: int, temperature: float, top_p: float, cap: int
 ) -> dict[str, Any]:
-    return {
-        **_base(observation, cap),
+    own = _own(observation, samples=True)
+    added = {
+        **_limit(own, cap),
         "temperature": temperature,
         "top_p": top_p,
         "seed": derived_seed(observation.seed, Role.STUDENT, index),
     }
+    return LoopParams({**own, **added}, added=added)
 
 
-def _base(observation: Observation, cap: int | None) -> dict[str, Any]:
-    """The client's fields; `cap` bounds the answer only where the client set no limit itself."""
-    params = {k: v for k, v in observation.params.items() if k not in NOT_FOR_THE_LOOP}
-    limited = params.get("max_tokens") or params.get("max_completion_tokens")
-    if cap is not None and not limited:
-        params["max_tokens"] = cap
-    return params
+def thinking_switches(observation: Observation) -> dict[str, Any]:
+    """What the client says of how long to think, which holds for the loop's own questions too."""
+    return {name: observation.params[name] for name in THINKING if name in observation.params}
+
+
+def _own(observation: Observation, *, samples: bool) -> dict[str, Any]:
+    """The client's fields; of a call that is not the client's own answer (`samples`) less those
+    that do something beside it."""
+    dropped = NOT_FOR_THE_LOOP | SIDE_EFFECTS if samples else NOT_FOR_THE_LOOP
+    return {name: value for name, value in observation.params.items() if name not in dropped}
+
+
+def _limit(own: Mapping[str, Any], cap: int | None) -> dict[str, Any]:
+    """`cap` bounds the answer only where the client set no limit itself."""
+    limited = own.get("max_tokens") or own.get("max_completion_tokens")
+    return {} if cap is None or limited else {"max_tokens": cap}

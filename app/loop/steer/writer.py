@@ -60,7 +60,9 @@ class ExperienceWriter:
 
 def takes_turns(messages: Sequence[Message], fields: Mapping[str, Any]) -> bool:
     """Whether examples can be earlier turns of such a request."""
-    form = (fields.get("response_format") or {}).get("type", "text")
+    wanted = fields.get("response_format") or {}
+    # Of a form that can't be read nobody knows what it leaves room for.
+    form = wanted.get("type", "text") if isinstance(wanted, dict) else None
     tools = fields.get("tools") or fields.get("functions")
     return not tools and form == "text" and is_single_turn(messages)
 

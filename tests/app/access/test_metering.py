@@ -13,7 +13,7 @@ from opentelemetry.trace import INVALID_SPAN
 
 from app.access.callers import ANYONE, Caller, caller_of
 from app.access.metering import Charge, Meter, estimated_cost
-from app.chat.call import SteeredRequest
+from app.chat.call import SteeredRequest, Stream
 from app.chat.relay import Relay
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TooManyRequests
@@ -178,6 +178,8 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
     class Opened:
         status = 200
         span = INVALID_SPAN
+        is_stream = True
+        headers = ()
 
         async def chunks(self) -> AsyncIterator[bytes]:
             yield b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -194,10 +196,12 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
         verbatim=True,
         messages=[{"role": "user", "content": "x" * 400}],
         model=SimpleNamespace(id="m"),
+        mode=Mode.OFF,
     )
     upstream, unused = cast(Any, SimpleNamespace(open_chat=open_chat)), cast(Any, None)
     relay = Relay(upstream, unused, unused, meter)
-    stream = await relay.stream(call, SteeredRequest(Mode.OFF))
+    stream = await relay.answer(call, SteeredRequest(Mode.OFF))
+    assert isinstance(stream, Stream)
     await stream.close()
     await stream.close()
     assert meter.spent(caller.key.id) == 100

@@ -19,7 +19,7 @@ from app.settings import Settings
 from rules_store.models.events import Change
 from rules_store.models.keys import NewKey, Permission
 from rules_store.store import RuleStore
-from tests.fakes import ScriptedUpstream
+from tests.fakes import Reply, ScriptedUpstream
 from tests.gateway import MODEL
 
 ROOT = Path(__file__).parents[3]
@@ -73,6 +73,15 @@ def test_after_it_all_is_well(settings: dict[str, Any]) -> None:
     assert list(checks) == [*NAMES[:5], "index", *NAMES[5:]]
     assert "1 in TTCL_API_KEYS, 2 live" in checks["keys"].said
     assert "current" in checks["database"].said
+
+
+def test_what_a_model_refuses_is_said(settings: dict[str, Any], upstream: ScriptedUpstream) -> None:
+    upstream.when(lambda body: "seed" in body, Reply.error(400, "Unknown parameter", param="seed"))
+    assert f"{MODEL} refuses seed" in examine(**settings)["model server"].said
+    upstream.reset()
+    assert f"{MODEL} takes all that is sent" in examine(**settings)["model server"].said
+    upstream.when("Ready?", Reply.error(400, "no chat template"))
+    assert f"{MODEL} can't chat (no chat template)" in examine(**settings)["model server"].said
 
 
 def test_what_does_not_answer_is_said(settings: dict[str, Any], upstream: ScriptedUpstream) -> None:

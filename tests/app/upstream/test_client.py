@@ -366,11 +366,11 @@ async def test_log_probabilities_are_asked_for_only_where_wanted(
 ) -> None:
     assert (await complete(client)).logprobs is None
     assert "logprobs" not in up.chats[0].body
-    assert client.capabilities.logprobs is None
+    assert client.capabilities_of(MODEL).logprobs is None
     assert (await complete(client, logprobs=True)).logprobs is not None
     assert up.chats[1].body["logprobs"] is True
     assert up.chats[1].body["top_logprobs"] == 1
-    assert client.capabilities.logprobs is True
+    assert client.capabilities_of(MODEL).logprobs is True
 
 
 async def test_the_clients_number_of_alternatives_stays(
@@ -388,7 +388,7 @@ async def test_refused_log_probabilities_are_dropped_and_not_asked_for_again(
     await complete(client, logprobs=True)
     asked = ["logprobs" in call.body or "top_logprobs" in call.body for call in up.chats]
     assert asked == [True, False, False]
-    assert client.capabilities.logprobs is False
+    assert client.capabilities_of(MODEL).logprobs is False
 
 
 async def test_a_server_that_ignores_the_wish_is_remembered(
@@ -396,7 +396,7 @@ async def test_a_server_that_ignores_the_wish_is_remembered(
 ) -> None:
     up.default = Reply(logprobs=None)
     assert (await complete(client, logprobs=True)).logprobs is None
-    assert client.capabilities.logprobs is False
+    assert client.capabilities_of(MODEL).logprobs is False
 
 
 async def test_refused_stream_options_are_dropped_and_remembered(
@@ -414,7 +414,7 @@ async def test_another_refusal_is_the_callers(up: ScriptedUpstream, client: Upst
         await complete(client, logprobs=True)
     assert caught.value.param == "temperature"
     assert len(up.chats) == 1
-    assert client.capabilities.logprobs is None
+    assert client.capabilities_of(MODEL).logprobs is None
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ async def test_a_refused_priority_is_dropped_and_remembered(
     await complete(client, background=True)
     await complete(client, background=True)
     assert ["priority" in call.body for call in up.chats] == [True, False, False]
-    assert client.capabilities.as_dict()["priority"] is False
+    assert client.capabilities_of(MODEL).as_dict()["priority"] is False
 
 
 # -- structured output --------------------------------------------------------------------------
@@ -479,7 +479,7 @@ async def test_the_schema_is_sent_in_full(up: ScriptedUpstream, client: Upstream
     assert answer == {"answer": "blue"}
     assert json.loads(completion.text) == answer
     assert up.chats[0].body["response_format"]["json_schema"]["strict"] is True
-    assert client.capabilities.as_dict()["json_schema"] == "full"
+    assert client.capabilities_of(MODEL).as_dict()["json_schema"] == "full"
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,7 @@ async def test_what_the_server_refuses_is_left_out_and_remembered(
         return "full" if has_pattern(body) else "plain" if schema_of(body) else "none"
 
     assert [level(call.body) for call in up.chats] == levels
-    assert client.capabilities.as_dict()["json_schema"] == said
+    assert client.capabilities_of(MODEL).as_dict()["json_schema"] == said
 
 
 async def test_a_context_that_overflows_is_no_fault_of_the_schema(
@@ -511,7 +511,7 @@ async def test_a_context_that_overflows_is_no_fault_of_the_schema(
     up.when(lambda body: True, up.default)
     with pytest.raises(UpstreamRejected):
         await structured(client)
-    assert client.capabilities.schema_level == 2
+    assert client.capabilities_of(MODEL).schema_level == 2
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
@@ -521,7 +521,7 @@ async def test_no_other_failure_lowers_the_level(
     up.when(lambda body: True, Reply.error(status))
     with pytest.raises(UpstreamError):
         await structured(client)
-    assert client.capabilities.schema_level == 2
+    assert client.capabilities_of(MODEL).schema_level == 2
 
 
 @pytest.mark.parametrize(
@@ -564,7 +564,7 @@ async def test_tokens_are_counted_by_the_server(up: ScriptedUpstream, client: Up
     # vLLM reads the one, llama.cpp the other.
     assert call.body["prompt"] == call.body["content"] == "one two three"
     assert call.body["model"] == MODEL
-    assert client.capabilities.tokenizer is True
+    assert client.capabilities_of(MODEL).tokenizer is True
     assert await client.count_tokens(MODEL, "") == 0
 
 
@@ -575,7 +575,7 @@ async def test_a_server_without_a_tokenizer_is_asked_once(
     assert await client.count_tokens(MODEL, "one") is None
     assert await client.count_tokens(MODEL, "two") is None
     assert len(up.history) == 1
-    assert client.capabilities.tokenizer is False
+    assert client.capabilities_of(MODEL).tokenizer is False
 
 
 async def test_a_server_that_is_away_counts_nothing(up: ScriptedUpstream, client: Upstream) -> None:
@@ -893,7 +893,7 @@ async def test_a_fault_of_the_grammar_costs_one_try_without_patterns(
         sent = [str(call.body["response_format"]) for call in upstream.chats]
         assert ["pattern" in each for each in sent] == [True, False]
         # Not remembered: another schema may be fine.
-        assert client.capabilities.schema_level == 2
+        assert client.capabilities_of(MODEL).schema_level == 2
         upstream.enqueue(Reply.error(500, "broken"), Reply.error(500, "still broken"))
         with pytest.raises(UpstreamError, match=r"^broken$"):
             await client.structured("scripted-model", [MESSAGE], schema, {})
