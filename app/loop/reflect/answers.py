@@ -96,10 +96,13 @@ def extract(text: str, question: str = "", *, json_expected: bool = False) -> An
     return _unmarked(_UNFILLED_BOX.sub("", text).strip(), question, options)
 
 
+_FENCED = re.compile(r"\A```(?:json)?(?=\s)(.*)```\Z", re.DOTALL)
+
+
 def _json(text: str, expected: bool) -> str | None:
     """Canonical JSON (sorted keys, no spaces). Unasked, only an object counts: `[1, 2]` may as
     well be an interval."""
-    body = re.sub(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", r"\1", text, flags=re.DOTALL)
+    body = _FENCED.sub(r"\1", text).strip()
     if not body.lstrip().startswith(("{", "[") if expected else "{"):
         return None
     try:
@@ -165,7 +168,9 @@ _STATEMENT = re.compile(
 )
 _FIRM = re.compile(r"\b(?:answer|final[ \t]+\w+)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[^\s.])\.(?:\s|$)|[;!?](?:\s|$)")
-_REASON = re.compile(r",?[ \t]+(?:because|since|as we|as it|which|so that)\b", re.IGNORECASE)
+_REASON = re.compile(
+    r"(?:,|(?<![ \t]))[ \t]++(?:because|since|as we|as it|which|so that)\b", re.IGNORECASE
+)
 
 
 def _stated(text: str) -> str | None:
@@ -216,7 +221,7 @@ _FORMULA = re.compile(
     r"|(?<![\\\d])\$(?!\s)([^$\n]{1,400}?)(?<!\\)\$",
     re.DOTALL,
 )
-_LIST_INDEX = re.compile(r"^\s*\d+[.)]\s+", re.MULTILINE)
+_LIST_INDEX = re.compile(r"^[^\S\n]*+\d++[.)]\s++", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|equals)\b"

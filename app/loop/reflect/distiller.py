@@ -157,7 +157,9 @@ def without_rules(text: str, injected: Iterable[str]) -> str:
     for rule in injected:
         words = rule.split()
         if words:
-            pattern = r"[-*\s]*" + r"\s+".join(re.escape(word) for word in words)
+            # Marks in front of it go as well; a run of them is looked through from its start only.
+            marks = r"(?:(?<![-*\s])[-*\s]++)?"
+            pattern = marks + r"\s++".join(re.escape(word) for word in words)
             text = re.sub(pattern, " ", text, flags=re.IGNORECASE)
     return text.strip()
 
@@ -184,7 +186,7 @@ _NAMES = {
 }
 _NOTHING = frozenset({"none", "null", "n/a", "na", "nothing", "no rule", "empty", "no"})
 _LABELLED = re.compile(
-    r"^[\s\-*#\"'{]*(positive|negative|trigger)(?:[ _]rule)?[\s*\"']*[:=-]+\s*(.+?)\s*$",
+    r"^[ \t\-*#\"'{]*+(positive|negative|trigger)(?:[ _]rule)?[ \t*\"']*+[:=-]++[ \t]*+(\S.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -196,7 +198,7 @@ def _fields(reply: Mapping[str, Any] | str | None) -> dict[str, Any]:
         fields = _flatten(tolerant_json(text))
         # Labels fill what no JSON gave: small models write "Positive: ..." lines.
         for label, value in _LABELLED.findall(text):
-            fields.setdefault(label.casefold(), value)
+            fields.setdefault(label.casefold(), value.rstrip())
         return fields
     return _flatten(reply)
 

@@ -103,9 +103,9 @@ _NUMBER = re.compile(
     r")(?P<rest>.*)"
 )
 _REST = re.compile(
-    r"(?P<glued>%|\\%|°|\^\\circ|\^\{\\circ\}|\\degree)?\s*(?P<words>[^\W\d_][\w\s,'^/.-]*)?"
+    r"(?P<glued>%|\\%|°|\^\\circ|\^\{\\circ\}|\\degree)?\s*+(?P<words>[^\W\d_][\w\s,'^/.-]*+)?"
 )
-_IN_BASE = re.compile(r"([0-9A-Fa-f]+)_\{?(\d{1,2})\}?")
+_IN_BASE = re.compile(r"(?<![0-9A-Fa-f])([0-9A-Fa-f]++)_\{?(\d{1,2})\}?")
 _LETTER = re.compile(r"\(?\[?([A-Za-z])\]?\)?[.:]?")
 
 
@@ -133,7 +133,9 @@ _SIGNS = str.maketrans(
     }
 )
 _FUNCTION = re.compile(r"(?<![\\A-Za-z])(sqrt|pi|sin|cos|tan|arcsin|arccos|arctan|log|ln|exp)\b")
-_AND = re.compile(r",?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<=\s)(?:and|or)(?=\s))\s*")
+_AND = re.compile(
+    r"(?:,|(?<![\s,]))\s*+(?:\\text\{\s*+(?:and|or)\s*+\}|(?<=\s)(?:and|or)(?=\s))\s*+"
+)
 
 
 def read(answer: str) -> Reading:

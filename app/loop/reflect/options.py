@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 _LETTERS = "ABCDEFGHIJ"
 _MARK = re.compile(r"(?:^|(?<=[\s,;]))(?:\(([A-J])\)|\[([A-J])\]|([A-J])[).:])\s*", re.MULTILINE)
-_LEADING = re.compile(r"\A[*_\s]*(?:(?:option|choice|answer)\s+)?[(\[*]*([A-J])(?![\w'])", re.I)
+_LEADING = re.compile(r"\A[*_\s]*+(?:(?:option|choice|answer)\s++)?[(\[*]*+([A-J])(?![\w'])", re.I)
 _NAMED = re.compile(r"\b(?:option|choice|answer|letter)\s+(?:is\s+)?[*]*[(\[]?([A-J])\b")
 _ALONE = re.compile(r"(?:^|\s)[*]*[(\[]([A-J])[)\]]")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import re
 
-_HIDDEN = "[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
+# Every repetition is possessive (`*+`): what it took it keeps, or a run of spaces would be tried in
+# as many ways as it is long.
+_HIDDEN = "[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*+"
 _NAME = _HIDDEN.join(
     # As a model might read it: with look-alikes from Cyrillic and Greek.
     ["[a\u0430\u03b1\u0251]", "[d\u0501]", "[v\u0475\u03bd]", "[i\u0456\u03b9\u0131]",
@@ -13,7 +15,7 @@ _NAME = _HIDDEN.join(
 )  # fmt: skip
 _OPENS = r"(?:[<\uff1c\ufe64\u2039\u3008\u27e8]|&lt;|&#0*60;|&#x0*3c;|%3c|\\u003c)"
 _CLOSES = r"(?:[>\uff1e\ufe65\u203a\u3009\u27e9]|&gt;|&#0*62;|&#x0*3e;|%3e|\\u003e)"
-_SPACE = rf"(?:\s|{_HIDDEN[:-1]})*"
+_SPACE = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*+"
 _FRAME = re.compile(
     rf"{_OPENS}{_SPACE}(?P<end>[/\uff0f\u2215\u2044])?{_SPACE}{_NAME}(?!\w)[^<>\uff1e\n]{{0,40}}?"
     rf"{_CLOSES}|{_OPENS}{_SPACE}(?P<cut>[/\uff0f\u2215\u2044])?{_SPACE}{_NAME}(?!\w)",
@@ -27,6 +29,11 @@ _TEMPLATE = re.compile(
 )
 
 
+_ROUNDS = 8
+_BRACKETS = dict.fromkeys(map(ord, "<>[]|&%\\\uff1c\uff1e\ufe64\ufe65\u2039\u203a\uff5c"
+                              "\u3008\u3009\u27e8\u27e9"), " ")  # fmt: skip
+
+
 def defused(text: str) -> str:
     """The text in one line that neither opens nor ends a block or a chat message."""
     return " ".join(harmless(text).split())
@@ -34,12 +41,13 @@ def defused(text: str) -> str:
 
 def harmless(text: str) -> str:
     """The same with its lines as they are, for a message of its own."""
-    before = None
     # What is taken out may have kept the halves of another one apart.
-    while text != before:
-        before = text
-        text = _TEMPLATE.sub(" ", _FRAME.sub(" ", text))
-    return text.strip()
+    for _ in range(_ROUNDS):
+        before, text = text, _TEMPLATE.sub(" ", _FRAME.sub(" ", text))
+        if text == before:
+            return text.strip()
+    # Nested so deeply only to get through: nothing is left to open or close with.
+    return text.translate(_BRACKETS).strip()
 
 
 def without_blocks(text: str) -> str:
