@@ -22,13 +22,12 @@ import rules_store
 from app.loop.admission.pattern_files import PatternCheck
 
 ROOT = Path(__file__).parents[1]
-STARTS = ("", "<", "a", "1", "```", "\\boxed{", "answer is ", "http://")
-RUNS = (" ", "\n", "\t", "-", "*", "#", "(", "[", "{", "<", "\\", "1", "a", "A", "`", "_", ".", "$", "=",
-        ",", "|", "/", '"', "'", "&#", "%3c", "@", "\u200b", "a ", "1 ", "1,", "\\(", "\n\n", "- ", "a\n",
-        "a.", ". ", "0x", "\\frac{", "<think>")  # fmt: skip
-SHORT = 750
+STARTS = ("", "<", "answer is ")
+RUNS = (" ", "\n", "-", "*", "(", "{", "<", "\\", "1", "a", "A", "`", ".", "$", ",", "/", "'", "&#",
+        "\u200b", "a ", "1 ", "1,", "\\(", "- ", "a\n")  # fmt: skip
+SHORT = 300
 """Characters of a run."""
-NOTICED = 0.03
+NOTICED = 0.004
 """Seconds for all runs of twice the length below which nobody need look how they grow."""
 GROWTH = 3.0
 """Twice the length takes twice as long, four times where a pattern is quadratic."""
@@ -77,7 +76,12 @@ def _literal() -> Iterator[tuple[str, re.Pattern[str]]]:
                     yield where, re.compile(node.args[0].value)
 
 
-FOUND = {pattern.pattern: (where, pattern) for where, pattern in (*_literal(), *_compiled())}
+_UNBOUNDED = re.compile(r"[*+]|\{\d*,\}")
+FOUND = {
+    pattern.pattern: (where, pattern)
+    for where, pattern in (*_literal(), *_compiled())
+    if _UNBOUNDED.search(pattern.pattern)
+}
 
 
 def _seconds(pattern: re.Pattern[str], text: str) -> float:
@@ -102,7 +106,7 @@ def _slow(pattern: re.Pattern[str], start: str) -> bool:
 
 
 def test_patterns_are_found() -> None:
-    assert len(FOUND) > 150
+    assert len(FOUND) > 100
     assert any("admission" in where for where, _ in FOUND.values())
 
 

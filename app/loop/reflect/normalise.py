@@ -86,18 +86,19 @@ _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
 )
 _SPACING = re.compile(r"(?<!\\)\\[,!;: ]|\\q?quad\b|~|(?<=\d)\{,\}(?=\d)")
-_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
-_TEN = r"10\s*\^\s*(?:\{\s*[+-]?\d+\s*\}|[+-]?\d+)"
-_POWER = rf"(?:[eE][+-]?\d+|\s*(?:\\times|\\cdot|\*|x)\s*{_TEN})"
+# Spaces and digits are taken whole (`*+`): side by side they would be divided in every way.
+_DECIMAL = r"(?:\d{1,3}(?:,\d{3})++(?:\.\d++)?|\d++(?:\.\d*+)?|\.\d++)"
+_TEN = r"10\s*+\^\s*+(?:\{\s*+[+-]?\d++\s*+\}|[+-]?\d++)"
+_POWER = rf"(?:[eE][+-]?\d++|\s*+(?:\\times|\\cdot|\*|x)\s*+{_TEN})"
 _FRACTION = (
-    r"\\[dt]?frac\s*(?:\{\s*(?P<n1>-?\d+)\s*\}\s*\{\s*(?P<d1>-?\d+)\s*\}"
-    r"|(?P<n2>\d)\s*(?P<d2>\d))"
+    r"\\[dt]?frac\s*+(?:\{\s*+(?P<n1>-?\d++)\s*+\}\s*+\{\s*+(?P<d1>-?\d++)\s*+\}"
+    r"|(?P<n2>\d)\s*+(?P<d2>\d))"
 )
 _NUMBER = re.compile(
-    r"(?P<sign>[-+]?)\s*(?P<money>\\?\$|€|£)?\s*(?P<sign2>[-+]?)\s*(?:"
-    rf"(?:(?P<whole>\d+)\s*)?{_FRACTION}"
-    rf"|(?P<mixed>\d+)\s+(?P<n3>\d+)\s*/\s*(?P<d3>\d+)"
-    rf"|(?P<n4>{_DECIMAL})\s*/\s*(?P<d4>{_DECIMAL})"
+    r"(?P<sign>[-+]?)\s*+(?P<money>\\?\$|€|£)?\s*+(?P<sign2>[-+]?)\s*+(?:"
+    rf"(?:(?P<whole>\d++)\s*+)?{_FRACTION}"
+    rf"|(?P<mixed>\d++)\s++(?P<n3>\d++)\s*+/\s*+(?P<d3>\d++)"
+    rf"|(?P<n4>{_DECIMAL})\s*+/\s*+(?P<d4>{_DECIMAL})"
     rf"|(?P<decimal>{_DECIMAL})(?P<power>{_POWER})?"
     rf"|(?P<ten>{_TEN})"
     r")(?P<rest>.*)"
@@ -228,7 +229,7 @@ def _power(text: str | None) -> Fraction:
     return Fraction(10) ** exponent
 
 
-_OPERATORS = re.compile(r"[\\^_+*/=<>|]|\d|[(\[{].*,.*[)\]}]|(?<=\w) ?- ?(?=[\w(])")
+_OPERATORS = re.compile(r"[\\^_+*/=<>|]|\d|[(\[{][^,\n(\[{]{0,200}+,[^\n)\]}]{0,200}+[)\]}]|(?<=\w) ?- ?(?=[\w(])")
 _LONG_WORD = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{4,}")
 
 
