@@ -7,8 +7,8 @@ throughput, memory.
 Every round sends one request of each kind, in random order, on one connection each, and measures
 one embedding by itself; differences are taken within a round, so that a busy machine disturbs all
 kinds alike. `embedding` is a text of the same kind, embedded in this process by the code that the
-gateway uses. Every question is new, so nothing comes out of the embedding cache. The model server answers at
-once: what a model makes of a prompt that examples have made longer is not in these figures.
+gateway uses. Every question is new, so nothing comes out of the embedding cache. The model server
+answers at once: what a model makes of the longer prompt is not in the figures.
 
 Not covered: time to the first token of a stream, and clients on other machines.
 """

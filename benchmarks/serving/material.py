@@ -1,4 +1,5 @@
-"""Questions, rules and examples for measurements: as long as real ones, all different, about few things."""
+"""Questions, rules and examples for measurements: as long as real ones, all different, about few
+things."""
 
 from __future__ import annotations
 
