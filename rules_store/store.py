@@ -18,7 +18,7 @@ from rules_store.database import migrate, open_database
 from rules_store.errors import StoreUnavailable
 from rules_store.index.caches import Caches
 from rules_store.index.rule_index import unit
-from rules_store.models.examples import ExampleHit, ExampleSearch
+from rules_store.models.examples import ExampleHit
 from rules_store.models.rules import Polarity, RuleHit, RuleState, SearchResult, Vector
 from rules_store.models.stats import Parity, Stats
 from rules_store.operations import maintenance
@@ -153,7 +153,7 @@ class RuleStore:
 
     def search_examples(
         self, namespace: str, vector: Vector, k: int, *, floor: float = -1.0
-    ) -> ExampleSearch:
+    ) -> tuple[ExampleHit, ...]:
         """The k examples whose questions are nearest to `vector`, nearest first; no I/O.
 
         They are active, not expired by the store's clock, in no conflict, at least `floor` near,

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks.serving.latency import load_rules
+from benchmarks.serving.contents import Contents, write
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import gateway
 
@@ -58,7 +58,7 @@ class Checks:
         limits = httpx.Limits(max_connections=None)
         self._http = httpx.AsyncClient(base_url=url, timeout=300, limits=limits)
         self._gateway: httpx.AsyncClient | None = None
-        self._rules = FEW_RULES if small else RULES
+        self._contents = Contents(FEW_RULES if small else RULES)
 
     async def run(self, out: Path) -> None:
         """All checks, each written as it ends."""
@@ -79,7 +79,7 @@ class Checks:
         with tempfile.TemporaryDirectory() as folder:
             settings = {"LEARN": "false", "STOP_GRACE": "1"}
             with gateway(port, Path(folder), **settings) as (own, _):
-                await asyncio.to_thread(load_rules, own, self._rules)
+                await asyncio.to_thread(write, own, self._contents)
                 limits = httpx.Limits(max_connections=None)
                 base = f"http://127.0.0.1:{own}"
                 self._gateway = httpx.AsyncClient(base_url=base, timeout=300, limits=limits)
@@ -352,7 +352,7 @@ class Checks:
     def _headers(self, mode: str | None) -> dict[str, str]:
         if mode is None:
             return {}
-        return {"X-TTCL-Mode": mode, "X-TTCL-Namespace": f"rules-{self._rules}"}
+        return {**self._contents.headers, "X-TTCL-Mode": mode}
 
     async def _chat(
         self, client: httpx.AsyncClient, body: dict[str, Any], mode: str | None = None

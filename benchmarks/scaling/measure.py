@@ -18,7 +18,7 @@ from app.exceptions import ConfigurationError
 from app.upstream.embeddings import local_embedder
 from benchmarks.model_server import Instant
 from benchmarks.scaling.costs import EmbeddingCosts, UnitCosts
-from benchmarks.serving.latency import load_rules
+from benchmarks.serving.contents import Contents, write
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import Client, gateway, memory, scripted_upstream
 
@@ -41,7 +41,7 @@ def measured(base: UnitCosts, requests: int, database_url: str | None) -> UnitCo
         gateway(model, Path(folder), **settings) as (port, pid),
     ):
         started = memory(pid)["resident"]
-        load_rules(port, RULES)
+        write(port, Contents(RULES))
 
         def cost(clock: Callable[[], float], **kind: Any) -> float:
             """Milliseconds of one request, after some to warm up."""
@@ -79,7 +79,7 @@ def measured(base: UnitCosts, requests: int, database_url: str | None) -> UnitCo
 
 def _ask(port: int, count: int, *, mode: str = "steer", pieces: int = 0) -> None:
     """Requests of `CLIENTS` clients, every question new; streamed where they have `pieces`."""
-    headers = {"X-TTCL-Mode": mode, "X-TTCL-Namespace": f"rules-{RULES}"}
+    headers = {**Contents(RULES).headers, "X-TTCL-Mode": mode}
     more: dict[str, Any] = {"stream": True, "pieces": pieces} if pieces else {}
 
     def client(share: int) -> None:

@@ -33,11 +33,11 @@ from rich.table import Table
 
 from app.exceptions import ConfigurationError
 from benchmarks.model_server import Instant
-from benchmarks.serving.latency import load_rules
+from benchmarks.serving.contents import Contents, write
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import divided_cores, gateway, on_cores, scripted_upstream
 
-RULES = 100
+CONTENTS = Contents(100)
 RECURRING = 200
 """Questions that come again."""
 LIMIT = 3.0
@@ -69,8 +69,8 @@ def main(
         upstream_port = stack.enter_context(scripted_upstream())
         with on_cores(middle):
             port, _ = stack.enter_context(gateway(upstream_port, Path(folder), LEARN="false"))
-        load_rules(port, RULES)
-        steer = {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{RULES}"}
+        write(port, CONTENTS)
+        steer = CONTENTS.headers
         kinds = [
             Kind("bare", upstream_port, {}, rate),
             Kind("off", port, {"X-TTCL-Mode": "off"}, rate),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.exceptions import ConfigurationError
 from benchmarks.model_server import Instant
@@ -19,16 +20,27 @@ class Kind:
     headers: dict[str, str]
 
 
-def ask(kind: Kind, text: str) -> tuple[float, int]:
-    """Milliseconds of a whole answer, and how many rules were injected. Raises
-    `ConfigurationError`."""
+class Asked(NamedTuple):
+    milliseconds: float
+    """Of the whole answer."""
+    rules: int
+    """Injected, as with `examples`."""
+    examples: int
+
+
+def ask(kind: Kind, text: str) -> Asked:
+    """Raises `ConfigurationError`."""
     body = {"model": Instant.model, "messages": [{"role": "user", "content": text}]}
     started = time.perf_counter()
     status, headers, content = kind.client.send("POST", "/v1/chat/completions", body, kind.headers)
     took = (time.perf_counter() - started) * 1000
     if status != 200:
         raise ConfigurationError(f"{kind.name} was answered with {status}: {content[:200]!r}")
-    return took, len([name for name in headers.get("x-ttcl-rules", "").split(",") if name.strip()])
+    rules, examples = (
+        sum(bool(id.strip()) for id in headers.get(name, "").split(","))
+        for name in ("x-ttcl-rules", "x-ttcl-examples")
+    )
+    return Asked(took, rules, examples)
 
 
 def pressure(kind: Kind, clients: int, seconds: float, *, start: int) -> float:

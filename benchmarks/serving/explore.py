@@ -60,7 +60,7 @@ def _measure(options: list[str], requests: int) -> dict[str, Any]:
         times: dict[str, list[float]] = {one.name: [], explore.name: []}
         for number in track(range(requests), description=" ".join(options), console=out):
             for kind in (one, explore):
-                times[kind.name].append(ask(kind, question(number))[0])
+                times[kind.name].append(ask(kind, question(number)).milliseconds)
     call, explored = (statistics.median(values) for values in times.values())
     return {"call_ms": call, "explore_ms": explored, "ratio": explored / call}
 

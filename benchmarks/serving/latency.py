@@ -1,11 +1,14 @@
-"""What the gateway adds to a model server: time by mode and number of rules, throughput, memory.
+"""What the gateway adds to a model server: time by mode and number of rules and examples,
+throughput, memory.
 
     python -m benchmarks.serving.latency --requests 300 --rules 0,100,1000 --out latency.json
+    python -m benchmarks.serving.latency --rules 10000 --examples 10000
 
 Every round sends one request of each kind, in random order, on one connection each, and measures
 one embedding by itself; differences are taken within a round, so that a busy machine disturbs all
 kinds alike. `embedding` is a text of the same kind, embedded in this process by the code that the
-gateway uses. Every question is new, so nothing comes out of the embedding cache.
+gateway uses. Every question is new, so nothing comes out of the embedding cache. The model server
+answers at once: what a model makes of the longer prompt is not in the figures.
 
 Not covered: time to the first token of a stream, and clients on other machines.
 """
@@ -17,6 +20,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,9 +35,9 @@ from scipy import stats
 from app.exceptions import ConfigurationError
 from app.upstream.embeddings import CachedEmbedder, local_embedder
 from benchmarks.serving.asking import Kind, ask, pressure
-from benchmarks.serving.material import question, rule
-from benchmarks.serving.processes import ADMIN_KEY, Client, gateway, memory, scripted_upstream
-from benchmarks.serving.retrieval import DIMENSION, TOPICS, fill, unit
+from benchmarks.serving.contents import WRITTEN, Contents, crowd, write
+from benchmarks.serving.material import question
+from benchmarks.serving.processes import Client, gateway, memory, scripted_upstream
 
 WARM_UP = 20
 """Rounds that are not counted."""
@@ -41,8 +45,8 @@ OFF_LIMIT, STEER_LIMIT = 2.0, 5.0
 """Milliseconds that off may add, and steer beyond the embedding."""
 STEER_RATIO = 1.3
 """Times one embedding that steer may add."""
-WRITTEN = 1000
-"""Rules of a namespace that are written as they come, embeddings and all."""
+EXAMPLES_RATIO = 1.15
+"""Times what steer adds with the rules alone that it may add with examples as well."""
 
 out = Console(highlight=False, width=max(100, Console().width))
 
@@ -50,6 +54,9 @@ out = Console(highlight=False, width=max(100, Console().width))
 def main(
     requests: Annotated[int, typer.Option(min=10, help="Rounds that are measured")] = 300,
     rules: Annotated[str, typer.Option(help="Numbers of rules, comma-separated")] = "0,100,1000",
+    examples: Annotated[
+        str | None, typer.Option(help="Numbers of examples beside the most rules, comma-separated")
+    ] = None,
     learn: Annotated[bool, typer.Option(help="Learn in the background meanwhile")] = False,
     load: Annotated[float, typer.Option(min=0, help="Seconds of each throughput test")] = 5.0,
     clients: Annotated[int, typer.Option(min=1, help="Clients of the throughput tests")] = 8,
@@ -60,106 +67,70 @@ def main(
 ) -> None:
     """Measure a gateway against an instant upstream."""
     counts = [int(part) for part in rules.split(",")]
-    if database is not None and max(counts) > WRITTEN:
-        raise typer.BadParameter(f"--rules: at most {WRITTEN} with --database")
-    more = {} if database is None else {"DATABASE_URL": database}
+    beside = [int(part) for part in examples.split(",")] if examples else []
+    spaces = [Contents(count) for count in counts]
+    spaces += [Contents(max(counts), count) for count in beside]
+    crowds = [each for each in spaces if each.crowded]
+    if database is not None and crowds:
+        raise typer.BadParameter(f"--rules, --examples: at most {WRITTEN} with --database")
+    settings = {
+        "LEARN": str(learn).lower(),
+        "CAPACITY": str(max(1000, *counts)),
+        "EXAMPLE_CAPACITY": str(max(1000, *beside, 0)),
+        **({} if database is None else {"DATABASE_URL": database}),
+    }
     with tempfile.TemporaryDirectory() as folder, scripted_upstream() as upstream_port:
-        if max(counts) > WRITTEN:
-            _crowd(upstream_port, Path(folder), [each for each in counts if each > WRITTEN])
-        settings = {"LEARN": str(learn).lower(), "CAPACITY": str(max(1000, *counts)), **more}
+        if crowds:
+            crowd(upstream_port, Path(folder), crowds)
         with gateway(upstream_port, Path(folder), **settings) as (port, pid):
-            report = _measure(port, pid, upstream_port, counts, requests, clients, load)
+            report = _measure(port, pid, upstream_port, spaces, requests, clients, load)
     report["learn"] = learn
     _show(report)
     if result is not None:
         result.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def _crowd(upstream_port: int, folder: Path, counts: list[int]) -> None:
-    """Some rules as they come, and so many more with vectors that no question is near to."""
-    with gateway(upstream_port, folder) as (port, _):
-        for count in counts:
-            _write_rules(port, WRITTEN, f"rules-{count}")
-    (folder / "index" / "rules.index").unlink()
-    rng = np.random.default_rng(1)
-    centres = unit(rng.normal(size=(TOPICS, DIMENSION)))
-    first = WRITTEN * len(counts)
-    for count in counts:
-        fill(
-            folder / "ttcl.db",
-            count - WRITTEN,
-            centres,
-            rng,
-            namespace=f"rules-{count}",
-            model=local_embedder(None).name,
-            first=first,
-        )
-        first += count
-
-
 def _measure(
     port: int,
     pid: int,
     upstream_port: int,
-    counts: list[int],
+    spaces: list[Contents],
     requests: int,
     clients: int,
     load: float,
 ) -> dict[str, Any]:
     idle = memory(pid)
-    for count in counts:
-        if count <= WRITTEN:
-            load_rules(port, count)
+    for each in spaces:
+        if not each.crowded:
+            write(port, each)
     kinds = [
         Kind("bare", Client(upstream_port), {}),
         Kind("off", Client(port), {"X-TTCL-Mode": "off"}),
-        *(
-            Kind(
-                f"steer, {count} rules",
-                Client(port),
-                {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{count}"},
-            )
-            for count in counts
-        ),
+        *(Kind(f"steer, {each}", Client(port), each.headers) for each in spaces),
     ]
     samples, injected = asyncio.run(_rounds(kinds, requests))
+    most = max(each.rules for each in spaces)
     return {
         "requests": requests,
-        "rules_injected": injected,
-        "times_ms": summarise(samples, injected),
+        "injected": injected,
+        "times_ms": summarise(samples, {kind for kind, each in injected.items() if any(each)}),
+        "examples": {
+            str(each): compare(
+                samples["bare"], samples[f"steer, {Contents(most)}"], samples[f"steer, {each}"]
+            )
+            for each in spaces
+            if each.examples
+        },
         "throughput_per_second": _throughput(kinds, clients, load) if load else {},
         "memory_mib": {"started": idle, "after": memory(pid)},
     }
 
 
-def load_rules(port: int, count: int) -> None:
-    """That many in a namespace that is named after their number."""
-    _write_rules(port, count, f"rules-{count}")
-
-
-def _write_rules(port: int, count: int, namespace: str) -> None:
-    client = Client(port)
-    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
-    for number in range(count):
-        text, trigger = rule(number)
-        body = {
-            "namespace": namespace,
-            "polarity": ("positive", "negative")[number % 2],
-            "text": text,
-            "trigger": trigger,
-            "actor": "benchmark",
-            "reason": "material",
-        }
-        status, _, content = client.send("POST", "/admin/v1/rules", body, headers)
-        if status != 201:
-            raise ConfigurationError(f"rule {number} was refused with {status}: {content[:200]!r}")
-    client.close()
-
-
 async def _rounds(
     kinds: list[Kind], requests: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Milliseconds of each kind and of `embedding`, one a round; median rules injected."""
+) -> tuple[dict[str, list[float]], dict[str, tuple[float, float]]]:
+    """Milliseconds of each kind and of `embedding`, one a round; by kind, the medians of rules and
+    of examples injected."""
     embedder = local_embedder(None)
     embedder.start()
     while not embedder.ready:
@@ -168,7 +139,7 @@ async def _rounds(
             raise ConfigurationError(embedder.failure)
     names = [*(kind.name for kind in kinds), "embedding"]
     samples: dict[str, list[float]] = {name: [] for name in names}
-    injected: dict[str, list[int]] = {kind.name: [] for kind in kinds}
+    injected: dict[str, list[tuple[int, int]]] = {kind.name: [] for kind in kinds}
     rng = random.Random(1)
     for number in track(range(WARM_UP + requests), description="measuring"):
         order: list[Kind | None] = [*kinds, None]
@@ -178,12 +149,17 @@ async def _rounds(
             if kind is None:
                 took = await _embed(embedder, text)
             else:
-                took, hits = ask(kind, text)
-                injected[kind.name].append(hits)
+                took, *hits = ask(kind, text)
+                injected[kind.name].append((hits[0], hits[1]))
             if number >= WARM_UP:
                 samples["embedding" if kind is None else kind.name].append(took)
     await embedder.close()
-    return samples, {name: statistics.median(hits) for name, hits in injected.items()}
+    medians = {
+        name: (statistics.median(rules), statistics.median(examples))
+        for name, hits in injected.items()
+        for rules, examples in [zip(*hits, strict=True)]
+    }
+    return samples, medians
 
 
 async def _embed(embedder: CachedEmbedder, text: str) -> float:
@@ -193,11 +169,11 @@ async def _embed(embedder: CachedEmbedder, text: str) -> float:
 
 
 def summarise(
-    samples: dict[str, list[float]], injected: dict[str, float]
+    samples: dict[str, list[float]], injected: Collection[str]
 ) -> dict[str, dict[str, Any]]:
     """Per kind: median, 95th percentile, and the medians of what it adds to `bare` (and beyond
-    `embedding`, where rules were looked up) with 95% bootstrap intervals; all in milliseconds,
-    paired by round."""
+    `embedding`, where it is among those `injected`) with 95% bootstrap intervals; all in
+    milliseconds, paired by round."""
     bare, embedding = np.array(samples["bare"]), np.array(samples["embedding"])
     rows: dict[str, dict[str, Any]] = {}
     for name, values in samples.items():
@@ -209,11 +185,34 @@ def summarise(
         if name not in ("bare", "embedding"):
             row["added"] = _median(times - bare)
             row["ratio"] = float(np.median(times) / np.median(bare))
-        if injected.get(name):
+        if name in injected:
             row["added_beyond_embedding"] = _median(times - bare - embedding)
             row["embeddings"] = float(np.median(times - bare) / np.median(embedding))
         rows[name] = row
     return rows
+
+
+def compare(bare: list[float], rules: list[float], both: list[float]) -> dict[str, Any]:
+    """What examples cost beside rules, by rounds: `more`, the median of the differences in
+    milliseconds, and `ratio`, of it and what the rules add to `bare`, to that; with 95% bootstrap
+    intervals."""
+    base, alone, together = (np.array(values) for values in (bare, rules, both))
+    more, added = together - alone, alone - base
+
+    def ratio(more: np.ndarray[Any, Any], added: np.ndarray[Any, Any], axis: int = -1) -> Any:
+        return 1.0 + np.median(more, axis=axis) / np.median(added, axis=axis)
+
+    result = stats.bootstrap(
+        (more, added),
+        ratio,
+        paired=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    )
+    low, high = result.confidence_interval
+    found = {"median": float(ratio(more, added)), "low": float(low), "high": float(high)}
+    return {"more": _median(more), "ratio": found}
 
 
 def _median(values: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -248,13 +247,19 @@ def _show(report: dict[str, Any]) -> None:
             f"{rate:.0f}" if rate else "",
         )
     out.print(table)
-    for name, count in report["rules_injected"].items():
+    for name, (rules, examples) in report["injected"].items():
         if name.startswith("steer"):
-            out.print(f"{name}: {count:g} rules injected (median)")
+            out.print(f"{name}: {rules:g} rules, {examples:g} examples injected (medians)")
     used = report["memory_mib"]["after"]
     out.print(f"gateway memory: {used['resident']:.0f} MiB, at most {used['peak']:.0f} MiB")
     for name, row in report["times_ms"].items():
         _verdict(name, row)
+    for name, row in report["examples"].items():
+        word = "within" if row["ratio"]["median"] <= EXAMPLES_RATIO else "[red]over[/red]"
+        out.print(
+            f"{name}: {_interval(row['more'])} ms more than the rules alone, {word} the limit: "
+            f"{_interval(row['ratio'])} times what they add, at most {EXAMPLES_RATIO}"
+        )
 
 
 def _verdict(name: str, row: dict[str, Any]) -> None:

@@ -29,13 +29,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.model_server import Instant
-from benchmarks.serving.latency import load_rules
+from benchmarks.serving.contents import Contents, write
 from benchmarks.serving.material import question
 from benchmarks.serving.processes import Client, gateway, memory, scripted_upstream
 
 LOOK = 10.0
 """Seconds between looks at the gateway."""
-RULES = 100
+CONTENTS = Contents(100)
 out = Console(highlight=False, width=max(100, Console().width))
 
 
@@ -68,7 +68,7 @@ def main(
         scripted_upstream("--pause", f"{answer / len(Instant.pieces):.4f}") as upstream_port,
         gateway(upstream_port, Path(folder), LEARN=str(learn).lower(), **more) as (port, pid),
     ):
-        load_rules(port, RULES)
+        write(port, CONTENTS)
         seen = Seen()
         looks = asyncio.run(_run(port, pid, streams, seconds, answer, seen))
         report = _report(streams, seconds, seen, looks, port)
@@ -110,7 +110,7 @@ async def _client(
     seen: Seen,
 ) -> None:
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    headers = {"X-TTCL-Mode": "steer", "X-TTCL-Namespace": f"rules-{RULES}"}
+    headers = CONTENTS.headers
     # Not all in the same instant.
     await asyncio.sleep(begin)
     asked = 0

@@ -1,4 +1,5 @@
-"""Questions and rules for measurements: as long as real ones, all different, about few things."""
+"""Questions, rules and examples for measurements: as long as real ones, all different, about few
+things."""
 
 from __future__ import annotations
 
@@ -35,6 +36,8 @@ _WHEN = (
     "a rate is given per hour and a time in minutes",
 )
 
+_EXAMPLES_FROM = 1_000_000_000
+
 
 def question(number: int) -> str:
     """Some 35 words; two numbers give two texts, so that nothing is answered from a cache."""
@@ -57,6 +60,17 @@ def rule(number: int) -> tuple[str, str]:
         f"and {rng.choice(_STEPS)}."
     )
     return text, f"a purchase of {thing}, lot {number}"
+
+
+def example(number: int) -> tuple[str, str]:
+    """Question and answer of an example, some 35 and 20 words; the question is none that is asked
+    while measuring."""
+    rng = random.Random(f"example {number}")
+    answer = (
+        f"First {rng.choice(_STEPS)}, then {rng.choice(_STEPS)}: that makes "
+        f"\\boxed{{{rng.randint(6, 4000)}}}."
+    )
+    return question(_EXAMPLES_FROM + number), answer
 
 
 def incoming(

@@ -109,7 +109,7 @@ def _measure(
             rates[kind.name].append(pressure(kind, clients, seconds, start=number * 1_000_000))
     for number in track(range(requests), description="one at a time", console=out):
         for kind in kinds:
-            times[kind.name].append(ask(kind, question(number))[0])
+            times[kind.name].append(ask(kind, question(number)).milliseconds)
     if not all(all(values) for values in rates.values()):
         raise ConfigurationError("one of them answered nothing within a slice")
     return {

@@ -30,9 +30,9 @@ from sqlalchemy import create_engine, insert
 
 from app.loop.steer.retriever import POOL, Retriever, RetrieverOptions
 from app.settings import ExperienceLimits
-from benchmarks.serving.material import rule
+from benchmarks.serving.material import example, rule
 from benchmarks.serving.processes import memory
-from rules_store.database.schema import embeddings, namespaces, rules
+from rules_store.database.schema import embeddings, examples, namespaces, rules
 from rules_store.models.events import Change
 from rules_store.models.rules import NewRule, Polarity, Vectors
 from rules_store.options import StoreOptions
@@ -198,6 +198,28 @@ def fill(
     return made
 
 
+def fill_examples(
+    path: Path,
+    size: int,
+    centres: Array,
+    rng: np.random.Generator,
+    *,
+    namespace: str,
+    model: str,
+    first: int,
+) -> None:
+    """Active examples, as `fill` does with rules."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        for start in range(0, size, BATCH):
+            numbers = range(first + start, first + min(start + BATCH, size))
+            vectors = near(centres, rng, len(numbers))
+            connection.execute(
+                insert(examples), list(_example_rows(numbers, namespace, model, vectors))
+            )
+    engine.dispose()
+
+
 def _recall(store: RuleStore, vectors: Array, queries: Array) -> float:
     """Share of the rules really nearest to a query that the index finds, of the number that
     retrieval asks for."""
@@ -233,6 +255,32 @@ def _rule_rows(numbers: Sequence[int], namespace: str) -> Iterator[dict[str, Any
             "exposures": 0,
             "version": 1,
             "text_hash": hashlib.sha256(text.encode()).hexdigest(),
+            "created_at": now,
+            "updated_at": now,
+        }
+
+
+def _example_rows(
+    numbers: Sequence[int], namespace: str, model: str, vectors: Array
+) -> Iterator[dict[str, Any]]:
+    now = datetime.now(UTC)
+    for number, vector in zip(numbers, vectors, strict=True):
+        question, answer = example(number)
+        yield {
+            "seq": number + 1,
+            "id": f"example_{number:024x}",
+            "namespace": namespace,
+            "state": "active",
+            "question": question,
+            "answer": answer,
+            "domain": "default",
+            "trust": "label",
+            "exposures": 0,
+            "version": 1,
+            "text_hash": hashlib.sha256(f"{question}\n{answer}".encode()).hexdigest(),
+            "embedding_model": model,
+            "vector": vector.astype("<f4").tobytes(),
+            "verified_at": now,
             "created_at": now,
             "updated_at": now,
         }

@@ -13,11 +13,9 @@ from datetime import datetime
 
 import numpy as np
 
-from rules_store.index.shelf import Shelf, within
+from rules_store.index.shelf import Shelf, cosines_between, within
 from rules_store.models.examples import (
-    NO_EXAMPLES,
     ExampleHit,
-    ExampleSearch,
     IndexedExample,
 )
 from rules_store.models.rules import RuleState, Vector
@@ -141,22 +139,19 @@ class ExampleIndex:
 
     def search(
         self, namespace: str, query: Vector, k: int, floor: float, now: datetime
-    ) -> ExampleSearch:
+    ) -> tuple[ExampleHit, ...]:
         """See `RuleStore.search_examples`; `query` has length 1."""
         shelf = self._shelves.get(namespace)
         if not shelf or k < 1:
-            return NO_EXAMPLES
+            return ()
         wanted = k + _MORE
         while True:
             found = shelf.search(query, wanted)
             exhausted = len(found) < wanted or found[-1][1] < floor
-            kept, vectors = self._recallable(shelf, found, k, floor, now)
+            kept = self._recallable(shelf, found, k, floor, now)
             if exhausted or len(kept) == k:
-                break
+                return tuple(kept)
             wanted *= 4
-        if not kept:
-            return NO_EXAMPLES
-        return ExampleSearch(tuple(kept), vectors @ vectors.T)
 
     def _recallable(
         self,
@@ -165,9 +160,8 @@ class ExampleIndex:
         k: int,
         floor: float,
         now: datetime,
-    ) -> tuple[list[ExampleHit], Vector]:
-        """The k nearest of what was found that may be shown, one of each question, and the
-        vectors of their questions."""
+    ) -> list[ExampleHit]:
+        """The k nearest of what was found that may be shown, one of each question."""
         near = [
             (round(cosine, 6), self._entries[seq])
             for seq, cosine in found
@@ -175,13 +169,11 @@ class ExampleIndex:
         ]
         near.sort(key=lambda pair: (-pair[0], pair[1].seq))
         if not near:
-            return [], np.zeros((0, 0), dtype=np.float32)
-        vectors = shelf.vectors([entry.seq for _, entry in near])
-        cosines = vectors @ vectors.T
+            return []
+        cosines = cosines_between(shelf.vectors([entry.seq for _, entry in near]))
         outdated = _outdated([entry for _, entry in near], cosines)
         chosen = [at for at in range(len(near)) if at not in outdated][:k]
-        hits = [_hit(near[at][1], near[at][0]) for at in chosen]
-        return hits, vectors[chosen]
+        return [_hit(near[at][1], near[at][0]) for at in chosen]
 
     def _shown(self, entry: IndexedExample, now: datetime) -> bool:
         """Not expired, and in no conflict with another one that is not."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rules_store.errors import InvalidVector
-from rules_store.index.shelf import Arrays, Shelf, nearest, nearest_texts, within
+from rules_store.index.shelf import Arrays, Shelf, cosines_between, nearest, nearest_texts, within
 from rules_store.models.rules import (
     INDEXED_STATES,
     NO_RESULT,
@@ -188,7 +188,7 @@ class RuleIndex:
             return known
         found = nearest(shelf, query, k) if triggers else nearest_texts(shelf, query, k)
         texts = shelf.vectors([2 * seq for seq, _ in found])
-        near = SearchResult(tuple(self._hit(*each) for each in found), texts @ texts.T)
+        near = SearchResult(tuple(self._hit(*each) for each in found), cosines_between(texts))
         self._searched[asked] = near
         if len(self._searched) > _REMEMBERED:
             self._searched.popitem(last=False)

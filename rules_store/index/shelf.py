@@ -181,3 +181,13 @@ def within(shelf: Shelf, query: Vector, threshold: float) -> list[tuple[int, flo
         if len(found) < wanted or found[-1][1] < threshold:
             return [pair for pair in found if pair[1] >= threshold]
         wanted *= 4
+
+
+def cosines_between(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each of some unit vectors, shape (n, dimension), with each: shape (n, n).
+
+    Not by a product of matrices: from some thirty vectors on that is shared with other threads,
+    which costs milliseconds on a busy machine where they are waited for.
+    """
+    cosines: NDArray[np.float32] = np.einsum("ik,jk->ij", vectors, vectors)
+    return cosines

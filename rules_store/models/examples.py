@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rules_store.models.rules import RuleState, Vector
 from rules_store.policy.choice import Given as Given
 
@@ -93,18 +90,6 @@ class ExampleHit:
     trust: Trust
     verified_at: datetime
     similarity: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ExampleSearch:
-    """The n examples that a search found, nearest first, and the cosines between their questions,
-    shape (n, n), for diversification (MMR)."""
-
-    hits: tuple[ExampleHit, ...]
-    cosines: NDArray[np.float32]
-
-
-NO_EXAMPLES = ExampleSearch((), np.zeros((0, 0), dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True)

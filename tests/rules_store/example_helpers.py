@@ -31,7 +31,7 @@ async def keep(
 
 def recalled(store: RuleStore, vector: Vector, k: int = 4, floor: float = -1.0) -> list[str]:
     """Questions of what a search finds."""
-    return [hit.question for hit in store.search_examples("default", vector, k, floor=floor).hits]
+    return [hit.question for hit in store.search_examples("default", vector, k, floor=floor)]
 
 
 async def asked(

@@ -38,6 +38,15 @@ class TokenCounter:
         self._upstream = upstream
         self._known: cachetools.LRUCache[tuple[str, str], int] = cachetools.LRUCache(size)
 
+    def at_most(self, model: str, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without asking: of what has not been counted, its bytes in UTF-8,
+        as no token is less than a byte."""
+        known = [self._known.get((model, text)) for text in texts]
+        return [
+            len(text.encode("utf-8", "surrogatepass")) if count is None else count
+            for text, count in zip(texts, known, strict=True)
+        ]
+
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; an estimate where the upstream can't or doesn't tell in time."""
         unknown = [text for text in texts if (model, text) not in self._known]
@@ -77,14 +86,18 @@ async def fit(
     hits: list[Hit] = [*experience.rules, *experience.examples]
     texts = [_prompt_text(hit) for hit in hits]
     frames = [EXAMPLE_OVERHEAD if isinstance(hit, ExampleHit) else 0 for hit in hits]
+    prompt = 0 if context is None else overestimate(orjson.dumps(list(messages)).decode())
+    taken = prompt + answer_tokens + BLOCK_OVERHEAD
+    bound = sum(counter.at_most(model, texts)) + sum(frames)
+    if bound <= budget and (context is None or taken + bound <= context):
+        # Mostly it is: the tokenizer, which is the model server's, is then not asked.
+        return experience
     counted = await counter.count(model, texts)
     counts = [count + frame for count, frame in zip(counted, frames, strict=True)]
     room = budget
-    if context is not None:
-        prompt = overestimate(orjson.dumps(list(messages)).decode())
-        if prompt + answer_tokens + BLOCK_OVERHEAD + sum(counts) > context:
-            exact = await counter.count(model, [_flat(messages)])
-            room = min(room, context - answer_tokens - BLOCK_OVERHEAD - exact[0])
+    if context is not None and taken + sum(counts) > context:
+        exact = await counter.count(model, [_flat(messages)])
+        room = min(room, context - answer_tokens - BLOCK_OVERHEAD - exact[0])
     kept: set[str] = set()
     ranked = sorted(
         zip(hits, counts, strict=True), key=lambda pair: (-pair[0].similarity, pair[0].id)

@@ -197,7 +197,7 @@ class Retriever:
         floor, use = self._options.example_floor, self.example_use(namespace)
         if most < 1 or use is ExampleUse.OFF:
             return RankedExamples(floor)
-        near = self._store.search_examples(namespace, vector, most * POOL, floor=floor).hits
+        near = self._store.search_examples(namespace, vector, most * POOL, floor=floor)
         untrusted: frozenset[str] = frozenset()
         unlikely: frozenset[str] = frozenset()
         if use is not ExampleUse.CONSENSUS:

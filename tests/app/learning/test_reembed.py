@@ -49,7 +49,7 @@ async def test_what_cannot_be_embedded_stands_in_nobodys_way(tmp_path: Path) -> 
     waiting = await store.examples.without_embedding()
     assert [example.question for example in waiting] == ["Shave the yak first."]
     (vector,) = await embedder.embed(["Count the cows."])
-    assert store.search_examples("default", vector, 1).hits[0].question == "Count the cows."
+    assert store.search_examples("default", vector, 1)[0].question == "Count the cows."
     await store.close()
 
 
@@ -75,5 +75,5 @@ async def test_examples_are_embedded_beside_the_rules(tmp_path: Path) -> None:
     left = await store.examples.without_embedding()
     assert [example.question for example in left] == ["Is the yak shaved?"]
     (vector,) = await embedder.embed(["How many cows?"])
-    assert store.search_examples("default", vector, 1).hits[0].question == "How many cows?"
+    assert store.search_examples("default", vector, 1)[0].question == "How many cows?"
     await store.close()

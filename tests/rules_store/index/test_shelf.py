@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rules_store.index.shelf import Shelf, nearest, within
+from rules_store.index.shelf import Shelf, cosines_between, nearest, within
 from rules_store.models.rules import Vector
 
 DIMENSION = 24
@@ -93,3 +93,9 @@ def test_an_emptied_shelf_finds_nothing_and_can_be_filled_again() -> None:
         assert (len(shelf.ids()), shelf.arrays().vectors.shape) == (0, (0, DIMENSION))
         shelf.add(made.ids[:1], made.vectors[:1])
         assert nearest(shelf, made.vectors[0], 5)[0][0] == 0
+
+
+def test_cosines_are_between_each_and_each() -> None:
+    vectors = Material(40).vectors
+    np.testing.assert_allclose(cosines_between(vectors), vectors @ vectors.T, atol=1e-6)
+    assert cosines_between(vectors[:0]).shape == (0, 0)

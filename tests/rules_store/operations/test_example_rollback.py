@@ -284,7 +284,7 @@ async def test_after_anything_the_index_says_what_sql_does(
         query = (query / np.linalg.norm(query)).astype(np.float32)
         fresh = await open_store(tmp_path, clock=clock)
         for each in (store, other, fresh):
-            hits = each.search_examples("default", query, 1000).hits
+            hits = each.search_examples("default", query, 1000)
             assert [hit.id for hit in hits] == oracle.recalled(query)
             parity = await each.parity()
             assert parity.examples_indexed == parity.examples_stored - parity.examples_unembedded

@@ -94,7 +94,7 @@ async def test_an_example_comes_with_its_feedback_and_is_found_at_once(
     assert (given.effect.example_state, given.effect.lesson) == ("active", True)
     assert given.effect.right is False
     assert await store.evidence.feedback_of(episode) == [given]
-    assert [hit.id for hit in store.search_examples("default", axis(1), 4).hits] == [made.id]
+    assert [hit.id for hit in store.search_examples("default", axis(1), 4)] == [made.id]
     job = await feedback_job(store, given.id)
     assert (job.kind, job.episode_id) == (JobKind.FEEDBACK, episode)
     assert job.payload == {"wrong": OWN, "example": made.id}
@@ -325,7 +325,7 @@ async def test_a_candidate_gets_its_answer_with_the_lessons_end(
     waiting = example("42", state=CANDIDATE, reason="waits")
     given = await say(store, taught("42", example=waiting, job={}))
     assert given.effect.example is not None
-    assert store.search_examples("default", axis(1), 4).hits == ()
+    assert store.search_examples("default", axis(1), 4) == ()
     job = await feedback_job(store, given.id)
     rule = draft("Multiply first.", axis(2), polarity=Polarity.NEGATIVE)
     completion = Completion(given.effect.example, "Six times seven is 42.")
@@ -333,7 +333,7 @@ async def test_a_candidate_gets_its_answer_with_the_lessons_end(
     assert [each.outcome for each in done.learned] == ["created"]
     made = await store.examples.get(given.effect.example)
     assert (made.state, made.answer, made.label) == (ACTIVE, "Six times seven is 42.", "42")
-    assert [hit.id for hit in store.search_examples("default", axis(1), 4).hits] == [made.id]
+    assert [hit.id for hit in store.search_examples("default", axis(1), 4)] == [made.id]
     assert (await store.jobs.apply(job, [rule], completion=completion)).already
     learned = await store.episodes.get(episode)
     assert learned.status == "learned"

@@ -98,7 +98,7 @@ async def test_of_equally_near_ones_the_more_trusted_and_then_the_newer_comes_fi
     new = await example(store, "the basket in apples count", trust=Trust.SCORE, label=None)
     best = await example(store, "apples count in the basket", trust=Trust.VERIFIER, label=None)
     vector = await vector_of(QUESTION)
-    near = store.search_examples("default", vector, 9).hits
+    near = store.search_examples("default", vector, 9)
     if len(near) == 3:  # the store takes them for three questions
         assert await recalled(retriever(store)) == [best.id, new.id, old.id]
     else:

@@ -596,12 +596,33 @@ async def test_rules_give_way_to_prompt_and_answer(room: int, expected: list[str
     )
 
 
-async def test_the_prompt_is_counted_only_where_an_estimate_says_it_is_close() -> None:
+async def test_tokens_are_counted_only_where_it_is_close() -> None:
+    """A rule has 48 bytes, hence at most as many tokens; the prompt is estimated at twelve."""
     words = Words()
     await kept(rules(0.5), words, context=100_000)
+    await kept(rules(0.5), words, budget=48, context=BLOCK_OVERHEAD + 12 + 48)
+    assert words.asked == []
+    await kept(rules(0.5), words, budget=48, context=BLOCK_OVERHEAD + 12 + 47)
     assert words.asked == [rules(0.5)[0].text]
     await kept(rules(0.5), words, context=BLOCK_OVERHEAD + 12)
-    assert "user: Why?" in words.asked
+    assert words.asked[1:] == [rules(0.5)[0].text, "user: Why?"]
+
+
+async def test_what_has_been_counted_is_taken_at_its_count() -> None:
+    words = Words()
+    counter = TokenCounter(words)
+    text = "ä" + "word " * 9
+    assert counter.at_most("m", [text]) == [47]
+    await counter.count("m", [text])
+    assert counter.at_most("m", [text, "ab"]) == [9, 2]
+    assert counter.at_most("n", [text]) == [47]
+    assert len(words.asked) == 1
+
+
+async def test_the_tokenizer_is_asked_where_the_bytes_would_not_fit() -> None:
+    words = Words()
+    assert await kept(rules(0.9, 0.5), words, budget=95) == ["r0", "r1"]
+    assert len(words.asked) == 2
 
 
 async def test_without_a_tokenizer_the_estimate_is_on_the_safe_side() -> None:
