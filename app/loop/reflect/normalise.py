@@ -229,7 +229,9 @@ def _power(text: str | None) -> Fraction:
     return Fraction(10) ** exponent
 
 
-_OPERATORS = re.compile(r"[\\^_+*/=<>|]|\d|[(\[{][^,\n(\[{]{0,200}+,[^\n)\]}]{0,200}+[)\]}]|(?<=\w) ?- ?(?=[\w(])")
+_OPERATORS = re.compile(
+    r"[\\^_+*/=<>|]|\d|[(\[{][^,\n(\[{]{0,200}+,[^\n)\]}]{0,200}+[)\]}]|(?<=\w) ?- ?(?=[\w(])"
+)
 _LONG_WORD = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{4,}")
 
 
