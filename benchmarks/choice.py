@@ -86,8 +86,12 @@ def main(
         table.add_row(row.name, f"{row.lost:.2f} ± {row.error:.2f}", *shares)
     out.print(table)
     if result is not None:
-        content = {"streams": streams, "questions": questions, "seed": seed}
-        content["rows"] = [asdict(row) for row in rows]
+        content = {
+            "streams": streams,
+            "questions": questions,
+            "seed": seed,
+            "rows": [asdict(row) for row in rows],
+        }
         result.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
 
 

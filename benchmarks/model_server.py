@@ -81,7 +81,7 @@ async def respond(send: Send, content: bytes, status: int = 200) -> None:
 
 def completion(model: str, text: str, usage: tuple[int, int], logprob: float | None = None) -> Body:
     """A whole answer. `usage`: tokens of prompt and answer; `logprob`: of each of its words."""
-    words = [{"token": w, "logprob": logprob, "top_logprobs": []} for w in text.split()]
+    words: list[Body] = [{"token": w, "logprob": logprob, "top_logprobs": []} for w in text.split()]
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},

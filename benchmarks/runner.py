@@ -140,10 +140,10 @@ class Runner:
             learned.setdefault(row.pop("kind", "rules"), []).append(row)
         for outcome, answering in zip(outcomes, before, strict=True):
             if arm.stateful:
-                learned: Row = {"rules": [], **by_question.get(outcome.asked.id, {})}
+                place: Row = {"position": outcome.asked.position, "rules": []}
+                place.update(by_question.get(outcome.asked.id, {}))
                 if spent := outcome.backend.meter.since(answering):
-                    learned["learning"] = spent
-                place = {"position": outcome.asked.position, **learned}
+                    place["learning"] = spent
                 self._run.rules.append({**_head(arm, repeat, outcome.asked), **place})
 
     async def _told(self, arm: Arm, repeat: Repeat, outcome: ArmAnswer) -> ArmAnswer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -317,14 +317,14 @@ def describe(
 
 def _of_some_arms(arms: list[str], dumped: dict[str, Any]) -> dict[str, Any]:
     """Entries that `rundir.ADDED` names: there where one of their arms is."""
-    groups = {
+    groups: dict[str, tuple[Collection[str], Collection[str]]] = {
         "gated": (GATED_ARMS, GATED_SETTINGS),
         "experienced": (EXPERIENCED_ARMS, EXPERIENCED_SETTINGS),
     }
     return {
         group: {name: dumped[name] for name in names}
         for group, (own, names) in groups.items()
-        if any(arm in own for arm in arms)
+        if any(arm.partition("@")[0] in own for arm in arms)
     }
 
 

@@ -31,7 +31,7 @@ from app.access.load_limit import LoadLimit
 from app.chat.call import ChatCall, SteeredRequest
 from app.chat.finishing import Finisher
 from app.chat.recorder import LearnPolicy, Recorder
-from app.chat.request import ChatRequest
+from app.chat.request import ChatRequest, TTCLOptions
 from app.chat.steering import Steering
 from app.domain.trajectory import Message, Mode, Role, Trajectory
 from app.exceptions import TTCLError
@@ -209,11 +209,11 @@ class ExperiencedPass:
         """A client's request, as zero-shot asks it."""
         setting, settings = self._setting, self._settings
         body = {**params, "model": setting.model, "messages": messages}
-        options = {"task": setting.task.kind, "domain": setting.task.domain}
-        request = ChatRequest.model_validate({**body, "ttcl": options}, strict=False)
         return ChatCall(
             caller=ANYONE,
-            request=request,
+            request=ChatRequest.model_validate(body, strict=False),
+            options=TTCLOptions(task=setting.task.kind, domain=setting.task.domain),
+            unread=(),
             body=body,
             raw=episode.encode(),
             verbatim=True,
