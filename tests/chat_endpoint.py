@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tests.replies import Fault, Reply, Wire
@@ -51,7 +52,13 @@ class ChatEndpoint:
         if reply.body is not None or reply.status != 200:
             await sender.all(_encoded(reply.body))
             return
-        wire = Wire(reply, body, len(upstream.chats), upstream.null_usage)
+        try:
+            wire = Wire(reply, body, len(upstream.chats), upstream.null_usage)
+        except (TypeError, ValueError, AttributeError):
+            # A field of another type than this server reads, which the gateway leaves to it.
+            sender = _Sender(send, replace(reply, status=400), "application/json")
+            await sender.all(_encoded({"error": {"message": "a field is of the wrong type"}}))
+            return
         if reply.fault is Fault.GARBAGE:
             await sender.all(b"\xff\xfe\x00<html>\x80")
         elif reply.fault is Fault.WRONG_JSON:

@@ -19,7 +19,10 @@ _LONGEST = 4000
 """Characters of a question that the Tutor is given; a longer one is answered as it is."""
 _GROWTH = 2.0
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$|\\\[.+?\\\]|\\\(.+?\\\)|`[^`\n]+`", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$.{1,400}?\$\$|\$[^$\n]{1,400}\$|\\\[.{1,400}?\\\]|\\\(.{1,400}?\\\)|`[^`\n]{1,400}`",
+    re.DOTALL,
+)
 _OPTION = re.compile(r"(?:^|(?<=\s))\(?([A-J])[).](?=\s)", re.MULTILINE)
 
 # A capital inside a sentence is a name in most languages; where every noun has one, all are kept.

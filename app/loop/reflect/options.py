@@ -29,7 +29,7 @@ class Options:
                 return letter
         match = _LEADING.match(bare)
         # "A triangle" begins with a word that happens to be a letter.
-        if match is None or (match[1] == "A" and re.match(r"\s+[a-z]", bare[match.end() :])):
+        if match is None or (match[1] == "A" and re.match(r"(?<!\s)\s+[a-z]", bare[match.end() :])):
             return None
         letter = match[1].upper()
         return letter if letter in self.texts else None

@@ -532,7 +532,7 @@ async def test_every_process_and_what_it_contradicted_follow(
     await other.catch_up()
     restarted = await open_store(tmp_path, clock=clock)
     for each in (store, other, restarted):
-        (hit,) = each.search_examples("default", axis(1), 9).hits
+        (hit,) = each.search_examples("default", axis(1), 9)
         assert hit.id == rival.id
         parity = await each.parity()
         assert parity.examples_indexed == parity.examples_stored == 1
