@@ -110,7 +110,7 @@ def test_patterns_are_found() -> None:
     assert any("admission" in where for where, _ in FOUND.values())
 
 
-@pytest.mark.parametrize("where, pattern", FOUND.values(), ids=[w for w, _ in FOUND.values()])
+@pytest.mark.parametrize(("where", "pattern"), FOUND.values(), ids=[w for w, _ in FOUND.values()])
 def test_time_grows_with_the_text_alone(where: str, pattern: re.Pattern[str]) -> None:
     slow = [start for start in STARTS if _slow(pattern, start)]
     assert slow == [], f"{where}: {pattern.pattern}"
