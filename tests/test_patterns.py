@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[1]
 STARTS = ("", "<", "answer is ")
 RUNS = (" ", "\n", "-", "*", "(", "{", "<", "\\", "1", "a", "A", "`", ".", "$", ",", "/", "'", "&#",
         "\u200b", "a ", "1 ", "1,", "\\(", "- ", "a\n")  # fmt: skip
-SHORT = 300
+SHORT = 1_000
 """Characters of a run."""
-NOTICED = 0.004
+NOTICED = 0.01
 """Seconds for all runs of twice the length below which nobody need look how they grow."""
 GROWTH = 3.0
 """Twice the length takes twice as long, four times where a pattern is quadratic."""
