@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import orjson
+from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from app.api.schemas.rules import Refused
@@ -48,6 +49,12 @@ class Order:
         if not self.reaches(namespace):
             raise ValueError(f"namespace: there is no '{namespace}'")
         return namespace
+
+
+def download(lines: AsyncIterator[bytes], name: str) -> StreamingResponse:
+    """Lines as a file of this name."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(lines, media_type=MEDIA_TYPE, headers=headers)
 
 
 def body_of(line: str) -> dict[str, Any]:

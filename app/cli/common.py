@@ -24,6 +24,8 @@ from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.paging import Page
 from rules_store.models.rules import Vector
+from rules_store.operations.curation import PrunePlan
+from rules_store.operations.example_curation import ExamplePrunePlan
 from rules_store.store import RuleStore
 
 T = TypeVar("T")
@@ -89,6 +91,15 @@ def shortened(text: str, most: int = 60) -> str:
 def lift_of(standing: Standing | None) -> str:
     """Empty while nothing is measured."""
     return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""
+
+
+def say_pruned(plan: PrunePlan | ExamplePrunePlan, what: str, *, shown: int) -> None:
+    """Below a table of the first so many that a prune takes."""
+    more = len(plan.victims) - shown
+    err.print(
+        f"{len(plan.victims)} of {plan.active} active {what}"
+        + (f"; {more} more are not shown" if more > 0 else "")
+    )
 
 
 def show_history(page: Page, as_json: bool) -> None:

@@ -4,6 +4,7 @@ stored. A running gateway takes changes up within a second."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from app.cli.common import (
     out,
     print_json,
     read_lines,
+    say_pruned,
     show_history,
     table,
     with_store,
@@ -45,6 +47,7 @@ from rules_store.models.paging import Page
 from rules_store.models.rules import RuleSort, RuleState
 from rules_store.operations.curation import PruneOrder, PrunePolicy
 from rules_store.operations.example_curation import ExamplePrunePlan
+from rules_store.operations.examples import ExampleOperations
 from rules_store.store import RuleStore
 
 app = typer.Typer(
@@ -266,76 +269,40 @@ def examples_edit(
     _done(stored, as_json)
 
 
-@app.command("retire")
-def examples_retire(
-    example_id: str,
-    expected_version: ExpectedVersion = None,
-    actor: Actor = "cli",
-    reason: Reason = "",
-    as_json: AsJson = False,
-) -> None:
-    """Take an example out of use. It can be restored."""
-    change = Change(actor, reason)
-    stored = with_store(
-        lambda store: store.examples.retire(
-            example_id, change=change, expected_version=expected_version
+Move = Callable[..., Coroutine[Any, Any, Example]]
+"""One of the store's steps from state to state, by id."""
+
+
+def _move_command(name: str, told: str, step: Callable[[ExampleOperations], Move]) -> None:
+    @app.command(name, help=told)
+    def move(
+        example_id: str,
+        expected_version: ExpectedVersion = None,
+        actor: Actor = "cli",
+        reason: Reason = "",
+        as_json: AsJson = False,
+    ) -> None:
+        change = Change(actor, reason)
+        stored = with_store(
+            lambda store: step(store.examples)(
+                example_id, change=change, expected_version=expected_version
+            )
         )
-    )
-    _done(stored, as_json)
+        _done(stored, as_json)
 
 
-@app.command("restore")
-def examples_restore(
-    example_id: str,
-    expected_version: ExpectedVersion = None,
-    actor: Actor = "cli",
-    reason: Reason = "",
-    as_json: AsJson = False,
-) -> None:
-    """Take a retired example into use again."""
-    change = Change(actor, reason)
-    stored = with_store(
-        lambda store: store.examples.restore(
-            example_id, change=change, expected_version=expected_version
-        )
-    )
-    _done(stored, as_json)
-
-
-@app.command("quarantine")
-def examples_quarantine(
-    example_id: str,
-    expected_version: ExpectedVersion = None,
-    actor: Actor = "cli",
-    reason: Reason = "",
-    as_json: AsJson = False,
-) -> None:
-    """Take an example out of use until somebody has looked at it."""
-    change = Change(actor, reason)
-    stored = with_store(
-        lambda store: store.examples.quarantine(
-            example_id, change=change, expected_version=expected_version
-        )
-    )
-    _done(stored, as_json)
-
-
-@app.command("release")
-def examples_release(
-    example_id: str,
-    expected_version: ExpectedVersion = None,
-    actor: Actor = "cli",
-    reason: Reason = "",
-    as_json: AsJson = False,
-) -> None:
-    """Make a quarantined example active."""
-    change = Change(actor, reason)
-    stored = with_store(
-        lambda store: store.examples.release(
-            example_id, change=change, expected_version=expected_version
-        )
-    )
-    _done(stored, as_json)
+_move_command(
+    "retire", "Take an example out of use. It can be restored.", lambda examples: examples.retire
+)
+_move_command(
+    "restore", "Take a retired example into use again.", lambda examples: examples.restore
+)
+_move_command(
+    "quarantine",
+    "Take an example out of use until somebody has looked at it.",
+    lambda examples: examples.quarantine,
+)
+_move_command("release", "Make a quarantined example active.", lambda examples: examples.release)
 
 
 # -- conflicts
@@ -440,11 +407,7 @@ def _show_pruned(plan: ExamplePrunePlan, as_json: bool) -> None:
             shown, one.id, one.exposures, victim.reason, _short(one.question), _short(one.answer)
         )
     out.print(shown)
-    more = len(plan.victims) - SHOWN
-    err.print(
-        f"{len(plan.victims)} of {plan.active} active examples"
-        + (f"; {more} more are not shown" if more > 0 else "")
-    )
+    say_pruned(plan, "examples", shown=SHOWN)
 
 
 @app.command("export")

@@ -21,6 +21,7 @@ from app.cli.common import (
     out,
     print_json,
     read_lines,
+    say_pruned,
     show_history,
     table,
     with_store,
@@ -93,11 +94,7 @@ def _show_pruned(plan: PrunePlan, as_json: bool) -> None:
         rule = victim.rule
         add_row(shown, rule.id, rule.frequency, rule.exposures, victim.reason, rule.text)
     out.print(shown)
-    more = len(plan.victims) - SHOWN
-    err.print(
-        f"{len(plan.victims)} of {plan.active} active rules"
-        + (f"; {more} more are not shown" if more > 0 else "")
-    )
+    say_pruned(plan, "rules", shown=SHOWN)
 
 
 @app.command("export")

@@ -14,13 +14,10 @@ the model to skip the work, so the lesson looks for a right answer by a new expl
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import structlog
 
 from app.domain.serialization import observation_of, observation_to_json
 from app.domain.trajectory import Observation, Task
@@ -28,15 +25,13 @@ from app.learning.evaluation.outcomes import Judge
 from app.learning.lessons import LONGEST_ANSWER
 from app.loop.admission.examples import screened
 from app.loop.reflect.answers import AnswerForm, extract, strip_reasoning
-from app.upstream.embeddings import Embedder
+from app.upstream.embeddings import Embedder, vector_of_question
 from rules_store.models.episodes import Episode
 from rules_store.models.evidence import Outcome, Precedent, Reference, Signal
 from rules_store.models.examples import ExampleUse, NewExample, Trust
 from rules_store.models.feedback import Feedback, FeedbackSource, NewFeedback, Teaching
 from rules_store.models.rules import RuleState, Vector
 from rules_store.store import RuleStore
-
-log = structlog.get_logger(__name__)
 
 RIGHT_SCORE = 0.8
 """A client's score from which an answer counts as right."""
@@ -117,7 +112,9 @@ class FeedbackIntake:
     async def _teaching(self, episode: Episode, new: NewFeedback) -> Teaching:
         observation = observation_of(episode)
         reading = await self._read(episode, new, observation)
-        vector = await self._vector(episode.question)
+        vector = await vector_of_question(
+            self._embedder, episode.question, seconds=self._options.embedding_timeout
+        )
         teaching = Teaching(
             learns=True,
             right=reading.right,
@@ -196,18 +193,6 @@ class FeedbackIntake:
             for example_id, label in shown.items()
         }
 
-    async def _vector(self, question: str) -> Vector | None:
-        """Of the question, shape (d,); None where it can't be made in time: it is made later."""
-        if not self._embedder.ready or not question.strip():
-            return None
-        try:
-            async with asyncio.timeout(self._options.embedding_timeout):
-                row: Vector = (await self._embedder.embed([question]))[0]
-        except Exception as error:
-            log.warning("question not embedded", error=error)
-            return None
-        return row
-
     # -- what follows
 
     def _example(
@@ -234,12 +219,15 @@ class FeedbackIntake:
         )
         return screened(made)[0], None
 
+    def _learns(self, namespace: str) -> bool:
+        own = self._store.namespaces.settings_of(namespace).learn
+        return self._options.learn if own is None else own
+
     def _no_example(self, episode: Episode, reading: _Reading) -> str | None:
         own = self._store.namespaces.settings_of(episode.namespace)
-        enabled = self._options.learn if own.learn is None else own.learn
         use = self._options.examples if own.examples is None else own.examples
         obstacle = _obstacle(episode)
-        if not enabled or obstacle is not None:
+        if not self._learns(episode.namespace) or obstacle is not None:
             return obstacle or LEARNING_OFF
         if use is ExampleUse.OFF:
             return EXAMPLES_OFF
@@ -257,9 +245,9 @@ class FeedbackIntake:
         self, episode: Episode, reading: _Reading, observation: Observation | None
     ) -> dict[str, Any] | None:
         """Payload of the job that learns from a wrong answer whose right one is known."""
-        own = self._store.namespaces.settings_of(episode.namespace)
-        enabled = self._options.learn if own.learn is None else own.learn
-        if not enabled or observation is None or reading.right is not False:
+        if not self._learns(episode.namespace) or observation is None:
+            return None
+        if reading.right is not False:
             return None
         if not reading.answer or not reading.known:
             return None

@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-import structlog
-
 from app.domain.trajectory import Observation, Role, Trajectory
 from app.loop.effort import (
     NEAR,
@@ -18,7 +16,7 @@ from app.loop.effort import (
     Effort,
     effort,
 )
-from app.upstream.embeddings import Embedder
+from app.upstream.embeddings import Embedder, vector_of_question
 from rules_store.models.rules import Vector
 from rules_store.store import RuleStore
 
@@ -26,8 +24,6 @@ TUTOR_MEMORY = 8
 """Explorations after which a Tutor that was of use in fewer than half of them is spared."""
 STILL_ASKED = 0.1
 """Share of explorations that ask such a Tutor all the same."""
-
-log = structlog.get_logger(__name__)
 
 
 class EffortPlanner:
@@ -84,11 +80,4 @@ class EffortPlanner:
 
     async def vector(self, observation: Observation) -> Vector | None:
         """Of the question, shape (d,); None where it can't be made now."""
-        if not self._embedder.ready or not observation.question.strip():
-            return None
-        try:
-            row: Vector = (await self._embedder.embed([observation.question]))[0]
-        except Exception as error:
-            log.warning("question not embedded", error=error)
-            return None
-        return row
+        return await vector_of_question(self._embedder, observation.question)

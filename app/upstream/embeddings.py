@@ -20,8 +20,11 @@ import cachetools
 import httpx
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from app.exceptions import ConfigurationError, TTCLError
+
+log = structlog.get_logger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 CLOSED = "the embedder has been closed"
@@ -47,6 +50,22 @@ class Embedder(Protocol):
     def knows(self, text: str) -> bool:
         """Whether `embed` has its vector at hand."""
         ...
+
+
+async def vector_of_question(
+    embedder: Embedder, question: str, *, seconds: float | None = None
+) -> Vectors | None:
+    """Of a question that is learned from, shape (d,); None where it can't be made now, or not in
+    so many `seconds`."""
+    if not embedder.ready or not question.strip():
+        return None
+    try:
+        async with asyncio.timeout(seconds):
+            row: Vectors = (await embedder.embed([question]))[0]
+    except Exception as error:
+        log.warning("question not embedded", error=error)
+        return None
+    return row
 
 
 def unit_rows(vectors: Any) -> Vectors:

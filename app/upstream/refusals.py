@@ -43,11 +43,6 @@ def refused_field(error: UpstreamFailed, fields: Collection[str]) -> str | None:
     return min(found)[1] if found else None
 
 
-def is_blind(error: UpstreamFailed) -> bool:
-    """Whether it may be about a field, and says nothing of which."""
-    return error.status in (400, 422) and not is_context_overflow(error) and not error.param
-
-
 def refuses_system_role(error: UpstreamFailed) -> bool:
     return isinstance(error, UpstreamRejected) and bool(_SYSTEM_ROLE.search(error.message))
 

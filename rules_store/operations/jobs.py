@@ -457,7 +457,7 @@ class JobOperations:
             )
 
     def _minute(self) -> int:
-        return int(self._context.clock().timestamp()) // 60
+        return jobs.minute_of(self._context.clock())
 
 
 async def _check_held(connection: AsyncConnection, job: Job) -> None:

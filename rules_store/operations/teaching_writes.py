@@ -172,7 +172,7 @@ async def _credit(
 
 async def _pay(context: StoreContext, connection: AsyncConnection, namespace: str) -> None:
     """One more judged answer pays for lessons."""
-    minute = int(context.clock().timestamp()) // 60
+    minute = jobs.minute_of(context.clock())
     await jobs.add_spend(
         connection, namespace, minute, NO_SPEND, oldest=minute - jobs.SPEND_KEPT, answers_judged=1
     )

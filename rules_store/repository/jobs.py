@@ -207,6 +207,11 @@ def _job(row: Row[Any]) -> Job:
 # -- spend, in minutes since the epoch
 
 
+def minute_of(moment: datetime) -> int:
+    """Since the epoch."""
+    return int(moment.timestamp()) // 60
+
+
 async def add_spend(
     connection: AsyncConnection,
     namespace: str,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Annotated, TypeVar
 
 from fastapi import Query
 
 from app.api.dependencies import unknown_namespace
-from app.api.schemas.rules import Rule
+from app.api.schemas.rules import Rule, VersionedWrite
 from app.exceptions import Overloaded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
@@ -18,6 +18,8 @@ from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.rules import Rule as StoredRule
 from rules_store.models.rules import Vector, Vectors
+
+T = TypeVar("T")
 
 EMBEDDING_TIMEOUT = 10.0
 """Seconds that a person waits, not a chat request."""
@@ -76,6 +78,12 @@ async def embedding_of(state: AppState, text: str) -> Vector:
     except EmbeddingFailed as error:
         raise _without_embedder(error.message) from error
     return row
+
+
+async def moved(step: Callable[..., Awaitable[T]], item_id: str, body: VersionedWrite) -> T:
+    """What one of the store's steps makes of a rule or an example of the version that the body
+    expects."""
+    return await step(item_id, change=body.change, expected_version=body.expected_version)
 
 
 def _without_embedder(why: str) -> Overloaded:

@@ -133,8 +133,7 @@ async def export_rules(
 ) -> StreamingResponse:
     await known_namespace(state, where.namespace)
     lines = export_lines(state.store, where, vectors=vectors)
-    headers = {"Content-Disposition": 'attachment; filename="rules.jsonl"'}
-    return StreamingResponse(lines, media_type=jsonl.MEDIA_TYPE, headers=headers)
+    return jsonl.download(lines, "rules.jsonl")
 
 
 @router.post(

@@ -16,6 +16,7 @@ from app.api.admin.common import (
     SimilarTo,
     embedding_of,
     known_namespace,
+    moved,
     vectors_of,
 )
 from app.api.admin.filters import Examples
@@ -131,10 +132,8 @@ async def patch_example(
 async def retire_example(
     example_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> Example:
-    stored = await state.store.examples.retire(
-        example_id, change=body.change, expected_version=body.expected_version
-    )
-    return await _answered(state, stored)
+    step = state.store.examples.retire
+    return await _answered(state, await moved(step, example_id, body))
 
 
 @router.post(
@@ -145,10 +144,8 @@ async def retire_example(
 async def restore_example(
     example_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> Example:
-    stored = await state.store.examples.restore(
-        example_id, change=body.change, expected_version=body.expected_version
-    )
-    return await _answered(state, stored)
+    step = state.store.examples.restore
+    return await _answered(state, await moved(step, example_id, body))
 
 
 @router.post(
@@ -159,10 +156,8 @@ async def restore_example(
 async def quarantine_example(
     example_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> Example:
-    stored = await state.store.examples.quarantine(
-        example_id, change=body.change, expected_version=body.expected_version
-    )
-    return await _answered(state, stored)
+    step = state.store.examples.quarantine
+    return await _answered(state, await moved(step, example_id, body))
 
 
 @router.post(
@@ -173,10 +168,8 @@ async def quarantine_example(
 async def release_example(
     example_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> Example:
-    stored = await state.store.examples.release(
-        example_id, change=body.change, expected_version=body.expected_version
-    )
-    return await _answered(state, stored)
+    step = state.store.examples.release
+    return await _answered(state, await moved(step, example_id, body))
 
 
 @router.post(
@@ -188,9 +181,7 @@ async def settle_example(
     example_id: str, body: VersionedWrite, state: State, _: AdminWrite
 ) -> Settled:
     """409 where no other active example contradicts it."""
-    retired = await state.store.examples.settle(
-        example_id, change=body.change, expected_version=body.expected_version
-    )
+    retired = await moved(state.store.examples.settle, example_id, body)
     kept = await state.store.examples.get(example_id)
     shown = await with_lift(state, [kept, *retired])
     return Settled(kept=shown[0], retired=shown[1:])
@@ -304,8 +295,7 @@ async def export_examples(
 ) -> StreamingResponse:
     await known_namespace(state, where.namespace)
     lines = export_lines(state.store, where, vectors=vectors)
-    headers = {"Content-Disposition": 'attachment; filename="examples.jsonl"'}
-    return StreamingResponse(lines, media_type=jsonl.MEDIA_TYPE, headers=headers)
+    return jsonl.download(lines, "examples.jsonl")
 
 
 @router.post(

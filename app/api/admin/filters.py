@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
@@ -21,79 +21,59 @@ Share = Annotated[
     Query(ge=-1, le=1, allow_inf_nan=False, description="Leaves out what has no lift"),
 ]
 Count = Annotated[int | None, Query(ge=0, le=_MOST)]
-State = Annotated[RuleState | None, Query(alias="state")]
-Domain = Annotated[str | None, Query(max_length=64, pattern=NO_NUL)]
-Source = Annotated[str | None, Query(max_length=100, pattern=NO_NUL)]
+
+
+async def _shared(
+    caller: AdminRead,
+    namespace: Namespace = None,
+    state: RuleState | None = None,
+    domain: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
+    source_episode: Annotated[str | None, Query(max_length=100, pattern=NO_NUL)] = None,
+    created_after: Moment = None,
+    created_before: Moment = None,
+    min_exposures: Count = None,
+    max_exposures: Count = None,
+    min_lift: Share = None,
+    max_lift: Share = None,
+) -> dict[str, Any]:
+    """What rules and examples are chosen by alike, by the names of both filters."""
+    return {
+        "namespace": namespace,
+        "namespaces": caller.namespaces,
+        "state": state,
+        "domain": domain,
+        "source_episode": source_episode,
+        "created_after": _aware(created_after, "created_after"),
+        "created_before": _aware(created_before, "created_before"),
+        "min_exposures": min_exposures,
+        "max_exposures": max_exposures,
+        "min_lift": min_lift,
+        "max_lift": max_lift,
+    }
+
+
+Shared = Annotated[dict[str, Any], Depends(_shared)]
 
 
 async def rule_filter(
-    caller: AdminRead,
-    namespace: Namespace = None,
+    shared: Shared,
     polarity: Polarity | None = None,
-    rule_state: State = None,
-    domain: Domain = None,
     q: Annotated[
         str | None, Query(max_length=500, pattern=NO_NUL, description="Text in rule or trigger")
     ] = None,
-    source_episode: Source = None,
-    created_after: Moment = None,
-    created_before: Moment = None,
-    min_exposures: Count = None,
-    max_exposures: Count = None,
     min_frequency: Count = None,
-    min_lift: Share = None,
-    max_lift: Share = None,
 ) -> RuleFilter:
-    return RuleFilter(
-        namespace=namespace,
-        namespaces=caller.namespaces,
-        polarity=polarity,
-        state=rule_state,
-        domain=domain,
-        text=q,
-        source_episode=source_episode,
-        created_after=_aware(created_after, "created_after"),
-        created_before=_aware(created_before, "created_before"),
-        min_exposures=min_exposures,
-        max_exposures=max_exposures,
-        min_frequency=min_frequency,
-        min_lift=min_lift,
-        max_lift=max_lift,
-    )
+    return RuleFilter(polarity=polarity, text=q, min_frequency=min_frequency, **shared)
 
 
 async def example_filter(
-    caller: AdminRead,
-    namespace: Namespace = None,
-    example_state: State = None,
+    shared: Shared,
     trust: Trust | None = None,
-    domain: Domain = None,
     q: Annotated[
         str | None, Query(max_length=500, pattern=NO_NUL, description="Text in question or answer")
     ] = None,
-    source_episode: Source = None,
-    created_after: Moment = None,
-    created_before: Moment = None,
-    min_exposures: Count = None,
-    max_exposures: Count = None,
-    min_lift: Share = None,
-    max_lift: Share = None,
 ) -> ExampleFilter:
-    return ExampleFilter(
-        namespace=namespace,
-        namespaces=caller.namespaces,
-        state=example_state,
-        trust=trust,
-        domain=domain,
-        text=q,
-        source_episode=source_episode,
-        created_after=_aware(created_after, "created_after"),
-        created_before=_aware(created_before, "created_before"),
-        min_exposures=min_exposures,
-        max_exposures=max_exposures,
-        min_lift=min_lift,
-        max_lift=max_lift,
-    )
+    return ExampleFilter(trust=trust, text=q, **shared)
 
 
 def _aware(moment: datetime | None, field: str) -> datetime | None:

@@ -11,6 +11,7 @@ from app.api.admin.common import (
     Limit,
     answered,
     known_namespace,
+    moved,
     standing_of,
     standings_of,
     vectors_of,
@@ -107,10 +108,8 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
 
 @router.post("/rules/{rule_id}/retire", summary="Take a rule out of use", responses=refuses(409))
 async def retire_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.rules.retire(
-        rule_id, change=body.change, expected_version=body.expected_version
-    )
-    return await answered(state, rule)
+    step = state.store.rules.retire
+    return await answered(state, await moved(step, rule_id, body))
 
 
 @router.post(
@@ -119,28 +118,22 @@ async def retire_rule(rule_id: str, body: VersionedWrite, state: State, _: Admin
     responses=refuses(409),
 )
 async def quarantine_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.rules.quarantine(
-        rule_id, change=body.change, expected_version=body.expected_version
-    )
-    return await answered(state, rule)
+    step = state.store.rules.quarantine
+    return await answered(state, await moved(step, rule_id, body))
 
 
 @router.post(
     "/rules/{rule_id}/release", summary="Make a quarantined rule active", responses=refuses(409)
 )
 async def release_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.rules.release(
-        rule_id, change=body.change, expected_version=body.expected_version
-    )
-    return await answered(state, rule)
+    step = state.store.rules.release
+    return await answered(state, await moved(step, rule_id, body))
 
 
 @router.post("/rules/{rule_id}/reject", summary="Retire a quarantined rule", responses=refuses(409))
 async def reject_rule(rule_id: str, body: VersionedWrite, state: State, _: AdminWrite) -> Rule:
-    rule = await state.store.rules.reject(
-        rule_id, change=body.change, expected_version=body.expected_version
-    )
-    return await answered(state, rule)
+    step = state.store.rules.reject
+    return await answered(state, await moved(step, rule_id, body))
 
 
 @router.post(

@@ -103,7 +103,7 @@ def _json(text: str, expected: bool) -> str | None:
     """Canonical JSON (sorted keys, no spaces). Unasked, only an object counts: `[1, 2]` may as
     well be an interval."""
     body = _FENCED.sub(r"\1", text).strip()
-    if not body.lstrip().startswith(("{", "[") if expected else "{"):
+    if not body.startswith(("{", "[") if expected else "{"):
         return None
     try:
         value = json.loads(body)
