@@ -85,10 +85,11 @@ FOUND = {
 
 
 def _seconds(pattern: re.Pattern[str], text: str) -> float:
-    started = time.perf_counter()
+    """Of processor time: whoever else is at work does not count."""
+    started = time.process_time()
     for _ in pattern.finditer(text):
         pass
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def _runs(start: str, length: int) -> str:
@@ -99,7 +100,7 @@ def _runs(start: str, length: int) -> str:
 def _slow(pattern: re.Pattern[str], start: str) -> bool:
     if _seconds(pattern, _runs(start, 2 * SHORT)) < NOTICED:
         return False
-    # A machine that is busy with others: the best of several.
+    # Neighbours in the caches of a busy machine: the best of several.
     short = min(_seconds(pattern, _runs(start, SHORT)) for _ in range(3))
     twice = min(_seconds(pattern, _runs(start, 2 * SHORT)) for _ in range(3))
     return twice > NOTICED and twice > GROWTH * short

@@ -95,7 +95,7 @@ _FRACTION = (
     r"|(?P<n2>\d)\s*+(?P<d2>\d))"
 )
 _NUMBER = re.compile(
-    r"(?P<sign>[-+]?)\s*+(?P<money>\\?\$|€|£)?\s*+(?P<sign2>[-+]?)\s*+(?:"
+    r"(?<!\s)(?P<sign>[-+]?)\s*+(?P<money>\\?\$|€|£)?\s*+(?P<sign2>[-+]?)\s*+(?:"
     rf"(?:(?P<whole>\d++)\s*+)?{_FRACTION}"
     rf"|(?P<mixed>\d++)\s++(?P<n3>\d++)\s*+/\s*+(?P<d3>\d++)"
     rf"|(?P<n4>{_DECIMAL})\s*+/\s*+(?P<d4>{_DECIMAL})"
