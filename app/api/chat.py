@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -26,6 +26,7 @@ from app.api.passthrough import sent_headers
 from app.api.schemas.common import STREAMED, TOLD_HEADERS, ChatCompletion, Responses, refuses
 from app.api.streaming import ClientGone, EventStream, until_disconnect
 from app.chat.call import ChatCall, Stream
+from app.chat.chores import DECLARED, chore_of
 from app.chat.request import (
     TTCLOptions,
     parse_chat,
@@ -41,7 +42,7 @@ from app.settings import NAMESPACE
 from app.upstream.transport import forwarded_headers, forwarded_query
 from app.wiring.container import AppState
 from rules_store.models.keys import Permission
-from rules_store.models.namespaces import MOST_EXAMPLES
+from rules_store.models.namespaces import MOST_EXAMPLES, NamespaceSettings
 
 
 class ChatRoute(APIRoute):
@@ -63,8 +64,11 @@ PATH = "/v1/chat/completions"
 MODE_HEADER = "x-ttcl-mode"
 NAMESPACE_HEADER = "x-ttcl-namespace"
 EXAMPLES_HEADER = "x-ttcl-max-examples"
+LEARN_HEADER = "X-TTCL-Learn"
+CHORE_HEADER = "X-TTCL-Chore"
 CLIENT_CLOSED_REQUEST = 499
 
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _JSON = "application/json"
 BODY_SCHEMA: dict[str, Any] = {
     "requestBody": {
@@ -148,7 +152,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     """Everything that a request says about itself. Body beats header beats name beats default."""
     default = _header_mode(request) or state.settings.mode
     body = _body(raw, default)
-    options = parse_options(body)
+    options = _options(request, body)
     asked = body.get("model")
     base, named_mode = await _split(asked, state) if isinstance(asked, str) else ("", None)
     mode = options.mode or _header_mode(request) or named_mode or state.settings.mode
@@ -162,9 +166,10 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     namespace = _namespace(request, options, state, caller)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
+    own = state.store.namespaces.settings_of(namespace)
     given = options.max_examples
     limits = state.settings.limits(
-        state.store.namespaces.settings_of(namespace),
+        own,
         positive=options.max_positive,
         negative=options.max_negative,
         examples=_header_examples(request) if given is None else given,
@@ -191,7 +196,42 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        chore=None if mode is Mode.OFF else _chore(options, own, sent),
     )
+
+
+def _options(request: Request, body: Mapping[str, Any]) -> TTCLOptions:
+    """What a body says to the gateway itself, and in its place what headers say. Raises
+    `InvalidRequest`."""
+    options = parse_options(body)
+    said = {"learn": _header_truth(request, LEARN_HEADER)}
+    said["chore"] = _header_truth(request, CHORE_HEADER)
+    return options.model_copy(
+        update={k: v for k, v in said.items() if v is not None and getattr(options, k) is None}
+    )
+
+
+def _header_truth(request: Request, name: str) -> bool | None:
+    given = request.headers.get(name)
+    if given is None:
+        return None
+    try:
+        return _TRUTH[given.strip().lower()]
+    except KeyError as error:
+        raise InvalidRequest(f"{name}: must be true or false", param=name) from error
+
+
+def _chore(
+    options: TTCLOptions, own: NamespaceSettings, body: Mapping[str, Any]
+) -> str | None:
+    """Which chore a request is: as it says itself, else as its namespace does, else as it looks."""
+    declared = options.chore
+    if declared is None and own.chores in ("all", "none"):
+        declared = own.chores == "all"
+    if declared is False:
+        return None
+    found = chore_of([each for each in body["messages"] if isinstance(each, dict)], body)
+    return found or (DECLARED if declared else None)
 
 
 def _body(raw: bytes, mode: Mode) -> dict[str, Any]:

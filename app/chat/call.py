@@ -16,6 +16,10 @@ from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
 
 
+CHORE = "chore"
+"""Of a request that no user made: it is answered, and that is all."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatCall:
     """A checked request with everything that was decided about it."""
@@ -44,6 +48,8 @@ class ChatCall:
     client_request_id: str | None
     """The same, where it was the client that gave it."""
     is_retry: bool
+    chore: str | None = None
+    """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
 
     @property
     def messages(self) -> list[Message]:
@@ -65,6 +71,8 @@ class ChatCall:
     def obstacle(self) -> str | None:
         """Why this request is steered but not explored; None when it can be explored."""
         request = self.request
+        if self.chore is not None:
+            return CHORE
         if self.unread:
             return "unreadable_fields"
         if request.tools or request.functions:

@@ -101,6 +101,13 @@ _KINDS: dict[str, re.Pattern[str]] = {
 """What a prompt's head says that orders such a chore; the first that fits is named."""
 
 _TITLED = re.compile(_TITLE, _FLAGS)
+_WANTED = (
+    "titl", "headline", "name", "descri", "tag", "question", "quer", "search", "follow", "memor",
+    "facts", "preferences", "personal information", "summar", "标题", "標題", "主题", "主題", "追问",
+    "问题", "检索", "搜索", "タイトル", "제목", "عنوان", "título", "titulo", "titre", "titel", "titolo",
+    "заголов", "назван", "başlı", "tytuł",
+)  # fmt: skip
+"""Without one of these no pattern of a chore fits, which most requests are so spared."""
 _SEEN_IN = re.compile(_CONVERSATION + r"|\b(?:history|follow[- ]?up|messages)\b", _FLAGS)
 """Without a word of a conversation nothing but a title's pattern speaks of one."""
 _ORDERED = re.compile(_ORDER + "|" + r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]", _FLAGS)
@@ -113,11 +120,10 @@ _BESIDE = re.compile(
 )
 """A job that has the chore beside it."""
 _OF_THIS = re.compile(
-    rf"{_ORDER}[^.\n]{{0,80}}(?:{_TITLE}|\btags?\b)[^.\n]{{0,60}}\b{_THIS}|{_NAMED}"
-    r"|" + _ORDER + r"[^\n]{0,80}\bquestions?\b[^\n]{0,40}\b(?:the )?(?:user|human)s?\b"
-    r"[^\n]{0,20}\b(?:ask|say|next)\b"
+    rf"(?:{_TITLE}|\btags?\b)[^.\n]{{0,60}}?\b{_THIS}|{_NAMED}"
+    r"|\bquestions?\b[^\n]{0,40}\b(?:the )?(?:user|human)s?\b[^\n]{0,20}\b(?:ask|say|next)\b"
     r"|\bsummar\w+\b[^\n]{0,80}\bfuture context"
-    r"|(?:" + _ORDER + r"|总结|概括|使用|返回)[^\n]{0,80}(?:标题|標題|主题|主題|タイトル|제목)"
+    r"|(?:generat|总结|概括|使用|返回)[^\n]{0,80}(?:标题|標題|主题|主題|タイトル|제목)"
     rf"|{_CONVERSATION}{_ABOUT}{_FOREIGN_TITLE}|{_FOREIGN_TITLE}{_ABOUT}{_CONVERSATION}",
     _FLAGS,
 )  # fmt: skip
@@ -213,19 +219,20 @@ def _of_open_webui(text: str) -> str | None:
 def _of_instructions(told: str) -> str | None:
     """Of a system message whose whole job is the chore."""
     head = told[:_HEAD]
-    if _BESIDE.search(head) or not (_SEEN_IN.search(head) and _ORDERED.search(head)):
+    if not _orders(head) or _BESIDE.search(head):
         return None
     return _kind(head)
 
 
 def _of_transcript(asked: str) -> str | None:
     """Of one message with order and conversation in it."""
-    ends = _ends(asked)
+    parts = [part for part in (asked[:_HEAD], asked[-_END:]) if _orders(part)]
+    ends = _ends(asked) if parts else ""
     if not (_ASKS.search(ends) or _MARKED.search(ends)):
         return None
     told = _ANSWERS.search(ends) is not None
-    for part in (asked[:_HEAD], asked[-_END:]):
-        if not (_SEEN_IN.search(part) and _ORDERED.search(part)) or _BESIDE.search(part):
+    for part in parts:
+        if _BESIDE.search(part):
             continue
         kind = _kind(part)
         if kind is None and told and _TITLED.search(part) and _BARE.search(part):
@@ -239,9 +246,22 @@ def _of_transcript(asked: str) -> str | None:
 
 def _of_turns(asked: str) -> str | None:
     """Of a last message about the turns before it."""
-    if len(asked) > _OWN_MESSAGE or not (_OF_THIS.search(asked) and _BARE.search(asked)):
+    if len(asked) > _OWN_MESSAGE or not (_wants(asked) and _ORDERED.search(asked)):
+        return None
+    if not (_BARE.search(asked) and _OF_THIS.search(asked)):
         return None
     return _kind(asked) or "title"
+
+
+def _orders(text: str) -> bool:
+    """Whether a text orders something, and speaks of a conversation."""
+    seen = _wants(text) and _SEEN_IN.search(text) is not None
+    return seen and _ORDERED.search(text) is not None
+
+
+def _wants(text: str) -> bool:
+    lowered = text.lower()
+    return any(word in lowered for word in _WANTED)
 
 
 def _kind(text: str) -> str | None:

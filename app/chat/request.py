@@ -34,6 +34,12 @@ class TTCLOptions(BaseModel):
     task: Task = Task.AUTO
     domain: str | None = Field(None, max_length=64)
     learn: bool | None = Field(None, strict=True)
+    chore: bool | None = Field(
+        None,
+        strict=True,
+        description="Whether this is a chore of the client (a title, tags, a search query), to be "
+        "neither steered nor learned from; unset: it is recognised",
+    )
     max_positive: int | None = Field(None, ge=0, le=30, strict=True)
     max_negative: int | None = Field(None, ge=0, le=30, strict=True)
     max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES, strict=True)
