@@ -263,6 +263,18 @@ class Settings(BaseSettings):
     explore_timeout: float = Field(
         300.0, gt=0, description="Seconds for one exploration; what is not back by then is left out"
     )
+    explore_wait: float = Field(
+        45.0,
+        gt=0,
+        description="Seconds after which an exploration that is not streamed waits for the "
+        "Teacher's answer alone, and gives that; keep it below the time-out of proxies before this",
+    )
+    explore_linger: float = Field(
+        60.0,
+        ge=0,
+        description="Most seconds for which an exploration goes on when its client has gone, for a "
+        "retry to join (never longer than it took so far); 0: none",
+    )
     explore_concurrency: int = Field(
         8, ge=1, description="Most upstream calls that one exploration has under way"
     )

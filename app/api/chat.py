@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from app.api.dependencies import (
     State,
     app_state,
     client,
+    given_key,
     namespace_forbidden,
     unknown_namespace,
 )
@@ -178,6 +180,9 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     sent = {key: value for key, value in body.items() if key != "ttcl"}
     if renamed:
         sent["model"] = model.id
+    fingerprint = ""
+    if mode is Mode.EXPLORE:
+        fingerprint = _fingerprint(request, raw, namespace, repr((options, limits)))
     return ChatCall(
         caller=caller,
         request=parsed,
@@ -196,6 +201,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        fingerprint=fingerprint,
         chore=None if mode is Mode.OFF else _chore(options, own, sent),
     )
 
@@ -209,6 +215,17 @@ def _options(request: Request, body: Mapping[str, Any]) -> TTCLOptions:
     return options.model_copy(
         update={k: v for k, v in said.items() if v is not None and getattr(options, k) is None}
     )
+
+
+def _fingerprint(request: Request, raw: bytes, *about: str) -> str:
+    """Equal for a request and its retry; who it is from and what headers said are part of it."""
+    digest = hashlib.blake2b(digest_size=16)
+    query = request.scope["query_string"].decode("latin-1")
+    idempotency = request.headers.get("idempotency-key", "")
+    for part in (given_key(request), idempotency, query, *about):
+        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    digest.update(raw)
+    return digest.hexdigest()
 
 
 def _header_truth(request: Request, name: str) -> bool | None:

@@ -36,7 +36,7 @@ State = Annotated[AppState, Depends(app_state)]
 
 async def client(request: Request, state: State) -> Caller:
     """Who may chat. Raises `AuthenticationFailed`, or `NotAllowed` for a key without `chat`."""
-    caller = state.keys.caller(_given_key(request))
+    caller = state.keys.caller(given_key(request))
     if caller is None:
         if state.keys.needed:
             raise AuthenticationFailed("Incorrect API key provided")
@@ -96,7 +96,7 @@ def namespace_forbidden(name: str) -> NotAllowed:
 
 
 def _administrator(request: Request, state: AppState) -> Caller:
-    caller = state.keys.caller(_given_key(request))
+    caller = state.keys.caller(given_key(request))
     if caller is None:
         raise AuthenticationFailed("The admin API needs the admin key as a bearer token")
     if not any(caller.may(permission) for permission in _ADMIN):
@@ -143,7 +143,7 @@ def _by_method(request: Request) -> Permission:
     return Permission.ADMIN_READ if request.method in _READING else Permission.ADMIN_WRITE
 
 
-def _given_key(request: Request) -> str:
+def given_key(request: Request) -> str:
     """The key that a request carries: a bearer token, or where there is no `Authorization` what
     Anthropic's and Azure's clients send."""
     headers = request.headers

@@ -48,6 +48,8 @@ class ChatCall:
     client_request_id: str | None
     """The same, where it was the client that gave it."""
     is_retry: bool
+    fingerprint: str = ""
+    """What is equal where an exploration is asked for again: key, namespace, body and the rest."""
     chore: str | None = None
     """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
 
@@ -66,6 +68,13 @@ class ChatCall:
         """Whether a stream ends with a usage chunk."""
         options = self.request.stream_options
         return bool(options and options.include_usage)
+
+    @property
+    def joins(self) -> str | None:
+        """The request that one waits for which is the same and under way: of what takes many calls
+        and is answered at the end only. None: each is a request of its own."""
+        explored = self.mode is Mode.EXPLORE and self.obstacle is None
+        return self.fingerprint if explored and not self.request.stream else None
 
     @property
     def obstacle(self) -> str | None:

@@ -14,7 +14,9 @@ from app.exceptions import UpstreamError
 from app.upstream.wire import made_characters, parse_usage
 
 DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
+PING = b": ping\n"
+"""A comment without an empty line: that would end an event, which some clients then read as one
+without data (openai-go before 3.43)."""
 MAX_EVENT = 16 * 1024 * 1024
 MAX_CHARACTERS = 16 * 1024 * 1024
 """Of one answer, all its choices together."""

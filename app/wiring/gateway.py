@@ -13,6 +13,7 @@ from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
 from app.chat.finishing import Finisher
 from app.chat.inline_exploration import InlineExploration
+from app.chat.joining import JoinedRequests
 from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
 from app.chat.service import ChatService
@@ -63,12 +64,12 @@ async def open_gateway(
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
-    service = ChatService(
-        steering,
-        Relay(upstream, steering, finisher, meter),
-        InlineExploration(services.loop, services.planner, steering, finisher, meter),
-        finisher,
+    joined = JoinedRequests(settings.explore_linger)
+    exploration = InlineExploration(
+        services.loop, services.planner, steering, finisher, meter, settings.explore_wait
     )
+    relay = Relay(upstream, steering, finisher, meter)
+    service = ChatService(steering, relay, exploration, finisher, joined)
     if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
         await store.episodes.sweep_interrupted(timedelta(0))
@@ -81,6 +82,7 @@ async def open_gateway(
         _sweep(store),
     )
     stack.push_async_callback(finisher.drain)
+    stack.push_async_callback(joined.close)
     worker.start()
     stack.push_async_callback(worker.stop)
     return AppState(
