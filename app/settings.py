@@ -238,6 +238,11 @@ class Settings(BaseSettings):
     namespace: str = Field(
         "default", pattern=NAMESPACE_PATTERN, description="Namespace of requests that name none"
     )
+    stream_ttcl: bool = Field(
+        False,
+        description="Put the `ttcl` object into the last chunk of every stream that is not passed "
+        "through; unset: where `stream_options.include_ttcl` asks for it",
+    )
     max_positive: int = Field(3, ge=0, le=30, description="Most positive rules injected")
     max_negative: int = Field(3, ge=0, le=30, description="Most negative rules injected")
     similarity_floor: float = Field(

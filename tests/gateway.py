@@ -185,7 +185,7 @@ class SSE:
                 event, found, rest = pending.partition(end)
                 if not found:
                     break
-                pending = rest
+                pending = rest.removeprefix(b"\n") if end == b"\n" else rest
                 yield self._note(event.decode())
         if pending.strip():
             yield self._note(pending.decode())

@@ -34,6 +34,7 @@ from app.chat.request import (
     parse_chat,
     parse_json,
     parse_options,
+    sent_fields,
     split_model,
     unread_chat,
 )
@@ -155,6 +156,8 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     default = _header_mode(request) or state.settings.mode
     body = _body(raw, default)
     options = _options(request, body)
+    sent, wants_ttcl = sent_fields(body)
+    own_fields = "ttcl" in body or sent.get("stream_options") != body.get("stream_options")
     asked = body.get("model")
     base, named_mode = await _split(asked, state) if isinstance(asked, str) else ("", None)
     mode = options.mode or _header_mode(request) or named_mode or state.settings.mode
@@ -177,7 +180,6 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         examples=_header_examples(request) if given is None else given,
     )
     renamed = isinstance(asked, str) and model.id != asked
-    sent = {key: value for key, value in body.items() if key != "ttcl"}
     if renamed:
         sent["model"] = model.id
     fingerprint = ""
@@ -190,7 +192,7 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         unread=unread,
         body=sent,
         raw=raw,
-        verbatim="ttcl" not in body and not renamed,
+        verbatim=not (own_fields or renamed),
         asked_model=asked if isinstance(asked, str) else model.id,
         model=model,
         mode=mode,
@@ -202,6 +204,8 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
         fingerprint=fingerprint,
+        wants_ttcl=mode is not Mode.OFF
+        and (state.settings.stream_ttcl if wants_ttcl is None else wants_ttcl),
         chore=None if mode is Mode.OFF else _chore(options, own, sent),
     )
 
@@ -238,9 +242,7 @@ def _header_truth(request: Request, name: str) -> bool | None:
         raise InvalidRequest(f"{name}: must be true or false", param=name) from error
 
 
-def _chore(
-    options: TTCLOptions, own: NamespaceSettings, body: Mapping[str, Any]
-) -> str | None:
+def _chore(options: TTCLOptions, own: NamespaceSettings, body: Mapping[str, Any]) -> str | None:
     """Which chore a request is: as it says itself, else as its namespace does, else as it looks."""
     declared = options.chore
     if declared is None and own.chores in ("all", "none"):

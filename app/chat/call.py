@@ -15,7 +15,6 @@ from app.loop.steer.injector import has_images, question_of
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
 
-
 CHORE = "chore"
 """Of a request that no user made: it is answered, and that is all."""
 
@@ -50,6 +49,8 @@ class ChatCall:
     is_retry: bool
     fingerprint: str = ""
     """What is equal where an exploration is asked for again: key, namespace, body and the rest."""
+    wants_ttcl: bool = False
+    """Whether a stream's last chunk carries the `ttcl` object."""
     chore: str | None = None
     """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
 

@@ -38,7 +38,8 @@ _ABOUT = r"(?:(?!\babout\b)[^\n]){0,100}?"
 _PRODUCT = r"(?!s?[ -](?:app|room|gpt|client|support|service|feature|window|software|platform|api))"
 _CONVERSATION = (
     r"(?:\b(?:conversation|chat(?:bot)?|dialog(?:ue)?|discussion|thread|session)s?\b" + _PRODUCT
-    + r"|\b(?:first|initial|opening|user(?:'s)?|following|this) (?:user )?(?:message|query|request)\b"
+    + r"|\b(?:first|initial|opening|user(?:'s)?|following|this) (?:user )?"
+    r"(?:message|query|request)\b"
     r"|对话|對話|会话|會話|聊天|这句话|会話|チャット|대화|채팅"
     r"|\b(?:conversaci[oó]n|conversazione|conversa|charla|gespräch|unterhaltung|chatverlauf)"
     r"|\b(?:разговор|бесед|диалог|чат|sohbet|konuşma|rozmow)|محادثة)"
@@ -49,7 +50,7 @@ _NAMED = (
 )
 _FOREIGN_TITLE = (
     r"(?:标题|標題|主题|主題|タイトル|제목|عنوان"
-    r"|\b(?:t[ií]tulo|titre|titel|titolo|заголов|назван|başlı|tytuł))"
+    r"|\b(?:t[ií]tulo|titre|titel|titolo|заголов|назван|başl\u0131|tytuł))"
 )
 _TITLE = rf"(?:\b(?:title|titling|titled|headline)s?\b|{_FOREIGN_TITLE})"
 _ORDER = (
@@ -70,19 +71,16 @@ _KINDS: dict[str, re.Pattern[str]] = {
     "title": re.compile(
         f"{_TITLE}{_ABOUT}{_CONVERSATION}|{_CONVERSATION}{_ABOUT}{_TITLE}|{_NAMED}", _FLAGS
     ),
-    "tags": re.compile(
-        rf"\btags?\b{_ABOUT}{_CONVERSATION}|{_CONVERSATION}{_ABOUT}\btags?\b", _FLAGS
-    ),
+    "tags": re.compile(rf"\btags\b{_ABOUT}{_CONVERSATION}|{_CONVERSATION}{_ABOUT}\btags\b", _FLAGS),
     "search_query": re.compile(
         r"\bstand-?alone (?:\w+ )?(?:question|query|search)"
         r"|\b(?:search|retrieval|web)[ -](?:\w+ )?quer(?:y|ies)\b"
         r"|\b(?:question|query) re(?:phras|writ|formulat)"
-        r"|\bre(?:phras|writ|formulat)\w* (?:\w+ ){0,3}(?:question|query|message)\b"
         r"|搜索关键词|检索词|独立的?问题",
         _FLAGS,
     ),
     "follow_ups": re.compile(
-        r"\bfollow[- ]?ups?\b[^\n]{0,30}\b(?:questions?|prompts?|suggestions?)\b"
+        r"\bfollow[- ]?ups?\b[^\n]{0,30}\b(?:questions|prompts|suggestions)\b"
         r"|\bquestions?\b[^\n]{0,40}\b(?:the )?(?:user|human|person)s?\b"
         r"[^\n]{0,20}\b(?:ask|say|want|next)\b"
         r"|\bnext questions?\b|追问|后续问题",
@@ -95,27 +93,29 @@ _KINDS: dict[str, re.Pattern[str]] = {
         _FLAGS,
     ),
     "summary": re.compile(
-        r"\bsummar\w+\b[^\n]{0,80}\b(?:future context|prompt for|continu\w+ the conversation)", _FLAGS
+        r"\bsummar\w+\b[^\n]{0,80}\b(?:future context|prompt for|continu\w+ the conversation)",
+        _FLAGS,
     ),
-}  # fmt: skip
+}
 """What a prompt's head says that orders such a chore; the first that fits is named."""
 
 _TITLED = re.compile(_TITLE, _FLAGS)
 _WANTED = (
     "titl", "headline", "name", "descri", "tag", "question", "quer", "search", "follow", "memor",
-    "facts", "preferences", "personal information", "summar", "标题", "標題", "主题", "主題", "追问",
-    "问题", "检索", "搜索", "タイトル", "제목", "عنوان", "título", "titulo", "titre", "titel", "titolo",
-    "заголов", "назван", "başlı", "tytuł",
+    "facts", "preferences", "personal information", "summar", "titre", "título", "titulo", "titel",
+    "titolo", "заголов", "назван", "başl", "tytuł", "标题", "標題", "主题", "主題", "追问", "问题",
+    "检索", "搜索", "タイトル", "제목", "عنوان",
 )  # fmt: skip
 """Without one of these no pattern of a chore fits, which most requests are so spared."""
 _SEEN_IN = re.compile(_CONVERSATION + r"|\b(?:history|follow[- ]?up|messages)\b", _FLAGS)
-"""Without a word of a conversation nothing but a title's pattern speaks of one."""
+"""Words that speak of a conversation."""
 _ORDERED = re.compile(_ORDER + "|" + r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]", _FLAGS)
 _BESIDE = re.compile(
     r"\b(?:after (?:each|every|you|your|answering|the answer)|at the end|(?:and|,) then\b"
     r"|in addition|as well as answer|when(?:ever)? (?:the user )?ask(?:s|ed)"
-    r"|(?<!not )answer(?:s|ing)? (?:the|their|user|all|any)?\s*(?:user's )?(?:questions?|customers?|users?)"
-    r"|and answer|helps? (?:\w+ )?(?:users|people|customers|writers)|with (?:\w+ )?long-term memory)",
+    r"|(?<!not )answer(?:s|ing)? (?:the|their|all|any)?\s*(?:user's )?(?:question|customer|user)"
+    r"|and answer|helps? (?:\w+ )?(?:users|people|customers|writers)"
+    r"|with (?:\w+ )?long-term memory)",
     _FLAGS,
 )
 """A job that has the chore beside it."""
@@ -137,24 +137,26 @@ _BARE = re.compile(
 """How an answer is ordered that a program reads."""
 
 _MARKED = re.compile(
-    r"<(?:chat|conversation|message|dialogue?|session|transcript|history)s?(?:[ _-](?:history|log))?>"
+    r"<(?:chat|conversation|message|dialogue?|session|transcript|history)s?(?:[ _-]history)?>"
     r"|^[#*_ ]{0,6}(?:chat|conversation|message|dialogue?)s?[ _-]?(?:history|log|transcript)?"
-    r"[*_ ]{0,3}[:：]"
+    r"[*_ ]{0,3}[:\uff1a]"
     r"|\"role\"\s{0,3}:\s{0,3}\"assistant\"",
     re.IGNORECASE | re.MULTILINE,
 )  # fmt: skip
 _ASKS = re.compile(
     r"^[^\w\n]{0,6}(?:user|human|customer|用户|ユーザー|사용자)(?: (?:message|query|input|said))?"
-    r"[\"'*_\]]{0,3}\s{0,3}[:：]",
+    r"[\"'*_\]]{0,3}\s{0,3}[:\uff1a]",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANSWERS = re.compile(
     r"^[^\w\n]{0,6}(?:assistant|ai|bot|model|agent|gpt|助手|アシスタント)(?: (?:message|response))?"
-    r"[\"'*_\]]{0,3}\s{0,3}[:：]",
+    r"[\"'*_\]]{0,3}\s{0,3}[:\uff1a]",
     re.IGNORECASE | re.MULTILINE,
 )
 _OPEN_WEBUI = re.compile(r"\s{0,20}###\s{0,3}Task:", re.IGNORECASE)
-_OPEN_WEBUI_TEXT = re.compile(r"</chat_history>|<type>[^<]{0,40}</type>\s{0,4}<text>", re.IGNORECASE)
+_OPEN_WEBUI_TEXT = re.compile(
+    r"</chat_history>|<type>[^<]{0,40}</type>\s{0,4}<text>", re.IGNORECASE
+)
 _KEYS = {
     "title": '"title"',
     "tags": '"tags"',

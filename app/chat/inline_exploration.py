@@ -107,9 +107,12 @@ class InlineExploration:
             await self._finisher.failed(call, steered, f"upstream_error:{error.status}")
             yield DONE
             return
-        for event in response.stream(chosen, _asked(call)):
-            if event == DONE:
-                await self._finisher.explored(call, steered, exploration)
+        asked = _asked(call)
+        for event in response.stream(chosen, asked):
+            yield event
+        await self._finisher.explored(call, steered, exploration)
+        told = steered.told(call, exploration.cost, _told(exploration)) if call.wants_ttcl else None
+        for event in response.ending(chosen, asked, told):
             yield event
 
     async def _run(

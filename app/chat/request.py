@@ -18,6 +18,9 @@ MAX_DEPTH = 200
 """Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
 episode put a few around the request's own."""
 
+INCLUDE_TTCL = "include_ttcl"
+"""Of `stream_options`."""
+
 NEEDED = {"model", "messages", "ttcl"}
 """Fields without which nothing can be steered."""
 
@@ -70,6 +73,9 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     include_usage: bool | None = None
+    include_ttcl: bool | None = Field(
+        None, description="Whether the stream's last chunk carries the `ttcl` object"
+    )
 
 
 class ChatRequest(BaseModel):
@@ -149,6 +155,25 @@ def parse_options(body: Mapping[str, Any]) -> TTCLOptions:
         return TTCLOptions.model_validate(given)
     except ValidationError as error:
         raise invalid(error, "ttcl") from error
+
+
+def sent_fields(body: Mapping[str, Any]) -> tuple[dict[str, Any], bool | None]:
+    """The fields of a body less those that are for the gateway, and whether the `ttcl` object is
+    wanted in a stream, where that is said. Raises `InvalidRequest`."""
+    sent = {name: value for name, value in body.items() if name != "ttcl"}
+    options = sent.get("stream_options")
+    if not isinstance(options, dict) or INCLUDE_TTCL not in options:
+        return sent, None
+    wanted = options[INCLUDE_TTCL]
+    if wanted is not None and not isinstance(wanted, bool):
+        param = f"stream_options.{INCLUDE_TTCL}"
+        raise InvalidRequest(f"{param}: must be true or false", param=param, code="invalid_value")
+    rest = {name: value for name, value in options.items() if name != INCLUDE_TTCL}
+    if rest:
+        sent["stream_options"] = rest
+    else:
+        del sent["stream_options"]
+    return sent, wanted
 
 
 def parse_chat(body: Mapping[str, Any]) -> tuple[ChatRequest, tuple[str, ...]]:

@@ -133,6 +133,8 @@ class StreamedAnswer:
     """All that was made: of every choice its text, reasoning and tool calls."""
     created: int | None = None
     """Of the first chunk that has a date."""
+    id: Any = None
+    """Of the first chunk that has one."""
     begun: set[int] = field(default_factory=set)
     """Indices of the choices that have said something."""
     mended: bool = False
@@ -180,6 +182,8 @@ class StreamedAnswer:
             self.error = str(said or "the model server failed in the middle of its answer")
         if self.created is None:
             self.created = chunk.get("created")
+        if self.id is None:
+            self.id = chunk.get("id")
         if chunk.get("usage"):
             self.cost = parse_usage(chunk["usage"])
             if self.raw is not None and isinstance(chunk["usage"], dict):

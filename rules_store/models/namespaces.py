@@ -44,8 +44,9 @@ class NamespaceSettings(BaseModel):
     similarity_floor: float | None = Field(None, ge=-1, le=1)
     chores: Literal["recognised", "all", "none"] | None = Field(
         None,
-        description="Which requests are chores of a client, neither steered nor learned from: those "
-        "recognised as such, all (of a client's task model, say), or none; a request can say itself",
+        description="Which requests are chores of a client, neither steered nor learned from: "
+        "those recognised as such, all (of a client's task model, say) or none; a request can say "
+        "it itself",
     )
     examples: ExampleUse | None = None
     max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES)

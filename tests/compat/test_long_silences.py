@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.compat.helpers import ask, check_stream_shape
-from tests.fakes import Fault, Reply, ScriptedUpstream, is_student, is_structured_step, is_teacher
+from tests.fakes import Fault, Reply, ScriptedUpstream, is_structured_step, is_student, is_teacher
 from tests.gateway import MODEL, NO_TLS, Gateway, running_gateway
 
 

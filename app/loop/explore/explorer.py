@@ -41,7 +41,6 @@ from app.observability.tracing import span
 from app.prompt_library import PromptLibrary
 from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
 
-
 CUT_SHORT = "explore_cut_short"
 """Of an exploration that was waited for as long as its client was taken to wait."""
 

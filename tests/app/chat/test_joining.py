@@ -50,7 +50,9 @@ async def leave(task: asyncio.Task[Answer]) -> None:
         await task
 
 
-def asking(pool: JoinedRequests, work: Work, name: str = "a", owner: str = "k") -> Awaitable[Answer]:
+def asking(
+    pool: JoinedRequests, work: Work, name: str = "a", owner: str = "k"
+) -> Awaitable[Answer]:
     return asyncio.create_task(pool.answer(name, owner, work))
 
 
