@@ -27,14 +27,14 @@ from app.upstream.paths import BENEATH, PASSED
 from app.wiring.container import AppState
 
 MAX_JSON_BYTES = 2_000_000
-"""Of what is read as one JSON object of fixed fields: feedback, and the admin API but for imports."""
+"""Of what is one JSON object of fixed fields: feedback, and the admin API but for imports."""
 IDLE_SECONDS = 15.0
 """Within which the next piece of a body must come."""
 WHOLE_SECONDS = 120.0
 """Within which a body must have come."""
 LINGER_SECONDS = 2.0
-"""How long what comes after a refusal is thrown away: a connection that is closed at once would take
-the refusal with it before the client has read it."""
+"""How long what comes after a refusal is thrown away: a connection that is closed at once would
+take the refusal with it before the client has read it."""
 _LARGE = 65_536
 """Bytes from which a body is decompressed in a thread."""
 _MANY_AT_ONCE = (":import", "/v1/feedback:batch")
