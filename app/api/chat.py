@@ -31,8 +31,8 @@ from app.chat.call import ChatCall, Stream
 from app.chat.chores import DECLARED, chore_of
 from app.chat.request import (
     TTCLOptions,
+    parse_body,
     parse_chat,
-    parse_json,
     parse_options,
     sent_fields,
     split_model,
@@ -154,7 +154,7 @@ async def _respond(request: Request, call: ChatCall, state: AppState) -> Respons
 async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -> ChatCall:
     """Everything that a request says about itself. Body beats header beats name beats default."""
     default = _header_mode(request) or state.settings.mode
-    body = _body(raw, default)
+    body = await _body(raw, default)
     options = _options(request, body)
     sent, wants_ttcl = sent_fields(body)
     own_fields = "ttcl" in body or sent.get("stream_options") != body.get("stream_options")
@@ -226,7 +226,7 @@ def _fingerprint(request: Request, raw: bytes, *about: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     query = request.scope["query_string"].decode("latin-1")
     idempotency = request.headers.get("idempotency-key", "")
-    for part in (given_key(request), idempotency, query, *about):
+    for part in (given_key(request.headers), idempotency, query, *about):
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     digest.update(raw)
     return digest.hexdigest()
@@ -253,11 +253,11 @@ def _chore(options: TTCLOptions, own: NamespaceSettings, body: Mapping[str, Any]
     return found or (DECLARED if declared else None)
 
 
-def _body(raw: bytes, mode: Mode) -> dict[str, Any]:
+async def _body(raw: bytes, mode: Mode) -> dict[str, Any]:
     """The fields of the body; none where it can't be read, and nothing but the model server needs
     to. Raises `InvalidRequest`."""
     try:
-        return parse_json(raw)
+        return await parse_body(raw)
     except InvalidRequest:
         if mode is Mode.OFF:
             return {}

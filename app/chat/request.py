@@ -3,6 +3,7 @@ other field is kept and forwarded as it came."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -17,6 +18,10 @@ from rules_store.models.namespaces import MOST_EXAMPLES
 MAX_DEPTH = 200
 """Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
 episode put a few around the request's own."""
+MOST_VALUES = 100_000
+"""Objects, lists and what stands in them, of one body: each costs far more than its bytes."""
+LARGE = 262_144
+"""Bytes from which a body is read in a thread."""
 
 INCLUDE_TTCL = "include_ttcl"
 """Of `stream_options`."""
@@ -123,8 +128,17 @@ class ChatRequest(BaseModel):
         return max(0, self.max_completion_tokens or self.max_tokens or 0)
 
 
+async def parse_body(raw: bytes) -> dict[str, Any]:
+    """As `parse_json`, a large one in a thread, so that others are answered meanwhile."""
+    if len(raw) < LARGE:
+        return parse_json(raw)
+    return await asyncio.to_thread(parse_json, raw)
+
+
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """The JSON object of a request body. Raises `InvalidRequest`."""
+    """The JSON object of a request body, counted before it is read. Raises `InvalidRequest`."""
+    if has_more_values(raw, MOST_VALUES):
+        raise InvalidRequest(f"The body has more than {MOST_VALUES} values", code="too_many_values")
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -134,6 +148,22 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
         raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
     return body
+
+
+def has_more_values(raw: bytes, most: int) -> bool:
+    """Whether these bytes, read as JSON, have more values than that: objects, lists and what stands
+    in them. Nothing is made of them for it, and the time is that of looking through them a few
+    times."""
+    if _values(raw) <= most:
+        return False  # were there no strings at all
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > 4 * (most + 1):
+        return True  # a value has a name at most, and is a string at most
+    return _values(b"".join(plain.split(b'"')[::2])) > most
+
+
+def _values(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _deeper_than(value: Any, limit: int) -> bool:

@@ -12,7 +12,6 @@ from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
-from app.loop.steer.injector import has_images
 from app.loop.steer.retriever import Retrieval, Retriever
 from app.loop.steer.writer import ExperienceWriter
 from app.observability.metrics import Metrics
@@ -99,7 +98,7 @@ class Steering:
         if call.chore is not None:
             return await open_episode(), Retrieval()
         limits = call.limits
-        if has_images(call.messages):
+        if call.has_images:
             # What such a question is like can't be told from its text.
             limits = replace(limits, examples=0)
         seed, key = call.episode, None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.domain.bounds import bounded
 from app.domain.trajectory import (
     Case,
     Cost,
@@ -194,7 +195,7 @@ class Loop:
 
     async def _vectors(self, trajectories: tuple[Trajectory, ...]) -> dict[str, Vector]:
         """Unit vectors, shape (d,), of every trajectory with text, by name."""
-        texts = {t.name: strip_reasoning(t.text) for t in trajectories}
+        texts = {t.name: strip_reasoning(bounded(t.text)) for t in trajectories}
         texts = {name: text for name, text in texts.items() if text.strip()}
         if not texts:
             return {}

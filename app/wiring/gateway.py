@@ -22,6 +22,7 @@ from app.learning.reembed import reembed
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
 from app.observability.tracing import Tracer
+from app.observability.watchdog import watch_loop
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.embeddings import Embedder
@@ -78,6 +79,7 @@ async def open_gateway(
         store.watch(WATCH_INTERVAL),
         meter.run(METER_INTERVAL),
         reembed(store, services.embedder),
+        watch_loop(metrics),
         freeze_when(lambda: services.embedder.ready),
         _sweep(store),
     )
