@@ -61,7 +61,7 @@ test: $(DEV_STAMP) ## Every test that needs no extra server (WORKERS=1: one afte
 
 $(CLIENTS_STAMP):
 	$(PYTHON) -m venv --clear $(CLIENTS_VENV)
-	$(CLIENTS_VENV)/bin/pip install --quiet -r requirements-clients.txt
+	$(CLIENTS_VENV)/bin/pip install --quiet --no-compile --no-deps -r requirements-clients.txt
 	cd tests/clients/matrix/js && npm install --no-audit --no-fund --no-package-lock --silent
 	touch $@
 
