@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from app.access.callers import Caller
 from app.chat.request import ChatRequest, TTCLOptions
+from app.domain.bounds import LARGEST_LEARNED, LONGEST_TEXT, bounded
 from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
 from app.loop.steer.experience import NO_EXPERIENCE, Experience
@@ -15,10 +17,14 @@ from app.loop.steer.injector import has_images, question_of
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
 
+CHORE = "chore"
+"""Of a request that no user made: it is answered, and that is all."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class ChatCall:
-    """A checked request with everything that was decided about it."""
+    """A checked request with everything that was decided about it. What is read out of its
+    messages is read once: there may be a hundred thousand parts."""
 
     caller: Caller
     request: ChatRequest
@@ -44,16 +50,40 @@ class ChatCall:
     client_request_id: str | None
     """The same, where it was the client that gave it."""
     is_retry: bool
+    fingerprint: str = ""
+    """What is equal where an exploration is asked for again: key, namespace, body and the rest."""
+    says_retry: bool = False
+    """Whether it says that an equal one is the same request: by a header that counts retries, or by
+    an idempotency key."""
+    wants_ttcl: bool = False
+    """Whether a stream's last chunk carries the `ttcl` object."""
+    chore: str | None = None
+    """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
 
-    @property
+    @cached_property
     def messages(self) -> list[Message]:
         """Those that are messages at all."""
         found = self.body.get("messages")
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
-    @property
-    def question(self) -> str:
+    @cached_property
+    def _whole_question(self) -> str:
         return question_of(self.messages)
+
+    @cached_property
+    def question(self) -> str:
+        """Text of the last user turn, as far as it is read; the model server gets all of it."""
+        return bounded(self._whole_question)
+
+    @cached_property
+    def has_images(self) -> bool:
+        """Whether any content part is something else than text."""
+        return has_images(self.messages)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it is too much to be kept, and so to be learned from."""
+        return len(self.raw) > LARGEST_LEARNED
 
     @property
     def wants_usage(self) -> bool:
@@ -62,9 +92,19 @@ class ChatCall:
         return bool(options and options.include_usage)
 
     @property
+    def joins(self) -> str | None:
+        """The request that one waits for which is the same and under way: of what takes many calls
+        and is answered at the end only. None: each is a request of its own."""
+        if self.mode is not Mode.EXPLORE or self.request.stream or self.obstacle is not None:
+            return None
+        return self.fingerprint or None
+
+    @cached_property
     def obstacle(self) -> str | None:
         """Why this request is steered but not explored; None when it can be explored."""
         request = self.request
+        if self.chore is not None:
+            return CHORE
         if self.unread:
             return "unreadable_fields"
         if request.tools or request.functions:
@@ -73,10 +113,12 @@ class ChatCall:
             return "has_tools"
         if request.n is not None and request.n > 1:
             return "several_choices"
-        if has_images(self.messages):
+        if self.has_images:
             return "has_images"
         if not self.question.strip():
             return "no_question"
+        if self.too_large or len(self._whole_question) > LONGEST_TEXT:
+            return "too_long"
         return None
 
 

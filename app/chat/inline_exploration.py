@@ -13,11 +13,13 @@ from app.access.metering import Meter, estimated_cost
 from app.chat import response
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream, observe
 from app.chat.finishing import Finisher
+from app.chat.joining import Wanted
 from app.chat.steering import Steering
-from app.domain.trajectory import Trajectory
+from app.domain.trajectory import Role, Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import RunningCost
+from app.loop.explore.explorer import CUT_SHORT
 from app.loop.explore.forms import boxes, unboxed
 from app.loop.loop import RULES_DROPPED, Exploration, Loop
 from app.loop.steer.injector import prompt_of
@@ -37,21 +39,30 @@ class InlineExploration:
         steering: Steering,
         finisher: Finisher,
         meter: Meter,
+        patience: float,
     ) -> None:
+        """`patience`: seconds after which one that is not streamed waits for the Teacher alone."""
         self._loop = loop
         self._planner = planner
         self._meter = meter
         self._steering = steering
         self._finisher = finisher
+        self._patience = patience
 
-    async def answer(self, call: ChatCall, steered: SteeredRequest) -> Answer | Stream:
-        """Raises `TTCLError`."""
+    async def answer(
+        self, call: ChatCall, steered: SteeredRequest, wanted: Wanted | None = None
+    ) -> Answer | Stream:
+        """`wanted` is waited for before an answer is made durable. Raises `TTCLError`."""
         if call.request.stream:
             return await self._stream(call, steered)
-        return await self._whole(call, steered)
+        return await self._whole(call, steered, wanted)
 
-    async def _whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
-        exploration, chosen = await self._run(call, steered)
+    async def _whole(
+        self, call: ChatCall, steered: SteeredRequest, wanted: Wanted | None
+    ) -> Answer:
+        exploration, chosen = await self._run(call, steered, patience=self._patience)
+        if wanted is not None:
+            await wanted()
         await self._finisher.explored(call, steered, exploration)
         body = response.completion(chosen, _asked(call))
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
@@ -86,11 +97,9 @@ class InlineExploration:
         steered: SteeredRequest,
         task: asyncio.Task[tuple[Exploration, Trajectory]],
     ) -> AsyncGenerator[bytes]:
-        yield PING
         while not task.done():
+            yield PING
             await asyncio.wait({task}, timeout=PING_EVERY)
-            if not task.done():
-                yield PING
         try:
             exploration, chosen = task.result()
         except TTCLError as error:
@@ -98,17 +107,24 @@ class InlineExploration:
             await self._finisher.failed(call, steered, f"upstream_error:{error.status}")
             yield DONE
             return
-        for event in response.stream(chosen, _asked(call)):
-            if event == DONE:
-                await self._finisher.explored(call, steered, exploration)
+        asked = _asked(call)
+        for event in response.stream(chosen, asked):
+            yield event
+        await self._finisher.explored(call, steered, exploration)
+        told = steered.told(call, exploration.cost, _told(exploration)) if call.wants_ttcl else None
+        for event in response.ending(chosen, asked, told):
             yield event
 
-    async def _run(self, call: ChatCall, steered: SteeredRequest) -> tuple[Exploration, Trajectory]:
+    async def _run(
+        self, call: ChatCall, steered: SteeredRequest, *, patience: float | None = None
+    ) -> tuple[Exploration, Trajectory]:
         observation = observe(call, steered)
         spending = RunningCost()
         try:
             effort = await self._planner.plan(observation)
-            exploration = await self._loop.explore(observation, effort=effort, spending=spending)
+            exploration = await self._loop.explore(
+                observation, effort=effort, spending=spending, patience=patience
+            )
         except asyncio.CancelledError:
             self._charge_cut(call, spending)
             raise
@@ -121,6 +137,8 @@ class InlineExploration:
             steered.drop_experience()
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
+        if CUT_SHORT in exploration.problems:
+            exploration = _with_the_teachers_answer(exploration)
         # A refusal, a call or a thought that was cut is no answer to choose, but it is what came.
         chosen = exploration.selection.chosen or next(
             (each for each in exploration.trajectories if each.failure is None), None
@@ -136,6 +154,17 @@ class InlineExploration:
         if call.caller.key is not None:
             prompt = estimated_cost(prompt_of(call.messages), 0).prompt_tokens
             self._meter.charge(call.caller, spending.total(prompt))
+
+
+def _with_the_teachers_answer(exploration: Exploration) -> Exploration:
+    """Whatever the others said: half an exploration chooses nothing better. Where the Teacher has
+    failed, what was chosen stays."""
+    teacher = (each for each in exploration.trajectories if each.role is Role.TEACHER)
+    found = next((each for each in teacher if each.failure is None), None)
+    if found is None:
+        return exploration
+    selection = dataclasses.replace(exploration.selection, chosen=found)
+    return dataclasses.replace(exploration, selection=selection)
 
 
 def _asked(call: ChatCall) -> response.ResponseOptions:
