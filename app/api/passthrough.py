@@ -59,7 +59,7 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
         state.load.enter()
         leave = state.load.leave
         allowance = state.meter.admit(caller)
-        response = await _respond(request, body, state, caller)
+        response = await passed(request, body, state, caller)
         status = response.status_code
         if isinstance(response, LiveResponse):
             response.on_end, leave = leave, None
@@ -75,7 +75,9 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
         state.metrics.requests.labels(MODE, str(status)).inc()
 
 
-async def _respond(request: Request, body: bytes, state: AppState, caller: Caller) -> Response:
+async def passed(request: Request, body: bytes, state: AppState, caller: Caller) -> Response:
+    """The model server's answer to a request with this body, as it comes. Raises
+    `UpstreamError`."""
     bill = _Bill(request, body, Charge(state.meter, caller))
     method = request.scope.get(ASKED_METHOD, request.method)
     query = request.scope["query_string"].decode("latin-1")

@@ -19,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from app.chat.call import Stream
 from app.chat.service import CLIENT_GONE
 from app.exceptions import Overloaded, UpstreamError
-from app.upstream.sse import DONE, frame
 
 T = TypeVar("T")
 
@@ -65,14 +64,13 @@ async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
             mine.uncancel()
             raise ClientGone from None
         # Nobody else but a stopping server cancels a request.
-        raise _stopping() from None
+        raise Overloaded(STOPPING.message, code=STOPPING.code, retry_after=1) from None
     finally:
         gone.remove_done_callback(leave)
         gone.cancel()
 
 
-def _stopping() -> Overloaded:
-    return Overloaded("The gateway is stopping", code="stopping", retry_after=1)
+STOPPING = Overloaded("The gateway is stopping", code="stopping", retry_after=1)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -154,7 +152,11 @@ class LiveResponse(Response):
 class EventStream(LiveResponse):
     """Server-sent events of a chat."""
 
-    farewell = (frame(_stopping().envelope()), DONE)
+    def __init__(
+        self, stream: Stream, on_cut: Callable[[str], None], farewell: tuple[bytes, ...]
+    ) -> None:
+        super().__init__(stream, on_cut)
+        self.farewell = farewell
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         own = {name.lower() for name in STREAM_HEADERS}

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.access.callers import Caller
+from app.chat.formats import ApiFormat
 from app.chat.request import ChatRequest, TTCLOptions
 from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
 from app.loop.steer.experience import NO_EXPERIENCE, Experience
 from app.loop.steer.injector import has_images, question_of
+from app.loop.steer.writer import Insertion
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
 
@@ -28,6 +30,8 @@ class ChatCall:
     """Names of the fields that can't be read; they go upstream as they came."""
     body: dict[str, Any]
     """The client's fields without `ttcl`, under the upstream's model name."""
+    fields: dict[str, Any]
+    """The same as a chat request, which `body` is where `format` is None."""
     raw: bytes
     verbatim: bool
     """Whether `raw` can go upstream as it is: no `ttcl` in it, and the model's own name."""
@@ -44,11 +48,17 @@ class ChatCall:
     client_request_id: str | None
     """The same, where it was the client that gave it."""
     is_retry: bool
+    format: ApiFormat | None = None
+    """The format of request and answer; None: chat's own."""
+    format_obstacle: str | None = None
+    """What in a request of that format stands in the way of exploring and learning."""
+    bound: str | None = None
+    """Why the answer must be the model server's own."""
 
     @property
     def messages(self) -> list[Message]:
         """Those that are messages at all."""
-        found = self.body.get("messages")
+        found = self.fields.get("messages")
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     @property
@@ -67,6 +77,8 @@ class ChatCall:
         request = self.request
         if self.unread:
             return "unreadable_fields"
+        if self.format_obstacle is not None:
+            return self.format_obstacle
         if request.tools or request.functions:
             return "has_tools"
         if any(m.tool_calls or m.role in ("tool", "function") for m in request.messages):
@@ -109,10 +121,13 @@ class SteeredRequest:
     degraded: list[str] = field(default_factory=list)
     sent: list[Message] | None = None
     """The conversation with the experience in it, once it was put together."""
+    insertion: Insertion | None = None
+    """What was put into it."""
 
     def drop_experience(self) -> None:
         """Without the others, what was left out by lot says nothing any more."""
-        self.experience, self.sent = Experience(offered=self.experience.offered), None
+        self.experience = Experience(offered=self.experience.offered)
+        self.sent = self.insertion = None
 
     def headers(self) -> dict[str, str]:
         headers = {"X-TTCL-Mode": self.mode.value}
@@ -155,7 +170,6 @@ class SteeredRequest:
 
 def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
     """The request as the loop sees it: the client's own messages, without any experience."""
-    body = call.body
     own = ("model", "messages", "stream", "stream_options", "n")
     return Observation(
         episode_id=steered.episode or "",
@@ -165,7 +179,7 @@ def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
         question=call.question,
         task=call.options.task,
         domain=call.domain,
-        params={key: value for key, value in body.items() if key not in own},
+        params={key: value for key, value in call.fields.items() if key not in own},
         hits=steered.experience.rules,
         examples=steered.experience.examples,
         seed=seed_of(call.model.id, call.messages, call.request.seed),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import orjson
@@ -13,14 +13,17 @@ from app.access.metering import Meter, estimated_cost
 from app.chat import response
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream, observe
 from app.chat.finishing import Finisher
+from app.chat.formats import ApiFormat
 from app.chat.steering import Steering
-from app.domain.trajectory import Trajectory
+from app.chat.teacher import FormatTeacher
+from app.domain.trajectory import Role, Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
-from app.loop.explore.exploration import RunningCost
+from app.loop.explore.exploration import AskTeacher, RunningCost
 from app.loop.explore.forms import boxes, unboxed
 from app.loop.loop import RULES_DROPPED, Exploration, Loop
 from app.loop.steer.injector import prompt_of
+from app.upstream.client import Upstream
 from app.upstream.sse import DONE, PING, frame
 
 PING_EVERY = 10.0
@@ -37,7 +40,10 @@ class InlineExploration:
         steering: Steering,
         finisher: Finisher,
         meter: Meter,
+        upstream: Upstream,
     ) -> None:
+        """`upstream` answers Teachers in other formats than chat's."""
+        self._upstream = upstream
         self._loop = loop
         self._planner = planner
         self._meter = meter
@@ -53,7 +59,7 @@ class InlineExploration:
     async def _whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
         exploration, chosen = await self._run(call, steered)
         await self._finisher.explored(call, steered, exploration)
-        body = response.completion(chosen, _asked(call))
+        body = _whole(call, exploration, chosen)
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
         return Answer(orjson.dumps(body), steered.headers())
 
@@ -94,21 +100,29 @@ class InlineExploration:
         try:
             exploration, chosen = task.result()
         except TTCLError as error:
-            yield frame(error.envelope())
+            *events, last = failure_events(call.format, error)
+            for event in events:
+                yield event
             await self._finisher.failed(call, steered, f"upstream_error:{error.status}")
-            yield DONE
+            yield last
             return
-        for event in response.stream(chosen, _asked(call)):
-            if event == DONE:
-                await self._finisher.explored(call, steered, exploration)
+        *events, last = _written(call, exploration, chosen)
+        for event in events:
             yield event
+        await self._finisher.explored(call, steered, exploration)
+        yield last
 
     async def _run(self, call: ChatCall, steered: SteeredRequest) -> tuple[Exploration, Trajectory]:
         observation = observe(call, steered)
         spending = RunningCost()
         try:
             effort = await self._planner.plan(observation)
-            exploration = await self._loop.explore(observation, effort=effort, spending=spending)
+            exploration = await self._loop.explore(
+                observation,
+                effort=effort,
+                spending=spending,
+                ask_teacher=self._teacher(call),
+            )
         except asyncio.CancelledError:
             self._charge_cut(call, spending)
             raise
@@ -131,11 +145,39 @@ class InlineExploration:
             chosen = dataclasses.replace(chosen, text=unboxed(chosen.text))
         return exploration, chosen
 
+    def _teacher(self, call: ChatCall) -> AskTeacher | None:
+        if call.format is None:
+            return None
+        return FormatTeacher(self._upstream, call, call.format).ask
+
     def _charge_cut(self, call: ChatCall, spending: RunningCost) -> None:
         """Of a client that left: its calls that are still out have had at least their prompt."""
         if call.caller.key is not None:
             prompt = estimated_cost(prompt_of(call.messages), 0).prompt_tokens
             self._meter.charge(call.caller, spending.total(prompt))
+
+
+def failure_events(fmt: ApiFormat | None, error: TTCLError) -> tuple[bytes, ...]:
+    """What ends a stream of this format (None: chat's) that failed before its first word."""
+    if fmt is None:
+        return (frame(error.envelope()), DONE)
+    return (fmt.reader().failure(error),)
+
+
+def _whole(call: ChatCall, exploration: Exploration, chosen: Trajectory) -> dict[str, Any]:
+    """The answer in the client's format."""
+    if call.format is None:
+        return response.completion(chosen, _asked(call))
+    asked = (each for each in exploration.trajectories if each.role is Role.TEACHER)
+    teacher = next((each.raw.body for each in asked if each.raw is not None), None)
+    return call.format.whole(chosen, model=call.asked_model, body=call.body, teacher=teacher)
+
+
+def _written(call: ChatCall, exploration: Exploration, chosen: Trajectory) -> Iterator[bytes]:
+    """The same as events."""
+    if call.format is None:
+        return response.stream(chosen, _asked(call))
+    return call.format.events(_whole(call, exploration, chosen))
 
 
 def _asked(call: ChatCall) -> response.ResponseOptions:

@@ -57,7 +57,7 @@ class Relay:
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
-            headers = {**_kept_headers(response, call), **steered.headers()}
+            headers = {**kept_headers(response, call), **steered.headers()}
             if response.status == 200 and response.is_stream:
                 return await self._stream(call, steered, response, headers, bill, stack)
             answer = await self._whole(call, steered, response, headers, bill)
@@ -190,7 +190,7 @@ class Relay:
         """The upstream's events; the episode is durable before `[DONE]` goes out."""
         answer = StreamedAnswer()
         try:
-            async for event in _chain(first, events):
+            async for event in chained(first, events):
                 data = data_of(event)
                 if data == b"[DONE]":
                     answer.ended = True
@@ -214,7 +214,7 @@ class Relay:
         yield DONE
 
 
-def _kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
+def kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
     """The model server's own, rate limits among them. Its request id is an answer's own only where
     the answer is."""
     off = call.mode is Mode.OFF
@@ -262,7 +262,7 @@ def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> 
     return frame({**chunk, **changes}) if changes or answer.mended else event
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for item in rest:
         yield item

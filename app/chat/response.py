@@ -176,16 +176,21 @@ def _of_text(entries: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     return entries[:-1] if entries and joined == text else entries
 
 
+def text_pieces(text: str) -> list[str]:
+    """Words, each with the space around it, that join to the text."""
+    pieces: list[str] = _PIECE.findall(text)
+    if "".join(pieces) == text:
+        return pieces
+    return [text] if text else []
+
+
 def _pieces(
     answer: Trajectory, asked: ResponseOptions
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Texts that join to the answer, each with the log-probabilities of its own tokens."""
     logprobs = _logprobs(answer, asked)
     if logprobs is None:
-        pieces = _PIECE.findall(answer.text)
-        if "".join(pieces) != answer.text:
-            pieces = [answer.text] if answer.text else []
-        yield from ((piece, None) for piece in pieces)
+        yield from ((piece, None) for piece in text_pieces(answer.text))
         return
     entries = logprobs["content"]
     if "".join(str(entry.get("token", "")) for entry in entries) == answer.text:

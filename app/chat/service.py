@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
+from app.chat.format_relay import FormatRelay
 from app.chat.inline_exploration import InlineExploration
 from app.chat.relay import Relay
 from app.chat.steering import Steering
@@ -22,11 +23,13 @@ class ChatService:
         self,
         steering: Steering,
         relay: Relay,
+        format_relay: FormatRelay,
         exploration: InlineExploration,
         finisher: Finisher,
     ) -> None:
         self._steering = steering
         self._relay = relay
+        self._format_relay = format_relay
         self._exploration = exploration
         self._finisher = finisher
 
@@ -52,9 +55,10 @@ class ChatService:
             return await self._relay.answer(call, SteeredRequest(Mode.OFF))
         steered = await self._steering.steer(call)
         told.append(steered)
+        relay = self._relay if call.format is None else self._format_relay
         explored = steered.mode is Mode.EXPLORE
         try:
-            return await (self._exploration if explored else self._relay).answer(call, steered)
+            return await (self._exploration if explored else relay).answer(call, steered)
         except asyncio.CancelledError:
             self._finisher.abandon(call, steered, CLIENT_GONE)
             raise

@@ -14,7 +14,7 @@ from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
 from app.loop.steer.injector import has_images
 from app.loop.steer.retriever import Retrieval, Retriever
-from app.loop.steer.writer import ExperienceWriter
+from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
 
@@ -57,11 +57,12 @@ class Steering:
             return steered
 
     async def _steer(self, call: ChatCall) -> SteeredRequest:
-        mode = Mode.STEER if call.obstacle is not None else call.mode
+        obstacle = call.obstacle or call.bound
+        mode = Mode.STEER if obstacle is not None else call.mode
         opened, retrieval = await self._opened_and_retrieved(call, mode)
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
         if mode is not call.mode:
-            self.degrade(steered, f"{NOT_EXPLORED}:{call.obstacle}")
+            self.degrade(steered, f"{NOT_EXPLORED}:{obstacle}")
         if not opened.recorded:
             # Experience that leaves no trace could be neither explained nor undone.
             self.degrade(steered, STORE_DOWN)
@@ -99,7 +100,7 @@ class Steering:
             # What such a question is like can't be told from its text.
             limits = replace(limits, examples=0)
         seed, key = call.episode, None
-        if is_agents(call.messages, call.body):
+        if is_agents(call.messages, call.fields):
             # All steps of a turn are to get the same, whatever is drawn and learned meanwhile.
             seed = key = turn_key(call.namespace, call.model.id, call.messages, limits)
             if (given := self._given_before(call, key)) is not None:
@@ -131,15 +132,20 @@ class Steering:
             self._metrics.degraded.labels(reason).inc()
 
     def messages(self, call: ChatCall, steered: SteeredRequest) -> list[Message]:
-        """The conversation as it goes upstream, with what the request is given in it."""
+        """The conversation with what the request is given in it, as chat has it."""
         if steered.sent is None:
+            steered.sent = self.insertion(call, steered).into(call.messages)
+        return steered.sent
+
+    def insertion(self, call: ChatCall, steered: SteeredRequest) -> Insertion:
+        """What the request is given, in words."""
+        if steered.insertion is None:
             given = steered.experience
-            written = self._writer.write(
+            steered.insertion = self._writer.write(
                 given.rules,
                 given.examples,
                 domain=call.domain,
                 messages=call.messages,
-                fields=call.body,
+                fields=call.fields,
             )
-            steered.sent = written.into(call.messages)
-        return steered.sent
+        return steered.insertion

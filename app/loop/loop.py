@@ -22,7 +22,7 @@ from app.domain.trajectory import (
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.admission import pipeline
 from app.loop.effort import Effort
-from app.loop.explore.exploration import ExplorerOptions, RunningCost
+from app.loop.explore.exploration import AskTeacher, ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import thinking_switches
 from app.loop.reflect.answers import strip_reasoning
@@ -105,20 +105,21 @@ class Loop:
         background: bool = False,
         effort: Effort | None = None,
         spending: RunningCost | None = None,
+        ask_teacher: AskTeacher | None = None,
     ) -> Exploration:
         """Trajectories and the selection among them, with no more `effort` than is needed (None:
         all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
         is in `problems`: rules and examples, where they overflow the model's context; the
         selection, where it fails and the Teacher's answer stands. `spending` is kept up to date
-        meanwhile."""
+        meanwhile; `ask_teacher`: see `Explorer.explore`."""
         try:
-            return await self._explore(observation, background, effort, spending)
+            return await self._explore(observation, background, effort, spending, ask_teacher)
         except UpstreamRejected as error:
             given = observation.hits or observation.examples
             if not (given and is_context_overflow(error)):
                 raise
         without = dataclasses.replace(observation, hits=(), examples=())
-        exploration = await self._explore(without, background, effort, spending)
+        exploration = await self._explore(without, background, effort, spending, ask_teacher)
         problems = (RULES_DROPPED, *exploration.problems)
         return dataclasses.replace(exploration, problems=problems)
 
@@ -128,6 +129,7 @@ class Loop:
         background: bool,
         effort: Effort | None,
         spending: RunningCost | None,
+        ask_teacher: AskTeacher | None,
     ) -> Exploration:
         insertion = self._insertion(observation)
 
@@ -148,6 +150,7 @@ class Loop:
                 effort=effort,
                 enough=enough,
                 spending=spending,
+                ask_teacher=ask_teacher,
             )
             set_cost(step, explored.cost)
             set_attributes(step, degraded=explored.problems or None)

@@ -47,11 +47,14 @@ from app.upstream.types import Completion, LoopParams
 from app.upstream.usage import text_characters
 from app.upstream.wire import (
     error_from,
+    object_of,
     parse_completion,
     parse_object,
     token_logprobs,
+    unreadable,
 )
 
+CHAT = "/chat/completions"
 MODELS_TTL = 30.0
 MODELS_TIMEOUT = 10.0
 OVER_LIMIT = 64
@@ -180,14 +183,13 @@ class Upstream:
     # --- relaying a client's request
 
     @asynccontextmanager
-    async def open_chat(self, body: bytes) -> AsyncIterator[UpstreamResponse]:
-        """Send a chat request as it is; yields the response with its body unread, whatever its
-        status. Leaving the block closes the connection. Raises `UpstreamError`."""
+    async def open_chat(self, body: bytes, path: str = CHAT) -> AsyncIterator[UpstreamResponse]:
+        """Send a chat request, or one in the format of another `path`, as it is; yields the
+        response with its body unread, whatever its status. Leaving the block closes the connection.
+        Raises `UpstreamError`."""
         async with self.gate.foreground():
             query = forwarded_query.get()
-            response = await self._transport.send(
-                "POST", "/chat/completions", body, stream=True, query=query
-            )
+            response = await self._transport.send("POST", path, body, stream=True, query=query)
             try:
                 yield response
             finally:
@@ -200,6 +202,34 @@ class Upstream:
         gives way to it until the answer begins."""
         async with self.gate.foreground():
             return await self._transport.forward(method, target, body, headers)
+
+    async def answer_to(
+        self, path: str, body: dict[str, Any], *, added: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The whole answer to a client's request in the format of `path`. Of the `added` fields,
+        the loop's own, those that the model refuses are left out, as in `complete`. Raises
+        `UpstreamError`."""
+        caps = self.capabilities_of(str(body.get("model")))
+        without: set[str] = set()
+        while True:
+            ours = {k: v for k, v in added.items() if k not in without and not caps.refuses(k)}
+            async with self.open_chat(orjson.dumps({**body, **ours}), path) as response:
+                content = await response.read()
+                status, after = response.status, response.retry_after
+                kind = response.content_type
+            if status != 200:
+                error = error_from(status, content, after)
+                field = refused_field(error, set(ours))
+                if field is None:
+                    raise error
+                without.add(field)
+                continue
+            for name in without:
+                caps.refuse(name)
+            answer = object_of(content)
+            if answer is None:
+                raise unreadable(kind, content)
+            return answer
 
     # --- the loop's own calls (ChatBackend)
 
@@ -366,7 +396,7 @@ class Upstream:
         payload = orjson.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
             response = await self._transport.send(
-                "POST", "/chat/completions", payload, stream=True, query=forwarded_query.get()
+                "POST", CHAT, payload, stream=True, query=forwarded_query.get()
             )
             try:
                 if response.status != 200:

@@ -45,20 +45,21 @@ class UsageReader:
             self._buffer = bytearray() if len(rest) > MAX_EVENT else rest
             for line in lines:
                 if line.startswith(b"data:"):
-                    self._note(object_of(bytes(line[5:])))
+                    self.note(object_of(bytes(line[5:])))
 
     def cost(self, body: bytes, *, whole: bool) -> Cost:
         """Of a request with this body. Estimated where nothing was told, and where the answer did
         not come to its end (`whole` False) at least that."""
         if not self._stream:
-            self._note(object_of(bytes(self._buffer)))
+            self.note(object_of(bytes(self._buffer)))
         if whole and self._told.tokens:
             return self._told
         made = math.ceil(self._made / CHARACTERS_PER_TOKEN)
         asked = _prompt_characters(object_of(body) or {}) // CHARACTERS_PER_TOKEN
         return max(self._told, Cost(1, asked, made), key=lambda cost: cost.tokens)
 
-    def _note(self, said: dict[str, Any] | None) -> None:
+    def note(self, said: dict[str, Any] | None) -> None:
+        """What one event, or a whole answer, says."""
         if said is None:
             return
         # A stream tells it in pieces: Anthropic's first event the prompt, its last the answer.
@@ -66,6 +67,11 @@ class UsageReader:
             if isinstance(holder, dict):
                 self._told = _larger(self._told, _usage(holder))
         self._made += _written(said)
+
+
+def told_cost(answer: dict[str, Any]) -> Cost:
+    """What an answer tells of its cost; none where it does not."""
+    return _larger(Cost(calls=1), _usage(answer))
 
 
 def _usage(holder: dict[str, Any]) -> Cost:

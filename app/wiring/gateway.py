@@ -12,6 +12,7 @@ from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
 from app.chat.finishing import Finisher
+from app.chat.format_relay import FormatRelay
 from app.chat.inline_exploration import InlineExploration
 from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
@@ -66,7 +67,8 @@ async def open_gateway(
     service = ChatService(
         steering,
         Relay(upstream, steering, finisher, meter),
-        InlineExploration(services.loop, services.planner, steering, finisher, meter),
+        FormatRelay(upstream, steering, finisher, meter),
+        InlineExploration(services.loop, services.planner, steering, finisher, meter, upstream),
         finisher,
     )
     if not settings.on_postgresql:

@@ -215,6 +215,7 @@ class ExperiencedPass:
             options=TTCLOptions(task=setting.task.kind, domain=setting.task.domain),
             unread=(),
             body=body,
+            fields=body,
             raw=episode.encode(),
             verbatim=True,
             asked_model=setting.model,

@@ -1,0 +1,249 @@
+"""Steer in another format than chat's: the client's request goes to the model server's own endpoint
+of that format, with the experience in it; answer, events and ids stay what they are there.
+
+What comes is read along the way. What can't be read is passed on: it is the client's to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import orjson
+
+from app.access.metering import Charge, Meter
+from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
+from app.chat.finishing import Finisher
+from app.chat.formats import AnswerReader, ApiFormat, additions
+from app.chat.formats.base import event as framed
+from app.chat.relay import chained, kept_headers
+from app.chat.steering import Steering
+from app.domain.trajectory import Cost
+from app.exceptions import TTCLError, UpstreamUnavailable
+from app.loop.loop import RULES_DROPPED
+from app.loop.steer.injector import is_single_turn
+from app.observability.tracing import Span, set_attributes, set_cost, set_failed
+from app.upstream.capabilities import SYSTEM_ROLE, is_context_overflow
+from app.upstream.client import Upstream
+from app.upstream.refusals import has_system, refuses_system_role
+from app.upstream.sse import data_of, split_events
+from app.upstream.transport import UpstreamResponse
+from app.upstream.usage import UsageReader
+from app.upstream.wire import error_from, object_of
+
+EVENT_STREAM = "text/event-stream"
+
+
+class FormatRelay:
+    def __init__(
+        self, upstream: Upstream, steering: Steering, finisher: Finisher, meter: Meter
+    ) -> None:
+        self._upstream = upstream
+        self._meter = meter
+        self._steering = steering
+        self._finisher = finisher
+
+    async def answer(self, call: ChatCall, steered: SteeredRequest) -> Answer | Stream:
+        """A stream where the upstream streams; whatever it refuses is the answer. Raises
+        `TTCLError` where it can't be reached."""
+        exchange = _Exchange(call, Charge(self._meter, call.caller))
+        stack = AsyncExitStack()
+        try:
+            response = await self._open(call, steered, stack)
+            headers = {**kept_headers(response, call), **steered.headers()}
+            if response.status == 200 and response.is_stream:
+                return await self._stream(exchange, steered, response, headers, stack)
+            answer = await self._whole(exchange, steered, response, headers)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                # The model was at work, and how much it made nobody will tell.
+                exchange.pay(whole=False)
+            await stack.aclose()
+            raise
+        await stack.aclose()
+        return answer
+
+    async def _open(
+        self, call: ChatCall, steered: SteeredRequest, stack: AsyncExitStack
+    ) -> UpstreamResponse:
+        """An open response. Where prompt and experience overflow the model's context, the
+        experience gives way; where the model has no role for it, it goes into the user's turn."""
+        fmt = _format(call)
+        while True:
+            body = self._body(call, steered)
+            response = await stack.enter_async_context(self._upstream.open_chat(body, fmt.path))
+            set_attributes(response.span, model=call.model.id)
+            if response.status == 200 or not steered.experience:
+                return response
+            error = error_from(response.status, await response.read(), response.retry_after)
+            model = self._upstream.capabilities_of(call.model.id)
+            if is_context_overflow(error):
+                steered.drop_experience()
+                self._steering.degrade(steered, RULES_DROPPED)
+            elif not _folded(call, self._upstream) and refuses_system_role(error):
+                if has_system(call.messages):
+                    return response
+                model.refuse(SYSTEM_ROLE)
+            else:
+                return response
+
+    def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
+        if not steered.experience:
+            return call.raw if call.verbatim else orjson.dumps(call.body)
+        given = additions(
+            self._steering.insertion(call, steered),
+            single_turn=is_single_turn(call.messages),
+            folded=_folded(call, self._upstream),
+        )
+        return orjson.dumps(_format(call).add(call.body, given))
+
+    async def _whole(
+        self,
+        exchange: _Exchange,
+        steered: SteeredRequest,
+        response: UpstreamResponse,
+        headers: dict[str, str],
+    ) -> Answer | Stream:
+        call = exchange.call
+        content = await response.read()
+        as_it_came = Answer(content, _typed(headers, response), response.status)
+        if response.status != 200:
+            await self._finisher.failed(call, steered, f"upstream_error:{response.status}")
+            return as_it_came
+        body = object_of(content)
+        if body is not None:
+            exchange.usage.note(body)
+            exchange.reader.read_whole(body)
+        cost = exchange.pay(whole=True)
+        set_cost(response.span, cost)
+        complete = body is not None and exchange.reader.complete
+        text = exchange.reader.text
+        await self._finisher.answered(call, steered, text, cost, complete=complete)
+        if body is None:
+            return as_it_came
+        body["model"] = call.asked_model
+        if call.request.stream:
+            return stream_of(_format(call), body, headers)
+        return Answer(orjson.dumps({**body, "ttcl": steered.told(call, cost)}), headers)
+
+    async def _stream(
+        self,
+        exchange: _Exchange,
+        steered: SteeredRequest,
+        response: UpstreamResponse,
+        headers: dict[str, str],
+        stack: AsyncExitStack,
+    ) -> Stream:
+        events = split_events(response.chunks())
+        first = await anext(events, None)
+        if first is None:
+            raise UpstreamUnavailable("the model server closed the stream before its answer")
+        relayed = self._relayed(exchange, steered, chained(first, events), response.span)
+
+        async def close() -> None:
+            await relayed.aclose()
+            exchange.pay(whole=False)  # of events that nobody began to read
+            await events.aclose()
+            await stack.aclose()
+
+        return Stream(relayed, headers, close)
+
+    async def _relayed(
+        self,
+        exchange: _Exchange,
+        steered: SteeredRequest,
+        events: AsyncIterator[bytes],
+        asked: Span,
+    ) -> AsyncGenerator[bytes]:
+        """The upstream's events; the episode is durable before the last of them goes out."""
+        reader, failure, durable = exchange.reader, None, False
+        try:
+            async for event in events:
+                shown = exchange.read(event)
+                if reader.ended and not durable:
+                    durable = True
+                    await self._answered(exchange, steered, complete=reader.complete)
+                yield shown
+            if not reader.ended:
+                raise UpstreamUnavailable("the model server cut the stream")
+        except TTCLError as error:
+            set_failed(asked, type(error).__name__)
+            failure = reader.failure(error)
+        finally:
+            # Also of a stream that its client left early.
+            set_cost(asked, exchange.pay(whole=reader.ended))
+        if not durable:
+            await self._answered(exchange, steered, complete=False)
+        if failure is not None:
+            yield failure
+
+    async def _answered(
+        self, exchange: _Exchange, steered: SteeredRequest, *, complete: bool
+    ) -> None:
+        cost = exchange.cost(whole=complete)
+        text = exchange.reader.text
+        await self._finisher.answered(exchange.call, steered, text, cost, complete=complete)
+
+
+class _Exchange:
+    """One request and what has been read of its answer."""
+
+    def __init__(self, call: ChatCall, bill: Charge) -> None:
+        self.call = call
+        self.reader: AnswerReader = _format(call).reader()
+        self.usage = UsageReader(EVENT_STREAM)
+        self._bill = bill
+
+    def read(self, event: bytes) -> bytes:
+        """Note what an event says; its bytes, in which the model has the name that the client
+        used. Raises `UpstreamError` where there is no end to them."""
+        data = data_of(event)
+        said = None if data is None else object_of(data)
+        if said is None:
+            return event
+        self.usage.note(said)
+        self.reader.read_event(said)
+        if self.call.asked_model == self.call.model.id:
+            return event
+        renamed = {
+            name: {**value, "model": self.call.asked_model}
+            for name, value in said.items()
+            if name in ("response", "message") and isinstance(value, dict) and "model" in value
+        }
+        return framed({**said, **renamed}) if renamed and "type" in said else event
+
+    def cost(self, *, whole: bool) -> Cost:
+        return self.usage.cost(self.call.raw, whole=whole)
+
+    def pay(self, *, whole: bool) -> Cost:
+        cost = self.cost(whole=whole)
+        self._bill.pay(cost)
+        return cost
+
+
+def _format(call: ChatCall) -> ApiFormat:
+    assert call.format is not None
+    return call.format
+
+
+def _folded(call: ChatCall, upstream: Upstream) -> bool:
+    """Whether experience must go into the user's turn."""
+    refused = upstream.capabilities_of(call.model.id).refuses(SYSTEM_ROLE)
+    return refused and not has_system(call.messages)
+
+
+def _typed(headers: dict[str, str], response: UpstreamResponse) -> dict[str, str]:
+    return {**headers, "Content-Type": response.content_type}
+
+
+def stream_of(fmt: ApiFormat, whole: dict[str, Any], headers: dict[str, str]) -> Stream:
+    """A whole answer as the stream that the client asked for."""
+
+    async def events() -> AsyncGenerator[bytes]:
+        for event in fmt.events(whole):
+            yield event
+
+    made = events()
+    return Stream(made, headers, made.aclose)

@@ -1,0 +1,48 @@
+"""The Teacher's call of an exploration in the client's own format, so that its answer can be passed
+on as it came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.chat.call import ChatCall
+from app.chat.formats import ApiFormat, additions
+from app.exceptions import UpstreamRejected
+from app.loop.steer.injector import is_single_turn
+from app.loop.steer.writer import Insertion
+from app.upstream.capabilities import SYSTEM_ROLE
+from app.upstream.client import Upstream
+from app.upstream.refusals import has_system, refuses_system_role
+from app.upstream.types import Completion, LoopParams
+
+_ADDED = frozenset({"temperature"})
+"""What of the Teacher's own parameters every format has."""
+
+
+class FormatTeacher:
+    def __init__(self, upstream: Upstream, call: ChatCall, fmt: ApiFormat) -> None:
+        self._upstream = upstream
+        self._call = call
+        self._format = fmt
+
+    async def ask(self, form: str, insertion: Insertion, params: dict[str, Any]) -> Completion:
+        """An `AskTeacher`: the client's request, with the form of the answer and the experience in
+        it. Not streamed: the whole answer is what can be passed on. Raises `UpstreamError`."""
+        call = self._call
+        model = self._upstream.capabilities_of(call.model.id)
+        names = params.added & _ADDED if isinstance(params, LoopParams) else ()
+        added = {name: params[name] for name in names}
+        while True:
+            folded = model.refuses(SYSTEM_ROLE) and not has_system(call.messages)
+            single_turn = is_single_turn(call.messages)
+            given = additions(insertion, single_turn=single_turn, form=form, folded=folded)
+            body = {**self._format.add(call.body, given), "stream": False}
+            try:
+                answer = await self._upstream.answer_to(self._format.path, body, added=added)
+            except UpstreamRejected as error:
+                ours = not folded and given.system and not has_system(call.messages)
+                if not (ours and refuses_system_role(error)):
+                    raise
+                model.refuse(SYSTEM_ROLE)
+                continue
+            return self._format.completion(answer)
