@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
@@ -10,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.chat.call import Stream
+from app.chat.formats.base import text_pieces
 from app.domain.trajectory import RawAnswer, Trajectory
 from app.upstream.sse import DONE, frame
 
 _NOTHING = RawAnswer()
 _OF_A_WHOLE = ("choices", "usage", "ttcl")
-_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +173,6 @@ def _of_text(entries: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     """The entries less a last one that is no part of the text: vLLM's end-of-turn token."""
     joined = "".join(str(entry.get("token", "")) for entry in entries[:-1])
     return entries[:-1] if entries and joined == text else entries
-
-
-def text_pieces(text: str) -> list[str]:
-    """Words, each with the space around it, that join to the text."""
-    pieces: list[str] = _PIECE.findall(text)
-    if "".join(pieces) == text:
-        return pieces
-    return [text] if text else []
 
 
 def _pieces(

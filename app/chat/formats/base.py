@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ STORED_CONVERSATION = "stored_conversation"
 """Earlier turns are known to the model server alone, so that nothing can be explored."""
 STORED_RESPONSE = "stored_response"
 """The model server is to keep its answer, so that no other one may be given for it."""
+_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 SHARED = (
     "model",
     "stream",
@@ -152,6 +154,14 @@ class ApiFormat(Protocol):
     def error(self, error: TTCLError) -> dict[str, Any]:
         """The body of an error."""
         ...
+
+
+def text_pieces(text: str) -> list[str]:
+    """Words, each with the space around it, that join to the text."""
+    pieces: list[str] = _PIECE.findall(text)
+    if "".join(pieces) == text:
+        return pieces
+    return [text] if text else []
 
 
 class TextReader:

@@ -21,8 +21,8 @@ from app.chat.formats.base import (
     own_answer,
     prepended,
     shared_fields,
+    text_pieces,
 )
-from app.chat.response import text_pieces
 from app.domain.trajectory import Cost, Message, RawAnswer, Trajectory
 from app.exceptions import InvalidRequest, TTCLError
 from app.loop.steer.injector import GAP, text_of
