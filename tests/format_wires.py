@@ -25,9 +25,10 @@ def as_chat(path: str, body: Body) -> Body:
     else:
         return body
     messages = [{"role": "system", "content": system}] if system else []
-    messages += [{"role": item.get("role"), "content": item.get("content")} for item in items]
-    known = {"stop": body.get("stop_sequences"), "max_tokens": limit, "messages": messages}
-    return {**body, **{name: value for name, value in known.items() if value is not None}}
+    known = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    messages += [{"role": item.get("role"), "content": item.get("content")} for item in known]
+    fields = {"stop": body.get("stop_sequences"), "max_tokens": limit, "messages": messages}
+    return {**body, **{name: value for name, value in fields.items() if value is not None}}
 
 
 class ResponsesWire(Wire):
