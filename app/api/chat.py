@@ -166,8 +166,8 @@ async def _pass_on(request: Request, call: ChatCall, state: AppState) -> Respons
     sent = call.raw if call.verbatim else orjson.dumps(call.body)
     response = await passed(request, sent, state, call.caller)
     response.headers["X-TTCL-Mode"] = Mode.OFF.value
-    if call.format_obstacle is not None:
-        reason = f"{NOT_STEERED}:{call.format_obstacle}"
+    if call.reading.obstacle is not None:
+        reason = f"{NOT_STEERED}:{call.reading.obstacle}"
         state.metrics.degraded.labels(reason).inc()
         response.headers["X-TTCL-Degraded"] = reason
     return response
@@ -210,7 +210,7 @@ async def _call(
         options=options,
         unread=read.unread,
         body=sent,
-        fields=sent if read.reading is None else read.reading.fields,
+        reading=read.reading or Reading(sent, read.why_off),
         raw=raw,
         verbatim="ttcl" not in body and not renamed,
         asked_model=asked if isinstance(asked, str) else model.id,
@@ -224,8 +224,6 @@ async def _call(
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
         format=fmt,
-        format_obstacle=read.obstacle,
-        bound=None if read.reading is None else read.reading.bound,
     )
 
 
@@ -239,10 +237,6 @@ class _Read:
     """Of another format than chat's."""
     why_off: str | None = None
     """Why it is passed on as in mode off, though another one was asked for."""
-
-    @property
-    def obstacle(self) -> str | None:
-        return self.reading.obstacle if self.reading is not None else self.why_off
 
 
 def _read(base: str, body: dict[str, Any], fmt: ApiFormat | None) -> _Read:

@@ -111,7 +111,7 @@ class _Bill:
         self._body = body
         self._charge = charge
         self._open = charge.open and counted(request.method, request.scope["path"])
-        self._reader = UsageReader("")
+        self._reader = UsageReader()
 
     def answered(self, answer: UpstreamResponse) -> None:
         self._open = self._open and answer.status < 400

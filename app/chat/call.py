@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.access.callers import Caller
-from app.chat.formats import ApiFormat
+from app.chat.formats import ApiFormat, Reading
 from app.chat.request import ChatRequest, TTCLOptions
 from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
 from app.loop.steer.experience import NO_EXPERIENCE, Experience
-from app.loop.steer.injector import has_images, question_of
+from app.loop.steer.injector import has_images, is_single_turn, question_of
 from app.loop.steer.writer import Insertion
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
@@ -30,7 +30,7 @@ class ChatCall:
     """Names of the fields that can't be read; they go upstream as they came."""
     body: dict[str, Any]
     """The client's fields without `ttcl`, under the upstream's model name."""
-    fields: dict[str, Any]
+    reading: Reading
     """The same as a chat request, which `body` is where `format` is None."""
     raw: bytes
     verbatim: bool
@@ -50,10 +50,17 @@ class ChatCall:
     is_retry: bool
     format: ApiFormat | None = None
     """The format of request and answer; None: chat's own."""
-    format_obstacle: str | None = None
-    """What in a request of that format stands in the way of exploring and learning."""
-    bound: str | None = None
-    """Why the answer must be the model server's own."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the request as a chat request."""
+        return self.reading.fields
+
+    @property
+    def in_question(self) -> bool:
+        """Whether what the request is given stands in front of the question, not in the system
+        text."""
+        return self.reading.in_question or not is_single_turn(self.messages)
 
     @property
     def messages(self) -> list[Message]:
@@ -77,8 +84,8 @@ class ChatCall:
         request = self.request
         if self.unread:
             return "unreadable_fields"
-        if self.format_obstacle is not None:
-            return self.format_obstacle
+        if self.reading.obstacle is not None:
+            return self.reading.obstacle
         if request.tools or request.functions:
             return "has_tools"
         if any(m.tool_calls or m.role in ("tool", "function") for m in request.messages):

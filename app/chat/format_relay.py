@@ -23,7 +23,6 @@ from app.chat.steering import Steering
 from app.domain.trajectory import Cost
 from app.exceptions import TTCLError, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
-from app.loop.steer.injector import is_single_turn
 from app.observability.tracing import Span, set_attributes, set_cost, set_failed
 from app.upstream.capabilities import SYSTEM_ROLE, is_context_overflow
 from app.upstream.client import Upstream
@@ -32,8 +31,6 @@ from app.upstream.sse import data_of, split_events
 from app.upstream.transport import UpstreamResponse
 from app.upstream.usage import UsageReader
 from app.upstream.wire import error_from, object_of
-
-EVENT_STREAM = "text/event-stream"
 
 
 class FormatRelay:
@@ -94,7 +91,7 @@ class FormatRelay:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         given = additions(
             self._steering.insertion(call, steered),
-            single_turn=is_single_turn(call.messages),
+            in_question=call.in_question,
             folded=_folded(call, self._upstream),
         )
         return orjson.dumps(_format(call).add(call.body, given))
@@ -193,26 +190,28 @@ class _Exchange:
     def __init__(self, call: ChatCall, bill: Charge) -> None:
         self.call = call
         self.reader: AnswerReader = _format(call).reader()
-        self.usage = UsageReader(EVENT_STREAM)
+        self.usage = UsageReader()
         self._bill = bill
 
     def read(self, event: bytes) -> bytes:
-        """Note what an event says; its bytes, in which the model has the name that the client
-        used. Raises `UpstreamError` where there is no end to them."""
+        """Note what an event says. Its bytes stay the upstream's where it has all that its format
+        asks for and the model has no other name for the client. Raises `UpstreamError` where there
+        is no end to them."""
         data = data_of(event)
+        if data == b"[DONE]":
+            self.reader.ended = True
         said = None if data is None else object_of(data)
         if said is None:
             return event
         self.usage.note(said)
-        self.reader.read_event(said)
-        if self.call.asked_model == self.call.model.id:
-            return event
-        renamed = {
-            name: {**value, "model": self.call.asked_model}
-            for name, value in said.items()
-            if name in ("response", "message") and isinstance(value, dict) and "model" in value
-        }
-        return framed({**said, **renamed}) if renamed and "type" in said else event
+        changes = self.reader.read_event(said)
+        if self.call.asked_model != self.call.model.id:
+            changes |= {
+                name: {**value, "model": self.call.asked_model}
+                for name, value in said.items()
+                if name in ("response", "message") and isinstance(value, dict) and "model" in value
+            }
+        return framed({**said, **changes}) if changes and "type" in said else event
 
     def cost(self, *, whole: bool) -> Cost:
         return self.usage.cost(self.call.raw, whole=whole)

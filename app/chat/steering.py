@@ -57,7 +57,7 @@ class Steering:
             return steered
 
     async def _steer(self, call: ChatCall) -> SteeredRequest:
-        obstacle = call.obstacle or call.bound
+        obstacle = call.obstacle or call.reading.bound
         mode = Mode.STEER if obstacle is not None else call.mode
         opened, retrieval = await self._opened_and_retrieved(call, mode)
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
@@ -134,7 +134,8 @@ class Steering:
     def messages(self, call: ChatCall, steered: SteeredRequest) -> list[Message]:
         """The conversation with what the request is given in it, as chat has it."""
         if steered.sent is None:
-            steered.sent = self.insertion(call, steered).into(call.messages)
+            given = self.insertion(call, steered)
+            steered.sent = given.into(call.messages, in_question=call.reading.in_question)
         return steered.sent
 
     def insertion(self, call: ChatCall, steered: SteeredRequest) -> Insertion:

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from app.chat.call import ChatCall
 from app.chat.formats import ApiFormat, additions
 from app.exceptions import UpstreamRejected
-from app.loop.steer.injector import is_single_turn
 from app.loop.steer.writer import Insertion
 from app.upstream.capabilities import SYSTEM_ROLE
 from app.upstream.client import Upstream
 from app.upstream.refusals import has_system, refuses_system_role
 from app.upstream.types import Completion, LoopParams
+from app.upstream.usage import UsageReader
 
 _ADDED = frozenset({"temperature"})
 """What of the Teacher's own parameters every format has."""
@@ -34,8 +36,7 @@ class FormatTeacher:
         added = {name: params[name] for name in names}
         while True:
             folded = model.refuses(SYSTEM_ROLE) and not has_system(call.messages)
-            single_turn = is_single_turn(call.messages)
-            given = additions(insertion, single_turn=single_turn, form=form, folded=folded)
+            given = additions(insertion, in_question=call.in_question, form=form, folded=folded)
             body = {**self._format.add(call.body, given), "stream": False}
             try:
                 answer = await self._upstream.answer_to(self._format.path, body, added=added)
@@ -45,4 +46,6 @@ class FormatTeacher:
                     raise
                 model.refuse(SYSTEM_ROLE)
                 continue
-            return self._format.completion(answer)
+            usage = UsageReader()
+            usage.note(answer)
+            return self._format.completion(answer, usage.cost(orjson.dumps(body), whole=True))

@@ -29,7 +29,8 @@ class UsageReader:
     """Reads along with an answer's bytes. What it can't read it passes over: the answer is the
     client's, whatever it says."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str = "") -> None:
+        """`content_type`: of the bytes that `read` is given; none where `note` is told all."""
         self._stream = content_type == "text/event-stream"
         self._json = content_type.endswith("json")
         self._buffer = bytearray()
@@ -67,11 +68,6 @@ class UsageReader:
             if isinstance(holder, dict):
                 self._told = _larger(self._told, _usage(holder))
         self._made += _written(said)
-
-
-def told_cost(answer: dict[str, Any]) -> Cost:
-    """What an answer tells of its cost; none where it does not."""
-    return _larger(Cost(calls=1), _usage(answer))
 
 
 def _usage(holder: dict[str, Any]) -> Cost:

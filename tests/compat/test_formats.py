@@ -3,8 +3,8 @@ in their own formats."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.compat.helpers import (
 )
 from tests.fakes import Call, Fault, Reply, ScriptedUpstream, is_student
 from tests.format_wires import MESSAGES, RESPONSES
-from tests.gateway import CLIENT_KEY, MODEL, NO_TLS, PATIENCE, Gateway
+from tests.gateway import MODEL, NO_TLS, PATIENCE, Gateway
 
 TOOL = {"name": "look_up", "description": "Looks up.", "parameters": {"type": "object"}}
 
@@ -132,14 +132,6 @@ def system_of(call: Call) -> Any:
     return call.body.get("instructions" if call.path == RESPONSES else "system")
 
 
-@asynccontextmanager
-async def claude(gateway: Gateway, **options: Any) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    http = anthropic.DefaultAsyncHttpxClient(verify=NO_TLS)
-    given = {"base_url": gateway.url, "api_key": CLIENT_KEY, "max_retries": 0, **options}
-    async with anthropic.AsyncAnthropic(http_client=http, **given) as client:
-        yield client
-
-
 # -- the official clients
 
 
@@ -168,7 +160,7 @@ async def test_openai_responses_streamed(gw: Gateway, up: ScriptedUpstream, mode
 
 
 async def test_anthropic_messages(gw: Gateway, up: ScriptedUpstream, mode: str) -> None:
-    async with claude(gw) as client:
+    async with gw.anthropic() as client:
         answer = await client.messages.create(**messages_body(), extra_body=told(mode))
     assert [block.text for block in answer.content] == ["The answer is 4."]
     assert (answer.type, answer.role, answer.stop_reason) == ("message", "assistant", "end_turn")
@@ -181,7 +173,7 @@ async def test_anthropic_messages(gw: Gateway, up: ScriptedUpstream, mode: str) 
 
 
 async def test_anthropic_messages_streamed(gw: Gateway, up: ScriptedUpstream, mode: str) -> None:
-    async with claude(gw) as client:
+    async with gw.anthropic() as client:
         body = messages_body(system="Be brief.")
         async with client.messages.stream(**body, extra_body=told(mode)) as stream:
             texts = [text async for text in stream.text_stream]
@@ -194,14 +186,14 @@ async def test_anthropic_messages_streamed(gw: Gateway, up: ScriptedUpstream, mo
 
 
 async def test_anthropic_errors_are_its_own(gw: Gateway, up: ScriptedUpstream) -> None:
-    async with claude(gw, api_key="wrong") as client:
+    async with gw.anthropic(api_key="wrong") as client:
         with pytest.raises(anthropic.AuthenticationError) as refused:
             await client.messages.create(**messages_body())
     assert refused.value.body == {
         "type": "error",
         "error": {"type": "authentication_error", "message": "Incorrect API key provided"},
     }
-    async with claude(gw) as client:
+    async with gw.anthropic() as client:
         with pytest.raises(anthropic.NotFoundError):
             await client.messages.create(**{**messages_body(), "model": "unknown"})
 
@@ -414,7 +406,7 @@ async def test_explore_in_the_official_clients_streams(gw, up) -> None:
     ):
         assert (await stream.get_final_response()).output_text == "It makes 7."
     async with (
-        claude(gw) as client,
+        gw.anthropic() as client,
         client.messages.stream(**messages_body(), extra_body=extra) as stream,
     ):
         assert (await stream.get_final_message()).content[0].text == "It makes 7."
@@ -497,3 +489,159 @@ async def test_feedback_finds_the_episode(learner, up, namespace, spoken: Spoken
     async with httpx.AsyncClient(verify=NO_TLS) as http:
         taken = await http.post(f"{learner.base_url}/feedback", json=given, headers=learner.headers)
     assert (taken.status_code, taken.json()["namespace"]) == (201, namespace), taken.text
+
+
+# -- agents
+
+
+def steps_of(path: str) -> list[list[dict[str, Any]]]:
+    """What an agent sends at each of seven steps of one turn, the second of its conversation."""
+    if path == RESPONSES:
+        history: list[dict[str, Any]] = [
+            {"role": "user", "content": "Hello."},
+            {"type": "message", "role": "assistant", "content": "Hello!"},
+            {"role": "user", "content": [{"type": "input_text", "text": QUESTION}]},
+        ]
+    else:
+        mark = {"cache_control": {"type": "ephemeral"}}
+        history = [
+            {"role": "user", "content": "Hello."},
+            {"role": "assistant", "content": "Hello!"},
+            {"role": "user", "content": [{"type": "text", "text": QUESTION, **mark}]},
+        ]
+    steps = [list(history)]
+    for number in range(6):
+        call = f"call_{number}"
+        if path == RESPONSES:
+            made = {"type": "function_call", "call_id": call, "name": "look_up", "arguments": "{}"}
+            history += [
+                {"type": "reasoning", "id": f"rs_{number}", "summary": []},
+                made,
+                {"type": "function_call_output", "call_id": call, "output": f"page {number}"},
+            ]
+        else:
+            use = {"type": "tool_use", "id": call, "name": "look_up", "input": {}}
+            result = {"type": "tool_result", "tool_use_id": call, "content": f"page {number}"}
+            hint = {"type": "text", "text": "Mind the time."}
+            history += [
+                {"role": "assistant", "content": [use]},
+                {"role": "user", "content": [result, hint]},
+            ]
+        steps.append(list(history))
+    return steps
+
+
+async def test_each_step_of_an_agent_begins_as_the_one_before(gw, up, namespace, spoken) -> None:
+    gw.add_rule(namespace, RULE, QUESTION)
+    name = "input" if spoken.path == RESPONSES else "messages"
+    tool = {"type": "function", **TOOL} if spoken.path == RESPONSES else {"name": "look_up"}
+    for number, history in enumerate(steps_of(spoken.path)):
+        body = {"model": MODEL, "max_tokens": 99, name: history, "tools": [tool]}
+        response = await spoken.post(gw, {**body, **told("steer", namespace)})
+        assert response.status_code == 200, response.text
+        # What is learned meanwhile changes nothing for the steps that follow.
+        gw.add_rule(namespace, f"{RULE} Number {number}.", QUESTION)
+    sent = [call.body for call in up.formatted]
+    assert len(sent) == 7
+    assert str(sent[0]).count(RULE) == 1
+    for before, after in itertools.pairwise(sent):
+        common = len(before[name])
+        assert orjson.dumps(after[name][:common]) == orjson.dumps(before[name])
+        assert {**after, name: 0} == {**before, name: 0}
+    assert RULE in str(sent[0][name][2])
+
+
+async def test_an_agent_that_goes_on_by_id_keeps_its_instructions(gw, up) -> None:
+    spoken = SPOKEN["responses"]
+    fixed = {"instructions": "Be brief.", "tools": [{"type": "function", **TOOL}]}
+    await spoken.post(gw, spoken.body(**told("steer"), **fixed))
+    result = [{"type": "function_call_output", "call_id": "c", "output": "7"}]
+    going_on = spoken.body(result, **told("steer"), **fixed, previous_response_id="resp_1")
+    response = await spoken.post(gw, going_on)
+    first, second = (call.body for call in up.formatted)
+    assert first["input"].endswith(QUESTION)
+    assert RULE in first["input"]
+    assert first["instructions"] == second["instructions"] == "Be brief."
+    assert second["input"] == result
+    assert response.headers["x-ttcl-rules"] == ""
+
+
+async def test_a_new_question_by_id_is_steered_by_itself(gw, up) -> None:
+    spoken = SPOKEN["responses"]
+    await spoken.post(gw, spoken.body(**told("steer"), previous_response_id="resp_1"))
+    (call,) = up.formatted
+    assert call.body["previous_response_id"] == "resp_1"
+    assert "instructions" not in call.body
+    assert RULE in call.body["input"]
+
+
+# -- examples, and models without a system role
+
+
+async def test_examples_are_earlier_turns(gw, up, namespace, spoken: Spoken) -> None:
+    near = QUESTION.replace("twelve", "thirteen")
+    body = {"namespace": namespace, "question": near, "answer": "8", "label": "8"}
+    body |= {"trust": "label", "actor": "t", "reason": "t"}
+    made = gw.admin("POST", "/examples", json=body)
+    assert made.status_code == 201, made.text
+    response = await spoken.post(gw, spoken.body(**told("steer", namespace)))
+    assert response.headers["x-ttcl-examples"] == made.json()["id"]
+    sent = up.formatted[0].body["input" if spoken.path == RESPONSES else "messages"]
+    assert [(each["role"], each["content"]) for each in sent] == [
+        ("user", near),
+        ("assistant", "8"),
+        ("user", QUESTION),
+    ]
+
+
+async def test_a_model_without_a_system_role_gets_it_in_the_question(gw, up, spoken, mode) -> None:
+    def strict(asked: dict[str, Any]) -> Reply:
+        if any(each.get("role") == "system" for each in asked["messages"]):
+            return Reply.error(400, "System role not supported")
+        return Reply("\\boxed{7}")
+
+    up.when(lambda asked: True, strict)
+    try:
+        response = await spoken.post(gw, spoken.body(**told(mode, learn=False)))
+        assert response.status_code == 200, response.text
+        if mode != "off":
+            last = up.formatted[-1]
+            assert system_of(last) is None
+            assert RULE in last.text
+    finally:
+        gw.app.state.ttcl.upstream.capabilities.clear()
+
+
+# -- keys and ends
+
+
+async def test_tokens_count_against_a_keys_budget(gw, up, spoken: Spoken, mode: str) -> None:
+    up.default = Reply("\\boxed{7}", usage=(60, 50))
+    limits = {"tokens_per_day": 100, "permissions": ["chat"], "namespaces": [RULED]}
+    made = gw.admin("POST", "/keys", json={"name": "k", "actor": "t", "reason": "t", **limits})
+    key, body = {"x-api-key": made.json()["secret"]}, spoken.body(**told(mode))
+    async with httpx.AsyncClient(timeout=PATIENCE, verify=NO_TLS, headers=key) as http:
+        first = await http.post(gw.url + spoken.path, json=body)
+        assert first.status_code == 200, first.text
+        refused = await http.post(gw.url + spoken.path, json=body)
+    assert refused.status_code == 429
+    assert "tokens of today" in refused.json()["error"]["message"]
+    assert set(refused.json()) == ({"type", "error"} if spoken.path == MESSAGES else {"error"})
+
+
+async def test_a_client_that_leaves_stops_the_server(gw, up, spoken: Spoken) -> None:
+    up.default = Reply(fault=Fault.HANG, after=4)
+    async with (
+        httpx.AsyncClient(verify=NO_TLS) as http,
+        http.stream(
+            "POST",
+            gw.url + spoken.path,
+            json=spoken.body(stream=True, **told("steer")),
+            headers=gw.headers,
+        ) as response,
+    ):
+        async for _ in response.aiter_raw():
+            break
+    await up.until(lambda: up.formatted[0].aborted)
+    episode = gw.settled(response.headers["x-ttcl-episode"])
+    assert (episode["status"], episode["reason"]) == ("skipped", "client_gone")

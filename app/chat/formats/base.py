@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from app.domain.trajectory import Message, RawAnswer, Role, Trajectory
+from app.domain.trajectory import Cost, Message, RawAnswer, Role, Trajectory
 from app.exceptions import InvalidRequest, TTCLError, UpstreamError
 from app.loop.steer.injector import GAP
 from app.loop.steer.writer import Insertion
@@ -20,6 +20,8 @@ STORED_CONVERSATION = "stored_conversation"
 """Earlier turns are known to the model server alone, so that nothing can be explored."""
 STORED_RESPONSE = "stored_response"
 """The model server is to keep its answer, so that no other one may be given for it."""
+NEEDS_LOGPROBS = "needs_logprobs"
+"""Log-probabilities are asked for, which an answer of another call has in another form."""
 _PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 SHARED = (
     "model",
@@ -55,6 +57,9 @@ class Reading:
     """Why it can be neither explored nor learned from."""
     bound: str | None = None
     """Why its answer must be the model server's own, though it can be learned from."""
+    in_question: bool = False
+    """Whether what it is given stands in front of the question even where nobody has answered yet,
+    because what comes after it is sent without the system text that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +75,16 @@ class Additions:
 
 
 def additions(
-    insertion: Insertion, *, single_turn: bool, form: str = "", folded: bool = False
+    insertion: Insertion, *, in_question: bool, form: str = "", folded: bool = False
 ) -> Additions:
-    """The places are chat's (see `app.loop.steer.injector`). `form`: what a Teacher is told of the
-    answer's form. `folded`: the model has no system role."""
+    """The places are chat's (see `app.loop.steer.injector`). `in_question`: where the block goes.
+    `form`: what a Teacher is told of the answer's form. `folded`: the model has no system role."""
     block, turns = insertion.block, insertion.turns
     if folded:
         return Additions("", _joined(form, block), turns)
-    if single_turn:
-        return Additions(_joined(form, block), "", turns)
-    return Additions(form, block, turns)
+    if in_question:
+        return Additions(form, block, turns)
+    return Additions(_joined(form, block), "", turns)
 
 
 def _joined(*texts: str) -> str:
@@ -92,18 +97,17 @@ class AnswerReader(Protocol):
     @property
     def text(self) -> str: ...
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last event of a stream is there."""
-        ...
+    ended: bool
+    """Whether the last event of a stream is there."""
 
     @property
     def complete(self) -> bool:
         """Whether it came to its end without a failure."""
         ...
 
-    def read_event(self, said: dict[str, Any]) -> None:
-        """Take in what one event says. Raises `UpstreamError` where there is no end to them."""
+    def read_event(self, said: dict[str, Any]) -> dict[str, Any]:
+        """Take in what one event says; gives what it lacks of its format, which is mostly nothing.
+        Raises `UpstreamError` where there is no end to them."""
         ...
 
     def read_whole(self, body: dict[str, Any]) -> None: ...
@@ -131,8 +135,9 @@ class ApiFormat(Protocol):
 
     def reader(self) -> AnswerReader: ...
 
-    def completion(self, body: dict[str, Any]) -> Completion:
-        """A whole answer as the loop sees it, itself in `raw.body`. Never raises."""
+    def completion(self, body: dict[str, Any], cost: Cost) -> Completion:
+        """A whole answer as the loop sees it, itself in `raw.body`, at this cost. Raises
+        `UpstreamError` for a text without end."""
         ...
 
     def whole(

@@ -27,7 +27,6 @@ from app.domain.trajectory import Cost, Message, RawAnswer, Trajectory
 from app.exceptions import InvalidRequest, TTCLError
 from app.loop.steer.injector import GAP, text_of
 from app.upstream.types import Completion
-from app.upstream.usage import told_cost
 
 _TEXT = ("text",)
 _RESULT = "tool_result"
@@ -63,7 +62,9 @@ class MessagesFormat:
         if form := object_in(config, "format") or object_in(body, "output_format"):
             fields["response_format"] = _form(form)
         fields["messages"] = [*_system(body.get("system")), *_conversation(body.get("messages"))]
-        return Reading(fields)
+        # Tools that the model server calls itself.
+        served = any(body.get(name) for name in ("mcp_servers", "container"))
+        return Reading(fields, "has_tools" if served else None)
 
     def add(self, body: Mapping[str, Any], given: Additions) -> dict[str, Any]:
         messages = list(body["messages"])
@@ -80,7 +81,7 @@ class MessagesFormat:
     def reader(self) -> MessagesReader:
         return MessagesReader()
 
-    def completion(self, body: dict[str, Any]) -> Completion:
+    def completion(self, body: dict[str, Any], cost: Cost) -> Completion:
         reader = MessagesReader()
         reader.read_whole(body)
         blocks = dicts(body.get("content"))
@@ -91,7 +92,7 @@ class MessagesFormat:
             finish_reason=_STOPPED.get(str(reason), str(reason)),
             reasoning="".join(text for text in thoughts if isinstance(text, str)) or None,
             raw=RawAnswer(body=body),
-            cost=told_cost(body),
+            cost=cost,
         )
 
     def whole(
@@ -159,7 +160,7 @@ class MessagesReader:
     def complete(self) -> bool:
         return self.ended and not self._failed
 
-    def read_event(self, said: dict[str, Any]) -> None:
+    def read_event(self, said: dict[str, Any]) -> dict[str, Any]:
         kind = said.get("type")
         if kind == "content_block_delta":
             delta = object_in(said, "delta")
@@ -171,6 +172,7 @@ class MessagesReader:
                 self._text.take(block.get("text"))
         elif kind in ("message_stop", "error"):
             self.ended, self._failed = True, kind == "error"
+        return {}
 
     def read_whole(self, body: dict[str, Any]) -> None:
         for block in dicts(body.get("content")):

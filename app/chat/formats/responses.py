@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from app.chat.formats.base import (
+    NEEDS_LOGPROBS,
     SHARED,
     STORED_CONVERSATION,
     STORED_RESPONSE,
@@ -36,12 +37,15 @@ from app.domain.trajectory import Cost, Message, RawAnswer, Trajectory
 from app.exceptions import InvalidRequest, TTCLError
 from app.loop.steer.injector import SYSTEM_ROLES
 from app.upstream.types import Completion
-from app.upstream.usage import told_cost
 
 _TEXT = ("input_text", "output_text", "text")
 _STORED = ("previous_response_id", "conversation", "prompt")
 _REFERENCE = "item_reference"
+_LOGPROBS = "message.output_text.logprobs"
 _LAST = ("response.completed", "response.incomplete", "response.failed", "error")
+_OF_A_PART = tuple(
+    f"response.{name}." for name in ("content_part", "output_text", "refusal", "reasoning_text")
+)
 _ECHOED = (
     "instructions",
     "max_output_tokens",
@@ -87,7 +91,9 @@ class ResponsesFormat:
         return Reading(
             fields,
             obstacle=STORED_CONVERSATION if refers else None,
-            bound=STORED_RESPONSE if body.get("store") else None,
+            bound=_bound(body),
+            # An agent may go on by the answer's id, with the instructions as it has them.
+            in_question=bool(body.get("tools")),
         )
 
     def add(self, body: Mapping[str, Any], given: Additions) -> dict[str, Any]:
@@ -113,7 +119,7 @@ class ResponsesFormat:
     def reader(self) -> ResponsesReader:
         return ResponsesReader()
 
-    def completion(self, body: dict[str, Any]) -> Completion:
+    def completion(self, body: dict[str, Any], cost: Cost) -> Completion:
         reader = ResponsesReader()
         reader.read_whole(body)
         cut = body.get("status") == "incomplete"
@@ -122,7 +128,7 @@ class ResponsesFormat:
             finish_reason="length" if cut else "stop",
             reasoning=_thoughts(body) or None,
             raw=RawAnswer(body=body),
-            cost=told_cost(body),
+            cost=cost,
         )
 
     def whole(
@@ -166,6 +172,7 @@ class ResponsesReader:
     def __init__(self) -> None:
         self._text = TextReader()
         self._number = -1
+        self._item = self._part = 0
         self.ended = False
         self._failed = False
 
@@ -177,7 +184,7 @@ class ResponsesReader:
     def complete(self) -> bool:
         return self.ended and not self._failed
 
-    def read_event(self, said: dict[str, Any]) -> None:
+    def read_event(self, said: dict[str, Any]) -> dict[str, Any]:
         kind = said.get("type")
         number = said.get("sequence_number")
         self._number = number if type(number) is int else self._number + 1
@@ -187,11 +194,28 @@ class ResponsesReader:
             self.ended, self._failed = True, kind in ("response.failed", "error")
             if not self._text.text:
                 self._read_output(object_in(said, "response"))
+        return self._missing(said)
 
     def read_whole(self, body: dict[str, Any]) -> None:
         self._read_output(body)
         self.ended = True
         self._failed = body.get("status") in ("failed", "cancelled") or bool(body.get("error"))
+
+    def _missing(self, said: dict[str, Any]) -> dict[str, Any]:
+        """The numbers of an event, which llama.cpp leaves out and OpenAI's client needs."""
+        kind = str(said.get("type"))
+        missing: dict[str, Any] = {}
+        if "sequence_number" not in said and kind.startswith("response."):
+            missing["sequence_number"] = self._number
+        if "output_index" not in said and ("item" in said or "item_id" in said):
+            missing["output_index"] = self._item
+        if "content_index" not in said and kind.startswith(_OF_A_PART):
+            missing["content_index"] = self._part
+        if kind == "response.output_item.done":
+            self._item, self._part = self._item + 1, 0
+        elif kind == "response.content_part.done":
+            self._part += 1
+        return missing
 
     def failure(self, error: TTCLError) -> bytes:
         return event(
@@ -220,6 +244,14 @@ _EMPTY: dict[str, Any] = {
     "top_p": None,
     "truncation": "disabled",
 }
+
+
+def _bound(body: Mapping[str, Any]) -> str | None:
+    """Why the answer must be the model server's own."""
+    if body.get("store"):
+        return STORED_RESPONSE
+    included = body.get("include")
+    return NEEDS_LOGPROBS if isinstance(included, list) and _LOGPROBS in included else None
 
 
 def _form(form: dict[str, Any]) -> dict[str, Any]:
@@ -357,7 +389,7 @@ def _message_item(text: str, cut: bool) -> dict[str, Any]:
 def _usage(cost: Cost) -> dict[str, Any]:
     return {
         "input_tokens": cost.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": cost.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": cost.tokens,
