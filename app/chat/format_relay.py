@@ -32,6 +32,11 @@ from app.upstream.transport import UpstreamResponse
 from app.upstream.usage import UsageReader
 from app.upstream.wire import error_from, object_of
 
+REFUSED = frozenset({400, 413, 422})
+"""Statuses with which a server refuses what a request says."""
+EXPERIENCE_REFUSED = "experience_refused"
+"""A request was refused with the experience in it."""
+
 
 class FormatRelay:
     def __init__(
@@ -65,26 +70,27 @@ class FormatRelay:
     async def _open(
         self, call: ChatCall, steered: SteeredRequest, stack: AsyncExitStack
     ) -> UpstreamResponse:
-        """An open response. Where prompt and experience overflow the model's context, the
-        experience gives way; where the model has no role for it, it goes into the user's turn."""
+        """An open response. What is refused with the experience in it is asked again without, so
+        that no client is refused for what it did not send; where the model has no role for it, it
+        goes into the user's turn."""
         fmt = _format(call)
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body, fmt.path))
             set_attributes(response.span, model=call.model.id)
-            if response.status == 200 or not steered.experience:
+            if response.status not in REFUSED or not steered.experience:
                 return response
             error = error_from(response.status, await response.read(), response.retry_after)
-            model = self._upstream.capabilities_of(call.model.id)
-            if is_context_overflow(error):
-                steered.drop_experience()
-                self._steering.degrade(steered, RULES_DROPPED)
-            elif not _folded(call, self._upstream) and refuses_system_role(error):
-                if has_system(call.messages):
-                    return response
-                model.refuse(SYSTEM_ROLE)
-            else:
-                return response
+            if self._foldable(call) and refuses_system_role(error):
+                self._upstream.capabilities_of(call.model.id).refuse(SYSTEM_ROLE)
+                continue
+            steered.drop_experience()
+            overflow = is_context_overflow(error)
+            self._steering.degrade(steered, RULES_DROPPED if overflow else EXPERIENCE_REFUSED)
+
+    def _foldable(self, call: ChatCall) -> bool:
+        """Whether the experience is in a system text of our own making."""
+        return not has_system(call.messages) and not _folded(call, self._upstream)
 
     def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
         if not steered.experience:
@@ -120,7 +126,8 @@ class FormatRelay:
         await self._finisher.answered(call, steered, text, cost, complete=complete)
         if body is None:
             return as_it_came
-        body["model"] = call.asked_model
+        if call.asked_model != call.model.id:
+            body["model"] = call.asked_model
         if call.request.stream:
             return stream_of(_format(call), body, headers)
         return Answer(orjson.dumps({**body, "ttcl": steered.told(call, cost)}), headers)

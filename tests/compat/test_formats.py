@@ -340,6 +340,17 @@ async def test_experience_gives_way_to_the_context(gw, up, spoken: Spoken) -> No
     assert response.headers["x-ttcl-rules"] == ""
 
 
+async def test_what_is_refused_with_experience_is_asked_again_without(gw, up, spoken) -> None:
+    def strict(asked: dict[str, Any]) -> Reply:
+        return Reply.error(422, "What is this?") if RULE in str(asked) else Reply()
+
+    up.when(lambda asked: True, strict)
+    response = await spoken.post(gw, spoken.body(**told("steer")))
+    assert response.status_code == 200
+    assert response.headers["x-ttcl-degraded"] == "experience_refused"
+    assert up.formatted[-1].body == spoken.body()
+
+
 async def test_a_cut_stream_ends_with_the_formats_error(gw, up, spoken: Spoken) -> None:
     up.default = Reply(fault=Fault.CUT, after=4)
     got = await spoken.events(gw, spoken.body(**told("steer")))

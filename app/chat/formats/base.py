@@ -149,7 +149,7 @@ class ApiFormat(Protocol):
         teacher: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """The chosen answer in this format. `model`: the name that the client used; `body`: its
-        request; `teacher`: what the model server answered to it."""
+        request, under the model's own; `teacher`: what the model server answered to it."""
         ...
 
     def events(self, whole: dict[str, Any]) -> Iterator[bytes]:

@@ -105,7 +105,8 @@ class MessagesFormat:
     ) -> dict[str, Any]:
         own = own_answer(chosen)
         if own is not None:
-            return {**_with_text(own, chosen.text), "model": model}
+            said = _with_text(own, chosen.text)
+            return dict(said) if model == body.get("model") else {**said, "model": model}
         return {
             "id": f"msg_{uuid.uuid4().hex}",
             "type": "message",

@@ -141,7 +141,8 @@ class ResponsesFormat:
     ) -> dict[str, Any]:
         own = own_answer(chosen)
         if own is not None:
-            return {**_with_text(own, chosen.text), "model": model}
+            said = _with_text(own, chosen.text)
+            return dict(said) if model == body.get("model") else {**said, "model": model}
         cut = chosen.truncated
         return {
             **_EMPTY,

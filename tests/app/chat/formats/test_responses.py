@@ -313,8 +313,9 @@ def test_its_events_are_the_formats_and_say_the_same() -> None:
 
 def test_the_servers_own_answer_stays_but_for_its_text() -> None:
     own = Trajectory(Role.TEACHER, 0, "q", "It makes \\boxed{7}.", raw=RawAnswer(body=WHOLE))
-    asked = {"model": "m", "body": {}, "teacher": WHOLE}
+    asked = {"model": "m", "body": {"model": "m"}, "teacher": WHOLE}
     assert FORMAT.whole(own, **asked) == WHOLE
+    assert FORMAT.whole(own, **{**asked, "model": "m+explore"})["model"] == "m+explore"
     bare = Trajectory(Role.TEACHER, 0, "q", "It makes 7.", raw=RawAnswer(body=WHOLE))
     written = FORMAT.whole(bare, **asked)
     assert FORMAT.completion(written, COST).text == "It makes 7."
