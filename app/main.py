@@ -21,7 +21,8 @@ from app.api import (
     openapi,
     passthrough,
 )
-from app.api.middleware import BodyLimit, CrossOrigin, Decoding, Head, RequestId, Traces
+from app.api.entrance import Doors, KeyFirst, WholeBody
+from app.api.middleware import CrossOrigin, Head, RequestId, Traces
 from app.chat.formats import FORMATS
 from app.console import site
 from app.exceptions import TTCLError
@@ -62,8 +63,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     errors.install(app)
     openapi.install(app)
     app.add_middleware(Head)
-    app.add_middleware(Decoding, limit=settings.max_body_bytes)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    doors = Doors(settings.pass_paths)
+    app.add_middleware(WholeBody, doors=doors, limit=settings.max_body_bytes)
+    app.add_middleware(KeyFirst, doors=doors, origins=settings.cors_origins)
     if tracer is not NO_TRACES:
         app.add_middleware(Traces, tracer=tracer, paths=(chat.PATH, *FORMATS))
     if settings.cors_origins:

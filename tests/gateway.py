@@ -186,8 +186,13 @@ class SSE:
         async for piece in self.response.aiter_bytes():
             self.raw += piece
             pending += piece
-            while b"\n\n" in pending:
-                event, pending = pending.split(b"\n\n", 1)
+            while True:
+                # A comment is a line of its own, wherever it stands.
+                end = b"\n" if pending.startswith(b":") else b"\n\n"
+                event, found, rest = pending.partition(end)
+                if not found:
+                    break
+                pending = rest.removeprefix(b"\n") if end == b"\n" else rest
                 yield self._note(event.decode())
         if pending.strip():
             yield self._note(pending.decode())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.api.dependencies import (
     State,
     app_state,
     client,
+    given_key,
     namespace_forbidden,
     unknown_namespace,
 )
@@ -28,14 +30,16 @@ from app.api.passthrough import passed, sent_headers
 from app.api.schemas.common import STREAMED, TOLD_HEADERS, ChatCompletion, Responses, refuses
 from app.api.streaming import STOPPING, ClientGone, EventStream, LiveResponse, until_disconnect
 from app.chat.call import ChatCall, Stream
+from app.chat.chores import DECLARED, chore_of
 from app.chat.formats import ApiFormat, Reading
 from app.chat.inline_exploration import failure_events
 from app.chat.request import (
     ChatRequest,
     TTCLOptions,
+    parse_body,
     parse_chat,
-    parse_json,
     parse_options,
+    sent_fields,
     split_model,
     unread_chat,
 )
@@ -47,7 +51,7 @@ from app.upstream.capabilities import ModelInfo
 from app.upstream.transport import forwarded_headers, forwarded_query
 from app.wiring.container import AppState
 from rules_store.models.keys import Permission
-from rules_store.models.namespaces import MOST_EXAMPLES
+from rules_store.models.namespaces import MOST_EXAMPLES, NamespaceSettings
 
 
 class ChatRoute(APIRoute):
@@ -69,10 +73,13 @@ PATH = "/v1/chat/completions"
 MODE_HEADER = "x-ttcl-mode"
 NAMESPACE_HEADER = "x-ttcl-namespace"
 EXAMPLES_HEADER = "x-ttcl-max-examples"
+LEARN_HEADER = "X-TTCL-Learn"
+CHORE_HEADER = "X-TTCL-Chore"
 NOT_STEERED = "not_steered"
 """Of a request in another format than chat's that was passed on as in mode off; with the reason."""
 CLIENT_CLOSED_REQUEST = 499
 
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _JSON = "application/json"
 BODY_SCHEMA: dict[str, Any] = {
     "requestBody": {
@@ -178,8 +185,10 @@ async def _call(
 ) -> ChatCall:
     """Everything that a request says about itself. Body beats header beats name beats default."""
     default = _header_mode(request) or state.settings.mode
-    body = _body(raw, Mode.OFF if fmt else default)
-    options = parse_options(body)
+    body = await _body(raw, Mode.OFF if fmt else default)
+    options = _options(request, body)
+    sent, wants_ttcl = sent_fields(body)
+    own_fields = "ttcl" in body or sent.get("stream_options") != body.get("stream_options")
     asked = body.get("model")
     base, named_mode = await _split(asked, state) if isinstance(asked, str) else ("", None)
     mode = options.mode or _header_mode(request) or named_mode or state.settings.mode
@@ -193,26 +202,30 @@ async def _call(
     namespace = _namespace(request, options, state, caller)
     if mode is not Mode.OFF:
         await _known(state, caller, namespace)
+    own = state.store.namespaces.settings_of(namespace)
     given = options.max_examples
     limits = state.settings.limits(
-        state.store.namespaces.settings_of(namespace),
+        own,
         positive=options.max_positive,
         negative=options.max_negative,
         examples=_header_examples(request) if given is None else given,
     )
     renamed = isinstance(asked, str) and model.id != asked
-    sent = {key: value for key, value in body.items() if key != "ttcl"}
     if renamed:
         sent["model"] = model.id
+    reading = read.reading or Reading(sent, read.why_off)
+    fingerprint = ""
+    if mode is Mode.EXPLORE:
+        fingerprint = _fingerprint(request, raw, namespace, repr((options, limits)))
     return ChatCall(
         caller=caller,
         request=read.request,
         options=options,
         unread=read.unread,
         body=sent,
-        reading=read.reading or Reading(sent, read.why_off),
+        reading=reading,
         raw=raw,
-        verbatim="ttcl" not in body and not renamed,
+        verbatim=not (own_fields or renamed),
         asked_model=asked if isinstance(asked, str) else model.id,
         model=model,
         mode=mode,
@@ -223,6 +236,10 @@ async def _call(
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        fingerprint=fingerprint,
+        wants_ttcl=mode is not Mode.OFF
+        and (state.settings.stream_ttcl if wants_ttcl is None else wants_ttcl),
+        chore=None if mode is Mode.OFF else _chore(options, own, reading.fields),
         format=fmt,
     )
 
@@ -257,11 +274,55 @@ def _unread(base: str, body: dict[str, Any], why: str | None = None) -> _Read:
     return _Read(unread_chat(base, stream=bool(body.get("stream"))), why_off=why)
 
 
-def _body(raw: bytes, mode: Mode) -> dict[str, Any]:
+def _options(request: Request, body: Mapping[str, Any]) -> TTCLOptions:
+    """What a body says to the gateway itself, and in its place what headers say. Raises
+    `InvalidRequest`."""
+    options = parse_options(body)
+    said = {"learn": _header_truth(request, LEARN_HEADER)}
+    said["chore"] = _header_truth(request, CHORE_HEADER)
+    return options.model_copy(
+        update={k: v for k, v in said.items() if v is not None and getattr(options, k) is None}
+    )
+
+
+def _fingerprint(request: Request, raw: bytes, *about: str) -> str:
+    """Equal for a request and its retry; who it is from and what headers said are part of it."""
+    digest = hashlib.blake2b(digest_size=16)
+    query = request.scope["query_string"].decode("latin-1")
+    idempotency = request.headers.get("idempotency-key", "")
+    where = request.scope["path"]
+    for part in (given_key(request.headers), idempotency, where, query, *about):
+        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    digest.update(raw)
+    return digest.hexdigest()
+
+
+def _header_truth(request: Request, name: str) -> bool | None:
+    given = request.headers.get(name)
+    if given is None:
+        return None
+    try:
+        return _TRUTH[given.strip().lower()]
+    except KeyError as error:
+        raise InvalidRequest(f"{name}: must be true or false", param=name) from error
+
+
+def _chore(options: TTCLOptions, own: NamespaceSettings, body: Mapping[str, Any]) -> str | None:
+    """Which chore a request is: as it says itself, else as its namespace does, else as it looks."""
+    declared = options.chore
+    if declared is None and own.chores in ("all", "none"):
+        declared = own.chores == "all"
+    if declared is False:
+        return None
+    found = chore_of([each for each in body["messages"] if isinstance(each, dict)], body)
+    return found or (DECLARED if declared else None)
+
+
+async def _body(raw: bytes, mode: Mode) -> dict[str, Any]:
     """The fields of the body; none where it can't be read, and nothing but the model server needs
     to. Raises `InvalidRequest`."""
     try:
-        return parse_json(raw)
+        return await parse_body(raw)
     except InvalidRequest:
         if mode is Mode.OFF:
             return {}

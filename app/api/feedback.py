@@ -20,7 +20,7 @@ from app.api.schemas.common import (
     refuses,
 )
 from app.api.schemas.feedback import MOST_ITEMS, FeedbackBatchBody, FeedbackBody
-from app.chat.request import invalid, parse_json
+from app.chat.request import invalid, parse_body, parse_json
 from app.exceptions import InvalidRequest, NotFound, TTCLError
 from app.wiring.container import AppState
 from rules_store.errors import StoreError, UnknownEpisode
@@ -103,7 +103,7 @@ async def give_feedback_batch(
     `key` are counted once."""
     allowance = state.meter.admit(caller)
     header_namespace(request)
-    items = _items(await request.body(), request.headers.get("content-type", ""))
+    items = await _items(await request.body(), request.headers.get("content-type", ""))
     data = [await _item(state, caller, request, index, each) for index, each in enumerate(items)]
     if allowance is not None:
         response.headers.update(allowance.headers())
@@ -111,15 +111,17 @@ async def give_feedback_batch(
     return FeedbackBatch(taken=len(data) - refused, refused=refused, data=data)
 
 
-def _items(raw: bytes, content_type: str) -> list[Any]:
+async def _items(raw: bytes, content_type: str) -> list[Any]:
     """What a batch holds, unchecked; of JSON lines, one that is none is its bytes. Raises
     `InvalidRequest`."""
     if content_type.partition(";")[0].strip().lower() != jsonl.MEDIA_TYPE:
         try:
-            return FeedbackBatchBody.model_validate(parse_json(raw)).items
+            return FeedbackBatchBody.model_validate(await parse_body(raw)).items
         except ValidationError as error:
             raise invalid(error) from error
-    lines = [line for line in raw.splitlines() if line.strip()]
+    # No more of them are made than may be: a body may be line ends alone.
+    cut = raw.split(b"\n", 2 * MOST_ITEMS)
+    lines = [line for line in cut if line.strip()]
     if not 1 <= len(lines) <= MOST_ITEMS:
         raise InvalidRequest(f"items: give 1 to {MOST_ITEMS} lines", param="items")
     return lines

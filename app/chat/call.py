@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from app.access.callers import Caller
 from app.chat.formats import ApiFormat, Reading
 from app.chat.request import ChatRequest, TTCLOptions
+from app.domain.bounds import LARGEST_LEARNED, LONGEST_TEXT, bounded
 from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
 from app.loop.steer.experience import NO_EXPERIENCE, Experience
@@ -17,10 +19,14 @@ from app.loop.steer.writer import Insertion
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
 
+CHORE = "chore"
+"""Of a request that no user made: it is answered, and that is all."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class ChatCall:
-    """A checked request with everything that was decided about it."""
+    """A checked request with everything that was decided about it. What is read out of its
+    messages is read once: there may be a hundred thousand parts."""
 
     caller: Caller
     request: ChatRequest
@@ -48,6 +54,12 @@ class ChatCall:
     client_request_id: str | None
     """The same, where it was the client that gave it."""
     is_retry: bool
+    fingerprint: str = ""
+    """What is equal where an exploration is asked for again: key, namespace, body and the rest."""
+    wants_ttcl: bool = False
+    """Whether a stream's last chunk carries the `ttcl` object."""
+    chore: str | None = None
+    """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
     format: ApiFormat | None = None
     """The format of request and answer; None: chat's own."""
 
@@ -62,15 +74,30 @@ class ChatCall:
         text."""
         return self.reading.in_question or not is_single_turn(self.messages)
 
-    @property
+    @cached_property
     def messages(self) -> list[Message]:
         """Those that are messages at all."""
         found = self.fields.get("messages")
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
-    @property
-    def question(self) -> str:
+    @cached_property
+    def _whole_question(self) -> str:
         return question_of(self.messages)
+
+    @cached_property
+    def question(self) -> str:
+        """Text of the last user turn, as far as it is read; the model server gets all of it."""
+        return bounded(self._whole_question)
+
+    @cached_property
+    def has_images(self) -> bool:
+        """Whether any content part is something else than text."""
+        return has_images(self.messages)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it is too much to be kept, and so to be learned from."""
+        return len(self.raw) > LARGEST_LEARNED
 
     @property
     def wants_usage(self) -> bool:
@@ -79,9 +106,18 @@ class ChatCall:
         return bool(options and options.include_usage)
 
     @property
+    def joins(self) -> str | None:
+        """The request that one waits for which is the same and under way: of what takes many calls
+        and is answered at the end only. None: each is a request of its own."""
+        explored = self.mode is Mode.EXPLORE and self.obstacle is None
+        return self.fingerprint if explored and not self.request.stream else None
+
+    @cached_property
     def obstacle(self) -> str | None:
         """Why this request is steered but not explored; None when it can be explored."""
         request = self.request
+        if self.chore is not None:
+            return CHORE
         if self.unread:
             return "unreadable_fields"
         if self.reading.obstacle is not None:
@@ -92,10 +128,12 @@ class ChatCall:
             return "has_tools"
         if request.n is not None and request.n > 1:
             return "several_choices"
-        if has_images(self.messages):
+        if self.has_images:
             return "has_images"
         if not self.question.strip():
             return "no_question"
+        if self.too_large or len(self._whole_question) > LONGEST_TEXT:
+            return "too_long"
         return None
 
 

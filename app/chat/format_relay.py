@@ -74,19 +74,21 @@ class FormatRelay:
         that no client is refused for what it did not send; where the model has no role for it, it
         goes into the user's turn."""
         fmt = _format(call)
+        dropped: str | None = None
         while True:
             body = self._body(call, steered)
             response = await stack.enter_async_context(self._upstream.open_chat(body, fmt.path))
             set_attributes(response.span, model=call.model.id)
             if response.status not in REFUSED or not steered.experience:
+                if dropped is not None and response.status == 200:
+                    self._steering.degrade(steered, dropped)
                 return response
             error = error_from(response.status, await response.read(), response.retry_after)
             if self._foldable(call) and refuses_system_role(error):
                 self._upstream.capabilities_of(call.model.id).refuse(SYSTEM_ROLE)
                 continue
             steered.drop_experience()
-            overflow = is_context_overflow(error)
-            self._steering.degrade(steered, RULES_DROPPED if overflow else EXPERIENCE_REFUSED)
+            dropped = RULES_DROPPED if is_context_overflow(error) else EXPERIENCE_REFUSED
 
     def _foldable(self, call: ChatCall) -> bool:
         """Whether the experience is in a system text of our own making."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,12 +15,14 @@ from app.chat import response
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream, observe
 from app.chat.finishing import Finisher
 from app.chat.formats import ApiFormat
+from app.chat.joining import Wanted
 from app.chat.steering import Steering
 from app.chat.teacher import FormatTeacher
 from app.domain.trajectory import Role, Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
 from app.loop.explore.exploration import AskTeacher, RunningCost
+from app.loop.explore.explorer import CUT_SHORT
 from app.loop.explore.forms import boxes, unboxed
 from app.loop.loop import RULES_DROPPED, Exploration, Loop
 from app.loop.steer.injector import prompt_of
@@ -40,24 +43,33 @@ class InlineExploration:
         steering: Steering,
         finisher: Finisher,
         meter: Meter,
+        patience: float,
         upstream: Upstream,
     ) -> None:
-        """`upstream` answers Teachers in other formats than chat's."""
+        """`patience`: seconds after which one that is not streamed waits for the Teacher alone.
+        `upstream` answers Teachers in other formats than chat's."""
         self._upstream = upstream
         self._loop = loop
         self._planner = planner
         self._meter = meter
         self._steering = steering
         self._finisher = finisher
+        self._patience = patience
 
-    async def answer(self, call: ChatCall, steered: SteeredRequest) -> Answer | Stream:
-        """Raises `TTCLError`."""
+    async def answer(
+        self, call: ChatCall, steered: SteeredRequest, wanted: Wanted | None = None
+    ) -> Answer | Stream:
+        """`wanted` is waited for before an answer is made durable. Raises `TTCLError`."""
         if call.request.stream:
             return await self._stream(call, steered)
-        return await self._whole(call, steered)
+        return await self._whole(call, steered, wanted)
 
-    async def _whole(self, call: ChatCall, steered: SteeredRequest) -> Answer:
-        exploration, chosen = await self._run(call, steered)
+    async def _whole(
+        self, call: ChatCall, steered: SteeredRequest, wanted: Wanted | None
+    ) -> Answer:
+        exploration, chosen = await self._run(call, steered, patience=self._patience)
+        if wanted is not None:
+            await wanted()
         await self._finisher.explored(call, steered, exploration)
         body = _whole(call, exploration, chosen)
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
@@ -92,11 +104,9 @@ class InlineExploration:
         steered: SteeredRequest,
         task: asyncio.Task[tuple[Exploration, Trajectory]],
     ) -> AsyncGenerator[bytes]:
-        yield PING
         while not task.done():
+            yield PING
             await asyncio.wait({task}, timeout=PING_EVERY)
-            if not task.done():
-                yield PING
         try:
             exploration, chosen = task.result()
         except TTCLError as error:
@@ -106,13 +116,17 @@ class InlineExploration:
             await self._finisher.failed(call, steered, f"upstream_error:{error.status}")
             yield last
             return
-        *events, last = _written(call, exploration, chosen)
-        for event in events:
+        answer, ending = _events_of(call, exploration, chosen)
+        for event in answer:
             yield event
         await self._finisher.explored(call, steered, exploration)
-        yield last
+        told = steered.told(call, exploration.cost, _told(exploration)) if call.wants_ttcl else None
+        for event in ending(told):
+            yield event
 
-    async def _run(self, call: ChatCall, steered: SteeredRequest) -> tuple[Exploration, Trajectory]:
+    async def _run(
+        self, call: ChatCall, steered: SteeredRequest, *, patience: float | None = None
+    ) -> tuple[Exploration, Trajectory]:
         observation = observe(call, steered)
         spending = RunningCost()
         try:
@@ -121,6 +135,7 @@ class InlineExploration:
                 observation,
                 effort=effort,
                 spending=spending,
+                patience=patience,
                 ask_teacher=self._teacher(call),
             )
         except asyncio.CancelledError:
@@ -135,6 +150,8 @@ class InlineExploration:
             steered.drop_experience()
         for problem in exploration.problems:
             self._steering.degrade(steered, problem)
+        if CUT_SHORT in exploration.problems:
+            exploration = _with_the_teachers_answer(exploration)
         # A refusal, a call or a thought that was cut is no answer to choose, but it is what came.
         chosen = exploration.selection.chosen or next(
             (each for each in exploration.trajectories if each.failure is None), None
@@ -173,11 +190,27 @@ def _whole(call: ChatCall, exploration: Exploration, chosen: Trajectory) -> dict
     return call.format.whole(chosen, model=call.asked_model, body=call.body, teacher=teacher)
 
 
-def _written(call: ChatCall, exploration: Exploration, chosen: Trajectory) -> Iterator[bytes]:
-    """The same as events."""
+def _events_of(
+    call: ChatCall, exploration: Exploration, chosen: Trajectory
+) -> tuple[Iterable[bytes], Callable[[Any], Iterable[bytes]]]:
+    """The same as events: those that may go out at once, and, given the `ttcl` object where one is
+    asked for, those that end it."""
     if call.format is None:
-        return response.stream(chosen, _asked(call))
-    return call.format.events(_whole(call, exploration, chosen))
+        asked = _asked(call)
+        return response.stream(chosen, asked), partial(response.ending, chosen, asked)
+    *events, last = call.format.events(_whole(call, exploration, chosen))
+    return events, lambda told: (last,)
+
+
+def _with_the_teachers_answer(exploration: Exploration) -> Exploration:
+    """Whatever the others said: half an exploration chooses nothing better. Where the Teacher has
+    failed, what was chosen stays."""
+    teacher = (each for each in exploration.trajectories if each.role is Role.TEACHER)
+    found = next((each for each in teacher if each.failure is None), None)
+    if found is None:
+        return exploration
+    selection = dataclasses.replace(exploration.selection, chosen=found)
+    return dataclasses.replace(exploration, selection=selection)
 
 
 def _asked(call: ChatCall) -> response.ResponseOptions:

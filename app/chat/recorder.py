@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import secrets
@@ -12,6 +13,8 @@ from typing import Any
 import structlog
 
 from app.access.load_limit import LoadLimit
+from app.chat.request import LARGE
+from app.domain.bounds import bounded
 from app.domain.trajectory import Mode
 from app.learning.learner import FROZEN_SKIP
 from app.learning.local_worker import Worker
@@ -70,7 +73,9 @@ class Recorder:
         raw: bytes,
         is_retry: bool,
     ) -> OpenEpisode:
-        """Never raises for a broken store. A namespace comes into being with its first request."""
+        """Never raises for a broken store. A namespace comes into being with its first request. Of
+        a long question what `bounded` leaves is kept."""
+        body_hash = await _hash(raw)
 
         async def begin() -> EpisodeStart:
             await self._store.namespaces.ensure(namespace)
@@ -78,10 +83,10 @@ class Recorder:
                 episode_id,
                 namespace=namespace,
                 mode=mode.value,
-                question=question,
+                question=bounded(question),
                 model=model,
                 request_id=request_id,
-                body_hash=hashlib.blake2b(raw, digest_size=16).hexdigest(),
+                body_hash=body_hash,
                 is_retry=is_retry,
             )
 
@@ -155,7 +160,7 @@ class Recorder:
             with span("finish episode"):
                 await self._store.episodes.finish(
                     opened.id,
-                    answer=answer,
+                    answer=None if answer is None else bounded(answer),
                     trace=trace,
                     status=EpisodeStatus.SKIPPED,
                     reason=skipped,
@@ -169,3 +174,12 @@ class Recorder:
         if skipped is None and job is not None:
             self._worker.wake()
         return True
+
+
+async def _hash(raw: bytes) -> str:
+    """By which a retry is known again."""
+
+    def hashed() -> str:
+        return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+    return hashed() if len(raw) < LARGE else await asyncio.to_thread(hashed)

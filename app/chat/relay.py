@@ -92,7 +92,10 @@ class Relay:
         body["ttcl"] = steered.told(call, cost)
         body["model"] = call.asked_model
         if call.request.stream:
-            return rendered.stream_of(body, usage_chunk=call.wants_usage, headers=headers)
+            told = body["ttcl"] if call.wants_ttcl else None
+            return rendered.stream_of(
+                body, usage_chunk=call.wants_usage, told=told, headers=headers
+            )
         return Answer(orjson.dumps(body), headers)
 
     def _as_it_came(
@@ -189,13 +192,19 @@ class Relay:
     ) -> AsyncGenerator[bytes]:
         """The upstream's events; the episode is durable before `[DONE]` goes out."""
         answer = StreamedAnswer()
+        last: dict[str, Any] = {}
         try:
             async for event in chained(first, events):
                 data = data_of(event)
                 if data == b"[DONE]":
                     answer.ended = True
                     break
-                yield event if data is None else _seen(event, data, answer, call)
+                if data is not None:
+                    chunk, event = _seen(event, data, answer, call)
+                    if call.wants_ttcl and chunk.get("usage") and not chunk.get("choices"):
+                        last = chunk
+                        continue
+                yield event
             if not answer.ended and answer.finish_reason is None and answer.error is None:
                 raise UpstreamUnavailable("the model server cut the stream")
             answer.ended = True
@@ -211,6 +220,8 @@ class Relay:
             await self._finisher.answered(
                 call, steered, answer.text, answer.cost, complete=answer.complete
             )
+        if call.wants_ttcl and answer.error is None:
+            yield frame({**(last or _last(answer, call)), "ttcl": steered.told(call, answer.cost)})
         yield DONE
 
 
@@ -235,20 +246,33 @@ def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = T
     bill.pay(cost)
 
 
-def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
-    """Note what an event says. Its bytes stay the upstream's where that keeps to OpenAI's form and
-    the model has no other name for the client. Raises `UpstreamError` for an error in it and for
-    what can't be read; off passes both on."""
+def _last(answer: StreamedAnswer, call: ChatCall) -> dict[str, Any]:
+    """A chunk behind the answer's own."""
+    return {
+        "id": answer.id,
+        "object": "chat.completion.chunk",
+        "created": answer.created,
+        "model": call.asked_model,
+        "choices": [],
+    }
+
+
+def _seen(
+    event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall
+) -> tuple[dict[str, Any], bytes]:
+    """Note what an event says, and give it for the client: as a chunk and in bytes, which stay the
+    upstream's where that keeps to OpenAI's form and the model has no other name for the client.
+    Raises `UpstreamError` for an error in it and for what can't be read; off passes both on."""
     off = call.mode is Mode.OFF
     try:
         chunk = answer.read_event(data)
     except UpstreamError:
         if off and answer.bounded:
-            return event
+            return {}, event
         raise
     if answer.error is not None:
         if off and is_openai_error(chunk):
-            return event
+            return chunk, event
         raise UpstreamFailed(answer.error, body=chunk)
     changes: dict[str, Any] = {}
     if call.asked_model != call.model.id and "model" in chunk:
@@ -259,7 +283,10 @@ def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> 
     # OpenAI's own chunks say `usage: null` until the last; vLLM's and llama.cpp's say nothing.
     if not off and call.wants_usage and "usage" not in chunk:
         changes["usage"] = None
-    return frame({**chunk, **changes}) if changes or answer.mended else event
+    if not (changes or answer.mended):
+        return chunk, event
+    chunk = {**chunk, **changes}
+    return chunk, frame(chunk)
 
 
 async def chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -62,8 +62,8 @@ def completion(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any]:
 
 
 def stream(answer: Trajectory, asked: ResponseOptions) -> Iterator[bytes]:
-    """The answer as events: role, what stands beside the text, the text in pieces, one terminal
-    chunk, usage where asked for."""
+    """The answer as events: role, what stands beside the text, the text in pieces, and one that
+    says why it ends; `ending` goes on."""
     message, about = _message(answer), _raw(answer).body
     yield _chunk(asked, {"role": "assistant", "content": ""}, about)
     for name, value in message.items():
@@ -72,8 +72,18 @@ def stream(answer: Trajectory, asked: ResponseOptions) -> Iterator[bytes]:
     for text, entries in _pieces(answer, asked):
         yield _chunk(asked, {"content": text}, about, logprobs=entries)
     yield _chunk(asked, {}, about, finish=answer.finish_reason or "stop")
+
+
+def ending(answer: Trajectory, asked: ResponseOptions, told: Any) -> Iterator[bytes]:
+    """The last events: usage where it was asked for, and in the same chunk what is `told` of the
+    request, where it is not None."""
+    about: dict[str, Any] = {**_raw(answer).body, **_head(asked), "choices": []}
     if asked.usage_chunk:
-        yield frame({**about, **_head(asked), "choices": [], "usage": usage(answer)})
+        about["usage"] = usage(answer)
+    if told is not None:
+        about["ttcl"] = told
+    if asked.usage_chunk or told is not None:
+        yield frame(about)
     yield DONE
 
 
@@ -104,8 +114,11 @@ def _numbered(value: Any) -> Any:
     return [{"index": number, **each} for number, each in enumerate(value)]
 
 
-def stream_of(body: dict[str, Any], *, usage_chunk: bool, headers: dict[str, str]) -> Stream:
-    """A whole completion of the model server as the stream that the client asked for."""
+def stream_of(
+    body: dict[str, Any], *, usage_chunk: bool, told: Any, headers: dict[str, str]
+) -> Stream:
+    """A whole completion of the model server as the stream that the client asked for; `told`: see
+    `ending`."""
     head = {name: value for name, value in body.items() if name not in _OF_A_WHOLE}
     head["object"] = "chat.completion.chunk"
     choices = [choice for choice in body["choices"] if isinstance(choice, dict)]
@@ -118,8 +131,11 @@ def stream_of(body: dict[str, Any], *, usage_chunk: bool, headers: dict[str, str
             end = {"index": choice.get("index", 0), "delta": {}, "logprobs": None}
             reason = choice.get("finish_reason") or "stop"
             yield frame({**head, **empty, "choices": [{**end, "finish_reason": reason}]})
-        if usage_chunk:
-            yield frame({**head, "choices": [], "usage": body.get("usage")})
+        last = {"usage": body.get("usage")} if usage_chunk else {}
+        if told is not None:
+            last["ttcl"] = told
+        if last:
+            yield frame({**head, "choices": [], **last})
         yield DONE
 
     made = events()

@@ -6,13 +6,12 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from app.chat.call import ChatCall, SteeredRequest
+from app.chat.call import CHORE, ChatCall, SteeredRequest
 from app.chat.recorder import STORE_DOWN, OpenEpisode, Recorder
 from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
-from app.loop.steer.injector import has_images
 from app.loop.steer.retriever import Retrieval, Retriever
 from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
@@ -61,7 +60,9 @@ class Steering:
         mode = Mode.STEER if obstacle is not None else call.mode
         opened, retrieval = await self._opened_and_retrieved(call, mode)
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
-        if mode is not call.mode:
+        if call.chore is not None:
+            self.degrade(steered, f"{CHORE}:{call.chore}")
+        elif mode is not call.mode:
             self.degrade(steered, f"{NOT_EXPLORED}:{obstacle}")
         if not opened.recorded:
             # Experience that leaves no trace could be neither explained nor undone.
@@ -95,8 +96,10 @@ class Steering:
             raw=call.raw,
             is_retry=call.is_retry,
         )
+        if call.chore is not None:
+            return await open_episode(), Retrieval()
         limits = call.limits
-        if has_images(call.messages):
+        if call.has_images:
             # What such a question is like can't be told from its text.
             limits = replace(limits, examples=0)
         seed, key = call.episode, None

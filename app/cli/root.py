@@ -60,6 +60,7 @@ def serve(
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
+    from app.api.http_protocol import GatewayProtocol
     from app.main import create_app
     from app.observability.logs import configure
 
@@ -75,6 +76,7 @@ def serve(
     _banner(settings, url, admin_key_file(settings))
     config = uvicorn.Config(
         application,
+        http=GatewayProtocol,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=settings.stop_grace,

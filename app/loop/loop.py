@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.domain.bounds import bounded
 from app.domain.trajectory import (
     Case,
     Cost,
@@ -105,21 +106,23 @@ class Loop:
         background: bool = False,
         effort: Effort | None = None,
         spending: RunningCost | None = None,
+        patience: float | None = None,
         ask_teacher: AskTeacher | None = None,
     ) -> Exploration:
         """Trajectories and the selection among them, with no more `effort` than is needed (None:
         all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
         is in `problems`: rules and examples, where they overflow the model's context; the
         selection, where it fails and the Teacher's answer stands. `spending` is kept up to date
-        meanwhile; `ask_teacher`: see `Explorer.explore`."""
+        meanwhile; `patience` and `ask_teacher`: see `Explorer.explore`."""
+        how = (background, effort, spending, patience, ask_teacher)
         try:
-            return await self._explore(observation, background, effort, spending, ask_teacher)
+            return await self._explore(observation, *how)
         except UpstreamRejected as error:
             given = observation.hits or observation.examples
             if not (given and is_context_overflow(error)):
                 raise
         without = dataclasses.replace(observation, hits=(), examples=())
-        exploration = await self._explore(without, background, effort, spending, ask_teacher)
+        exploration = await self._explore(without, *how)
         problems = (RULES_DROPPED, *exploration.problems)
         return dataclasses.replace(exploration, problems=problems)
 
@@ -129,6 +132,7 @@ class Loop:
         background: bool,
         effort: Effort | None,
         spending: RunningCost | None,
+        patience: float | None,
         ask_teacher: AskTeacher | None,
     ) -> Exploration:
         insertion = self._insertion(observation)
@@ -150,6 +154,7 @@ class Loop:
                 effort=effort,
                 enough=enough,
                 spending=spending,
+                patience=patience,
                 ask_teacher=ask_teacher,
             )
             set_cost(step, explored.cost)
@@ -194,7 +199,7 @@ class Loop:
 
     async def _vectors(self, trajectories: tuple[Trajectory, ...]) -> dict[str, Vector]:
         """Unit vectors, shape (d,), of every trajectory with text, by name."""
-        texts = {t.name: strip_reasoning(t.text) for t in trajectories}
+        texts = {t.name: strip_reasoning(bounded(t.text)) for t in trajectories}
         texts = {name: text for name, text in texts.items() if text.strip()}
         if not texts:
             return {}

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from app.domain.bounds import LONGEST_EMBEDDED, bounded
 from app.exceptions import ConfigurationError, TTCLError
 
 log = structlog.get_logger(__name__)
@@ -136,7 +137,7 @@ class CachedEmbedder:
             raise EmbeddingFailed(self.failure)
         if not texts:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
-        rows = [self._row(text) for text in texts]
+        rows = [self._row(bounded(text, LONGEST_EMBEDDED)) for text in texts]
         wanted = [row for row in rows if isinstance(row, _PendingText)]
         for row in wanted:
             row.waiters += 1
@@ -154,7 +155,7 @@ class CachedEmbedder:
                 row.waiters -= 1
 
     def knows(self, text: str) -> bool:
-        return _key(text) in self._cache
+        return _key(bounded(text, LONGEST_EMBEDDED)) in self._cache
 
     def _row(self, text: str) -> Vectors | _PendingText:
         """The vector of a text where it is known, else what brings it with a later batch."""

@@ -14,7 +14,9 @@ from app.exceptions import UpstreamError
 from app.upstream.wire import made_characters, parse_usage
 
 DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
+PING = b": ping\n"
+"""A comment without an empty line: that would end an event, which some clients then read as one
+without data (openai-go before 3.43)."""
 MAX_EVENT = 16 * 1024 * 1024
 MAX_CHARACTERS = 16 * 1024 * 1024
 """Of one answer, all its choices together."""
@@ -131,6 +133,8 @@ class StreamedAnswer:
     """All that was made: of every choice its text, reasoning and tool calls."""
     created: int | None = None
     """Of the first chunk that has a date."""
+    id: Any = None
+    """Of the first chunk that has one."""
     begun: set[int] = field(default_factory=set)
     """Indices of the choices that have said something."""
     mended: bool = False
@@ -178,6 +182,8 @@ class StreamedAnswer:
             self.error = str(said or "the model server failed in the middle of its answer")
         if self.created is None:
             self.created = chunk.get("created")
+        if self.id is None:
+            self.id = chunk.get("id")
         if chunk.get("usage"):
             self.cost = parse_usage(chunk["usage"])
             if self.raw is not None and isinstance(chunk["usage"], dict):

@@ -14,6 +14,7 @@ from app.access.metering import Meter
 from app.chat.finishing import Finisher
 from app.chat.format_relay import FormatRelay
 from app.chat.inline_exploration import InlineExploration
+from app.chat.joining import JoinedRequests
 from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
 from app.chat.service import ChatService
@@ -22,6 +23,7 @@ from app.learning.reembed import reembed
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
 from app.observability.tracing import Tracer
+from app.observability.watchdog import watch_loop
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.embeddings import Embedder
@@ -64,13 +66,19 @@ async def open_gateway(
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
-    service = ChatService(
+    joined = JoinedRequests(settings.explore_linger)
+    exploration = InlineExploration(
+        services.loop,
+        services.planner,
         steering,
-        Relay(upstream, steering, finisher, meter),
-        FormatRelay(upstream, steering, finisher, meter),
-        InlineExploration(services.loop, services.planner, steering, finisher, meter, upstream),
         finisher,
+        meter,
+        settings.explore_wait,
+        upstream,
     )
+    relay = Relay(upstream, steering, finisher, meter)
+    format_relay = FormatRelay(upstream, steering, finisher, meter)
+    service = ChatService(steering, relay, format_relay, exploration, finisher, joined)
     if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
         await store.episodes.sweep_interrupted(timedelta(0))
@@ -79,10 +87,12 @@ async def open_gateway(
         store.watch(WATCH_INTERVAL),
         meter.run(METER_INTERVAL),
         reembed(store, services.embedder),
+        watch_loop(metrics),
         freeze_when(lambda: services.embedder.ready),
         _sweep(store),
     )
     stack.push_async_callback(finisher.drain)
+    stack.push_async_callback(joined.close)
     worker.start()
     stack.push_async_callback(worker.stop)
     return AppState(

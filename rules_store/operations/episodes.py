@@ -179,7 +179,8 @@ class EpisodeOperations:
     async def list(
         self, where: EpisodeFilter = EVERY_EPISODE, *, limit: int = 50, cursor: str | None = None
     ) -> Page:
-        """Episodes, newest first. Raises InvalidCursor."""
+        """Episodes, newest first, with the part of their traces that a list shows. Raises
+        InvalidCursor."""
         before = paging.decode("episodes", cursor)
         async with self._context.database.read() as connection:
             found, total = await episodes.page(connection, where, limit + 1, before)

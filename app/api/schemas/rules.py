@@ -25,6 +25,7 @@ from app.api.schemas.common import (
     Timestamp,
     example,
     example_of,
+    shortened,
 )
 from app.loop.steer.explain import Explanation as FoundExplanation
 from app.loop.steer.explain import InjectionVerdict
@@ -365,11 +366,30 @@ class Episode(ResponseModel):
     degraded: list[str] = Field([])
     created_at: Timestamp
     updated_at: Timestamp
+    cut: list[str] = Field(
+        [],
+        description="Texts shown by their beginning; GET /episodes/{id} has the whole",
+        examples=[["question"]],
+    )
 
     @classmethod
     def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
         """What the trace says of it is there too, as far as the model has fields for it."""
         return super().of(episode, **{**episode.trace, **others})
+
+    @classmethod
+    def listed(cls, episode: StoredEpisode) -> Self:
+        """One of many: long texts by their beginning."""
+        texts, cut = shortened(
+            {"question": episode.question, "answer": episode.answer}, "question", "answer"
+        )
+        shown = [
+            shortened(each, "question", "answer")
+            for each in episode.trace.get("examples_injected") or ()
+        ]
+        if any(names for _, names in shown):
+            cut.append("examples_injected")
+        return cls.of(episode, **texts, examples_injected=[row for row, _ in shown], cut=cut)
 
 
 class EpisodeWithTrace(Episode):

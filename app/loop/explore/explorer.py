@@ -42,6 +42,9 @@ from app.observability.tracing import span
 from app.prompt_library import PromptLibrary
 from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
 
+CUT_SHORT = "explore_cut_short"
+"""Of an exploration that was waited for as long as its client was taken to wait."""
+
 
 class Explorer:
     def __init__(
@@ -62,12 +65,13 @@ class Explorer:
         effort: Effort | None = None,
         enough: IsDecided | None = None,
         spending: RunningCost | None = None,
+        patience: float | None = None,
         ask_teacher: AskTeacher | None = None,
     ) -> ExplorerResult:
         """All trajectories of one request. `decided` None: nothing is ever cut short. `effort`
         None: everybody is asked at once; else `enough` says whether the first two will do.
-        `spending` is kept up to date meanwhile. `ask_teacher` makes the Teacher's call in place of
-        the backend.
+        `spending` is kept up to date meanwhile. After `patience` seconds only the Teacher is still
+        waited for. `ask_teacher` makes the Teacher's call in place of the backend.
 
         Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
         `UpstreamError` when no other trajectory came back either.
@@ -77,7 +81,7 @@ class Explorer:
             self, observation, insertion, background, cost, decided, effort, enough, ask_teacher
         )
         try:
-            return await run.finish()
+            return await run.finish(patience)
         finally:
             await run.cancel()
 
@@ -138,7 +142,7 @@ class _Run:
         name = ANSWER_PROMPT[observation.task]
         return self._explorer.prompts.get(observation.domain, name).render().text
 
-    async def finish(self) -> ExplorerResult:
+    async def finish(self, patience: float | None = None) -> ExplorerResult:
         self._start(self.teacher())
         if self._students > 0:
             self._start(self._student(1, []))
@@ -146,7 +150,7 @@ class _Run:
             self._start_rest()
         try:
             async with asyncio.timeout(self._options.timeout):
-                await self._collect()
+                await self._collect_within(patience)
         except TimeoutError:
             self._problems.append("explore_timeout")
         await self.cancel()
@@ -173,6 +177,16 @@ class _Run:
             self._start_rest()
         else:
             self._start_next()
+
+    async def _collect_within(self, patience: float | None) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._collect()
+        except TimeoutError:
+            self._problems.append(CUT_SHORT)
+            teacher = next(task for task, call in self._sent.items() if call.role is Role.TEACHER)
+            await self.cancel(spared=teacher)
+            await asyncio.wait({teacher})
 
     async def _collect(self) -> None:
         total = self._students + 1
@@ -317,8 +331,8 @@ class _Run:
         if completion.spent_on_thinking and THINKING_SPENT not in self._problems:
             self._problems.append(THINKING_SPENT)
 
-    async def cancel(self) -> None:
-        tasks: list[asyncio.Task[object]] = [*self._sent]
+    async def cancel(self, *, spared: asyncio.Task[Trajectory] | None = None) -> None:
+        tasks: list[asyncio.Task[object]] = [task for task in self._sent if task is not spared]
         if self._tutor is not None:
             tasks.append(self._tutor)
         for task in tasks:

@@ -16,20 +16,41 @@ from app.loop.steer.injector import SYSTEM_ROLES, last_user, text_of
 
 _SAY = r"\b(?:reply|respond|answer|return|output|write|print|give|provide)\b"
 _ONLY = r"\b(?:only|just|nothing (?:but|else)|exclusively|strictly|solely|exactly|verbatim)\b"
-_LANGUAGE = r"(?:json|xml|yaml|csv|toml|html|sql|latex)"
+_LANGUAGE = r"(?:json|xml|yaml|csv|toml|html|sql|latex|markdown)"
+_UNIT = r"(?:words?|letters?|numbers?|lines?|sentences?|tokens?|digits?|characters?|labels?)"
+# To say, and only, in other languages; what stands between the two is on one line.
+_SAY_ELSEWHERE = (
+    r"(?:\b(?:r[ée]pon[ds]\w*|donne\w*|[ée]cri[svt]\w*|renvoi\w*|retourne\w*|indique\w*"
+    r"|antwort\w*|gib|geben|schreib\w*|nenne\w*|liefer\w*"
+    r"|respond\w*|contest\w*|devuelv\w*|escrib\w*|indica\w*|rispond\w*|restitui\w*|scriv\w*"
+    r"|fornisci|devolv\w*|escrev\w*|antwoord\w*|geef|schrijf|svar\w*|skriv\w*|ange"
+    r"|odpowied\w*|podaj\w*|napisz\w*|zwróć|ответ\w*|напиш\w*|вывед\w*|верни\w*|укаж\w*"
+    r"|yanıtla\w*|cevap\w*|yaz|ver)\b|回答|输出|輸出|返回|给出|回复|答え|出力|返し|답|출력|أجب|أخرج|उत्तर)"
+)
+_ONLY_ELSEWHERE = (
+    r"(?:\b(?:seulement|uniquement|exclusivement|juste|sans|par une? (?:seule? )?\w+|au format"
+    r"|nur|ausschließlich|lediglich|ohne|im format|s[oó]lo|solamente|únicamente|unicamente"
+    r"|exclusivamente|sin|en formato|soltanto|esclusivamente|senza|in formato|apenas|somente|só"
+    r"|sem|em formato|alleen|enkel|uitsluitend|zonder|bara|endast|kun|bare|tylko|wyłącznie|bez"
+    r"|только|лишь|исключительно|без|sadece|yalnızca)\b|只|仅|僅|不要|だけ|のみ|만|فقط|केवल|सिर्फ)"
+)
 # Narrow on purpose: "in simplest form" or "ends with 5" is about the question.
 _FORM = re.compile(
     rf"{_SAY}[^.?!\n]{{0,30}}{_ONLY}"
     rf"|(?:^|[.:;,]\s*|please )(?:only|just|simply) {_SAY}"
     r"|\b(?:no|without)\b.{0,20}\b(?:explanations?|(?:other|extra) text|prose|commentary)\b"
     rf"|\b(?:in|as|into|valid|a|an|of|to|the) (?:\w+ )?{_LANGUAGE}\b"
-    r"|\bjson (?:object|array|schema|format|mode)\b"
+    rf"|{_SAY} {_LANGUAGE}\b"
+    rf"|\b{_LANGUAGE} (?:object|array|schema|format|mode|table|list|header|with)\b"
     r"|\b(?:in|use|using|follow)\b.{0,20}\b(?:this|following|that|exact)"
     r" (?:\w+ )?(?:form|format|template|structure|schema)\b"
     r"|\b(?:output|response|answer|reply) (?:format|schema|template)\b"
     r"|\bformat (?:your|the|all) (?:answers?|responses?|outputs?|repl(?:y|ies))\b"
-    rf"|{_SAY} (?:in|with|by|as) (?:one|a single|single) "
-    r"(?:word|letter|number|line|sentence|token|digit|character)\b"
+    rf"|{_SAY} (?:in|with|by|as) (?:one|a single|single|a bare|exactly \w+) {_UNIT}\b"
+    rf"|\b(?:at most|no more than|not more than|exactly|fewer than|up to|maximum(?: of)?|max\.?)"
+    rf" (?:\w+ )?{_UNIT}\b"
+    rf"|{_SAY_ELSEWHERE}[^.?!\n]{{0,40}}{_ONLY_ELSEWHERE}"
+    rf"|{_ONLY_ELSEWHERE}[^.?!\n]{{0,40}}{_SAY_ELSEWHERE}"
     r"|\b(?:yes or no|true or false)\b"
     r"|\b(?:last|final|first) line (?:must|should|of your|is to)\b"
     r"|\b(?:begin|start|end|finish|prefix) (?:your|the|each|every)"
@@ -56,7 +77,12 @@ def prescribed(messages: Sequence[Message], params: Mapping[str, Any]) -> bool:
     texts = [
         text_of(each.get("content")) for each in [*told, *([] if at is None else [messages[at]])]
     ]
-    return any(_FORM.search(part) for text in texts for part in (text[:_SCANNED], text[-_SCANNED:]))
+    return any(names_form(text) for text in texts)
+
+
+def names_form(text: str) -> bool:
+    """Whether a text says how an answer is to look."""
+    return any(_FORM.search(part) for part in (text[:_SCANNED], text[-_SCANNED:]))
 
 
 _GUIDED = (
