@@ -164,7 +164,9 @@ async def _respond(request: Request, call: ChatCall, state: AppState) -> Respons
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if isinstance(answer, Stream):
         return EventStream(answer, cut, failure_events(call.format, STOPPING))
-    headers = {"Content-Type": _JSON, **answer.headers}
+    headers = answer.headers
+    if not any(name.lower() == "content-type" for name in headers):
+        headers = {"Content-Type": _JSON, **headers}
     return Response(answer.content, answer.status, headers)
 
 

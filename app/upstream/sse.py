@@ -11,7 +11,7 @@ import orjson
 
 from app.domain.trajectory import Cost, RawAnswer
 from app.exceptions import UpstreamError
-from app.upstream.wire import made_characters, parse_usage
+from app.upstream.wire import made_characters, parse_usage, read_json
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n"
@@ -167,7 +167,7 @@ class StreamedAnswer:
         self.mended = False
         self.events += 1
         try:
-            chunk: dict[str, Any] = orjson.loads(data)
+            chunk: dict[str, Any] = read_json(data)
             self._read(chunk)
         except (ValueError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server sent an event that can't be read") from error

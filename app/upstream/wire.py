@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -18,10 +19,31 @@ _OF_A_CHOICE = ("index", "message", "logprobs", "finish_reason")
 _OF_A_COMPLETION = ("id", "object", "created", "model", "choices", "usage")
 
 
+def read_json(content: bytes) -> Any:
+    """JSON as model servers write it, numbers that are none and halves of characters among it: the
+    former become null, the latter U+FFFD. Raises `ValueError`."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        try:
+            return _clean(json.loads(content, parse_constant=lambda _: None))
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+
+
+def _clean(value: Any) -> Any:
+    """With whole characters only."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_clean(name): _clean(each) for name, each in value.items()}
+    return [_clean(each) for each in value] if isinstance(value, list) else value
+
+
 def parse_completion(content: bytes, content_type: str = "application/json") -> Completion:
     """One choice of a chat completion. Raises `UpstreamError` that says what came instead."""
     try:
-        body = orjson.loads(content)
+        body = read_json(content)
         choice = body["choices"][0]
         message = choice["message"]
         text = message.get("content") or ""
@@ -49,7 +71,7 @@ def parse_completion(content: bytes, content_type: str = "application/json") -> 
 def object_of(content: bytes) -> dict[str, Any] | None:
     """The JSON object that these bytes are; None where they are none."""
     try:
-        found = orjson.loads(content)
+        found = read_json(content)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -145,7 +167,7 @@ def error_from(status: int, content: bytes, after: float | None) -> UpstreamFail
     param: str | None = None
     code: str | None = None
     try:
-        loaded = orjson.loads(content)
+        loaded = read_json(content)
     except ValueError:
         loaded = None
     if isinstance(loaded, dict):

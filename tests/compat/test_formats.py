@@ -68,7 +68,8 @@ FORMS: list[tuple[str, str, Valid]] = [
     ("Answer with just the number.", "7", matches(r"7")),
     ("Only output the number, no explanation.", "7", matches(r"7")),
     ("Write CSV with a header line: what,count", "what,count\napples,7", rows),
-    (f"Use this format:\n{REACT.replace('7', '...')}", REACT, matches(r"Thought: .*\nFinal Answer: 7")),
+    (f"Use this format:\n{REACT.replace('7', '...')}", REACT,
+     matches(r"Thought: .*\nFinal Answer: 7")),
     ("Thought: your reasoning\nAction: the tool\nAction Input: its input",
      "Thought: count\nAction: subtract\nAction Input: 12 5",
      matches(r"Thought: .*\nAction: .*\nAction Input: .*")),
@@ -78,7 +79,8 @@ FORMS: list[tuple[str, str, Valid]] = [
     ("True or false: seven are left.", "true", matches(r"true|false")),
     ("Reply with the letter only. A) 5 B) 6 C) 7", "C", matches(r"[ABC]")),
     ("Classify as one of: few, some, many. Output the label only.", "some", matches(r"\w+")),
-    ("The last line must be 'Answer: N'.", "Five are gone.\nAnswer: 7", matches(r"[\s\S]*\nAnswer: 7")),
+    ("The last line must be 'Answer: N'.", "Five are gone.\nAnswer: 7",
+     matches(r"[\s\S]*\nAnswer: 7")),
     ("End with #### and the number.", "12 - 5 = 7\n#### 7", matches(r"[\s\S]*#### 7")),
     (r"Put the final answer in \boxed{}.", r"It is \boxed{7}", matches(r".*\\boxed\{7\}")),
     ("Write a Markdown table with two columns.", "| what | count |\n|---|---|\n| apples | 7 |",
@@ -91,7 +93,8 @@ FORMS: list[tuple[str, str, Valid]] = [
     ("Start your reply with 'Result:'.", "Result: 7", matches(r"Result: 7")),
     ("Give the answer as an ISO 8601 duration, nothing else.", "P7D", matches(r"P\d+D")),
     ("Réponds uniquement par un nombre.", "7", matches(r"7")),
-    ("Réponds par une seule étiquette : PEU, MOYEN ou BEAUCOUP.", "MOYEN", matches(r"PEU|MOYEN|BEAUCOUP")),
+    ("Réponds par une seule étiquette : PEU, MOYEN ou BEAUCOUP.", "MOYEN",
+     matches(r"PEU|MOYEN|BEAUCOUP")),
     ("Donne seulement l'étiquette, sans explication.", "MOYEN", matches(r"[A-Z]+")),
     ("Réponds au format JSON.", '{"nombre": 7}', is_json),
     ("Antworte nur mit einer Zahl.", "7", matches(r"7")),
@@ -104,9 +107,9 @@ FORMS: list[tuple[str, str, Valid]] = [
     ("Antwoord alleen met een getal.", "7", matches(r"7")),
     ("Odpowiedz tylko liczbą.", "7", matches(r"7")),
     ("Ответь только числом.", "7", matches(r"7")),
-    ("只回答一个数字，不要解释。", "7", matches(r"7")),
+    ("只回答一个数字,不要解释。", "7", matches(r"7")),
     ("数字だけで答えてください。", "7", matches(r"7")),
-    ("Sadece sayıyı yaz.", "7", matches(r"7")),
+    ("Sadece rakam yaz.", "7", matches(r"7")),
 ]  # fmt: skip
 FIELDS: list[tuple[dict[str, Any], str, Valid]] = [
     ({"response_format": {"type": "json_object"}}, '{"answer": 7}', is_json),
@@ -138,7 +141,7 @@ CASES = [*FORMS, *FIELDS]
 
 
 def answer(body: dict[str, Any]) -> Reply:
-    """In the client's form where it stands in this very prompt, and with all that is added to it."""
+    """In the client's form where it stands in this very prompt, with what is added to it."""
     number = case_of(body)
     text = text_of(body)
     form = CASES[number][0]

@@ -25,14 +25,14 @@ _SAY_ELSEWHERE = (
     r"|respond\w*|contest\w*|devuelv\w*|escrib\w*|indica\w*|rispond\w*|restitui\w*|scriv\w*"
     r"|fornisci|devolv\w*|escrev\w*|antwoord\w*|geef|schrijf|svar\w*|skriv\w*|ange"
     r"|odpowied\w*|podaj\w*|napisz\w*|zwróć|ответ\w*|напиш\w*|вывед\w*|верни\w*|укаж\w*"
-    r"|yanıtla\w*|cevap\w*|yaz|ver)\b|回答|输出|輸出|返回|给出|回复|答え|出力|返し|답|출력|أجب|أخرج|उत्तर)"
+    r"|yan\u0131tla\w*|cevap\w*|yaz|ver)\b|回答|输出|輸出|返回|给出|回复|答え|出力|返し|답|출력|أجب|أخرج|उत्तर)"
 )
 _ONLY_ELSEWHERE = (
     r"(?:\b(?:seulement|uniquement|exclusivement|juste|sans|par une? (?:seule? )?\w+|au format"
     r"|nur|ausschließlich|lediglich|ohne|im format|s[oó]lo|solamente|únicamente|unicamente"
     r"|exclusivamente|sin|en formato|soltanto|esclusivamente|senza|in formato|apenas|somente|só"
     r"|sem|em formato|alleen|enkel|uitsluitend|zonder|bara|endast|kun|bare|tylko|wyłącznie|bez"
-    r"|только|лишь|исключительно|без|sadece|yalnızca)\b|只|仅|僅|不要|だけ|のみ|만|فقط|केवल|सिर्फ)"
+    r"|только|лишь|исключительно|без|sadece|yaln\u0131zca)\b|只|仅|僅|不要|だけ|のみ|만|فقط|केवल|सिर्फ)"
 )
 # Narrow on purpose: "in simplest form" or "ends with 5" is about the question.
 _FORM = re.compile(
