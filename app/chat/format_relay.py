@@ -7,7 +7,7 @@ What comes is read along the way. What can't be read is passed on: it is the cli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,6 +18,7 @@ from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
 from app.chat.formats import AnswerReader, ApiFormat, additions
 from app.chat.formats.base import event as framed
+from app.chat.formats.base import last_event
 from app.chat.relay import chained, kept_headers
 from app.chat.steering import Steering
 from app.domain.trajectory import Cost
@@ -131,7 +132,8 @@ class FormatRelay:
         if call.asked_model != call.model.id:
             body["model"] = call.asked_model
         if call.request.stream:
-            return stream_of(_format(call), body, headers)
+            shown = steered.told(call, cost) if call.wants_ttcl else None
+            return _stream_of(_format(call).events(body), shown, headers)
         return Answer(orjson.dumps({**body, "ttcl": steered.told(call, cost)}), headers)
 
     async def _stream(
@@ -167,11 +169,13 @@ class FormatRelay:
         reader, failure, durable = exchange.reader, None, False
         try:
             async for event in events:
-                shown = exchange.read(event)
+                said, changes = exchange.read(event)
                 if reader.ended and not durable:
                     durable = True
-                    await self._answered(exchange, steered, complete=reader.complete)
-                yield shown
+                    cost = await self._answered(exchange, steered, complete=reader.complete)
+                    if said and exchange.call.wants_ttcl:
+                        changes["ttcl"] = steered.told(exchange.call, cost)
+                yield framed({**said, **changes}) if changes and "type" in said else event
             if not reader.ended:
                 raise UpstreamUnavailable("the model server cut the stream")
         except TTCLError as error:
@@ -187,10 +191,11 @@ class FormatRelay:
 
     async def _answered(
         self, exchange: _Exchange, steered: SteeredRequest, *, complete: bool
-    ) -> None:
+    ) -> Cost:
         cost = exchange.cost(whole=complete)
         text = exchange.reader.text
         await self._finisher.answered(exchange.call, steered, text, cost, complete=complete)
+        return cost
 
 
 class _Exchange:
@@ -202,16 +207,15 @@ class _Exchange:
         self.usage = UsageReader()
         self._bill = bill
 
-    def read(self, event: bytes) -> bytes:
-        """Note what an event says. Its bytes stay the upstream's where it has all that its format
-        asks for and the model has no other name for the client. Raises `UpstreamError` where there
-        is no end to them."""
+    def read(self, event: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What an event says, and what is to be changed of it: mostly nothing, so that its bytes
+        stay the upstream's. Raises `UpstreamError` where there is no end to them."""
         data = data_of(event)
         if data == b"[DONE]":
             self.reader.ended = True
         said = None if data is None else object_of(data)
         if said is None:
-            return event
+            return {}, {}
         self.usage.note(said)
         changes = self.reader.read_event(said)
         if self.call.asked_model != self.call.model.id:
@@ -220,7 +224,7 @@ class _Exchange:
                 for name, value in said.items()
                 if name in ("response", "message") and isinstance(value, dict) and "model" in value
             }
-        return framed({**said, **changes}) if changes and "type" in said else event
+        return said, changes
 
     def cost(self, *, whole: bool) -> Cost:
         return self.usage.cost(self.call.raw, whole=whole)
@@ -246,12 +250,14 @@ def _typed(headers: dict[str, str], response: UpstreamResponse) -> dict[str, str
     return {**headers, "Content-Type": response.content_type}
 
 
-def stream_of(fmt: ApiFormat, whole: dict[str, Any], headers: dict[str, str]) -> Stream:
-    """A whole answer as the stream that the client asked for."""
+def _stream_of(events: Iterator[dict[str, Any]], told: Any, headers: dict[str, str]) -> Stream:
+    """The events of a whole answer as the stream that the client asked for."""
+    *first, last = events
 
-    async def events() -> AsyncGenerator[bytes]:
-        for event in fmt.events(whole):
-            yield event
+    async def framed_events() -> AsyncGenerator[bytes]:
+        for payload in first:
+            yield framed(payload)
+        yield last_event(last, told)
 
-    made = events()
+    made = framed_events()
     return Stream(made, headers, made.aclose)

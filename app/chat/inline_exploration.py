@@ -15,6 +15,7 @@ from app.chat import response
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream, observe
 from app.chat.finishing import Finisher
 from app.chat.formats import ApiFormat
+from app.chat.formats.base import event, last_event
 from app.chat.joining import Wanted
 from app.chat.steering import Steering
 from app.chat.teacher import FormatTeacher
@@ -111,18 +112,18 @@ class InlineExploration:
             exploration, chosen = task.result()
         except TTCLError as error:
             *events, last = failure_events(call.format, error)
-            for event in events:
-                yield event
+            for each in events:
+                yield each
             await self._finisher.failed(call, steered, f"upstream_error:{error.status}")
             yield last
             return
         answer, ending = _events_of(call, exploration, chosen)
-        for event in answer:
-            yield event
+        for each in answer:
+            yield each
         await self._finisher.explored(call, steered, exploration)
         told = steered.told(call, exploration.cost, _told(exploration)) if call.wants_ttcl else None
-        for event in ending(told):
-            yield event
+        for each in ending(told):
+            yield each
 
     async def _run(
         self, call: ChatCall, steered: SteeredRequest, *, patience: float | None = None
@@ -199,7 +200,7 @@ def _events_of(
         asked = _asked(call)
         return response.stream(chosen, asked), partial(response.ending, chosen, asked)
     *events, last = call.format.events(_whole(call, exploration, chosen))
-    return events, lambda told: (last,)
+    return map(event, events), lambda told: (last_event(last, told),)
 
 
 def _with_the_teachers_answer(exploration: Exploration) -> Exploration:

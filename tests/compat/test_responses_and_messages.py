@@ -375,6 +375,25 @@ async def test_a_whole_answer_becomes_the_stream_that_was_asked_for(gw, up, spok
     assert got.text == "The answer is 4."
 
 
+async def test_the_last_event_says_what_it_had_where_that_is_asked_for(gw, up, spoken) -> None:
+    up.default = Reply("\\boxed{7}")
+    for mode in ("steer", "explore"):
+        wanted = {"stream_options": {"include_ttcl": True}, **told(mode)}
+        got = await spoken.events(gw, spoken.body(**wanted))
+        assert [each["type"] for each in got.said if "ttcl" in each] == [got.types[-1]]
+        said = got.said[-1]["ttcl"]
+        assert (said["mode"], len(said["rules"])) == (mode, 1)
+        assert said["episode"] == got.response.headers["x-ttcl-episode"]
+    assert not any("stream_options" in call.body for call in up.formatted)
+
+
+async def test_a_chore_is_answered_and_that_is_all(gw, up, spoken: Spoken) -> None:
+    response = await spoken.post(gw, spoken.body(**told("explore")), X_TTCL_Chore="true")
+    assert response.headers["x-ttcl-degraded"].startswith("chore:")
+    (call,) = up.formatted
+    assert call.body == spoken.body()
+
+
 # -- explore
 
 

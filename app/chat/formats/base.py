@@ -152,8 +152,8 @@ class ApiFormat(Protocol):
         request, under the model's own; `teacher`: what the model server answered to it."""
         ...
 
-    def events(self, whole: dict[str, Any]) -> Iterator[bytes]:
-        """A whole answer as the format's complete sequence of events."""
+    def events(self, whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """A whole answer as the format's complete sequence of events (see `event`)."""
         ...
 
     def error(self, error: TTCLError) -> dict[str, Any]:
@@ -193,6 +193,11 @@ class TextReader:
 def event(payload: dict[str, Any]) -> bytes:
     """A server-sent event under the name of its type."""
     return f"event: {payload['type']}\ndata: ".encode() + orjson.dumps(payload) + b"\n\n"
+
+
+def last_event(payload: dict[str, Any], told: Any) -> bytes:
+    """The last event of a stream, with what is `told` of the request where that is not None."""
+    return event(payload if told is None else {**payload, "ttcl": told})
 
 
 def dicts(items: Any) -> list[dict[str, Any]]:

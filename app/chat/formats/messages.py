@@ -118,7 +118,7 @@ class MessagesFormat:
             "usage": _usage(chosen.cost),
         }
 
-    def events(self, whole: dict[str, Any]) -> Iterator[bytes]:
+    def events(self, whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
         usage = object_in(whole, "usage")
         begun = {
             **{name: value for name, value in whole.items() if name != "ttcl"},
@@ -127,18 +127,13 @@ class MessagesFormat:
             "stop_sequence": None,
             "usage": {**usage, "output_tokens": 0},
         }
-        yield event({"type": "message_start", "message": begun})
+        yield {"type": "message_start", "message": begun}
         for index, block in enumerate(dicts(whole.get("content"))):
             yield from _block_events(index, block)
         reasons = {name: whole.get(name) for name in ("stop_reason", "stop_sequence")}
-        yield event(
-            {
-                "type": "message_delta",
-                "delta": reasons,
-                "usage": {"output_tokens": usage.get("output_tokens", 0)},
-            }
-        )
-        yield event({"type": "message_stop"})
+        used = {"output_tokens": usage.get("output_tokens", 0)}
+        yield {"type": "message_delta", "delta": reasons, "usage": used}
+        yield {"type": "message_stop"}
 
     def error(self, error: TTCLError) -> dict[str, Any]:
         kind = _ERROR_TYPES.get(error.status)
@@ -316,7 +311,7 @@ def _with_text(body: dict[str, Any], text: str) -> dict[str, Any]:
 _DELTAS = {"text": "text_delta", "thinking": "thinking_delta"}
 
 
-def _block_events(index: int, block: dict[str, Any]) -> Iterator[bytes]:
+def _block_events(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
     kind = str(block.get("type"))
     begun, deltas = block, []
     if kind in _DELTAS:
@@ -330,7 +325,7 @@ def _block_events(index: int, block: dict[str, Any]) -> Iterator[bytes]:
         begun = {**block, "input": {}}
         said = orjson.dumps(block.get("input") or {}).decode()
         deltas = [{"type": "input_json_delta", "partial_json": said}]
-    yield event({"type": "content_block_start", "index": index, "content_block": begun})
+    yield {"type": "content_block_start", "index": index, "content_block": begun}
     for delta in deltas:
-        yield event({"type": "content_block_delta", "index": index, "delta": delta})
-    yield event({"type": "content_block_stop", "index": index})
+        yield {"type": "content_block_delta", "index": index, "delta": delta}
+    yield {"type": "content_block_stop", "index": index}

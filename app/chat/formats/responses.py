@@ -161,9 +161,9 @@ class ResponsesFormat:
             "usage": _usage(chosen.cost),
         }
 
-    def events(self, whole: dict[str, Any]) -> Iterator[bytes]:
+    def events(self, whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for number, payload in enumerate(_event_payloads(whole)):
-            yield event({**payload, "sequence_number": number})
+            yield {**payload, "sequence_number": number}
 
     def error(self, error: TTCLError) -> dict[str, Any]:
         return error.envelope()

@@ -220,7 +220,7 @@ def test_an_odd_answer_says_nothing(body: dict[str, Any]) -> None:
 
 
 def test_its_events_are_the_formats_and_say_the_same() -> None:
-    said = said_by(list(FORMAT.events(WHOLE)))
+    said = list(FORMAT.events(WHOLE))
     known: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
     reader = FORMAT.reader()
     for payload in said:

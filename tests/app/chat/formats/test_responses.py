@@ -294,7 +294,7 @@ def said_by(events: list[bytes]) -> list[dict[str, Any]]:
 
 
 def test_its_events_are_the_formats_and_say_the_same() -> None:
-    said = said_by(list(FORMAT.events(WHOLE)))
+    said = list(FORMAT.events(WHOLE))
     known: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
     for number, payload in enumerate(said):
         known.validate_python(payload)
@@ -359,7 +359,7 @@ def test_a_text_that_came_in_no_pieces_is_in_the_last_event() -> None:
 
 
 def test_numbers_that_a_server_leaves_out_are_told() -> None:
-    said = said_by(list(FORMAT.events(WHOLE)))
+    said = list(FORMAT.events(WHOLE))
     reader, numbers = FORMAT.reader(), ("sequence_number", "output_index", "content_index")
     for whole in said:
         bare = {name: value for name, value in whole.items() if name not in numbers}
