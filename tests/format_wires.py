@@ -112,7 +112,7 @@ class ResponsesWire(Wire):
 
 
 class MessagesWire(Wire):
-    # It ends with `[DONE]`, which Anthropic does not send, and vLLM does.
+    # It ends with `[DONE]`, which Anthropic does not send, and some versions of vLLM do.
 
     def whole(self) -> Body:
         chat = super().whole()

@@ -3,6 +3,7 @@ on as it came."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import orjson
@@ -38,6 +39,7 @@ class FormatTeacher:
             folded = model.refuses(SYSTEM_ROLE) and not has_system(call.messages)
             given = additions(insertion, in_question=call.in_question, form=form, folded=folded)
             body = {**self._format.add(call.body, given), "stream": False}
+            body.pop("stream_options", None)
             try:
                 answer = await self._upstream.answer_to(self._format.path, body, added=added)
             except UpstreamRejected as error:
@@ -48,4 +50,9 @@ class FormatTeacher:
                 continue
             usage = UsageReader()
             usage.note(answer)
-            return self._format.completion(answer, usage.cost(orjson.dumps(body), whole=True))
+            cost = usage.cost(orjson.dumps(body), whole=True)
+            completion = self._format.completion(answer, cost)
+            if 0 < call.request.answer_tokens <= cost.completion_tokens:
+                # llama.cpp says of a Response that was cut that it is complete.
+                completion = dataclasses.replace(completion, finish_reason="length")
+            return completion

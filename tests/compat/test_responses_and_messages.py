@@ -421,10 +421,12 @@ async def test_explore_writes_a_students_answer_in_the_format(gw, up, spoken: Sp
     assert text_of(spoken.path, answer) == "It makes 7."
     assert answer["ttcl"]["exploration"]["chosen"].startswith("student")
     assert "scripted" not in answer["id"]
-    got = await spoken.events(gw, body)
+    got = await spoken.events(gw, {**body, "stream_options": {"include_obfuscation": False}})
     assert got.types == WHOLE_STREAM[spoken.path]
     assert got.text == "It makes 7."
     assert got.response.headers["x-ttcl-mode"] == "explore"
+    assert up.formatted[-1].body["stream"] is False
+    assert "stream_options" not in up.formatted[-1].body
 
 
 async def test_explore_in_the_official_clients_streams(gw, up) -> None:

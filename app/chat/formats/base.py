@@ -21,7 +21,7 @@ STORED_CONVERSATION = "stored_conversation"
 STORED_RESPONSE = "stored_response"
 """The model server is to keep its answer, so that no other one may be given for it."""
 NEEDS_LOGPROBS = "needs_logprobs"
-"""Log-probabilities are asked for, which an answer of another call has in another form."""
+"""Log-probabilities are asked for, which only the model server's own answer has in this format."""
 _PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 SHARED = (
     "model",
