@@ -54,7 +54,8 @@ async def open_gateway(
     services = await open_services(settings, prompts, tracer, stack, embedder)
     store, upstream, worker = services.store, services.upstream, services.worker
     retriever, metrics = services.retriever, services.metrics
-    load = LoadLimit(settings.max_open_requests)
+    keys = KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key)
+    load = LoadLimit(settings.max_open_requests, lambda: keys.several)
     metrics.open.set_function(lambda: load.open)
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
@@ -88,7 +89,7 @@ async def open_gateway(
     return AppState(
         settings=settings,
         admin_key=admin_key,
-        keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
+        keys=keys,
         meter=meter,
         load=load,
         store=store,
