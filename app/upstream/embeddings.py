@@ -50,8 +50,16 @@ class Embedder(Protocol):
         """Unit vectors, shape (len(texts), dimension), float32. Raises `EmbeddingFailed`."""
         ...
 
+    async def embed_anew(self, texts: Sequence[str]) -> Vectors:
+        """As `embed`, whatever is known of them already."""
+        ...
+
     def knows(self, text: str) -> bool:
         """Whether `embed` has its vector at hand."""
+        ...
+
+    def forget(self) -> None:
+        """All vectors that are at hand: they are another model's."""
         ...
 
 
@@ -162,6 +170,30 @@ class CachedEmbedder:
             for row in wanted:
                 row.waiters -= 1
 
+    async def embed_anew(self, texts: Sequence[str]) -> Vectors:
+        encode = self._encode
+        if encode is None or not self.ready:
+            raise EmbeddingFailed(self.failure or "the embedding model is loading")
+        loop = asyncio.get_running_loop()
+        try:
+            made = await loop.run_in_executor(self._thread, encode, list(texts))
+            vectors = unit_rows(made)
+        except EmbeddingFailed:
+            raise
+        except Exception as error:
+            raise EmbeddingFailed(f"embedding failed: {error}") from error
+        self._note(vectors.shape[1])
+        return vectors
+
+    def forget(self) -> None:
+        self._cache.clear()
+
+    def _note(self, dimension: int) -> None:
+        """The length of the vectors that come now. Of two lengths they are of two models."""
+        if dimension != self.dimension:
+            self._cache.clear()
+            self.dimension = dimension
+
     def knows(self, text: str) -> bool:
         return _key(bounded(text, LONGEST_EMBEDDED)) in self._cache
 
@@ -244,6 +276,7 @@ class CachedEmbedder:
             if isinstance(row, str):
                 _fail(wanted.vector, row)
                 continue
+            self._note(len(row))
             self._cache[key] = row
             if not wanted.vector.done():
                 wanted.vector.set_result(row)

@@ -17,7 +17,7 @@ from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
-from app.learning.reembed import reembed
+from app.learning.reembed import Reembedding
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
 from app.observability.tracing import Tracer
@@ -74,11 +74,12 @@ async def open_gateway(
     if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
         await store.episodes.sweep_interrupted(timedelta(0))
+    reembedding = Reembedding(store, services.embedder)
     keep_running(
         stack,
         store.watch(WATCH_INTERVAL),
         meter.run(METER_INTERVAL),
-        reembed(store, services.embedder),
+        reembedding.run(),
         watch_loop(metrics),
         freeze_when(lambda: services.embedder.ready),
         _sweep(store),
@@ -95,6 +96,7 @@ async def open_gateway(
         store=store,
         upstream=upstream,
         embedder=services.embedder,
+        reembedding=reembedding,
         prompts=prompts,
         feedback=build_feedback_intake(
             settings, store, services.judge, services.embedder, worker.wake
