@@ -329,6 +329,12 @@ class HashEmbedder:
     def knows(self, text: str) -> bool:
         return False
 
+    def forget(self) -> None:
+        pass
+
+    async def embed_anew(self, texts: Sequence[str]) -> np.ndarray:
+        return await self.embed(texts)
+
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Shape (len(texts), dimension), float32, each row of length one."""
         self.history.append(list(texts))

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
 
 from app.access.callers import Caller
+from app.access.tenants import tenant
 from app.api.dependencies import (
     Client,
     State,
@@ -130,8 +131,7 @@ async def served(
     forwarded_query.set(request.scope["query_string"].decode("latin-1"))
     leave: Callable[[], None] | None = None
     try:
-        state.load.enter()
-        leave = state.load.leave
+        leave = state.load.enter(caller.name)
         allowance = state.meter.admit(caller)
         call = await _call(request, raw, state, caller, fmt)
         mode = call.mode.value
@@ -356,7 +356,9 @@ def _sent_headers(request: Request) -> dict[str, str]:
 
 
 def _name(call: ChatCall) -> None:
-    """From now on all logs of this request, and its span, say what it is about."""
+    """From now on all logs of this request, and its span, say what it is about, and what is scarce
+    is shared out by it."""
+    tenant.set((call.caller.name, call.namespace))
     ids = {"namespace": call.namespace}
     if call.episode is not None:
         ids["episode"] = call.episode

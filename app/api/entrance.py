@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access.tenants import tenant
 from app.api.compression import decoded
 from app.api.dependencies import administrator_of, client_of
 from app.api.errors import render
@@ -87,14 +88,16 @@ class KeyFirst:
             headers = Headers(scope=scope)
             try:
                 if door is Door.ADMIN:
-                    administrator_of(state, scope, headers)
+                    caller = administrator_of(state, headers)
                 else:
-                    client_of(state, headers)
+                    caller = client_of(state, headers)
                     if not state.keys.needed:
                         self._check_sender(scope, headers)
             except TTCLError as error:
                 await refuse(error, scope, receive, send)
                 return
+            # Until it is known in which of its namespaces it works.
+            tenant.set((caller.name, ""))
         await self.app(scope, receive, send)
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:

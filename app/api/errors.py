@@ -54,6 +54,13 @@ def from_store(error: store.StoreError) -> TTCLError:
         return Conflict(str(error), param=error.field, code="preview_outdated")
     if isinstance(error, store.DuplicateRule | store.DuplicateExample | store.InvalidTransition):
         return Conflict(str(error))
+    if isinstance(error, store.InvalidVector):
+        # Of the embedder's own making: it has become another one, and that will be noticed.
+        return Overloaded(
+            "The embedding model has changed: try again soon",
+            code="embedder_changed",
+            retry_after=5,
+        )
     if isinstance(error, store.StoreUnavailable):
         return Overloaded(str(error), code="store_unavailable", retry_after=1)
     return TTCLError(str(error))

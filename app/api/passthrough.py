@@ -56,8 +56,7 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
     status = 500
     leave: Callable[[], None] | None = None
     try:
-        state.load.enter()
-        leave = state.load.leave
+        leave = state.load.enter(caller.name)
         allowance = state.meter.admit(caller)
         response = await passed(request, body, state, caller)
         status = response.status_code

@@ -8,7 +8,8 @@ while nothing is being written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.chat.call import Stream
 from app.chat.service import CLIENT_GONE
-from app.exceptions import Overloaded, UpstreamError
+from app.exceptions import ClientTooSlow, Overloaded, UpstreamError
 
 T = TypeVar("T")
 
@@ -31,7 +32,10 @@ STREAM_HEADERS = {
 }
 
 
+READ_SECONDS = 60.0
+"""Within which a client must read on: what it leaves unread holds a place that others wait for."""
 STOPPED = "gateway_stopped"
+CLIENT_TOO_SLOW = "client_too_slow"
 """Why a stream has ended early, beside `CLIENT_GONE`."""
 
 
@@ -111,7 +115,7 @@ class LiveResponse(Response):
         cut: str | None = None
         try:
             await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
-            cut = None if writing.done() else CLIENT_GONE
+            cut = _unread(writing) if writing.done() else CLIENT_GONE
         except asyncio.CancelledError:
             # The grace of a stopping server is over.
             cut = None if writing.done() else STOPPED
@@ -132,7 +136,7 @@ class LiveResponse(Response):
     def _fail(self, error: BaseException | None) -> None:
         """The body ended with an error. Unless this raises it, the response stays without an end,
         and the server closes the connection: nobody takes it for whole."""
-        if not isinstance(error, UpstreamError):
+        if not isinstance(error, UpstreamError | ClientTooSlow):
             raise error  # type: ignore[misc]
         log.warning("an answer was cut", error=error.message)
 
@@ -145,8 +149,26 @@ class LiveResponse(Response):
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
         async for event in self._stream.events:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+            async with _read_on():
+                await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _unread(writing: asyncio.Future[None]) -> str | None:
+    """Why writing is over before its end; None where it came to it, or failed by itself."""
+    if writing.cancelled() or not isinstance(writing.exception(), ClientTooSlow):
+        return None
+    return CLIENT_TOO_SLOW
+
+
+@asynccontextmanager
+async def _read_on() -> AsyncIterator[None]:
+    """Raises `ClientTooSlow`."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            yield
+    except TimeoutError:
+        raise ClientTooSlow("the client does not read its answer") from None
 
 
 class EventStream(LiveResponse):

@@ -74,34 +74,36 @@ class FormatRelay:
         """An open response. What is refused with the experience in it is asked again without, so
         that no client is refused for what it did not send; where the model has no role for it, it
         goes into the user's turn."""
-        fmt = _format(call)
+        fmt, model = _format(call), self._upstream.capabilities_of(call.model.id)
+        own_system = has_system(call.messages)
+        known = folded = model.refuses(SYSTEM_ROLE) and not own_system
         dropped: str | None = None
         while True:
-            body = self._body(call, steered)
+            body = self._body(call, steered, folded=folded)
             response = await stack.enter_async_context(self._upstream.open_chat(body, fmt.path))
             set_attributes(response.span, model=call.model.id)
             if response.status not in REFUSED or not steered.experience:
-                if dropped is not None and response.status == 200:
-                    self._steering.degrade(steered, dropped)
+                if response.status == 200:
+                    if folded and not known and steered.experience:
+                        # So it was the role, and nothing that the client had said.
+                        model.refuse(SYSTEM_ROLE)
+                    if dropped is not None:
+                        self._steering.degrade(steered, dropped)
                 return response
             error = error_from(response.status, await response.read(), response.retry_after)
-            if self._foldable(call) and refuses_system_role(error):
-                self._upstream.capabilities_of(call.model.id).refuse(SYSTEM_ROLE)
+            if not (folded or own_system) and refuses_system_role(error):
+                folded = True
                 continue
             steered.drop_experience()
             dropped = RULES_DROPPED if is_context_overflow(error) else EXPERIENCE_REFUSED
 
-    def _foldable(self, call: ChatCall) -> bool:
-        """Whether the experience is in a system text of our own making."""
-        return not has_system(call.messages) and not _folded(call, self._upstream)
-
-    def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
+    def _body(self, call: ChatCall, steered: SteeredRequest, *, folded: bool) -> bytes:
         if not steered.experience:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         given = additions(
             self._steering.insertion(call, steered),
             in_question=call.in_question,
-            folded=_folded(call, self._upstream),
+            folded=folded,
         )
         return orjson.dumps(_format(call).add(call.body, given))
 
@@ -144,7 +146,7 @@ class FormatRelay:
         headers: dict[str, str],
         stack: AsyncExitStack,
     ) -> Stream:
-        events = split_events(response.chunks())
+        events = split_events(response.chunks(), response.patience)
         first = await anext(events, None)
         if first is None:
             raise UpstreamUnavailable("the model server closed the stream before its answer")
@@ -238,12 +240,6 @@ class _Exchange:
 def _format(call: ChatCall) -> ApiFormat:
     assert call.format is not None
     return call.format
-
-
-def _folded(call: ChatCall, upstream: Upstream) -> bool:
-    """Whether experience must go into the user's turn."""
-    refused = upstream.capabilities_of(call.model.id).refuses(SYSTEM_ROLE)
-    return refused and not has_system(call.messages)
 
 
 def _typed(headers: dict[str, str], response: UpstreamResponse) -> dict[str, str]:

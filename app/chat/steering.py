@@ -17,6 +17,8 @@ from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
 
+INDEX_INCOMPLETE = "index_incomplete"
+"""There are rules or examples that have no vector yet, and may have fitted."""
 NOT_EXPLORED = "not_explored"
 """Of a request that asked for it; with the reason."""
 
@@ -70,6 +72,8 @@ class Steering:
         elif retrieval.degraded is not None:
             self.degrade(steered, retrieval.degraded)
         else:
+            if retrieval.incomplete:
+                self.degrade(steered, INDEX_INCOMPLETE)
             steered.experience = await fit(
                 retrieval.experience,
                 model=call.model.id,

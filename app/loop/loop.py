@@ -28,7 +28,7 @@ from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import thinking_switches
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.reflect.distiller import Distiller
-from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.selection import (
     decided,
     needs_vectors,
@@ -48,6 +48,7 @@ from rules_store.models.rules import Vector
 log = structlog.get_logger(__name__)
 
 RULES_DROPPED = "rules_dropped_for_context"
+COMPARISON_UNFINISHED = "comparison_unfinished"
 DISTILLER_TOKENS = 400
 """Two rules of 32 words and a trigger as JSON need about 150."""
 
@@ -167,6 +168,10 @@ class Loop:
             problems += found
         except UpstreamError:
             raise
+        except ComparisonUnfinished:
+            # What nobody has compared is evidence of nothing.
+            problems.append(COMPARISON_UNFINISHED)
+            selection = _teacher_alone(observation, explored.trajectories)
         except Exception as error:
             log.error("selection failed", episode=observation.episode_id, exc_info=error)
             problems.append("selection_failed")
