@@ -475,17 +475,21 @@ async def test_an_exploration_that_fails_is_the_formats_error(gw, up, spoken: Sp
     assert set(response.json()) == ({"type", "error"} if spoken.path == MESSAGES else {"error"})
 
 
-async def test_a_temperature_that_is_refused_is_left_out(gw, up, spoken: Spoken) -> None:
+@pytest.mark.parametrize("own", [{}, {"vendor": 1}])
+async def test_a_temperature_that_is_refused_is_left_out(gw, up, spoken: Spoken, own) -> None:
     def strict(asked: dict[str, Any]) -> Reply:
-        if "temperature" in asked:
+        if "temperature" in asked and own.keys() <= asked.keys():
             return Reply.error(400, "Unsupported value: 'temperature'", param="temperature")
         return Reply("\\boxed{7}")
 
     up.when(lambda asked: True, strict)
     try:
-        response = await spoken.post(gw, spoken.body(**told("explore", learn=False)))
-        assert response.status_code == 200, response.text
-        assert ["temperature" in call.body for call in up.formatted] == [True, False]
+        again = [True, False] if own else [False]
+        for seen in ([True, False], [True, False, *again]):
+            response = await spoken.post(gw, spoken.body(**told("explore", learn=False), **own))
+            assert response.status_code == 200, response.text
+            # Remembered only where nothing that the client sent can have been the cause.
+            assert ["temperature" in call.body for call in up.formatted] == seen
     finally:
         gw.app.state.ttcl.upstream.capabilities.clear()
 
@@ -515,12 +519,17 @@ async def test_a_stream_and_an_exploration_are_too(learner, up, namespace, spoke
     assert len(second["trajectories"]) == 4
 
 
-async def test_feedback_finds_the_episode(learner, up, namespace, spoken: Spoken) -> None:
-    response = await spoken.post(learner, spoken.body(**told("steer", namespace, learn=False)))
-    given = {"episode_id": response.headers["x-ttcl-episode"], "score": 1.0}
+async def test_feedback_on_an_answer_teaches(learner, up, namespace, spoken: Spoken) -> None:
+    up.default = Reply("It makes 7.")
+    response = await spoken.post(learner, spoken.body(**told("steer", namespace)))
+    given = {"episode_id": response.headers["x-ttcl-episode"], "label": "7"}
     async with httpx.AsyncClient(verify=NO_TLS) as http:
         taken = await http.post(f"{learner.base_url}/feedback", json=given, headers=learner.headers)
-    assert (taken.status_code, taken.json()["namespace"]) == (201, namespace), taken.text
+    assert taken.status_code == 201, taken.text
+    effect = taken.json()["effect"]
+    assert effect["right"] is True
+    example = learner.admin("GET", f"/examples/{effect['example']}").json()
+    assert (example["question"], example["label"]) == (QUESTION, "7")
 
 
 # -- agents
