@@ -595,7 +595,10 @@ async def test_each_step_of_an_agent_begins_as_the_one_before(gw, up, namespace,
 async def test_an_agent_that_goes_on_by_id_keeps_its_instructions(gw, up) -> None:
     spoken = SPOKEN["responses"]
     fixed = {"instructions": "Be brief.", "tools": [{"type": "function", **TOOL}]}
-    await spoken.post(gw, spoken.body(**told("steer"), **fixed))
+    begun = await spoken.post(gw, spoken.body(**told("steer"), **fixed))
+    kept = gw.episode(begun.headers["x-ttcl-episode"])
+    assert kept is not None
+    assert [each["content"].count(RULE) for each in kept["messages_sent"]] == [0, 1]
     result = [{"type": "function_call_output", "call_id": "c", "output": "7"}]
     going_on = spoken.body(result, **told("steer"), **fixed, previous_response_id="resp_1")
     response = await spoken.post(gw, going_on)
