@@ -365,6 +365,12 @@ async def test_what_is_no_answer_is_passed_on(gw, up, spoken: Spoken) -> None:
     up.default = Reply(fault=Fault.GARBAGE)
     response = await spoken.post(gw, spoken.body(**told("steer")))
     assert (response.status_code, response.content) == (200, b"\xff\xfe\x00<html>\x80")
+    up.default = Reply(fault=Fault.WRONG_JSON)
+    response = await spoken.post(gw, spoken.body(**told("steer")))
+    assert response.json()["unexpected"] is True
+    episode = gw.episode(response.headers["x-ttcl-episode"])
+    assert episode is not None
+    assert episode["answer"] is None
 
 
 async def test_a_whole_answer_becomes_the_stream_that_was_asked_for(gw, up, spoken) -> None:

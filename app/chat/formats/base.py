@@ -110,7 +110,10 @@ class AnswerReader(Protocol):
         Raises `UpstreamError` where there is no end to them."""
         ...
 
-    def read_whole(self, body: dict[str, Any]) -> None: ...
+    def read_whole(self, body: dict[str, Any]) -> None:
+        """Take in a whole answer. What is none of this format is not `complete`. Raises as
+        `read_event`."""
+        ...
 
     def failure(self, error: TTCLError) -> bytes:
         """The event that ends a stream which failed."""

@@ -174,7 +174,7 @@ class MessagesReader:
         for block in dicts(body.get("content")):
             if block.get("type") == "text":
                 self._text.take(block.get("text"))
-        self.ended = True
+        self.ended, self._failed = True, not isinstance(body.get("content"), list)
 
     def failure(self, error: TTCLError) -> bytes:
         return event(MessagesFormat().error(error))

@@ -199,8 +199,8 @@ class ResponsesReader:
 
     def read_whole(self, body: dict[str, Any]) -> None:
         self._read_output(body)
-        self.ended = True
-        self._failed = body.get("status") in ("failed", "cancelled") or bool(body.get("error"))
+        failed = body.get("status") in ("failed", "cancelled") or bool(body.get("error"))
+        self.ended, self._failed = True, failed or not isinstance(body.get("output"), list)
 
     def _missing(self, said: dict[str, Any]) -> dict[str, Any]:
         """The numbers of an event, which llama.cpp leaves out and OpenAI's client needs."""
