@@ -78,6 +78,7 @@ LEARN_HEADER = "X-TTCL-Learn"
 CHORE_HEADER = "X-TTCL-Chore"
 NOT_STEERED = "not_steered"
 """Of a request in another format than chat's that was passed on as in mode off; with the reason."""
+IDEMPOTENCY_HEADER = "idempotency-key"
 CLIENT_CLOSED_REQUEST = 499
 
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -219,6 +220,7 @@ async def _call(
     fingerprint = ""
     if mode is Mode.EXPLORE:
         fingerprint = _fingerprint(request, raw, namespace, repr((options, limits)))
+    is_retry = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
     return ChatCall(
         caller=caller,
         request=read.request,
@@ -237,8 +239,9 @@ async def _call(
         episode=None if mode is Mode.OFF else state.service.new_episode(),
         request_id=request.state.request_id,
         client_request_id=request.state.client_request_id,
-        is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        is_retry=is_retry,
         fingerprint=fingerprint,
+        says_retry=is_retry or IDEMPOTENCY_HEADER in request.headers,
         wants_ttcl=mode is not Mode.OFF
         and (state.settings.stream_ttcl if wants_ttcl is None else wants_ttcl),
         chore=None if mode is Mode.OFF else _chore(options, own, reading.fields),
@@ -280,18 +283,19 @@ def _options(request: Request, body: Mapping[str, Any]) -> TTCLOptions:
     """What a body says to the gateway itself, and in its place what headers say. Raises
     `InvalidRequest`."""
     options = parse_options(body)
-    said = {"learn": _header_truth(request, LEARN_HEADER)}
-    said["chore"] = _header_truth(request, CHORE_HEADER)
-    return options.model_copy(
-        update={k: v for k, v in said.items() if v is not None and getattr(options, k) is None}
-    )
+    said: dict[str, bool] = {}
+    for name, header in (("learn", LEARN_HEADER), ("chore", CHORE_HEADER)):
+        told = _header_truth(request, header)
+        if told is not None and getattr(options, name) is None:
+            said[name] = told
+    return options.model_copy(update=said) if said else options
 
 
 def _fingerprint(request: Request, raw: bytes, *about: str) -> str:
     """Equal for a request and its retry; who it is from and what headers said are part of it."""
     digest = hashlib.blake2b(digest_size=16)
     query = request.scope["query_string"].decode("latin-1")
-    idempotency = request.headers.get("idempotency-key", "")
+    idempotency = request.headers.get(IDEMPOTENCY_HEADER, "")
     where = request.scope["path"]
     for part in (given_key(request.headers), idempotency, where, query, *about):
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")

@@ -56,6 +56,9 @@ class ChatCall:
     is_retry: bool
     fingerprint: str = ""
     """What is equal where an exploration is asked for again: key, namespace, body and the rest."""
+    says_retry: bool = False
+    """Whether it says that an equal one is the same request: by a header that counts retries, or by
+    an idempotency key."""
     wants_ttcl: bool = False
     """Whether a stream's last chunk carries the `ttcl` object."""
     chore: str | None = None
@@ -109,8 +112,9 @@ class ChatCall:
     def joins(self) -> str | None:
         """The request that one waits for which is the same and under way: of what takes many calls
         and is answered at the end only. None: each is a request of its own."""
-        explored = self.mode is Mode.EXPLORE and self.obstacle is None
-        return self.fingerprint if explored and not self.request.stream else None
+        if self.mode is not Mode.EXPLORE or self.request.stream or self.obstacle is not None:
+            return None
+        return self.fingerprint or None
 
     @cached_property
     def obstacle(self) -> str | None:

@@ -49,7 +49,10 @@ class ChatService:
             answer = await self._serve(call, steered)
         else:
             answer = await self._joined.answer(
-                call.joins, call.caller.name, lambda wanted: self._explore(call, wanted)
+                call.joins,
+                call.caller.name,
+                lambda wanted: self._explore(call, wanted),
+                is_retry=call.says_retry,
             )
 
         def cut(reason: str) -> None:

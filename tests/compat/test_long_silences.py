@@ -69,14 +69,21 @@ async def test_a_stream_goes_on(hasty, up) -> None:
 # -- retries ---------------------------------------------------------------------------------------
 
 
-async def test_an_equal_request_joins(gw, up) -> None:
+@pytest.mark.parametrize(
+    ("headers", "calls"),
+    [({"x_stainless_retry_count": "1"}, 1), ({"Idempotency_Key": "a"}, 1), ({}, 2)],
+    ids=["retry", "key", "together"],
+)
+async def test_a_request_that_is_the_same_again_joins(gw, up, headers, calls) -> None:
+    """Of two that come together nobody knows that they are one."""
     up.when(is_teacher, Reply("\\boxed{7}", delay=0.4))
     body = ask("explore")
-    first = asyncio.create_task(gw.post(body))
+    key = {name: value for name, value in headers.items() if name == "Idempotency_Key"}
+    first = asyncio.create_task(gw.post(body, **key))
     await up.until(lambda: teachers(up) == 1)
-    second = await gw.post(body)
-    assert (await first).json() == second.json()
-    assert teachers(up) == 1
+    second = (await gw.post(body, **headers)).json()
+    assert ((await first).json() == second) is (calls == 1)
+    assert teachers(up) == calls
 
 
 async def test_the_retry_of_a_client_that_gave_up_joins(gw, up) -> None:
@@ -86,7 +93,7 @@ async def test_the_retry_of_a_client_that_gave_up_joins(gw, up) -> None:
     async with httpx.AsyncClient(verify=NO_TLS, headers=gw.headers) as http:
         with pytest.raises(httpx.ReadTimeout):
             await http.post(url, json=body, timeout=0.45)
-        answer = await http.post(url, json=body, headers={"x-stainless-retry-count": "1"})
+        answer = await http.post(url, json=body)
     assert answer.status_code == 200, answer.text
     assert teachers(up) == 1
     assert not any(call.aborted for call in up.chats)

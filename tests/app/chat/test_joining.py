@@ -51,15 +51,25 @@ async def leave(task: asyncio.Task[Answer]) -> None:
 
 
 def asking(
-    pool: JoinedRequests, work: Work, name: str = "a", owner: str = "k"
+    pool: JoinedRequests,
+    work: Work,
+    name: str = "a",
+    owner: str = "k",
+    *,
+    is_retry: bool = False,
 ) -> Awaitable[Answer]:
-    return asyncio.create_task(pool.answer(name, owner, work))
+    return asyncio.create_task(pool.answer(name, owner, work, is_retry=is_retry))
 
 
-async def test_equal_requests_are_worked_on_once() -> None:
+@pytest.mark.parametrize("how", ["says so", "comes late"])
+async def test_a_retry_is_no_work_of_its_own(how: str) -> None:
     pool, work = JoinedRequests(60), Work()
-    asked = [asking(pool, work) for _ in range(3)]
+    first = asking(pool, work)
     await until(lambda: work.begun == 1)
+    if how == "comes late":
+        pool._under_way[0].started -= joining.AGAIN
+    asked = [first, *(asking(pool, work, is_retry=how == "says so") for _ in range(2))]
+    await until(lambda: pool._under_way[0].waiting == 3)
     work.goes.set()
     assert await asyncio.gather(*asked) == [ANSWER] * 3
     assert (work.begun, work.finished) == (1, 1)
@@ -67,19 +77,27 @@ async def test_equal_requests_are_worked_on_once() -> None:
     assert work.begun == 2  # what is over is not joined
 
 
+async def test_two_that_come_together_are_two_requests() -> None:
+    pool, work = JoinedRequests(60), Work()
+    both = [asking(pool, work), asking(pool, work)]
+    await until(lambda: work.begun == 2)
+    work.goes.set()
+    assert await asyncio.gather(*both) == [ANSWER] * 2
+    assert pool._under_way == []
+
+
 async def test_others_are_work_of_their_own() -> None:
     pool, work = JoinedRequests(60), Work()
     work.goes.set()
-    await asyncio.gather(asking(pool, work, "a"), asking(pool, work, "b"))
+    await asyncio.gather(*(asking(pool, work, name, is_retry=True) for name in "ab"))
     assert work.begun == 2
 
 
-async def test_a_retry_finds_what_its_client_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "SOON", -1.0)  # as if at work for long
+async def test_a_retry_finds_what_its_client_left() -> None:
     pool, work = JoinedRequests(60), Work()
     first = asking(pool, work)
     await until(lambda: work.begun == 1)
-    pool._under_way["a"].started -= 50
+    pool._under_way[0].started -= 50
     await leave(first)
     work.goes.set()
     await work.made.wait()
@@ -105,8 +123,10 @@ async def test_what_nobody_comes_back_for_ends(longest: float) -> None:
 
 async def test_one_that_leaves_takes_nothing_from_the_others() -> None:
     pool, work = JoinedRequests(0), Work()
-    first, second = asking(pool, work), asking(pool, work)
+    first = asking(pool, work)
     await until(lambda: work.begun == 1)
+    second = asking(pool, work, is_retry=True)
+    await until(lambda: pool._under_way[0].waiting == 2)
     await leave(first)
     work.goes.set()
     assert await second == ANSWER
@@ -127,7 +147,7 @@ async def test_few_go_on_for_nobody(owners: list[str], kept: int) -> None:
         for number, (work, owner) in enumerate(zip(works, owners, strict=True))
     ]
     await until(lambda: all(work.begun for work in works))
-    for work in pool._under_way.values():
+    for work in pool._under_way:
         work.started -= 50
     for task in asked:
         await leave(task)
@@ -144,8 +164,8 @@ async def test_a_failure_is_everybodys() -> None:
         await goes.wait()
         raise ValueError("no")
 
-    asked = [asyncio.create_task(pool.answer("a", "k", fails)) for _ in range(2)]
-    await asyncio.sleep(0)
+    asked = [asyncio.create_task(pool.answer("a", "k", fails, is_retry=True)) for _ in range(2)]
+    await until(lambda: len(pool._under_way) == 1 and pool._under_way[0].waiting == 2)
     goes.set()
     told = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) for each in told] == [ValueError] * 2
