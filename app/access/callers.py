@@ -75,6 +75,11 @@ class KeyRing:
         """Whether a request must carry a key: once there is one in the environment or the store."""
         return self._needed or self._store.keys.exist
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one client's key."""
+        return len(self._fixed) - 1 + self._store.keys.count > 1
+
     def caller(self, given: str) -> Caller | None:
         """Whose key this is; None for no live key. The time it takes tells nothing of a key."""
         if not given:

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
-from starlette.types import Scope
 
 from app.access.callers import ANYONE, Caller
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
@@ -58,7 +57,7 @@ async def admin(request: Request, state: State) -> Caller:
 
     Raises `AuthenticationFailed`, `NotAllowed`, `NotFound`.
     """
-    caller = administrator_of(state, request.scope, request.headers)
+    caller = administrator_of(state, request.headers)
     declared = _declared(request)
     caller.demand(declared or _by_method(request))
     _check_storable(request.path_params)
@@ -102,7 +101,7 @@ def namespace_forbidden(name: str) -> NotAllowed:
     )
 
 
-def administrator_of(state: AppState, scope: Scope, headers: Headers) -> Caller:
+def administrator_of(state: AppState, headers: Headers) -> Caller:
     """Whoever these headers say may use the admin API at all. Raises `AuthenticationFailed`,
     `NotAllowed`."""
     caller = state.keys.caller(given_key(headers))

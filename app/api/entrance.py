@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access.tenants import tenant
 from app.api.compression import decoded
 from app.api.dependencies import administrator_of, client_of
 from app.api.errors import render
+from app.chat.formats import FORMATS
 from app.exceptions import (
     ClientTooSlow,
     InvalidRequest,
@@ -40,7 +42,7 @@ _LARGE = 65_536
 _MANY_AT_ONCE = (":import", "/v1/feedback:batch")
 _WRITTEN_BY_PAGES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 """What a web page may send anywhere without asking first."""
-_READ_HERE = ("/v1/chat/completions", "/v1/feedback", "/v1/feedback:batch")
+_READ_HERE = ("/v1/chat/completions", *FORMATS, "/v1/feedback", "/v1/feedback:batch")
 
 
 class Door(Enum):
@@ -86,14 +88,16 @@ class KeyFirst:
             headers = Headers(scope=scope)
             try:
                 if door is Door.ADMIN:
-                    administrator_of(state, scope, headers)
+                    caller = administrator_of(state, headers)
                 else:
-                    client_of(state, headers)
+                    caller = client_of(state, headers)
                     if not state.keys.needed:
                         self._check_sender(scope, headers)
             except TTCLError as error:
                 await refuse(error, scope, receive, send)
                 return
+            # Until it is known in which of its namespaces it works.
+            tenant.set((caller.name, ""))
         await self.app(scope, receive, send)
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:
@@ -216,7 +220,7 @@ class _Handed:
 
 async def refuse(error: TTCLError, scope: Scope, receive: Receive, send: Send) -> None:
     """The error, and an end to the connection where a body was still to come."""
-    response = render(error)
+    response = render(error, scope["path"])
     if not has_body(scope):
         await response(scope, receive, send)
         return

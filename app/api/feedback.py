@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
 
 from app.access.callers import Caller
+from app.access.tenants import tenant
 from app.api import jsonl
 from app.api.chat import header_namespace
 from app.api.dependencies import Client, State, namespace_forbidden
@@ -150,6 +151,7 @@ async def _take(
     state: AppState, caller: Caller, request: Request, body: FeedbackBody, key: str | None
 ) -> StoredFeedback:
     episode = await _episode(state, caller, request, body)
+    tenant.set((caller.name, episode.namespace))
     sent = body.model_dump(exclude={"episode_id", "request_id", "key"})
     # Of whom nothing is learned, no evidence is taken either.
     learn = caller.may(Permission.LEARN)

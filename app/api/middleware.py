@@ -65,20 +65,21 @@ class RequestId:
 
 
 class Traces:
-    """A span around a chat request, to the end of its stream. Only where there are traces."""
+    """A span around a request to one of these paths, to the end of its stream. Only where there are
+    traces."""
 
-    def __init__(self, app: ASGIApp, tracer: Tracer, path: str) -> None:
+    def __init__(self, app: ASGIApp, tracer: Tracer, paths: Sequence[str]) -> None:
         self.app = app
         self._tracer = tracer
-        self._path = path
+        self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self._path:
+        if scope["type"] != "http" or scope["path"] not in self._paths:
             await self.app(scope, receive, send)
             return
-        method, headers = scope["method"], Headers(scope=scope)
-        name = f"{method} {self._path}"
-        with self._tracer.request(name, headers, method=method, route=self._path) as span:
+        method, path, headers = scope["method"], scope["path"], Headers(scope=scope)
+        name = f"{method} {path}"
+        with self._tracer.request(name, headers, method=method, route=path) as span:
             set_attributes(span, request_id=scope["state"]["request_id"])
             bind_contextvars(trace_id=trace_id(span))
 

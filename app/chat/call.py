@@ -8,12 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from app.access.callers import Caller
+from app.chat.formats import ApiFormat, Reading
 from app.chat.request import ChatRequest, TTCLOptions
 from app.domain.bounds import LARGEST_LEARNED, LONGEST_TEXT, bounded
 from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
 from app.loop.steer.experience import NO_EXPERIENCE, Experience
-from app.loop.steer.injector import has_images, question_of
+from app.loop.steer.injector import has_images, is_single_turn, question_of
+from app.loop.steer.writer import Insertion
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
 
@@ -34,6 +36,8 @@ class ChatCall:
     """Names of the fields that can't be read; they go upstream as they came."""
     body: dict[str, Any]
     """The client's fields without `ttcl`, under the upstream's model name."""
+    reading: Reading
+    """The same as a chat request, which `body` is where `format` is None."""
     raw: bytes
     verbatim: bool
     """Whether `raw` can go upstream as it is: no `ttcl` in it, and the model's own name."""
@@ -59,11 +63,24 @@ class ChatCall:
     """Whether a stream's last chunk carries the `ttcl` object."""
     chore: str | None = None
     """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
+    format: ApiFormat | None = None
+    """The format of request and answer; None: chat's own."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the request as a chat request."""
+        return self.reading.fields
+
+    @property
+    def in_question(self) -> bool:
+        """Whether what the request is given stands in front of the question, not in the system
+        text."""
+        return self.reading.in_question or not is_single_turn(self.messages)
 
     @cached_property
     def messages(self) -> list[Message]:
         """Those that are messages at all."""
-        found = self.body.get("messages")
+        found = self.fields.get("messages")
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     @cached_property
@@ -107,6 +124,8 @@ class ChatCall:
             return CHORE
         if self.unread:
             return "unreadable_fields"
+        if self.reading.obstacle is not None:
+            return self.reading.obstacle
         if request.tools or request.functions:
             return "has_tools"
         if any(m.tool_calls or m.role in ("tool", "function") for m in request.messages):
@@ -151,10 +170,13 @@ class SteeredRequest:
     degraded: list[str] = field(default_factory=list)
     sent: list[Message] | None = None
     """The conversation with the experience in it, once it was put together."""
+    insertion: Insertion | None = None
+    """What was put into it."""
 
     def drop_experience(self) -> None:
         """Without the others, what was left out by lot says nothing any more."""
-        self.experience, self.sent = Experience(offered=self.experience.offered), None
+        self.experience = Experience(offered=self.experience.offered)
+        self.sent = self.insertion = None
 
     def headers(self) -> dict[str, str]:
         headers = {"X-TTCL-Mode": self.mode.value}
@@ -197,7 +219,6 @@ class SteeredRequest:
 
 def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
     """The request as the loop sees it: the client's own messages, without any experience."""
-    body = call.body
     own = ("model", "messages", "stream", "stream_options", "n")
     return Observation(
         episode_id=steered.episode or "",
@@ -207,7 +228,7 @@ def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
         question=call.question,
         task=call.options.task,
         domain=call.domain,
-        params={key: value for key, value in body.items() if key not in own},
+        params={key: value for key, value in call.fields.items() if key not in own},
         hits=steered.experience.rules,
         examples=steered.experience.examples,
         seed=seed_of(call.model.id, call.messages, call.request.seed),

@@ -160,6 +160,7 @@ class Finisher:
             self._metrics.skipped.labels(skipped).inc()
         kept = await self._recorder.finish(
             OpenEpisode(steered.episode, steered.recorded),
+            namespace=call.namespace,
             answer=answer,
             trace=trace,
             exposures=given.exposures(),

@@ -134,7 +134,7 @@ class Recorder:
             return obstacle
         if self._load.busy:
             return "overloaded"
-        if self._worker.backlog >= self._policy.backlog:
+        if self._worker.backlog.full(namespace, self._policy.backlog):
             return "backlog_full"
         rate = self._policy.sample_rate if own.sample_rate is None else own.sample_rate
         if sampled and random.Random(opened.id).random() >= rate:
@@ -145,6 +145,7 @@ class Recorder:
         self,
         opened: OpenEpisode,
         *,
+        namespace: str,
         answer: str | None,
         trace: dict[str, Any],
         exposures: Sequence[Exposure],
@@ -172,7 +173,7 @@ class Recorder:
             log.warning("episode not finished", episode=opened.id, error=str(error))
             return False
         if skipped is None and job is not None:
-            self._worker.wake()
+            self._worker.wake(namespace)
         return True
 
 

@@ -57,7 +57,7 @@ class Relay:
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
-            headers = {**_kept_headers(response, call), **steered.headers()}
+            headers = {**kept_headers(response, call), **steered.headers()}
             if response.status == 200 and response.is_stream:
                 return await self._stream(call, steered, response, headers, bill, stack)
             answer = await self._whole(call, steered, response, headers, bill)
@@ -126,7 +126,7 @@ class Relay:
         bill: Charge,
         stack: AsyncExitStack,
     ) -> Stream:
-        events = split_events(response.chunks())
+        events = split_events(response.chunks(), response.patience)
         first = await anext(events, None)
         if first is None:
             raise UpstreamUnavailable("the model server closed the stream before its answer")
@@ -145,17 +145,22 @@ class Relay:
     ) -> UpstreamResponse:
         """An open 200 response, in mode off also one with an error in OpenAI's form. Where prompt
         and experience overflow the model's context, the experience gives way."""
+        folded = False
         while True:
-            body = self._body(call, steered)
+            body = self._body(call, steered, folded=folded)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
             set_attributes(response.span, model=call.model.id)
             if response.status == 200:
+                if folded:
+                    # So it was the role, and nothing that the client had said.
+                    self._upstream.capabilities_of(call.model.id).refuse(SYSTEM_ROLE)
                 return response
             content = await response.read()
             if call.mode is Mode.OFF and is_openai_error(object_of(content)):
                 return response
             error = error_from(response.status, content, response.retry_after)
-            if self._folds(call, steered, error):
+            if not folded and self._folds(call, steered, error):
+                folded = True
                 continue
             if not (steered.experience and is_context_overflow(error)):
                 raise error
@@ -163,21 +168,18 @@ class Relay:
             self._steering.degrade(steered, RULES_DROPPED)
 
     def _folds(self, call: ChatCall, steered: SteeredRequest, error: UpstreamFailed) -> bool:
-        """Whether it was our block that the model had no role for; from now on it goes into the
-        user's turn."""
+        """Whether it may be our block that the model had no role for; then it goes into the user's
+        turn, and from now on if the model takes it there."""
         model = self._upstream.capabilities_of(call.model.id)
         ours = bool(steered.sent) and not has_system(call.messages)
-        if not ours or model.refuses(SYSTEM_ROLE) or not refuses_system_role(error):
-            return False
-        model.refuse(SYSTEM_ROLE)
-        return True
+        return ours and not model.refuses(SYSTEM_ROLE) and refuses_system_role(error)
 
-    def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
+    def _body(self, call: ChatCall, steered: SteeredRequest, *, folded: bool = False) -> bytes:
         if not steered.experience:
             return call.raw if call.verbatim else orjson.dumps(call.body)
         messages = self._steering.messages(call, steered)
         model = self._upstream.capabilities_of(call.model.id)
-        if model.refuses(SYSTEM_ROLE) and not has_system(call.messages):
+        if (folded or model.refuses(SYSTEM_ROLE)) and not has_system(call.messages):
             messages = steered.sent = without_system(messages)
         return orjson.dumps({**call.body, "messages": messages})
 
@@ -194,7 +196,7 @@ class Relay:
         answer = StreamedAnswer()
         last: dict[str, Any] = {}
         try:
-            async for event in _chain(first, events):
+            async for event in chained(first, events):
                 data = data_of(event)
                 if data == b"[DONE]":
                     answer.ended = True
@@ -225,7 +227,7 @@ class Relay:
         yield DONE
 
 
-def _kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
+def kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
     """The model server's own, rate limits among them. Its request id is an answer's own only where
     the answer is."""
     off = call.mode is Mode.OFF
@@ -289,7 +291,7 @@ def _seen(
     return chunk, frame(chunk)
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for item in rest:
         yield item

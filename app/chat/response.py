@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
@@ -10,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.chat.call import Stream
+from app.chat.formats.base import text_pieces
 from app.domain.trajectory import RawAnswer, Trajectory
 from app.upstream.sse import DONE, frame
 
 _NOTHING = RawAnswer()
 _OF_A_WHOLE = ("choices", "usage", "ttcl")
-_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +197,7 @@ def _pieces(
     """Texts that join to the answer, each with the log-probabilities of its own tokens."""
     logprobs = _logprobs(answer, asked)
     if logprobs is None:
-        pieces = _PIECE.findall(answer.text)
-        if "".join(pieces) != answer.text:
-            pieces = [answer.text] if answer.text else []
-        yield from ((piece, None) for piece in pieces)
+        yield from ((piece, None) for piece in text_pieces(answer.text))
         return
     entries = logprobs["content"]
     if "".join(str(entry.get("token", "")) for entry in entries) == answer.text:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
+from app.chat.format_relay import FormatRelay
 from app.chat.inline_exploration import InlineExploration
 from app.chat.joining import JoinedRequests, Wanted
 from app.chat.relay import Relay
@@ -23,12 +24,14 @@ class ChatService:
         self,
         steering: Steering,
         relay: Relay,
+        format_relay: FormatRelay,
         exploration: InlineExploration,
         finisher: Finisher,
         joined: JoinedRequests,
     ) -> None:
         self._steering = steering
         self._relay = relay
+        self._format_relay = format_relay
         self._exploration = exploration
         self._finisher = finisher
         self._joined = joined
@@ -73,7 +76,8 @@ class ChatService:
         try:
             if steered.mode is Mode.EXPLORE:
                 return await self._exploration.answer(call, steered, wanted)
-            return await self._relay.answer(call, steered)
+            relay = self._relay if call.format is None else self._format_relay
+            return await relay.answer(call, steered)
         except asyncio.CancelledError:
             self._finisher.abandon(call, steered, CLIENT_GONE)
             raise

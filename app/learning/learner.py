@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
+from app.access.tenants import tenant
 from app.domain.serialization import (
     contrast_from_json,
     observation_from_json,
@@ -134,6 +135,7 @@ class Learner:
         forwarded_headers.set({"X-Request-ID": job.episode_id})
         origin: dict[str, str] = job.payload.get("origin", {})
         ids = {"episode": job.episode_id, "namespace": job.namespace}
+        tenant.set(("", job.namespace))
         # Not unbound at the end: who runs the job may have a failure to tell.
         bind_contextvars(request_id=origin.get("request_id", job.episode_id), **ids)
         with self._tracer.work("learn", origin, attempt=job.attempts, **ids) as step:
@@ -176,6 +178,7 @@ class Learner:
             if await self._budget_used_up(namespace) or await self._paused(namespace):
                 continue
             forwarded_headers.set({})
+            tenant.set(("", namespace))
             with bound_contextvars(namespace=namespace):
                 cost = await self._gatekeeper.step(namespace, self._rng, self._tracer)
                 if cost is not None:

@@ -23,12 +23,12 @@ from app.domain.trajectory import (
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.admission import pipeline
 from app.loop.effort import Effort
-from app.loop.explore.exploration import ExplorerOptions, RunningCost
+from app.loop.explore.exploration import AskTeacher, ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import thinking_switches
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.reflect.distiller import Distiller
-from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.selection import (
     decided,
     needs_vectors,
@@ -48,6 +48,7 @@ from rules_store.models.rules import Vector
 log = structlog.get_logger(__name__)
 
 RULES_DROPPED = "rules_dropped_for_context"
+COMPARISON_UNFINISHED = "comparison_unfinished"
 DISTILLER_TOKENS = 400
 """Two rules of 32 words and a trigger as JSON need about 150."""
 
@@ -107,20 +108,22 @@ class Loop:
         effort: Effort | None = None,
         spending: RunningCost | None = None,
         patience: float | None = None,
+        ask_teacher: AskTeacher | None = None,
     ) -> Exploration:
         """Trajectories and the selection among them, with no more `effort` than is needed (None:
         all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
         is in `problems`: rules and examples, where they overflow the model's context; the
         selection, where it fails and the Teacher's answer stands. `spending` is kept up to date
-        meanwhile; `patience`: see `Explorer.explore`."""
+        meanwhile; `patience` and `ask_teacher`: see `Explorer.explore`."""
+        how = (background, effort, spending, patience, ask_teacher)
         try:
-            return await self._explore(observation, background, effort, spending, patience)
+            return await self._explore(observation, *how)
         except UpstreamRejected as error:
             given = observation.hits or observation.examples
             if not (given and is_context_overflow(error)):
                 raise
         without = dataclasses.replace(observation, hits=(), examples=())
-        exploration = await self._explore(without, background, effort, spending, patience)
+        exploration = await self._explore(without, *how)
         problems = (RULES_DROPPED, *exploration.problems)
         return dataclasses.replace(exploration, problems=problems)
 
@@ -131,6 +134,7 @@ class Loop:
         effort: Effort | None,
         spending: RunningCost | None,
         patience: float | None,
+        ask_teacher: AskTeacher | None,
     ) -> Exploration:
         insertion = self._insertion(observation)
 
@@ -152,6 +156,7 @@ class Loop:
                 enough=enough,
                 spending=spending,
                 patience=patience,
+                ask_teacher=ask_teacher,
             )
             set_cost(step, explored.cost)
             set_attributes(step, degraded=explored.problems or None)
@@ -163,6 +168,10 @@ class Loop:
             problems += found
         except UpstreamError:
             raise
+        except ComparisonUnfinished:
+            # What nobody has compared is evidence of nothing.
+            problems.append(COMPARISON_UNFINISHED)
+            selection = _teacher_alone(observation, explored.trajectories)
         except Exception as error:
             log.error("selection failed", episode=observation.episode_id, exc_info=error)
             problems.append("selection_failed")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from app.domain.trajectory import Cost, RawAnswer
-from app.exceptions import UpstreamError
+from app.exceptions import UpstreamError, UpstreamTimeout
 from app.upstream.wire import made_characters, parse_usage, read_json
 
 DONE = b"data: [DONE]\n\n"
@@ -23,16 +25,27 @@ MAX_CHARACTERS = 16 * 1024 * 1024
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
-async def split_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def split_events(
+    chunks: AsyncIterator[bytes],
+    patience: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncGenerator[bytes]:
     """Whole events as they came, blank line included. A last piece without its blank line is
-    dropped: it was cut. Raises `UpstreamError` for an event without end."""
+    dropped: it was cut. Raises `UpstreamError` for an event without end, `UpstreamTimeout` where
+    for `patience` seconds nothing comes but comments."""
     buffer = b""
+    said = clock()
     async for chunk in chunks:
         buffer += chunk
         start = 0
         for match in _END.finditer(buffer):
-            yield buffer[start : match.end()]
+            event = buffer[start : match.end()]
             start = match.end()
+            if data_of(event) is not None:
+                said = clock()
+            elif clock() - said > patience:
+                raise UpstreamTimeout("the model server sent nothing but comments")
+            yield event
         buffer = buffer[start:]
         if len(buffer) > MAX_EVENT:
             raise UpstreamError("the model server sent an event without end")

@@ -10,6 +10,7 @@ from app.access.metering import Meter
 from app.chat.service import ChatService
 from app.learning.feedback import FeedbackIntake
 from app.learning.local_worker import Worker
+from app.learning.reembed import Reembedding
 from app.loop.steer.explain import Explainer
 from app.observability.metrics import Metrics
 from app.prompt_library import PromptLibrary
@@ -29,6 +30,7 @@ class AppState:
     store: RuleStore
     upstream: Upstream
     embedder: Embedder
+    reembedding: Reembedding
     prompts: PromptLibrary
     feedback: FeedbackIntake
     explainer: Explainer

@@ -12,13 +12,14 @@ from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
 from app.chat.finishing import Finisher
+from app.chat.format_relay import FormatRelay
 from app.chat.inline_exploration import InlineExploration
 from app.chat.joining import JoinedRequests
 from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
-from app.learning.reembed import reembed
+from app.learning.reembed import Reembedding
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
 from app.observability.tracing import Tracer
@@ -55,7 +56,8 @@ async def open_gateway(
     services = await open_services(settings, prompts, tracer, stack, embedder)
     store, upstream, worker = services.store, services.upstream, services.worker
     retriever, metrics = services.retriever, services.metrics
-    load = LoadLimit(settings.max_open_requests)
+    keys = KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key)
+    load = LoadLimit(settings.max_open_requests, lambda: keys.several)
     metrics.open.set_function(lambda: load.open)
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
@@ -67,18 +69,26 @@ async def open_gateway(
     stack.push_async_callback(meter.flush)
     joined = JoinedRequests(settings.explore_linger)
     exploration = InlineExploration(
-        services.loop, services.planner, steering, finisher, meter, settings.explore_wait
+        services.loop,
+        services.planner,
+        steering,
+        finisher,
+        meter,
+        settings.explore_wait,
+        upstream,
     )
     relay = Relay(upstream, steering, finisher, meter)
-    service = ChatService(steering, relay, exploration, finisher, joined)
+    format_relay = FormatRelay(upstream, steering, finisher, meter)
+    service = ChatService(steering, relay, format_relay, exploration, finisher, joined)
     if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
         await store.episodes.sweep_interrupted(timedelta(0))
+    reembedding = Reembedding(store, services.embedder)
     keep_running(
         stack,
         store.watch(WATCH_INTERVAL),
         meter.run(METER_INTERVAL),
-        reembed(store, services.embedder),
+        reembedding.run(),
         watch_loop(metrics),
         freeze_when(lambda: services.embedder.ready),
         _sweep(store),
@@ -90,12 +100,13 @@ async def open_gateway(
     return AppState(
         settings=settings,
         admin_key=admin_key,
-        keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
+        keys=keys,
         meter=meter,
         load=load,
         store=store,
         upstream=upstream,
         embedder=services.embedder,
+        reembedding=reembedding,
         prompts=prompts,
         feedback=build_feedback_intake(
             settings, store, services.judge, services.embedder, worker.wake

@@ -38,6 +38,9 @@ class Database(Protocol):
 
     async def close(self) -> None: ...
 
+    def check_there(self) -> None:
+        """Raises StoreUnavailable where the database that was opened is known to be gone."""
+
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """One consistent view."""
 

@@ -41,6 +41,9 @@ class PostgresDatabase:
         notice_ended_connections(self._writes.sync_engine)
         self._reads = self._writes.execution_options(isolation_level="REPEATABLE READ")
 
+    def check_there(self) -> None:
+        """The server itself will tell."""
+
     async def prepare(self) -> None:
         """The server is there."""
 

@@ -113,6 +113,17 @@ embeddings = Table(
     Column("vector", LargeBinary, nullable=False),  # little-endian float32, unit length
 )
 
+# What each embedding model made of a few fixed sentences when it was first used, or last found to
+# have changed: `probes` are little-endian float32, one unit vector behind the other.
+embedders = Table(
+    "embedders",
+    metadata,
+    Column("model", String(256), primary_key=True),
+    Column("generation", Integer, nullable=False),  # one more with each change
+    Column("dimension", Integer, nullable=False),
+    Column("probes", LargeBinary, nullable=False),
+)
+
 # Questions with answers that somebody or something vouches for. `label`: the short right answer
 # where there is one; two near questions with different labels are a conflict. `vector`: of the
 # question, as in `embeddings`; none while it waits to be embedded.
@@ -203,6 +214,7 @@ jobs = Table(
     Column("namespace", String(128), nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("lost", Integer, nullable=False, server_default="0"),  # with their processes
     Column("owner", String(128)),
     Column("lease_until", UtcDateTime),
     Column("not_before", UtcDateTime, nullable=False),

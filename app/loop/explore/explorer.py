@@ -17,6 +17,7 @@ from app.domain.trajectory import Cost, Message, Observation, Role, Trajectory
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.effort import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
 from app.loop.explore.exploration import (
+    AskTeacher,
     ExplorerOptions,
     ExplorerResult,
     IsDecided,
@@ -65,17 +66,20 @@ class Explorer:
         enough: IsDecided | None = None,
         spending: RunningCost | None = None,
         patience: float | None = None,
+        ask_teacher: AskTeacher | None = None,
     ) -> ExplorerResult:
         """All trajectories of one request. `decided` None: nothing is ever cut short. `effort`
         None: everybody is asked at once; else `enough` says whether the first two will do.
         `spending` is kept up to date meanwhile. After `patience` seconds only the Teacher is still
-        waited for.
+        waited for. `ask_teacher` makes the Teacher's call in place of the backend.
 
         Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
         `UpstreamError` when no other trajectory came back either.
         """
         cost = spending or RunningCost()
-        run = _Run(self, observation, insertion, background, cost, decided, effort, enough)
+        run = _Run(
+            self, observation, insertion, background, cost, decided, effort, enough, ask_teacher
+        )
         try:
             return await run.finish(patience)
         finally:
@@ -100,6 +104,7 @@ class _Run:
         decided: IsDecided | None = None,
         effort: Effort | None = None,
         enough: IsDecided | None = None,
+        ask_teacher: AskTeacher | None = None,
     ) -> None:
         self._explorer = explorer
         self._options = explorer.options
@@ -107,6 +112,7 @@ class _Run:
         self._insertion = insertion
         self._background = background
         self._spending = spending
+        self._ask_teacher = ask_teacher
         self._decided = decided
         self._students = self._options.students if effort is None or effort.explore else 0
         self._tutored = self._students > 1 and (effort is None or effort.tutor)
@@ -293,13 +299,7 @@ class _Run:
         try:
             async with self._room:
                 self._spending.open += 1
-                completion = await self._explorer.backend.complete(
-                    self._observation.model,
-                    call.messages,
-                    call.params,
-                    background=self._background,
-                    logprobs=True,
-                )
+                completion = await self._complete(call)
         except UpstreamError as error:
             self._spending.back(Cost(calls=1))
             if call.role is Role.TEACHER:
@@ -317,6 +317,17 @@ class _Run:
             raw_logprobs=completion.raw_logprobs,
             raw=completion.raw,
             cost=self._spending.back(completion.cost),
+        )
+
+    async def _complete(self, call: Call) -> Completion:
+        if call.role is Role.TEACHER and self._ask_teacher is not None:
+            return await self._ask_teacher(self._form(), self._insertion, call.params)
+        return await self._explorer.backend.complete(
+            self._observation.model,
+            call.messages,
+            call.params,
+            background=self._background,
+            logprobs=True,
         )
 
     def _note_thinking(self, completion: Completion) -> None:
