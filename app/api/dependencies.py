@@ -42,7 +42,7 @@ async def client(request: Request, state: State) -> Caller:
 
 def client_of(state: AppState, headers: Headers) -> Caller:
     """Whoever these headers say may chat. Raises as `client`."""
-    caller = state.keys.caller(_given_key(headers))
+    caller = state.keys.caller(given_key(headers))
     if caller is None:
         if state.keys.needed:
             raise AuthenticationFailed("Incorrect API key provided")
@@ -104,7 +104,7 @@ def namespace_forbidden(name: str) -> NotAllowed:
 def administrator_of(state: AppState, headers: Headers) -> Caller:
     """Whoever these headers say may use the admin API at all. Raises `AuthenticationFailed`,
     `NotAllowed`."""
-    caller = state.keys.caller(_given_key(headers))
+    caller = state.keys.caller(given_key(headers))
     if caller is None:
         raise AuthenticationFailed("The admin API needs the admin key as a bearer token")
     if not any(caller.may(permission) for permission in _ADMIN):
@@ -151,7 +151,7 @@ def _by_method(request: Request) -> Permission:
     return Permission.ADMIN_READ if request.method in _READING else Permission.ADMIN_WRITE
 
 
-def _given_key(headers: Headers) -> str:
+def given_key(headers: Headers) -> str:
     """The key that a request carries: a bearer token, or where there is no `Authorization` what
     Anthropic's and Azure's clients send."""
     if "authorization" in headers:

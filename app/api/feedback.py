@@ -21,6 +21,7 @@ from app.api.schemas.common import (
     refuses,
 )
 from app.api.schemas.feedback import MOST_ITEMS, FeedbackBatchBody, FeedbackBody
+from app.chat.recorder import own_request_id
 from app.chat.request import invalid, parse_body, parse_json
 from app.exceptions import InvalidRequest, NotFound, TTCLError
 from app.wiring.container import AppState
@@ -179,7 +180,11 @@ async def _episode(
     if not caller.reaches(namespace):
         raise namespace_forbidden(namespace)
     try:
-        return await state.store.episodes.of_request(namespace, body.request_id)
+        return await state.store.episodes.of_request(
+            namespace,
+            *(own_request_id(name, body.request_id) for name in state.keys.names(caller)),
+            body.request_id,  # of an episode from before keys were told apart
+        )
     except UnknownEpisode as error:
         raise NotFound(
             f"There is no episode of a request '{body.request_id}' in the namespace '{namespace}'; "

@@ -16,6 +16,7 @@ from app.loop.steer.experience import NO_EXPERIENCE, Experience
 from app.loop.steer.injector import has_images, question_of
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
+from rules_store.database.json_codec import storable
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ChatCall:
     @cached_property
     def question(self) -> str:
         """Text of the last user turn, as far as it is read; the model server gets all of it."""
-        return bounded(self._whole_question)
+        return storable(bounded(self._whole_question))
 
     @cached_property
     def has_images(self) -> bool:

@@ -7,13 +7,12 @@ import dataclasses
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import orjson
-
 from app.access.metering import Meter, estimated_cost
 from app.chat import response
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream, observe
 from app.chat.finishing import Finisher
 from app.chat.steering import Steering
+from app.domain import json_text
 from app.domain.trajectory import Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
@@ -55,7 +54,7 @@ class InlineExploration:
         await self._finisher.explored(call, steered, exploration)
         body = response.completion(chosen, _asked(call))
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
-        return Answer(orjson.dumps(body), steered.headers())
+        return Answer(json_text.dumps(body), steered.headers())
 
     async def _stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
         """Pings from the loop's start, then the selected answer."""

@@ -96,6 +96,7 @@ class Steering:
             request_id=call.client_request_id,
             raw=call.raw,
             is_retry=call.is_retry,
+            key=call.caller.name,
         )
         limits = call.limits
         if call.has_images:

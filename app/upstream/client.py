@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost, Message
 from app.exceptions import (
@@ -306,7 +305,7 @@ class Upstream:
                 if response.status in NOT_THERE or len(text) <= SHORT_TEXT:
                     caps.refuse(TOKENIZER)
                 return None
-            answer = orjson.loads(await response.read())
+            answer = json_text.loads(await response.read())
             count = int(answer.get("count", len(answer.get("tokens") or [])))
         except (UpstreamError, ValueError, AttributeError, TypeError):
             return None
@@ -390,7 +389,7 @@ class Upstream:
             return completion
 
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
-        payload = orjson.dumps(body)
+        payload = json_text.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
             response = await self._transport.send(
                 "POST", "/chat/completions", payload, stream=True, query=forwarded_query.get()

@@ -9,8 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.domain.trajectory import Cost, RawAnswer
 from app.exceptions import UpstreamError, UpstreamTimeout
 from app.upstream.wire import made_characters, parse_usage
@@ -58,7 +57,7 @@ def data_of(event: bytes) -> bytes | None:
 
 
 def frame(payload: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(payload) + b"\n\n"
+    return b"data: " + json_text.dumps(payload) + b"\n\n"
 
 
 class _Text(list[str]):
@@ -176,7 +175,7 @@ class StreamedAnswer:
         self.mended = False
         self.events += 1
         try:
-            chunk: dict[str, Any] = orjson.loads(data)
+            chunk: dict[str, Any] = json_text.loads(data)
             self._read(chunk)
         except (ValueError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server sent an event that can't be read") from error
@@ -217,5 +216,5 @@ class StreamedAnswer:
             entries = (choice.get("logprobs") or {}).get("content")
             if isinstance(entries, list):
                 self.logprobs += entries
-            if choice.get("finish_reason"):
+            if isinstance(choice.get("finish_reason"), str) and choice["finish_reason"]:
                 self.finish_reason = choice["finish_reason"]
