@@ -147,7 +147,7 @@ async def _respond(request: Request, call: ChatCall, state: AppState) -> Respons
 async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -> ChatCall:
     """Everything that a request says about itself. Body beats header beats name beats default."""
     default = _header_mode(request) or state.settings.mode
-    body = await _body(raw, default)
+    body = await _body(raw, default, state)
     options = parse_options(body)
     asked = body.get("model")
     base, named_mode = await _split(asked, state) if isinstance(asked, str) else ("", None)
@@ -194,11 +194,11 @@ async def _call(request: Request, raw: bytes, state: AppState, caller: Caller) -
     )
 
 
-async def _body(raw: bytes, mode: Mode) -> dict[str, Any]:
+async def _body(raw: bytes, mode: Mode, state: AppState) -> dict[str, Any]:
     """The fields of the body; none where it can't be read, and nothing but the model server needs
     to. Raises `InvalidRequest`."""
     try:
-        return await parse_body(raw)
+        return await parse_body(raw, state.large_bodies)
     except InvalidRequest:
         if mode is Mode.OFF:
             return {}

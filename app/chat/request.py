@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from app.access.tenants import FairSlots
 from app.domain import json_text
 from app.domain.trajectory import Mode, Task
 from app.exceptions import InvalidRequest
@@ -113,11 +114,13 @@ class ChatRequest(BaseModel):
         return max(0, self.max_completion_tokens or self.max_tokens or 0)
 
 
-async def parse_body(raw: bytes) -> dict[str, Any]:
-    """As `parse_json`, a large one in a thread, so that others are answered meanwhile."""
+async def parse_body(raw: bytes, turns: FairSlots) -> dict[str, Any]:
+    """As `parse_json`; a large one in a thread, when it is its turn, so that others are answered
+    meanwhile: each step of it stops all threads for a moment, and several would do so in a row."""
     if len(raw) < LARGE:
         return parse_json(raw)
-    return await asyncio.to_thread(parse_json, raw)
+    async with turns.slot():
+        return await asyncio.to_thread(parse_json, raw)
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import structlog
 from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
+from app.access.tenants import FairSlots
 from app.chat.finishing import Finisher
 from app.chat.inline_exploration import InlineExploration
 from app.chat.recorder import LearnPolicy, Recorder
@@ -100,6 +101,7 @@ async def open_gateway(
         keys=keys,
         meter=meter,
         load=load,
+        large_bodies=FairSlots(slots=2, share=1),
         store=store,
         upstream=upstream,
         embedder=services.embedder,
