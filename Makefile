@@ -30,7 +30,7 @@ apt = (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-clients browser postgres compose lm-eval litellm test-vllm lint format bench-serving clean
+.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm test-vllm lint format bench-serving clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -93,6 +93,9 @@ lm-eval: $(LM_EVAL_STAMP) ## Install lm-eval for its tests, in .venv-lm-eval (ha
 
 test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
 	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm
+
+test-hostile: $(DEV_STAMP) ## Floods by one client, and what another one notices (ten minutes at most)
+	$(BIN)/python -m benchmarks.safety.hostile
 
 lint: $(DEV_STAMP) ## ruff, mypy, import-linter (which way imports point) and hadolint (the Dockerfile)
 	$(BIN)/ruff check .

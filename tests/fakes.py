@@ -324,6 +324,7 @@ class HashEmbedder:
         self.failure: Exception | None = None
         self.delay = 0.0
         self.hang = False
+        self.probes = 0
         self.history: list[list[str]] = []
 
     def knows(self, text: str) -> bool:
@@ -333,11 +334,16 @@ class HashEmbedder:
         pass
 
     async def embed_anew(self, texts: Sequence[str]) -> np.ndarray:
-        return await self.embed(texts)
+        """As `embed`, but counted apart: probes come whenever they come."""
+        self.probes += 1
+        return await self._made(texts)
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Shape (len(texts), dimension), float32, each row of length one."""
         self.history.append(list(texts))
+        return await self._made(texts)
+
+    async def _made(self, texts: Sequence[str]) -> np.ndarray:
         if self.hang:
             await asyncio.Event().wait()
         await asyncio.sleep(self.delay)

@@ -55,6 +55,8 @@ class Caller:
             raise NotAllowed("This needs a key for all namespaces")
 
 
+MOST_NAMES = 500
+"""Keys among whose requests one is looked for by its id."""
 CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
 ANYONE = Caller("anyone", CLIENT)
 """Who comes without a key while there are none."""
@@ -79,6 +81,12 @@ class KeyRing:
     def several(self) -> bool:
         """Whether there is more than one client's key."""
         return len(self._fixed) - 1 + self._store.keys.count > 1
+
+    def names(self, first: Caller) -> list[str]:
+        """Of all whose requests `first` may mean, its own name before the others'."""
+        fixed = {caller.name for _, caller in self._fixed} | {ANYONE.name}
+        others = sorted(fixed | self._store.keys.ids)[:MOST_NAMES]
+        return list(dict.fromkeys([first.name, *others]))
 
     def caller(self, given: str) -> Caller | None:
         """Whose key this is; None for no live key. The time it takes tells nothing of a key."""

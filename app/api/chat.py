@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
@@ -44,6 +43,7 @@ from app.chat.request import (
     split_model,
     unread_chat,
 )
+from app.domain import json_text
 from app.domain.trajectory import Mode
 from app.exceptions import InvalidRequest, TTCLError, UpstreamError
 from app.observability.tracing import current, set_attributes
@@ -173,7 +173,7 @@ async def _respond(request: Request, call: ChatCall, state: AppState) -> Respons
 
 async def _pass_on(request: Request, call: ChatCall, state: AppState) -> Response:
     """The client's bytes, less what is the gateway's, and the model server's answer as it comes."""
-    sent = call.raw if call.verbatim else orjson.dumps(call.body)
+    sent = call.raw if call.verbatim else json_text.dumps(call.body)
     response = await passed(request, sent, state, call.caller)
     response.headers["X-TTCL-Mode"] = Mode.OFF.value
     if call.reading.obstacle is not None:
@@ -188,7 +188,7 @@ async def _call(
 ) -> ChatCall:
     """Everything that a request says about itself. Body beats header beats name beats default."""
     default = _header_mode(request) or state.settings.mode
-    body = await _body(raw, Mode.OFF if fmt else default)
+    body = await _body(raw, Mode.OFF if fmt else default, state)
     options = _options(request, body)
     sent, wants_ttcl = sent_fields(body)
     own_fields = "ttcl" in body or sent.get("stream_options") != body.get("stream_options")
@@ -324,11 +324,11 @@ def _chore(options: TTCLOptions, own: NamespaceSettings, body: Mapping[str, Any]
     return found or (DECLARED if declared else None)
 
 
-async def _body(raw: bytes, mode: Mode) -> dict[str, Any]:
+async def _body(raw: bytes, mode: Mode, state: AppState) -> dict[str, Any]:
     """The fields of the body; none where it can't be read, and nothing but the model server needs
     to. Raises `InvalidRequest`."""
     try:
-        return await parse_body(raw)
+        return await parse_body(raw, state.large_bodies)
     except InvalidRequest:
         if mode is Mode.OFF:
             return {}

@@ -4,24 +4,30 @@ within its bounds. Nothing of a body is read for who has no key."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
 from collections.abc import Iterable
 from enum import Enum
 from urllib.parse import urlsplit
 
+import cachetools
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access.callers import Caller
 from app.access.tenants import tenant
+from app.access.throttle import BEARER_FAILURES, Throttle
 from app.api.compression import decoded
-from app.api.dependencies import administrator_of, client_of
+from app.api.dependencies import administrator_of, client_of, given_key
 from app.api.errors import render
 from app.chat.formats import FORMATS
 from app.exceptions import (
+    AuthenticationFailed,
     ClientTooSlow,
     InvalidRequest,
     NotAllowed,
     PayloadTooLarge,
+    TooManyRequests,
     TTCLError,
     UnsupportedEncoding,
 )
@@ -80,6 +86,8 @@ class KeyFirst:
         self.app = app
         self._doors = doors
         self._origins = frozenset(origins)
+        self._throttle = Throttle(failures=BEARER_FAILURES)
+        self._let_in: cachetools.LRUCache[tuple[str, bytes], bool] = cachetools.LRUCache(1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         door = self._doors.of(scope["path"]) if scope["type"] == "http" else Door.OPEN
@@ -88,7 +96,7 @@ class KeyFirst:
             headers = Headers(scope=scope)
             try:
                 if door is Door.ADMIN:
-                    caller = administrator_of(state, headers)
+                    caller = self._administrator(state, scope, headers)
                 else:
                     caller = client_of(state, headers)
                     if not state.keys.needed:
@@ -99,6 +107,25 @@ class KeyFirst:
             # Until it is known in which of its namespaces it works.
             tenant.set((caller.name, ""))
         await self.app(scope, receive, send)
+
+    def _administrator(self, state: AppState, scope: Scope, headers: Headers) -> Caller:
+        """Raises `AuthenticationFailed`, `NotAllowed`, `TooManyRequests` for an address of too many
+        wrong keys; one that has come with the right key goes on with that."""
+        address, given = (scope.get("client") or ("unknown",))[0], given_key(headers)
+        known = (address, hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest())
+        wait = 0.0 if known in self._let_in else self._throttle.wait(address)
+        if given and wait > 0:
+            raise TooManyRequests(
+                "Too many wrong keys from here", code="too_many_attempts", retry_after=wait
+            )
+        try:
+            caller = administrator_of(state, headers)
+        except AuthenticationFailed:
+            if given:
+                self._throttle.failed(address)
+            raise
+        self._let_in[known] = True
+        return caller
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:
         """Raises `NotAllowed`, `UnsupportedEncoding`."""

@@ -21,6 +21,7 @@ from app.api.schemas.common import (
     refuses,
 )
 from app.api.schemas.feedback import MOST_ITEMS, FeedbackBatchBody, FeedbackBody
+from app.chat.recorder import own_request_id
 from app.chat.request import invalid, parse_body, parse_json
 from app.exceptions import InvalidRequest, NotFound, TTCLError
 from app.wiring.container import AppState
@@ -104,7 +105,8 @@ async def give_feedback_batch(
     `key` are counted once."""
     allowance = state.meter.admit(caller)
     header_namespace(request)
-    items = await _items(await request.body(), request.headers.get("content-type", ""))
+    kind = request.headers.get("content-type", "")
+    items = await _items(await request.body(), kind, state)
     data = [await _item(state, caller, request, index, each) for index, each in enumerate(items)]
     if allowance is not None:
         response.headers.update(allowance.headers())
@@ -112,12 +114,13 @@ async def give_feedback_batch(
     return FeedbackBatch(taken=len(data) - refused, refused=refused, data=data)
 
 
-async def _items(raw: bytes, content_type: str) -> list[Any]:
+async def _items(raw: bytes, content_type: str, state: AppState) -> list[Any]:
     """What a batch holds, unchecked; of JSON lines, one that is none is its bytes. Raises
     `InvalidRequest`."""
     if content_type.partition(";")[0].strip().lower() != jsonl.MEDIA_TYPE:
         try:
-            return FeedbackBatchBody.model_validate(await parse_body(raw)).items
+            body = await parse_body(raw, state.large_bodies)
+            return FeedbackBatchBody.model_validate(body).items
         except ValidationError as error:
             raise invalid(error) from error
     # No more of them are made than may be: a body may be line ends alone.
@@ -179,7 +182,11 @@ async def _episode(
     if not caller.reaches(namespace):
         raise namespace_forbidden(namespace)
     try:
-        return await state.store.episodes.of_request(namespace, body.request_id)
+        return await state.store.episodes.of_request(
+            namespace,
+            *(own_request_id(name, body.request_id) for name in state.keys.names(caller)),
+            body.request_id,  # of an episode from before keys were told apart
+        )
     except UnknownEpisode as error:
         raise NotFound(
             f"There is no episode of a request '{body.request_id}' in the namespace '{namespace}'; "

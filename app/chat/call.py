@@ -18,6 +18,7 @@ from app.loop.steer.injector import has_images, is_single_turn, question_of
 from app.loop.steer.writer import Insertion
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
+from rules_store.database.json_codec import storable
 
 CHORE = "chore"
 """Of a request that no user made: it is answered, and that is all."""
@@ -90,7 +91,7 @@ class ChatCall:
     @cached_property
     def question(self) -> str:
         """Text of the last user turn, as far as it is read; the model server gets all of it."""
-        return bounded(self._whole_question)
+        return storable(bounded(self._whole_question))
 
     @cached_property
     def has_images(self) -> bool:

@@ -11,8 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import orjson
-
 from app.access.metering import Charge, Meter
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
@@ -21,6 +19,7 @@ from app.chat.formats.base import event as framed
 from app.chat.formats.base import last_event
 from app.chat.relay import chained, kept_headers
 from app.chat.steering import Steering
+from app.domain import json_text
 from app.domain.trajectory import Cost
 from app.exceptions import TTCLError, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
@@ -99,13 +98,13 @@ class FormatRelay:
 
     def _body(self, call: ChatCall, steered: SteeredRequest, *, folded: bool) -> bytes:
         if not steered.experience:
-            return call.raw if call.verbatim else orjson.dumps(call.body)
+            return call.raw if call.verbatim else json_text.dumps(call.body)
         given = additions(
             self._steering.insertion(call, steered),
             in_question=call.in_question,
             folded=folded,
         )
-        return orjson.dumps(_format(call).add(call.body, given))
+        return json_text.dumps(_format(call).add(call.body, given))
 
     async def _whole(
         self,
@@ -136,7 +135,7 @@ class FormatRelay:
         if call.request.stream:
             shown = steered.told(call, cost) if call.wants_ttcl else None
             return _stream_of(_format(call).events(body), shown, headers)
-        return Answer(orjson.dumps({**body, "ttcl": steered.told(call, cost)}), headers)
+        return Answer(json_text.dumps({**body, "ttcl": steered.told(call, cost)}), headers)
 
     async def _stream(
         self,

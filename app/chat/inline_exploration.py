@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from functools import partial
 from typing import Any
 
-import orjson
-
 from app.access.metering import Meter, estimated_cost
 from app.chat import response
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream, observe
@@ -19,6 +17,7 @@ from app.chat.formats.base import event, last_event
 from app.chat.joining import Wanted
 from app.chat.steering import Steering
 from app.chat.teacher import FormatTeacher
+from app.domain import json_text
 from app.domain.trajectory import Role, Trajectory
 from app.exceptions import TTCLError, UpstreamTimeout
 from app.loop.effort_planner import EffortPlanner
@@ -74,7 +73,7 @@ class InlineExploration:
         await self._finisher.explored(call, steered, exploration)
         body = _whole(call, exploration, chosen)
         body["ttcl"] = steered.told(call, exploration.cost, _told(exploration))
-        return Answer(orjson.dumps(body), steered.headers())
+        return Answer(json_text.dumps(body), steered.headers())
 
     async def _stream(self, call: ChatCall, steered: SteeredRequest) -> Stream:
         """Pings from the loop's start, then the selected answer."""

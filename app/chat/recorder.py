@@ -32,6 +32,12 @@ LEARNING_OFF = "learning_off"
 KEY_MAY_NOT_LEARN = "key_may_not_learn"
 
 
+def own_request_id(key: str, request_id: str) -> str:
+    """Under which an episode is found: by the id that its client gave it, of this client alone. A
+    request id has no blank in it."""
+    return f"{key} {request_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class OpenEpisode:
     """An episode that has begun. `recorded` False: the store could not take it, and nothing
@@ -72,10 +78,12 @@ class Recorder:
         request_id: str | None,
         raw: bytes,
         is_retry: bool,
+        key: str,
     ) -> OpenEpisode:
-        """Never raises for a broken store. A namespace comes into being with its first request. Of
+        """`key`: the name of the caller's; what another one has sent makes nothing a retry. Never
+        raises for a broken store. A namespace comes into being with its first request. Of
         a long question what `bounded` leaves is kept."""
-        body_hash = await _hash(raw)
+        body_hash = await _hash(key, raw)
 
         async def begin() -> EpisodeStart:
             await self._store.namespaces.ensure(namespace)
@@ -85,7 +93,7 @@ class Recorder:
                 mode=mode.value,
                 question=bounded(question),
                 model=model,
-                request_id=request_id,
+                request_id=None if request_id is None else own_request_id(key, request_id),
                 body_hash=body_hash,
                 is_retry=is_retry,
             )
@@ -177,10 +185,12 @@ class Recorder:
         return True
 
 
-async def _hash(raw: bytes) -> str:
-    """By which a retry is known again."""
+async def _hash(key: str, raw: bytes) -> str:
+    """By which a retry is known again, of the same key."""
 
     def hashed() -> str:
-        return hashlib.blake2b(raw, digest_size=16).hexdigest()
+        known = hashlib.blake2b(key.encode(), digest_size=16)
+        known.update(raw)
+        return known.hexdigest()
 
     return hashed() if len(raw) < LARGE else await asyncio.to_thread(hashed)

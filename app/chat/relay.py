@@ -11,13 +11,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import orjson
-
 from app.access.metering import Charge, Meter, estimated_cost
 from app.chat import response as rendered
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
 from app.chat.steering import Steering
+from app.domain import json_text
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TTCLError, UpstreamError, UpstreamFailed, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
@@ -96,7 +95,7 @@ class Relay:
             return rendered.stream_of(
                 body, usage_chunk=call.wants_usage, told=told, headers=headers
             )
-        return Answer(orjson.dumps(body), headers)
+        return Answer(json_text.dumps(body), headers)
 
     def _as_it_came(
         self,
@@ -114,7 +113,7 @@ class Relay:
             set_cost(response.span, cost)
             _pay(bill, call, cost, _made(body))
             if call.asked_model != call.model.id and "model" in body:
-                content = orjson.dumps({**body, "model": call.asked_model})
+                content = json_text.dumps({**body, "model": call.asked_model})
         return Answer(content, headers, response.status)
 
     async def _stream(
@@ -176,12 +175,12 @@ class Relay:
 
     def _body(self, call: ChatCall, steered: SteeredRequest, *, folded: bool = False) -> bytes:
         if not steered.experience:
-            return call.raw if call.verbatim else orjson.dumps(call.body)
+            return call.raw if call.verbatim else json_text.dumps(call.body)
         messages = self._steering.messages(call, steered)
         model = self._upstream.capabilities_of(call.model.id)
         if (folded or model.refuses(SYSTEM_ROLE)) and not has_system(call.messages):
             messages = steered.sent = without_system(messages)
-        return orjson.dumps({**call.body, "messages": messages})
+        return json_text.dumps({**call.body, "messages": messages})
 
     async def _relayed(
         self,

@@ -7,17 +7,15 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from app.access.tenants import FairSlots
+from app.domain import json_text
 from app.domain.trajectory import Mode, Task
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.namespaces import MOST_EXAMPLES
 
-MAX_DEPTH = 200
-"""Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
-episode put a few around the request's own."""
 MOST_VALUES = 100_000
 """Objects, lists and what stands in them, of one body: each costs far more than its bytes."""
 LARGE = 262_144
@@ -128,11 +126,13 @@ class ChatRequest(BaseModel):
         return max(0, self.max_completion_tokens or self.max_tokens or 0)
 
 
-async def parse_body(raw: bytes) -> dict[str, Any]:
-    """As `parse_json`, a large one in a thread, so that others are answered meanwhile."""
+async def parse_body(raw: bytes, turns: FairSlots) -> dict[str, Any]:
+    """As `parse_json`; a large one in a thread, when it is its turn, so that others are answered
+    meanwhile: each step of it stops all threads for a moment, and several would do so in a row."""
     if len(raw) < LARGE:
         return parse_json(raw)
-    return await asyncio.to_thread(parse_json, raw)
+    async with turns.slot():
+        return await asyncio.to_thread(parse_json, raw)
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
@@ -140,13 +140,13 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     if has_more_values(raw, MOST_VALUES):
         raise InvalidRequest(f"The body has more than {MOST_VALUES} values", code="too_many_values")
     try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        body = json_text.loads(raw)
+    except json_text.TooDeep as error:
+        raise InvalidRequest(f"The body is {error}") from error
+    except ValueError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object", code="invalid_json")
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
-        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
     return body
 
 
@@ -164,16 +164,6 @@ def has_more_values(raw: bytes, most: int) -> bool:
 
 def _values(text: bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{")
-
-
-def _deeper_than(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        containers = [v for v in level if isinstance(v, dict | list)]
-        if not containers:
-            return False
-        level = [item for c in containers for item in (c.values() if isinstance(c, dict) else c)]
-    return any(isinstance(value, dict | list) for value in level)
 
 
 def parse_options(body: Mapping[str, Any]) -> TTCLOptions:

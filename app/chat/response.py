@@ -179,7 +179,9 @@ def _chunk(
 def _logprobs(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any] | None:
     if not asked.logprobs or not isinstance(answer.raw_logprobs, dict):
         return None
-    entries = _of_text(answer.raw_logprobs.get("content") or [], answer.text)
+    told = answer.raw_logprobs.get("content")
+    told = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    entries = _of_text(told, answer.text)
     if not asked.top_logprobs:
         entries = [{**entry, "top_logprobs": []} for entry in entries]
     return {**answer.raw_logprobs, "content": entries}

@@ -6,10 +6,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import orjson
-
 from app.chat.call import ChatCall
 from app.chat.formats import ApiFormat, additions
+from app.domain import json_text
 from app.exceptions import UpstreamRejected
 from app.loop.steer.writer import Insertion
 from app.upstream.capabilities import SYSTEM_ROLE
@@ -67,7 +66,7 @@ class FormatTeacher:
                 model.refuse(SYSTEM_ROLE)
             usage = UsageReader()
             usage.note(answer)
-            cost = usage.cost(orjson.dumps(body), whole=True)
+            cost = usage.cost(json_text.dumps(body), whole=True)
             completion = self._format.completion(answer, cost)
             if 0 < call.request.answer_tokens <= cost.completion_tokens:
                 # llama.cpp says of a Response that was cut that it is complete.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -81,6 +82,8 @@ def serve(
         access_log=False,
         timeout_graceful_shutdown=settings.stop_grace,
         server_header=False,
+        # Whoever can reach us could else write there where they come from.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
     server = uvicorn.Server(config)
     if first_question:

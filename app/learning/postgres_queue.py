@@ -87,7 +87,12 @@ class LearningQueue:
                 min_size=1,
                 max_size=4,
                 timeout=PATIENCE,
-                kwargs={"application_name": "ttcl queue", "connect_timeout": 5},
+                kwargs={
+                    "application_name": "ttcl queue",
+                    "connect_timeout": 5,
+                    # A pooler may stand between: what was prepared there is known nowhere.
+                    "prepare_threshold": None,
+                },
             )
         )
 

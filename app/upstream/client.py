@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost, Message
 from app.exceptions import (
@@ -223,7 +222,7 @@ class Upstream:
         without: set[str] = set()
         while True:
             ours = {k: v for k, v in added.items() if k not in without and not caps.refuses(k)}
-            async with self.open_chat(orjson.dumps({**body, **ours}), path) as response:
+            async with self.open_chat(json_text.dumps({**body, **ours}), path) as response:
                 content = await response.read()
                 status, after = response.status, response.retry_after
                 kind = response.content_type
@@ -337,7 +336,7 @@ class Upstream:
                 if response.status in NOT_THERE or len(text) <= SHORT_TEXT:
                     caps.refuse(TOKENIZER)
                 return None
-            answer = orjson.loads(await response.read())
+            answer = json_text.loads(await response.read())
             count = int(answer.get("count", len(answer.get("tokens") or [])))
         except (UpstreamError, ValueError, AttributeError, TypeError):
             return None
@@ -421,7 +420,7 @@ class Upstream:
             return completion
 
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
-        payload = orjson.dumps(body)
+        payload = json_text.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
             response = await self._transport.send(
                 "POST", CHAT, payload, stream=True, query=forwarded_query.get()

@@ -9,11 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.domain.trajectory import Cost, RawAnswer
 from app.exceptions import UpstreamError, UpstreamTimeout
-from app.upstream.wire import made_characters, parse_usage, read_json
+from app.upstream.wire import made_characters, parse_usage
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n"
@@ -60,7 +59,7 @@ def data_of(event: bytes) -> bytes | None:
 
 
 def frame(payload: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(payload) + b"\n\n"
+    return b"data: " + json_text.dumps(payload) + b"\n\n"
 
 
 class _Text(list[str]):
@@ -180,7 +179,7 @@ class StreamedAnswer:
         self.mended = False
         self.events += 1
         try:
-            chunk: dict[str, Any] = read_json(data)
+            chunk: dict[str, Any] = json_text.loads_lenient(data)
             self._read(chunk)
         except (ValueError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server sent an event that can't be read") from error
@@ -223,5 +222,5 @@ class StreamedAnswer:
             entries = (choice.get("logprobs") or {}).get("content")
             if isinstance(entries, list):
                 self.logprobs += entries
-            if choice.get("finish_reason"):
+            if isinstance(choice.get("finish_reason"), str) and choice["finish_reason"]:
                 self.finish_reason = choice["finish_reason"]

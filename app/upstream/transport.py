@@ -16,9 +16,9 @@ from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import orjson
 from yarl import URL
 
+from app.domain import json_text
 from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.observability.tracing import (
     INVALID_SPAN,
@@ -174,7 +174,7 @@ class Transport:
         with _worded("did not answer in time", "can't be reached"):
             async with asyncio.timeout(seconds):
                 answer = await self._http.request(
-                    "POST", url, data=orjson.dumps(body), headers=headers, allow_redirects=False
+                    "POST", url, data=json_text.dumps(body), headers=headers, allow_redirects=False
                 )
                 await answer.read()
         return UpstreamResponse(answer)

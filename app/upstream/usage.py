@@ -8,7 +8,7 @@ from typing import Any
 from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost
 from app.upstream.sse import MAX_EVENT
-from app.upstream.wire import made_characters, object_of
+from app.upstream.wire import made_characters, object_of, tokens_of
 
 MAX_READ = 64 * 1024 * 1024
 _PROMPTS = (
@@ -83,8 +83,7 @@ def _usage(holder: dict[str, Any]) -> Cost:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int:
-    counts = (usage.get(name) for name in names)
-    return sum(count for count in counts if type(count) is int and count > 0)
+    return sum(tokens_of(usage.get(name)) for name in names)
 
 
 def _larger(one: Cost, other: Cost) -> Cost:

@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import jsonschema
-import orjson
 
+from app.domain import json_text
 from app.domain.lenient_json import tolerant_json
 from app.domain.trajectory import Cost, RawAnswer
 from app.exceptions import UpstreamError, UpstreamFailed, UpstreamRejected
 from app.upstream.capabilities import without_patterns
 from app.upstream.types import Completion
 
+MOST_TOKENS = 100_000_000
 _OF_A_CHOICE = ("index", "message", "logprobs", "finish_reason")
 _OF_A_COMPLETION = ("id", "object", "created", "model", "choices", "usage")
-
-
-def read_json(content: bytes) -> Any:
-    """JSON as model servers write it, numbers that are none and halves of characters among it: the
-    former become null, the latter U+FFFD. Raises `ValueError`."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        try:
-            return _clean(json.loads(content, parse_constant=lambda _: None))
-        except RecursionError as error:
-            raise ValueError("nested too deep") from error
-
-
-def _clean(value: Any) -> Any:
-    """With whole characters only."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_clean(name): _clean(each) for name, each in value.items()}
-    return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
 def parse_completion(content: bytes, content_type: str = "application/json") -> Completion:
     """One choice of a chat completion. Raises `UpstreamError` that says what came instead."""
     try:
-        body = read_json(content)
+        body = json_text.loads_lenient(content)
         choice = body["choices"][0]
         message = choice["message"]
         text = message.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content is not text")
         raw = choice.get("logprobs")
+        thought = message.get("reasoning_content") or message.get("reasoning")
+        reason = choice.get("finish_reason")
         return Completion(
             text=text,
-            finish_reason=choice.get("finish_reason"),
-            reasoning=message.get("reasoning_content") or message.get("reasoning"),
+            finish_reason=reason if isinstance(reason, str) else None,
+            reasoning=thought if isinstance(thought, str) else None,
             logprobs=token_logprobs(raw),
             raw_logprobs=raw,
             raw=RawAnswer(
@@ -71,7 +52,7 @@ def parse_completion(content: bytes, content_type: str = "application/json") -> 
 def object_of(content: bytes) -> dict[str, Any] | None:
     """The JSON object that these bytes are; None where they are none."""
     try:
-        found = read_json(content)
+        found = json_text.loads_lenient(content)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -109,10 +90,15 @@ def parse_usage(usage: Any) -> Cost:
         return Cost(calls=1)
 
     def count(name: str) -> int:
-        value = usage.get(name)
-        return value if isinstance(value, int) and value >= 0 else 0
+        return tokens_of(usage.get(name))
 
     return Cost(1, count("prompt_tokens"), count("completion_tokens"))
+
+
+def tokens_of(told: Any) -> int:
+    """A count of tokens as a server tells it; 0 for what is none, and never more than any model can
+    have read or written: sums of these are kept."""
+    return min(told, MOST_TOKENS) if type(told) is int and told > 0 else 0
 
 
 def made_characters(message: Any) -> int:
@@ -167,7 +153,7 @@ def error_from(status: int, content: bytes, after: float | None) -> UpstreamFail
     param: str | None = None
     code: str | None = None
     try:
-        loaded = read_json(content)
+        loaded = json_text.loads_lenient(content)
     except ValueError:
         loaded = None
     if isinstance(loaded, dict):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
+from app.access.tenants import FairSlots
 from app.chat.service import ChatService
 from app.learning.feedback import FeedbackIntake
 from app.learning.local_worker import Worker
@@ -27,6 +28,8 @@ class AppState:
     keys: KeyRing
     meter: Meter
     load: LoadLimit
+    large_bodies: FairSlots
+    """Turns of those that are read in a thread."""
     store: RuleStore
     upstream: Upstream
     embedder: Embedder

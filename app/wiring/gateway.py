@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 
 from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
+from app.access.tenants import FairSlots
 from app.chat.finishing import Finisher
 from app.chat.format_relay import FormatRelay
 from app.chat.inline_exploration import InlineExploration
@@ -19,6 +22,7 @@ from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
+from app.exceptions import ConfigurationError
 from app.learning.reembed import Reembedding
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
@@ -31,6 +35,8 @@ from app.wiring.background import SteadyClock, freeze_when, keep_running
 from app.wiring.container import AppState
 from app.wiring.factories import WATCH_INTERVAL, build_feedback_intake, build_writer
 from app.wiring.services import open_services
+from rules_store.database.engine import parse_url
+from rules_store.database.lock import held_alone
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
 
@@ -53,6 +59,8 @@ async def open_gateway(
 ) -> AppState:
     """Every object in its order; `stack` takes them down again in the reverse one. `embedder`
     replaces the one that the settings name. Raises `ConfigurationError`."""
+    if not settings.on_postgresql:
+        stack.enter_context(_alone(settings))
     services = await open_services(settings, prompts, tracer, stack, embedder)
     store, upstream, worker = services.store, services.upstream, services.worker
     retriever, metrics = services.retriever, services.metrics
@@ -103,6 +111,7 @@ async def open_gateway(
         keys=keys,
         meter=meter,
         load=load,
+        large_bodies=FairSlots(slots=2, share=1),
         store=store,
         upstream=upstream,
         embedder=services.embedder,
@@ -116,6 +125,17 @@ async def open_gateway(
         worker=worker,
         metrics=metrics,
     )
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Raises `ConfigurationError` where another gateway serves the same file."""
+    url = parse_url(settings.resolved_database_url)
+    try:
+        with held_alone(Path(url.database or "")):
+            yield
+    except StoreUnavailable as error:
+        raise ConfigurationError(str(error)) from error
 
 
 async def _sweep(store: RuleStore) -> None:

@@ -51,6 +51,11 @@ class KeyOperations:
         return bool(self._context.caches.keys)
 
     @property
+    def ids(self) -> set[str]:
+        """Of all keys, revoked ones too; no I/O."""
+        return {key.id for _, key in self._context.caches.keys.values()}
+
+    @property
     def count(self) -> int:
         """Keys that there are, revoked ones too; no I/O."""
         return len(self._context.caches.keys)

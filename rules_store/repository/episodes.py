@@ -78,6 +78,16 @@ async def id_of_request(connection: AsyncConnection, namespace: str, request_id:
     )
 
 
+async def ids_of_requests(
+    connection: AsyncConnection, namespace: str, request_ids: Sequence[str]
+) -> dict[str, str]:
+    """Request id -> episode id, of those that are known."""
+    statement = select(episodes.c.request_id, episodes.c.id).where(
+        episodes.c.namespace == namespace, episodes.c.request_id.in_(request_ids)
+    )
+    return {row[0]: row[1] for row in await connection.execute(statement)}
+
+
 async def id_of_body(
     connection: AsyncConnection, namespace: str, body_hash: str, since: datetime
 ) -> str | None:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
-from rules_store.database.dialect import insert_or_add
+from rules_store.database.dialect import MOST, insert_or_add
 from rules_store.database.schema import jobs, learn_spend, learning_pauses
 from rules_store.models.jobs import Job, JobFilter, JobKind, JobRecord, JobState, Spend
 from rules_store.repository.namespaces import EVERY
@@ -269,7 +269,7 @@ async def add_spend(
             "namespace": namespace,
             "minute": minute,
             "calls": spend.calls,
-            "tokens": spend.tokens,
+            "tokens": min(spend.tokens, MOST),
             "answers_judged": answers_judged,
             "lesson_calls": lesson_calls,
         },

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
-
+from app.domain import json_text
 from app.domain.trajectory import Cost, Message, RawAnswer, Role, Trajectory
 from app.exceptions import InvalidRequest, TTCLError, UpstreamError
 from app.loop.steer.injector import GAP
@@ -195,7 +194,7 @@ class TextReader:
 
 def event(payload: dict[str, Any]) -> bytes:
     """A server-sent event under the name of its type."""
-    return f"event: {payload['type']}\ndata: ".encode() + orjson.dumps(payload) + b"\n\n"
+    return f"event: {payload['type']}\ndata: ".encode() + json_text.dumps(payload) + b"\n\n"
 
 
 def last_event(payload: dict[str, Any], told: Any) -> bytes:

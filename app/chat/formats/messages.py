@@ -7,8 +7,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from app.chat.formats.base import (
     Additions,
     Reading,
@@ -23,6 +21,7 @@ from app.chat.formats.base import (
     shared_fields,
     text_pieces,
 )
+from app.domain import json_text
 from app.domain.trajectory import Cost, Message, RawAnswer, Trajectory
 from app.exceptions import InvalidRequest, TTCLError
 from app.loop.steer.injector import GAP, text_of
@@ -282,7 +281,7 @@ _SAID = ("text", "thinking", "redacted_thinking")
 
 
 def _call(block: dict[str, Any]) -> dict[str, Any]:
-    arguments = orjson.dumps(block.get("input") or {}).decode()
+    arguments = json_text.dumps(block.get("input") or {}).decode()
     return {
         "id": block.get("id"),
         "type": "function",
@@ -323,7 +322,7 @@ def _block_events(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
     if kind == "tool_use":
         begun = {**block, "input": {}}
-        said = orjson.dumps(block.get("input") or {}).decode()
+        said = json_text.dumps(block.get("input") or {}).decode()
         deltas = [{"type": "input_json_delta", "partial_json": said}]
     yield {"type": "content_block_start", "index": index, "content_block": begun}
     for delta in deltas:

@@ -12,8 +12,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from app.chat.formats.base import (
     NEEDS_LOGPROBS,
     SHARED,
@@ -33,6 +31,7 @@ from app.chat.formats.base import (
     shared_fields,
     text_pieces,
 )
+from app.domain import json_text
 from app.domain.trajectory import Cost, Message, RawAnswer, Trajectory
 from app.exceptions import InvalidRequest, TTCLError
 from app.loop.steer.injector import SYSTEM_ROLES
@@ -274,7 +273,7 @@ def _stored_turns(stored: Sequence[Any]) -> list[Message]:
     """What stands for the turns that only the model server knows, to tell one from the other."""
     if not stored:
         return []
-    return [{"role": "assistant", "content": orjson.dumps(stored).decode()}]
+    return [{"role": "assistant", "content": json_text.dumps(stored).decode()}]
 
 
 def _items(given: Any, *, needed: bool) -> list[dict[str, Any]]:
@@ -323,7 +322,7 @@ def _call(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dumped(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else json_text.dumps(value).decode()
 
 
 def _last_question(items: Sequence[dict[str, Any]]) -> int | None:

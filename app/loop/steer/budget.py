@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import cachetools
-import orjson
 
+from app.domain import json_text
 from app.domain.tokens import overestimate
 from app.domain.trajectory import Message
 from app.loop.steer.block import cut
@@ -99,7 +99,7 @@ async def fit(
     hits: list[Hit] = [*experience.rules, *experience.examples]
     texts = [_prompt_text(hit) for hit in hits]
     frames = [EXAMPLE_OVERHEAD if isinstance(hit, ExampleHit) else 0 for hit in hits]
-    prompt = 0 if context is None else overestimate(orjson.dumps(list(messages)).decode())
+    prompt = 0 if context is None else overestimate(json_text.dumps(list(messages)).decode())
     taken = prompt + answer_tokens + BLOCK_OVERHEAD
     bound = sum(counter.at_most(model, texts)) + sum(frames)
     if bound <= budget and (context is None or taken + bound <= context):

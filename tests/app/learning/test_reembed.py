@@ -85,8 +85,8 @@ class Changing(HashEmbedder):
 
     shift = 0
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        return np.roll(await super().embed(texts), self.shift, axis=1)
+    async def _made(self, texts: Sequence[str]) -> Vectors:
+        return np.roll(await super()._made(texts), self.shift, axis=1)
 
 
 @pytest.mark.parametrize("dimension", [384, 96])
@@ -104,10 +104,10 @@ async def test_another_model_behind_the_same_name_is_noticed_and_all_is_embedded
     example = NewExample("default", "How many cows?", "Two.", Trust.LABEL)
     await store.examples.create(example, old, change=Change("test", "test"))
     await looking.look()
-    assert embedder.history[-1] == list(PROBES)
+    assert embedder.probes == 1
     assert not looking.changed
     await looking.look()
-    assert embedder.history.count(list(PROBES)) == 1, "not before its time"
+    assert embedder.probes == 1, "not before its time"
 
     embedder.shift, embedder.dimension = 7, dimension
     (new,) = await embedder.embed(["Count the cows."])
