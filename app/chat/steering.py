@@ -93,6 +93,7 @@ class Steering:
             request_id=call.client_request_id,
             raw=call.raw,
             is_retry=call.is_retry,
+            key_id=call.caller.name,
         )
         limits = call.limits
         if has_images(call.messages):

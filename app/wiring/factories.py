@@ -205,6 +205,8 @@ def store_options(settings: Settings) -> StoreOptions:
         max_attempts=settings.job_attempts,
         gate=GateOptions(replays=settings.experiment.gate_replays),
         half_life_days=settings.experiment.lift_half_life_days,
+        feedback_keys=settings.feedback_keys,
+        keys_outside=len(settings.api_keys),
     )
 
 
