@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from app.exceptions import NotAllowed
+from rules_store.models import keys
 from rules_store.models.events import Change
 from rules_store.models.keys import ADMIN, ALL, ApiKey, Permission
 from rules_store.store import RuleStore
@@ -73,7 +74,7 @@ def change_by(actor: str, reason: str) -> Change:
 
 
 CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
-ANYONE = Caller("anyone", CLIENT)
+ANYONE = Caller(keys.ANYONE, CLIENT)
 """Who comes without a key while there are none."""
 
 

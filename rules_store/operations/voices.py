@@ -64,14 +64,27 @@ def verdict_on(
     options = context.options.gate
     if not bounded(context, namespace):
         return verdict(standing.helped, standing.harmed, standing.tried, options)
-    counts: defaultdict[Voice, Count] = defaultdict(Count)
+    counts: dict[Voice, Count] = {}
     for trial in trials:
         voice = voice_of_trial(context, namespace, trial)
-        known = counts[voice]
-        counts[voice] = Count(
-            known.helped + (trial.effect > 0), known.harmed + (trial.effect < 0), known.tried + 1
-        )
+        counts[voice] = counts.get(voice, Count()).plus(trial.effect)
     return verdict_of_voices(counts, options)
+
+
+def replayed(context: StoreContext, namespace: str, trials: Iterable[Trial]) -> Verdict | None:
+    """What the gate would have said last, had there been these trials alone, oldest first."""
+    is_bounded = bounded(context, namespace)
+    counts: dict[Voice, Count] = {}
+    last: Verdict | None = None
+    for trial in trials:
+        voice = voice_of_trial(context, namespace, trial) if is_bounded else None
+        counts[voice] = counts.get(voice, Count()).plus(trial.effect)
+        judged = verdict_of_voices(counts, context.options.gate)
+        if judged is not None:
+            # Who has helped before is not retired for helping no more: see `trials`.
+            stays = judged is Verdict.USELESS and last is Verdict.HELPFUL
+            last, counts = (last if stays else judged), {}
+    return last
 
 
 async def harm(

@@ -42,6 +42,10 @@ class Count:
     harmed: int = 0
     tried: int = 0
 
+    def plus(self, effect: int) -> Count:
+        """One more trial; `effect`: 1 helped, -1 harmed, 0 neither."""
+        return Count(self.helped + (effect > 0), self.harmed + (effect < 0), self.tried + 1)
+
 
 def most_steps(options: GateOptions) -> int:
     """By how much a voice may move the test of `policy.gate`: one less than a decision takes."""

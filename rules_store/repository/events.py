@@ -21,6 +21,7 @@ POLICY = "policy"
 LEARNER = "learner"
 OF_NAMESPACES = "namespace."
 NAMESPACE_DELETED = "namespace.deleted"
+KEY_WITHDRAWN = "key.withdrawn"
 OF_KEYS = "key."
 """How the kinds of events about API keys begin."""
 
