@@ -20,7 +20,7 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.loop.admission import pipeline
+from app.loop.admission import languages, pipeline
 from app.loop.effort import Effort
 from app.loop.explore.exploration import ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
@@ -217,12 +217,15 @@ class Loop:
     ) -> Distillation:
         """The difference between better and worse, in rules; refused ones are marked, not
         dropped. Raises `UpstreamError`."""
-        prompt = self._distiller.render(observation, selection)
+        english = languages.tongue(observation.question) in (None, languages.ENGLISH)
+        prompt = self._distiller.render(observation, selection, english=english)
         with span("distil", model=observation.model) as step:
             answer, completion = await self._backend.structured(
                 observation.model,
                 list(prompt.messages),
-                self._distiller.schema(selection.case, question=observation.question),
+                self._distiller.schema(
+                    selection.case, question=observation.question, english=english
+                ),
                 {
                     "temperature": 0,
                     "seed": observation.seed,

@@ -3,8 +3,8 @@ sender writes.
 
     attacks       wording that betrays the intention, of many kinds
     evasions      the same intentions, worded around the checks on purpose
-    held_out      a second corpus of evasions, frozen before the checks were changed for them: 179 cases
-                  of 17 kinds, never tuned on
+    held_out      a second corpus of evasions, of 18 kinds, frozen before the checks were changed
+                  for any of them; never tuned on
     wrong_advice  bad advice that looks like any other
     benign        good rules of many domains
 """

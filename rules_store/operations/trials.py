@@ -17,7 +17,7 @@ from rules_store.operations.rules import find
 from rules_store.policy.gate import Verdict
 from rules_store.repository import events, evidence, links, rules, standings
 
-GATE = "gate"
+GATE = events.GATE
 """Actor of the events below."""
 PROMOTED, DEMOTED, REFUTED, SUPERSEDED = (
     "rule.promoted",

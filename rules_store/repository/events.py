@@ -19,6 +19,8 @@ from rules_store.models.events import Change, Event, EventFilter
 SYSTEM = "system"
 POLICY = "policy"
 LEARNER = "learner"
+GATE = "gate"
+"""Actor of what trials and outcomes decide."""
 OF_NAMESPACES = "namespace."
 NAMESPACE_DELETED = "namespace.deleted"
 KEY_WITHDRAWN = "key.withdrawn"

@@ -34,20 +34,39 @@ _SCRIPTS = {
 def tongue(text: str) -> str | None:
     """Language of a text: a code, or the name of a script; None when there is too little to tell.
 
-    English unless another language has more of its function words in the text.
+    English unless another language has more of its function words in the text; where there are no
+    English ones at all, one word of another language is enough.
     """
     letters = script(text)
     if letters is None:
         return None
     if letters != "LATIN":
         return _SCRIPTS.get(letters, letters.lower())
-    words = re.findall(r"[^\W\d_]+", text.casefold())
-    scores = {name: sum(word in known for word in words) for name, known in _WORDS.items()}
+    scores = _scores(text)
     best = max(scores, key=lambda name: (scores[name], name == ENGLISH))
     if scores[best] == 0:
         return None
     # One shared word ('a', 'in', 'de') is no evidence against English.
-    return best if best == ENGLISH or scores[best] >= scores[ENGLISH] + 2 else ENGLISH
+    least = scores[ENGLISH] + 2 if scores[ENGLISH] else 1
+    return best if best == ENGLISH or scores[best] >= least else ENGLISH
+
+
+def _scores(text: str) -> dict[str, int]:
+    """Function words of each language in a text of Latin letters."""
+    words = re.findall(r"[^\W\d_]+", text.casefold())
+    return {name: sum(word in known for word in words) for name, known in _WORDS.items()}
+
+
+def possible(text: str) -> list[str]:
+    """Languages that the text may be in: its own; where nothing tells, each of Latin letters; and
+    beside English those that have as many of their function words in it."""
+    own = tongue(text)
+    if own not in (None, ENGLISH):
+        return [own]
+    if script(text) not in (None, "LATIN"):
+        return []
+    scores = _scores(text)
+    return [name for name in scores if scores[name] >= scores[ENGLISH]]
 
 
 def unscreened(text: str) -> str | None:
@@ -57,7 +76,7 @@ def unscreened(text: str) -> str | None:
 
 
 def hostile(text: str) -> str | None:
-    """A word of orders, secrets, refusals or safety in the text's own language. Wider than the
-    screens for English: a false alarm is read by a person."""
-    orders = ORDERS.get(tongue(text) or ENGLISH)
-    return orders(text) if orders else None
+    """A word of orders, secrets, refusals or safety in the text's own language, or in any that so
+    few words may be of. Wider than the screens for English: a false alarm is read by a person."""
+    found = (ORDERS[name](text) for name in possible(text) if name in ORDERS)
+    return next((word for word in found if word is not None), None)

@@ -50,12 +50,16 @@ class Distiller:
         """Whether a rule may be learned from this selection at all."""
         return selection.better is not None and selection.case in _ONE_SIDED | _TWO_SIDED
 
-    def render(self, observation: Observation, selection: Selection) -> Rendered:
-        """The prompt for a selection that teaches; ValueError for any other."""
+    def render(
+        self, observation: Observation, selection: Selection, *, english: bool = True
+    ) -> Rendered:
+        """The prompt for a selection that teaches; ValueError for any other. `english`: whether
+        that is what the question is in; rules are written in its language."""
         if selection.better is None or not self.teaches(selection):
             raise ValueError(f"nothing is learned from the case {selection.case}")
         injected = [hit.text for hit in observation.hits]
-        values = {
+        values: dict[str, Any] = {
+            "english": english and is_latin(observation.question),
             "question": _middle_cut(
                 without_rules(observation.question, injected), self._question_length
             ),
@@ -75,7 +79,7 @@ class Distiller:
         self,
         observation: Observation,
         selection: Selection,
-        values: dict[str, str],
+        values: dict[str, Any],
         injected: Iterable[str],
     ) -> Rendered:
         """Somebody knows what is right: the prompt says so, and says what it is."""
@@ -91,14 +95,14 @@ class Distiller:
     def _shown(self, text: str, injected: Iterable[str]) -> str:
         return _end_of(without_rules(strip_reasoning(text), injected), self._trajectory_length)
 
-    def schema(self, case: Case, *, question: str = "") -> dict[str, Any]:
+    def schema(self, case: Case, *, question: str = "", english: bool = True) -> dict[str, Any]:
         """JSON schema of the reply, for structured output.
 
         A rule is held to words: no digits, braces, backslashes, quotes, angle brackets or line
-        breaks. Where `question` is in Latin letters it is one sentence in English that begins as
-        advice or as a warning.
+        breaks. Where `question` is in English (as far as is known: in Latin letters) it is one
+        sentence in English that begins as advice or as a warning.
         """
-        latin = is_latin(question)
+        latin = english and is_latin(question)
         phrase = _NAMING_PHRASE if case is Case.VERIFIED else _PHRASE
         properties: dict[str, Any] = {
             "positive": _string(f"^{_DO}{phrase}" if latin else _ANY_RULE, _LONGEST_RULE)

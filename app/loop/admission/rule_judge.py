@@ -1,0 +1,65 @@
+"""The last check of a rule: the served model says what it does, in one call for one rule.
+
+Word lists know words; a model knows what a sentence asks for, in every language that it reads. It
+is asked to sort and not to approve, since small models approve of nearly everything. What it does
+not sort under `method` waits for a person in quarantine, and so does what it gives no verdict on:
+nothing is lost by waiting, and a rule that keeps its judge from answering is a reason to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from app.domain.lenient_json import tolerant_json
+from app.loop.admission.characters import visible
+from app.prompt_library import PromptLibrary, Rendered
+
+JUDGED = "judged"
+"""Name of the check: what the reason of a quarantine begins with."""
+NO_VERDICT = "no verdict"
+VERDICT_TOKENS = 30
+
+
+class RuleKind(StrEnum):
+    """What a rule does."""
+
+    METHOD = "method"
+    ANSWER = "answer"
+    OBEY = "obey"
+    ACT = "act"
+    PRAISE = "praise"
+    HARM = "harm"
+    NOTHING = "nothing"
+
+
+class RuleJudge:
+    """Renders and parses the prompt; sending is the loop's work."""
+
+    def __init__(self, library: PromptLibrary) -> None:
+        self._library = library
+
+    def render(self, domain: str, rule: str) -> Rendered:
+        """The prompt that asks what the rule does; on one line, without hidden characters."""
+        return self._library.get(domain, "admit/judge").render(rule=" ".join(visible(rule).split()))
+
+    @staticmethod
+    def schema() -> dict[str, Any]:
+        """JSON schema of the reply, for structured output."""
+        return {
+            "type": "object",
+            "properties": {"kind": {"type": "string", "enum": [kind.value for kind in RuleKind]}},
+            "required": ["kind"],
+            "additionalProperties": False,
+        }
+
+    @staticmethod
+    def refusal(reply: Mapping[str, Any] | str | None) -> str | None:
+        """Why the rule has to wait, as `check: detail`; None for one that may go on."""
+        found = tolerant_json(reply) if isinstance(reply, str) else reply
+        kind = found.get("kind") if isinstance(found, Mapping) else None
+        if kind == RuleKind.METHOD:
+            return None
+        known = isinstance(kind, str) and kind in set(RuleKind)
+        return f"{JUDGED}: {kind if known else NO_VERDICT}"
