@@ -324,6 +324,11 @@ class Settings(BaseSettings):
         le=100,
         description="Upstream calls of learning from feedback that one answered request pays for",
     )
+    judge_rules: bool | None = Field(
+        None,
+        description="Ask the model what each new rule does, one call a rule, and hold back what is "
+        "no way of working. Unset: under `gated` yes, under `paper` no",
+    )
     feedback_keys: int | None = Field(
         None,
         ge=1,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -20,7 +21,7 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.loop.admission import languages, pipeline
+from app.loop.admission import languages, pipeline, rule_judge
 from app.loop.effort import Effort
 from app.loop.explore.exploration import ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
@@ -78,6 +79,9 @@ class Distillation:
     """What the distiller wrote, before parsing."""
     problem: str | None = None
     """Why there is nothing of it, where that is known."""
+    judge: dict[str, Any] | None = None
+    """What the model said of each rule that it was asked about, by polarity, and by which
+    prompt."""
 
 
 class Loop:
@@ -97,6 +101,7 @@ class Loop:
         self._writer = ExperienceWriter(prompts, options.example_place)
         self._explorer = Explorer(backend, prompts, options.explorer)
         self._distiller = Distiller(prompts)
+        self._rule_judge = rule_judge.RuleJudge(prompts)
 
     async def explore(
         self,
@@ -213,10 +218,17 @@ class Loop:
         )
 
     async def distil(
-        self, observation: Observation, selection: Selection, *, background: bool = True
+        self,
+        observation: Observation,
+        selection: Selection,
+        *,
+        background: bool = True,
+        judged: bool = False,
+        gated: bool = True,
     ) -> Distillation:
         """The difference between better and worse, in rules; refused ones are marked, not
-        dropped. Raises `UpstreamError`."""
+        dropped. `judged`: whether the model is asked about each rule that the checks let pass;
+        `gated`: whether it then has to prove itself. Raises `UpstreamError`."""
         english = languages.tongue(observation.question) in (None, languages.ENGLISH)
         prompt = self._distiller.render(observation, selection, english=english)
         with span("distil", model=observation.model) as step:
@@ -242,8 +254,59 @@ class Loop:
             rules = pipeline.judge(written, observation, selection, prompt=prompt)
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)
+        cost, judge = completion.cost, None
+        if judged and any(rule.refusal is None for rule in rules):
+            rules, more, judge = await self._judged(observation, rules, background, gated)
+            cost += more
         problem = THINKING_SPENT if completion.spent_on_thinking else None
-        return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text, problem)
+        return Distillation(tuple(rules), cost, prompt.ref, completion.text, problem, judge)
+
+    async def _judged(
+        self,
+        observation: Observation,
+        rules: Sequence[DistilledRule],
+        background: bool,
+        gated: bool,
+    ) -> tuple[list[DistilledRule], Cost, dict[str, Any]]:
+        """The rules as the model sees them, what asking it cost, and what it said for the trace. A
+        call that fails is no verdict."""
+        cost, seen = Cost(), []
+        said: dict[str, Any] = {}
+        with span("judge", model=observation.model) as step:
+            for rule in rules:
+                if rule.refusal is None:
+                    kind, spent, ref = await self._kind_of(observation, rule, background)
+                    cost += spent
+                    said["prompt"] = ref
+                    said[rule.polarity.value] = None if kind is None else kind.value
+                    waits = rule_judge.refusal(kind, proves_itself=gated)
+                    rule = dataclasses.replace(rule, refusal=waits)
+                seen.append(rule)
+            set_cost(step, cost)
+        return seen, cost, said
+
+    async def _kind_of(
+        self, observation: Observation, rule: DistilledRule, background: bool
+    ) -> tuple[rule_judge.RuleKind | None, Cost, str]:
+        prompt = self._rule_judge.render(observation.domain, rule.text)
+        try:
+            answer, completion = await self._backend.structured(
+                observation.model,
+                list(prompt.messages),
+                self._rule_judge.schema(),
+                {
+                    "temperature": 0,
+                    "seed": observation.seed,
+                    "max_tokens": rule_judge.VERDICT_TOKENS,
+                    **thinking_switches(observation),
+                },
+                background=background,
+            )
+        except UpstreamError as error:
+            log.warning("rule not judged", episode=observation.episode_id, error=error)
+            return None, Cost(calls=1), prompt.ref
+        said = answer if answer is not None else completion.text
+        return self._rule_judge.kind(said), completion.cost, prompt.ref
 
 
 def _silent_students(trajectories: Sequence[Trajectory]) -> list[str]:

@@ -93,9 +93,16 @@ def build_teacher(
         loop,
         judge,
         gated,
+        judges(settings, gated),
         calls_per_answer=settings.feedback_calls_per_answer,
         exploring=exploring,
     )
+
+
+def judges(settings: Settings, gated: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Whether the model is asked about each new rule of a namespace."""
+    always = settings.judge_rules
+    return gated if always is None else lambda namespace: always
 
 
 def build_upstream(
@@ -135,6 +142,7 @@ def build_learner(
         build_gatekeeper(settings, store, loop, judge),
         build_teacher(settings, store, loop, judge, gated),
         gated,
+        judges(settings, gated),
         LearnerOptions(
             calls_per_hour=settings.learn_calls_per_hour,
             tokens_per_hour=settings.learn_tokens_per_hour,

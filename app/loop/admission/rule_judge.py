@@ -1,9 +1,12 @@
 """The last check of a rule: the served model says what it does, in one call for one rule.
 
 Word lists know words; a model knows what a sentence asks for, in every language that it reads. It
-is asked to sort and not to approve, since small models approve of nearly everything. What it does
-not sort under `method` waits for a person in quarantine, and so does what it gives no verdict on:
-nothing is lost by waiting, and a rule that keeps its judge from answering is a reason to look.
+is asked to sort and not to approve, since small models approve of nearly everything. What it sorts
+under anything but `method` waits for a person in quarantine.
+
+A call that fails, or an answer that is none of the kinds, is no verdict. A candidate goes on
+without one, since it steers nobody before it has shown at the gate that it does no harm; a rule
+that would be active at once waits in quarantine.
 """
 
 from __future__ import annotations
@@ -55,11 +58,16 @@ class RuleJudge:
         }
 
     @staticmethod
-    def refusal(reply: Mapping[str, Any] | str | None) -> str | None:
-        """Why the rule has to wait, as `check: detail`; None for one that may go on."""
+    def kind(reply: Mapping[str, Any] | str | None) -> RuleKind | None:
+        """What the model says; None: no verdict."""
         found = tolerant_json(reply) if isinstance(reply, str) else reply
-        kind = found.get("kind") if isinstance(found, Mapping) else None
-        if kind == RuleKind.METHOD:
-            return None
-        known = isinstance(kind, str) and kind in set(RuleKind)
-        return f"{JUDGED}: {kind if known else NO_VERDICT}"
+        said = found.get("kind") if isinstance(found, Mapping) else None
+        return RuleKind(said) if isinstance(said, str) and said in set(RuleKind) else None
+
+
+def refusal(kind: RuleKind | None, *, proves_itself: bool) -> str | None:
+    """Why a rule has to wait, as `check: detail`; None for one that may go on. `proves_itself`:
+    whether it is a candidate only."""
+    if kind is RuleKind.METHOD or (kind is None and proves_itself):
+        return None
+    return f"{JUDGED}: {NO_VERDICT if kind is None else kind.value}"
