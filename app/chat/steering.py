@@ -141,6 +141,7 @@ class Steering:
                 domain=call.domain,
                 messages=call.messages,
                 fields=call.body,
+                namespace=call.namespace,
             )
             steered.sent = written.into(call.messages)
         return steered.sent

@@ -4,7 +4,7 @@ for background learning (steer mode); storing is the worker's, in one transactio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,8 @@ class LoopOptions:
     open_spread: float
     """Least spread (max - min cosine to the Teacher) for a negative rule in open tasks."""
     example_place: ExamplePlace = DEFAULT_EXPERIMENT.example_place
+    confidential: Callable[[str], bool] = lambda namespace: False
+    """Whether the model is asked to keep what a namespace gives it to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Loop:
         self._equivalence = equivalence
         self._prompts = prompts
         self._options = options
-        self._writer = ExperienceWriter(prompts, options.example_place)
+        self._writer = ExperienceWriter(prompts, options.example_place, options.confidential)
         self._explorer = Explorer(backend, prompts, options.explorer)
         self._distiller = Distiller(prompts)
         self._rule_judge = rule_judge.RuleJudge(prompts)
@@ -215,6 +217,7 @@ class Loop:
             domain=observation.domain,
             messages=observation.messages,
             fields=observation.params,
+            namespace=observation.namespace,
         )
 
     async def distil(

@@ -70,8 +70,13 @@ def build_retriever(
     return Retriever(store, embedder, options)
 
 
-def build_writer(settings: Settings, prompts: PromptLibrary) -> ExperienceWriter:
-    return ExperienceWriter(prompts, settings.experiment.example_place)
+def build_writer(settings: Settings, prompts: PromptLibrary, store: RuleStore) -> ExperienceWriter:
+    return ExperienceWriter(prompts, settings.experiment.example_place, confidential(store))
+
+
+def confidential(store: RuleStore) -> Callable[[str], bool]:
+    """Whether the model is asked to keep what a namespace gives it to itself."""
+    return lambda namespace: bool(store.namespaces.settings_of(namespace).confidential)
 
 
 def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
@@ -224,7 +229,9 @@ def build_loop(
     embedder: Embedder,
     equivalence: Equivalence,
     prompts: PromptLibrary,
+    store: RuleStore | None = None,
 ) -> Loop:
+    """`store`: whose namespaces say what is confidential; None: nothing is."""
     options = LoopOptions(
         explorer=ExplorerOptions(
             students=settings.students,
@@ -237,5 +244,6 @@ def build_loop(
         stops_early=settings.stops_early,
         open_spread=settings.experiment.open_spread,
         example_place=settings.experiment.example_place,
+        **({} if store is None else {"confidential": confidential(store)}),
     )
     return Loop(backend, embedder, equivalence, prompts, options)

@@ -67,7 +67,7 @@ async def open_services(
     stack.push_async_callback(upstream.close)
     equivalence = Equivalence()
     stack.push_async_callback(equivalence.close)
-    loop = build_loop(settings, upstream, embedder, equivalence, prompts)
+    loop = build_loop(settings, upstream, embedder, equivalence, prompts, store)
     retriever = build_retriever(settings, store, embedder)
     planner = build_planner(settings, store, embedder)
     judge = Judge(equivalence, embedder)

@@ -156,7 +156,7 @@ class ExperiencedPass:
             retriever,
             recorder,
             TokenCounter(NO_TOKENIZER),
-            build_writer(settings, setting.prompts),
+            build_writer(settings, setting.prompts, self._store),
             metrics,
             settings.experience_token_budget,
         )

@@ -2,7 +2,7 @@
 
 Word lists know words; a model knows what a sentence asks for, in every language that it reads. It
 is asked to sort and not to approve, since small models approve of nearly everything. What it sorts
-under anything but `method` waits for a person in quarantine.
+under anything but good advice waits for a person in quarantine.
 
 A call that fails, or an answer that is none of the kinds, is no verdict. A candidate goes on
 without one, since it steers nobody before it has shown at the gate that it does no harm; a rule
@@ -28,13 +28,13 @@ VERDICT_TOKENS = 30
 class RuleKind(StrEnum):
     """What a rule does."""
 
-    METHOD = "method"
-    ANSWER = "answer"
-    OBEY = "obey"
-    ACT = "act"
-    PRAISE = "praise"
-    HARM = "harm"
-    NOTHING = "nothing"
+    GOOD_ADVICE = "good advice"
+    FIXED_ANSWER = "fixed answer"
+    DISOBEDIENCE = "disobedience"
+    OUTSIDE_ACTION = "outside action"
+    ADVERTISING = "advertising"
+    SABOTAGE = "sabotage"
+    NO_ADVICE = "no advice"
 
 
 class RuleJudge:
@@ -68,6 +68,6 @@ class RuleJudge:
 def refusal(kind: RuleKind | None, *, proves_itself: bool) -> str | None:
     """Why a rule has to wait, as `check: detail`; None for one that may go on. `proves_itself`:
     whether it is a candidate only."""
-    if kind is RuleKind.METHOD or (kind is None and proves_itself):
+    if kind is RuleKind.GOOD_ADVICE or (kind is None and proves_itself):
         return None
     return f"{JUDGED}: {NO_VERDICT if kind is None else kind.value}"
