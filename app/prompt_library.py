@@ -17,6 +17,7 @@ lines, then a jinja2 body.
 `role` is `system`, `user`, `block` (a text that is put inside another message) or a list of
 `system`, `user` and `assistant`; a list needs one `@@ role` line in front of each part, in the same
 order.
+A template may ask `{% if question is latin %}`: whether a text is in Latin letters.
 Every file is checked when the library is loaded: a wrong one stops the start.
 """
 
@@ -117,6 +118,7 @@ class PromptLibrary:
             lstrip_blocks=True,
             keep_trailing_newline=False,
         )
+        environment.tests["latin"] = is_latin
         prompts: dict[tuple[str, str], Prompt] = {}
         for path in sorted(root.glob(f"*/**/*{SUFFIX}")):
             prompt = _read(root, path, environment)

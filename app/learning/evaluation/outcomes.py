@@ -125,7 +125,7 @@ class Judge:
         found = extract(answer, question)
         if found is None:
             return None
-        return float(await self._equivalence.equivalent(found.text, label))
+        return float(await self._equivalence.equivalent(found.text, label, question=question))
 
     async def same(self, one: str, other: str) -> bool:
         """Whether two short answers are equal."""
@@ -169,4 +169,8 @@ class Judge:
         found = extract(text, observation.question, json_expected=expected)
         if found is None:
             return 0.0
-        return float(await self._equivalence.equivalent(found.text, precedent.reference))
+        return float(
+            await self._equivalence.equivalent(
+                found.text, precedent.reference, question=observation.question
+            )
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from app.domain.lenient_json import tolerant_json
@@ -58,13 +59,32 @@ class Distiller:
         if selection.better is None or not self.teaches(selection):
             raise ValueError(f"nothing is learned from the case {selection.case}")
         injected = [hit.text for hit in observation.hits]
-        values: dict[str, Any] = {
-            "english": english and is_latin(observation.question),
+        values = {
             "question": _middle_cut(
                 without_rules(observation.question, injected), self._question_length
             ),
             "better": self._shown(selection.better.text, injected),
         }
+        prompt = self._prompt(observation, selection, values, injected)
+        if english or not is_latin(observation.question):
+            return prompt
+        return self._in_its_language(prompt, observation.domain)
+
+    def _in_its_language(self, prompt: Rendered, domain: str) -> Rendered:
+        """The system's part asks for it last."""
+        asked = self._library.get(domain, "reflect/language").render().text
+        first, *others = prompt.messages
+        return replace(
+            prompt, messages=({**first, "content": f"{first['content']}\n{asked}"}, *others)
+        )
+
+    def _prompt(
+        self,
+        observation: Observation,
+        selection: Selection,
+        values: dict[str, str],
+        injected: Iterable[str],
+    ) -> Rendered:
         if selection.case is Case.VERIFIED:
             return self._verified(observation, selection, values, injected)
         if selection.case in _TWO_SIDED and selection.worse is not None:
@@ -79,7 +99,7 @@ class Distiller:
         self,
         observation: Observation,
         selection: Selection,
-        values: dict[str, Any],
+        values: dict[str, str],
         injected: Iterable[str],
     ) -> Rendered:
         """Somebody knows what is right: the prompt says so, and says what it is."""

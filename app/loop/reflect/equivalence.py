@@ -22,7 +22,15 @@ from pathlib import Path
 
 import cachetools
 
-from app.loop.reflect.normalise import Formula, Number, Reading, Words, read
+from app.loop.reflect.normalise import (
+    Formula,
+    Number,
+    Reading,
+    Words,
+    asks_for_percent,
+    read,
+    same_number,
+)
 
 _WORKER = Path(__file__).with_name("math_worker.py")
 _START_SECONDS = 30.0
@@ -90,11 +98,16 @@ class Equivalence:
         ranked = sorted(set(members), key=lambda r: (-members.count(r), _order(r)))
         return tuple(ranked.index(member) for member in members)
 
-    async def equivalent(self, a: str, b: str) -> bool:
-        """Whether two answers mean the same."""
+    async def equivalent(self, a: str, b: str, *, question: str = "") -> bool:
+        """Whether two answers mean the same. `question`: what they answer; it says whether plain
+        numbers are per cent."""
         deadline = _Deadline(self._total_seconds)
         left, right = sorted((read(a), read(b)), key=_order)
-        return left == right or await self._same(left, right, deadline)
+        if left == right:
+            return True
+        if isinstance(left, Number) and isinstance(right, Number):
+            return same_number(left, right, percent=asks_for_percent(question))
+        return await self._same(left, right, deadline)
 
     async def readable(self, answer: str) -> bool:
         """Whether an answer can be compared as mathematics, or is plain words or a number."""
@@ -110,7 +123,7 @@ class Equivalence:
 
     async def _same(self, a: Reading, b: Reading, deadline: _Deadline) -> bool:
         if isinstance(a, Number) and isinstance(b, Number):
-            return a.value == b.value and (a.unit == b.unit or None in (a.unit, b.unit))
+            return same_number(a, b)
         if not _comparable(a, b):
             return False
         left, right = sorted((_latex(a), _latex(b)))

@@ -39,7 +39,12 @@ def render_block(
         return ""
     prompt = prompts.get(domain, "steer/block")
     positive, negative = (tuple(texts[each]) for each in (Polarity.POSITIVE, Polarity.NEGATIVE))
-    return _rendered(prompt, positive, negative, tuple(pairs), confidential)
+    block = _rendered(prompt, positive, negative, tuple(pairs))
+    if not confidential:
+        return block
+    # Before the delimiter that ends it: what is said last is heeded most.
+    content, _, end = block.rpartition("\n")
+    return f"{content}\n{prompts.get(domain, 'steer/confidential').render().text}\n{end}"
 
 
 def cut(text: str) -> str:
@@ -53,11 +58,8 @@ def _rendered(
     positive: tuple[str, ...],
     negative: tuple[str, ...],
     examples: tuple[_Pair, ...],
-    confidential: bool,
 ) -> str:
-    return prompt.render(
-        positive=positive, negative=negative, examples=examples, confidential=confidential
-    ).text
+    return prompt.render(positive=positive, negative=negative, examples=examples).text
 
 
 # The same ones come again and again, and their patterns are slow ones.
