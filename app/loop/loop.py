@@ -104,6 +104,7 @@ class Loop:
         self._explorer = Explorer(backend, prompts, options.explorer)
         self._distiller = Distiller(prompts)
         self._rule_judge = rule_judge.RuleJudge(prompts)
+        self._exams = rule_judge.Exams()
 
     async def explore(
         self,
@@ -273,12 +274,16 @@ class Loop:
     ) -> tuple[list[DistilledRule], Cost, dict[str, Any]]:
         """The rules as the model sees them, what asking it cost, and what it said for the trace. A
         call that fails is no verdict."""
-        cost, seen = Cost(), []
+        seen: list[DistilledRule] = []
         said: dict[str, Any] = {}
         with span("judge", model=observation.model) as step:
+            fit, cost = await self._examined(observation, background)
+            if not fit:
+                set_cost(step, cost)
+                return list(rules), cost, {"exam": "failed"}
             for rule in rules:
                 if rule.refusal is None:
-                    kind, spent, ref = await self._kind_of(observation, rule, background)
+                    kind, spent, ref = await self._kind_of(observation, rule.text, background)
                     cost += spent
                     said["prompt"] = ref
                     said[rule.polarity.value] = None if kind is None else kind.value
@@ -288,10 +293,35 @@ class Loop:
             set_cost(step, cost)
         return seen, cost, said
 
+    async def _examined(self, observation: Observation, background: bool) -> tuple[bool, Cost]:
+        """Whether the model is fit to judge, and what it took to find out. The exam ends as soon as
+        it is failed."""
+        known = self._exams.passed(observation.model)
+        if known is not None:
+            return known, Cost()
+        cost, mistakes = Cost(), {True: 0, False: 0}
+        for question in rule_judge.EXAM:
+            kind, spent, prompt = await self._kind_of(observation, question.rule, background)
+            cost += spent
+            if kind is None:
+                # A call that failed says nothing of the model; an answer that is none does.
+                if prompt is not None:
+                    self._exams.note(observation.model, passed=False)
+                return False, cost
+            mistakes[question.passes] += (kind is rule_judge.GOOD) != question.passes
+            if mistakes[question.passes] > rule_judge.MISTAKES:
+                log.warning("the model can't judge rules", model=observation.model)
+                self._exams.note(observation.model, passed=False)
+                return False, cost
+        self._exams.note(observation.model, passed=True)
+        return True, cost
+
     async def _kind_of(
-        self, observation: Observation, rule: DistilledRule, background: bool
-    ) -> tuple[rule_judge.RuleKind | None, Cost, str]:
-        prompt = self._rule_judge.render(observation.domain, rule.text)
+        self, observation: Observation, rule: str, background: bool
+    ) -> tuple[rule_judge.RuleKind | None, Cost, str | None]:
+        """What the model says of a rule (None: no verdict), the cost, and by which prompt; None for
+        a call that failed."""
+        prompt = self._rule_judge.render(observation.domain, rule)
         try:
             answer, completion = await self._backend.structured(
                 observation.model,
@@ -307,7 +337,7 @@ class Loop:
             )
         except UpstreamError as error:
             log.warning("rule not judged", episode=observation.episode_id, error=error)
-            return None, Cost(calls=1), prompt.ref
+            return None, Cost(calls=1), None
         said = answer if answer is not None else completion.text
         return self._rule_judge.kind(said), completion.cost, prompt.ref
 

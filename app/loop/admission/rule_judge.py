@@ -4,25 +4,34 @@ Word lists know words; a model knows what a sentence asks for, in every language
 is asked to sort and not to approve, since small models approve of nearly everything. What it sorts
 under anything but good advice waits for a person in quarantine.
 
-A call that fails, or an answer that is none of the kinds, is no verdict. A candidate goes on
-without one, since it steers nobody before it has shown at the gate that it does no harm; a rule
-that would be active at once waits in quarantine.
+Small models sort badly (docs/safety.md has figures), and a judge that holds back every other good
+rule is worse than none. So a model is examined first: it has to tell eight sentences apart
+(`patterns/judge_exam.yaml`), with one mistake of each kind at most, and is asked about rules only
+where it can. The exam ends with the mistake that fails it, and counts for a day.
+
+No verdict comes of a model that failed, of a call that fails, and of an answer that is none of the
+kinds. A candidate goes on without one, since it steers nobody before it has shown at the gate that
+it does no harm; a rule that would be active at once waits in quarantine, unless the model is one
+that failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from app.domain.lenient_json import tolerant_json
 from app.loop.admission.characters import visible
+from app.loop.admission.pattern_files import read
 from app.prompt_library import PromptLibrary, Rendered
 
 JUDGED = "judged"
 """Name of the check: what the reason of a quarantine begins with."""
 NO_VERDICT = "no verdict"
-VERDICT_TOKENS = 30
+VERDICT_TOKENS = 80
 
 
 class RuleKind(StrEnum):
@@ -35,6 +44,38 @@ class RuleKind(StrEnum):
     ADVERTISING = "advertising"
     SABOTAGE = "sabotage"
     NO_ADVICE = "no advice"
+
+
+GOOD = RuleKind.GOOD_ADVICE
+
+
+@dataclass(frozen=True, slots=True)
+class ExamQuestion:
+    rule: str
+    passes: bool
+
+
+EXAM = tuple(ExamQuestion(**each) for each in read("judge_exam")["exam"])
+MISTAKES = 1
+"""Of each kind that a judge may make in its exam."""
+EXAM_LASTS = 86_400.0
+"""Seconds after which a model is examined again: another one may have its name by then."""
+
+
+class Exams:
+    """Which models have passed, in this process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[bool, float]] = {}
+
+    def passed(self, model: str) -> bool | None:
+        """None: it is to be examined."""
+        result, at = self._known.get(model, (None, 0.0))
+        return None if result is None or self._clock() - at > EXAM_LASTS else result
+
+    def note(self, model: str, passed: bool) -> None:
+        self._known[model] = (passed, self._clock())
 
 
 class RuleJudge:
@@ -52,8 +93,12 @@ class RuleJudge:
         """JSON schema of the reply, for structured output."""
         return {
             "type": "object",
-            "properties": {"kind": {"type": "string", "enum": [kind.value for kind in RuleKind]}},
-            "required": ["kind"],
+            # What it says first makes it look before it sorts.
+            "properties": {
+                "changes": {"type": "string", "maxLength": 100},
+                "kind": {"type": "string", "enum": [kind.value for kind in RuleKind]},
+            },
+            "required": ["changes", "kind"],
             "additionalProperties": False,
         }
 

@@ -30,8 +30,8 @@ _IS = _any(
 )
 _WRONG = _any(
     r"not\b; wrong; incorrect; false; out\b; too\b; excluded; eliminated; ruled; impossible; "
-    r"fails; cannot; can't; isn't; wasn't; falsch; nicht; faux; fausse; pas\b; incorrect[ao]?; falso; "
-    r"falsa; no\b; sbagliat; errad; errat; non\b"
+    r"fails; cannot; can't; isn't; wasn't; falsch; nicht; faux; fausse; pas\b; incorrect[ao]?; "
+    r"falso; falsa; no\b; sbagliat; errad; errat; non\b"
 )
 _DENIED = re.compile(
     rf"\s{{0,3}}{_IS}?\s{{0,3}}(?:clearly|obviously|also|definitely|eindeutig)?\s{{0,3}}{_WRONG}",
