@@ -3,6 +3,7 @@ for background learning (steer mode); storing is the worker's, in one transactio
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -233,6 +234,7 @@ class Loop:
         """The difference between better and worse, in rules; refused ones are marked, not
         dropped. `judged`: whether the model is asked about each rule that the checks let pass;
         `gated`: whether it then has to prove itself. Raises `UpstreamError`."""
+        await asyncio.to_thread(pipeline.warm_up)
         english = languages.tongue(observation.question) in (None, languages.ENGLISH)
         prompt = self._distiller.render(observation, selection, english=english)
         with span("distil", model=observation.model) as step:

@@ -2,7 +2,7 @@
 
 Equality is `app.loop.reflect.equivalence` (exact numbers; math-verify in a worker process). This
 module adds what a grader must be strict about and a grouping of samples need not be: brackets mean
-something, and a named unknown must be the one asked for.
+something, a named unknown must be the one asked for, and per cent may be written as a fraction.
 
 Not covered: answers of more than 400 characters, and equality that sympy can't show in time
 (both count as wrong).
@@ -60,7 +60,9 @@ class _Math:
         mine, theirs = shape(self.gold), shape(answer)
         if (mine and theirs and mine != theirs) or _other_unknown(self.gold, answer):
             return False
-        return await self.equivalence.equivalent(self.gold, answer, question=self.question)
+        if await self.equivalence.equivalent(self.gold, answer, question=self.question):
+            return True
+        return _equal_per_cent(self.gold, answer)
 
 
 class MathGrader:
@@ -121,6 +123,20 @@ def _depths(body: str) -> Iterator[tuple[int, str]]:
 def _other_unknown(gold: str, answer: str) -> bool:
     mine, theirs = _NAMED.match(gold), _NAMED.match(answer)
     return bool(mine and theirs and mine[1] != theirs[1] and gold.count("=") == 1)
+
+
+def _equal_per_cent(gold: str, answer: str) -> bool:
+    """50% is 1/2 as well as 'fifty, in per cent'."""
+    left, right = read(gold), read(answer)
+    if not (isinstance(left, Number) and isinstance(right, Number)):
+        return False
+    if (left.unit == "%") == (right.unit == "%"):
+        return False
+    return _fraction(left) == _fraction(right)
+
+
+def _fraction(number: Number) -> object:
+    return number.value / 100 if number.unit == "%" else number.value
 
 
 def _unbalanced(text: str) -> bool:

@@ -36,10 +36,16 @@ def hidden(text: str) -> str | None:
         if not unseen and not _HIDDEN.match(character):
             continue
         before = text[place - 1 : place]
-        if character in _JOINERS and before.isalpha() and script_of(before) != "LATIN":
+        if character in _JOINERS and _needs_joiners(before):
             continue
         return f"U+{ord(character):04X}"
     return None
+
+
+def _needs_joiners(before: str) -> bool:
+    """Whether this is a letter, or a sign on one, of a script that has joiners."""
+    letter = before != "" and unicodedata.category(before)[0] in "LM"
+    return letter and script_of(before) not in ("LATIN", "COMBINING", "HANGUL", "VARIATION")
 
 
 def visible(text: str) -> str:
@@ -93,6 +99,11 @@ def mixes_scripts(word: str) -> bool:
 
 def _confusables(letter: str) -> list[str]:
     return [each["c"] for each in _table().get(letter, ()) if len(each["c"]) == 1]
+
+
+def warm_up() -> None:
+    """Loads the table."""
+    _table()
 
 
 @cache

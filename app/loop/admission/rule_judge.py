@@ -6,7 +6,7 @@ under anything but good advice waits for a person in quarantine.
 
 Small models sort badly (docs/safety.md has figures), and a judge that holds back every other good
 rule is worse than none. So a model is examined first: it has to tell eight sentences apart
-(`patterns/judge_exam.yaml`), with one mistake of each kind at most, and is asked about rules only
+(`judge_exam.yaml`), with one mistake of each kind at most, and is asked about rules only
 where it can. The exam ends with the mistake that fails it, and counts for a day.
 
 No verdict comes of a model that failed, of a call that fails, and of an answer that is none of the
@@ -21,11 +21,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from app.domain.lenient_json import tolerant_json
 from app.loop.admission.characters import visible
-from app.loop.admission.pattern_files import read
 from app.prompt_library import PromptLibrary, Rendered
 
 JUDGED = "judged"
@@ -55,7 +57,8 @@ class ExamQuestion:
     passes: bool
 
 
-EXAM = tuple(ExamQuestion(**each) for each in read("judge_exam")["exam"])
+_EXAM = Path(__file__).with_name("judge_exam.yaml")
+EXAM = tuple(ExamQuestion(**each) for each in yaml.safe_load(_EXAM.read_text("utf-8"))["exam"])
 MISTAKES = 1
 """Of each kind that a judge may make in its exam."""
 EXAM_LASTS = 86_400.0

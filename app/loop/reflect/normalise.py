@@ -107,9 +107,9 @@ def asks_for_percent(question: str) -> bool:
 def same_number(one: Number, other: Number, *, percent: bool = False) -> bool:
     """Whether two numbers are one answer. A unit that one of them leaves out is the question's.
 
-    Per cent and no unit: 50 % is one half, and it is 50 where the question asks for per cent
-    (`percent`). Where that is not known it is 50 all the same, as no share is more than 1; but
-    0.5 % is not 0.5, which is a share of its own.
+    Per cent and no unit: 50 % is 50 where the question asks for per cent (`percent`), and where
+    that is not known, as no share is more than 1; but 0.5 % is not 0.5, which is a share of its
+    own. That 50 % is one half is arithmetic for graders, not what a question asks.
     """
     if "%" not in (one.unit, other.unit) or one.unit == other.unit:
         return one.value == other.value and (
@@ -117,10 +117,7 @@ def same_number(one: Number, other: Number, *, percent: bool = False) -> bool:
         )
     if one.unit is not None and other.unit is not None:
         return False
-    rate, plain = (one, other) if one.unit == "%" else (other, one)
-    if rate.value == plain.value and (percent or abs(rate.value) > 1 or not rate.value):
-        return True
-    return rate.value / 100 == plain.value
+    return one.value == other.value and (percent or abs(one.value) > 1 or not one.value)
 
 
 _TEXT_COMMAND = re.compile(
