@@ -11,6 +11,7 @@ import pytest
 from rules_store.errors import UnknownKey
 from rules_store.models.events import Change, EventFilter
 from rules_store.models.evidence import (
+    Findings,
     LinkKind,
     Outcome,
     Precedent,
@@ -25,7 +26,7 @@ from rules_store.models.keys import ADMIN, NewKey, Permission
 from rules_store.models.rules import Rule, RuleState
 from rules_store.operations import withdrawal
 from rules_store.operations.trials import DEMOTED
-from rules_store.repository import links
+from rules_store.repository import evidence, links, precedents
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, axis, begin, draft, exposure, open_store, write
 
@@ -392,3 +393,22 @@ async def _picture(store: RuleStore) -> Any:
         standings,
         event.after,
     )
+
+
+async def test_a_key_without_learn_leaves_no_trace(store: RuleStore) -> None:
+    """What its feedback says is kept and followed by nothing: no reference at the gate, no outcome,
+    no choice, no example."""
+    await begin(store, "ep", key_id=HONEST)
+    precedent = Precedent("ep", "default", axis(1), 0.8, {}, "4", "4", Reference.CONSENSUS)
+    given = {"chosen": "rules", "offered": ["none", "rules"]}
+    await store.episodes.finish(
+        "ep", answer="4", trace={"given": given}, findings=Findings(precedent=precedent)
+    )
+    await store.evidence.add_feedback("ep", NewFeedback(label="5"), key_id="key_chat")
+    async with store.context.database.read() as connection:
+        kept = await precedents.find(connection, "ep")
+        assert await evidence.strongest(connection, "ep") is None
+    assert kept is not None
+    assert (kept.reference, kept.reference_kind) == ("4", Reference.CONSENSUS)
+    assert store.evidence.beliefs_near("default", axis(1)).size == 0
+    assert (await store.examples.list()).items == []
