@@ -59,6 +59,8 @@ def _measured(names: list[str], console: Console, policy: Policy) -> dict[str, l
             EMBEDDING_MODEL="bag-of-words",
             EMBEDDING_TIMEOUT="30",
             POLICY=policy.value,
+            # All students answer, so that every request teaches.
+            EARLY_STOP="false",
             LEARN_CALLS_PER_HOUR="1000000",
             LEARN_TOKENS_PER_HOUR="1000000000",
         ) as (port, _),

@@ -125,6 +125,9 @@ async def _put_aside_by(
     ]
     if not moves or moves[-1].actor in (events.POLICY, events.LEARNER, events.SYSTEM):
         return None
+    told = str((moves[-1].after or {}).get("reason") or "")
+    if told.startswith((rule_writes.PRUNED, rule_writes.MERGED_INTO)):
+        return None
     if moves[-1].actor == events.GATE and not same_letters:
         known = await standings.find(connection, rule_id)
         if known is None or known.verdict is not Verdict.HARMFUL:

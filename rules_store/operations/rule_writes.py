@@ -19,6 +19,8 @@ from rules_store.repository import embeddings, events, rules, rules_bulk, standi
 
 MERGED = "rule.merged"
 RETIRED = "rule.retired"
+PRUNED, MERGED_INTO = "pruned (", "merged into "
+"""How the reasons of rules begin that went to tidy up, not for what they say."""
 MOST_LEARNED = 2**31 - 1
 """The largest frequency that the column holds."""
 

@@ -308,6 +308,13 @@ async def test_what_only_made_room_is_not_held_against_a_rule(tmp_path: Path) ->
         await store.close()
 
 
+async def test_what_was_merged_is_not_held_against_a_rule(store: RuleStore) -> None:
+    one, two = await write(store, REFUNDS, axis(0)), await write(store, "Be brief.", axis(5))
+    await store.curation.merge(two.id, [one.id], change=WHO)
+    done = await learn(store, "ep_1", draft(REFUNDS.rstrip("."), between(0, 1, 0.9)))
+    assert done.learned[0].outcome == "created"
+
+
 async def test_learned_rules_make_room_before_those_of_people(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=2)
     try:
