@@ -61,6 +61,7 @@ def _measured(names: list[str], console: Console, policy: Policy) -> dict[str, l
             POLICY=policy.value,
             # All students answer, so that every request teaches.
             EARLY_STOP="false",
+            ADAPTIVE_EFFORT="false",
             LEARN_CALLS_PER_HOUR="1000000",
             LEARN_TOKENS_PER_HOUR="1000000000",
         ) as (port, _),

@@ -1,7 +1,7 @@
 """Numbers in words ('three', 'einundzwanzig', 'minus four', 'two dozen'), as digits.
 
 Whole answers only, and no word that is more often something else ('one of them', 'second'). The
-package text2num reads the words of its eight languages; ideographs have their value in Unicode.
+package text2num reads the words of seven languages; ideographs have their value in Unicode.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from text_to_num import text2num
 
-_LANGUAGES = ("en", "fr", "es", "pt", "de", "it", "nl", "ca")
+_LANGUAGES = ("en", "fr", "es", "pt", "de", "it", "nl")
 _LONGEST = 100
 _MINUS = re.compile(r"\A(?:minus|negative|moins|menos|meno|negativ[oe]?)\s+", re.IGNORECASE)
 _DOZENS = re.compile(

@@ -76,14 +76,9 @@ class Options:
         if _SEVERAL.match(bare) is not None:
             return None
         match = _LEADING.match(bare)
-        if (
-            match is None
-            or _DENIED.match(bare, match.end())
-            or _DENIAL.search(bare[: match.end(1)])
-        ):
+        if match is None or _DENIED.match(bare, match.end()):
             return self.concluded_in(bare)
-        # "A triangle" begins with a word that happens to be a letter.
-        if match[1] == "A" and re.match(r"(?<!\s)\s+[a-z]", bare[match.end() :]):
+        if _is_article(bare, match):
             return None
         letter = match[1].upper()
         return letter if letter in self.texts else None
@@ -95,6 +90,7 @@ class Options:
             match[1]
             for match in _CONCLUDED.finditer(text)
             if match[1].isupper()
+            and not _is_article(text, match)
             and not _DENIED.match(text, match.end())
             and not _SEVERAL.match(text, match.start(1))
         ]
@@ -113,6 +109,11 @@ class Options:
             if named:
                 return named[-1] if named[-1] in self.texts else None
         return self.concluded_in(last)
+
+
+def _is_article(text: str, match: re.Match[str]) -> bool:
+    """ "A triangle" begins with a word that happens to be a letter."""
+    return match[1] == "A" and re.match(r"(?<!\s)\s+[a-z]", text[match.end() :]) is not None
 
 
 def _is_denied(text: str, match: re.Match[str]) -> bool:
