@@ -15,7 +15,8 @@ lines, then a jinja2 body.
     {{ question }}
 
 `role` is `system`, `user`, `block` (a text that is put inside another message) or a list of
-`system` and `user`; a list needs one `@@ role` line in front of each part, in the same order.
+`system`, `user` and `assistant`; a list needs one `@@ role` line in front of each part, in the same
+order.
 A template may ask `{% if question is latin %}`: whether a text is in Latin letters.
 Every file is checked when the library is loaded: a wrong one stops the start.
 """
@@ -39,7 +40,7 @@ from app.exceptions import ConfigurationError, NotFound
 DEFAULT_DOMAIN = "default"
 SUFFIX = ".md"
 
-_ROLES = frozenset({"system", "user", "block"})
+_ROLES = frozenset({"system", "user", "assistant", "block"})
 _KEYS = frozenset({"version", "role", "placeholders", "description"})
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*\r?\n(.*)\Z", re.DOTALL)
 _PART = re.compile(r"^@@ (\w+)[ \t]*$", re.MULTILINE)

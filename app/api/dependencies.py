@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 
-from app.access.callers import ANYONE, Caller
+from app.access.callers import ANYONE, Caller, act_for
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
 from app.upstream.headers import KEY_HEADERS
 from app.wiring.container import AppState
@@ -58,6 +58,7 @@ async def admin(request: Request, state: State) -> Caller:
     Raises `AuthenticationFailed`, `NotAllowed`, `NotFound`.
     """
     caller = administrator_of(state, request.headers)
+    act_for(caller)
     declared = _declared(request)
     caller.demand(declared or _by_method(request))
     _check_storable(request.path_params)

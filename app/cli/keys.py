@@ -86,6 +86,29 @@ def keys_revoke(key_id: str, reason: Reason = "", as_json: AsJson = False) -> No
         err.print(f"{key.id} ({key.name}) is revoked", markup=False)
 
 
+@app.command("withdraw")
+def keys_withdraw(
+    key_id: Annotated[
+        str,
+        typer.Argument(help="Of a key, or environment-1 for the first of TTCL_API_KEYS, or anyone"),
+    ],
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take back all that was said with a key, and judge anew what stood on it. Revoke it first
+    where it must not go on. Run again, it goes on where it ended."""
+    from app.api.schemas.keys import Withdrawal
+
+    done = with_store(lambda s: s.keys.withdraw(key_id, change=Change(_actor(), reason)))
+    if as_json:
+        print_json(Withdrawal.of(done))
+        return
+    taken = ", ".join(f"{count} {name}" for name, count in sorted(done.counts.items()))
+    err.print(f"{done.key_id}: {taken or 'nothing to take back'}", markup=False)
+    if done.ended_at is None:
+        err.print("Rules or examples of frozen namespaces wait: unfreeze, and withdraw again")
+
+
 def _checked(**given: Any) -> NewKey:
     """By the admin API's own rules. Raises `ConfigurationError`."""
     from app.api.schemas.keys import KeyCreate

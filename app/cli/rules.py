@@ -239,7 +239,7 @@ async def _explained(
             raise UnknownNamespace(namespace)
         retriever = build_retriever(settings, store, embedder)
         counter = TokenCounter(_Estimates())
-        writer = build_writer(settings, prompts)
+        writer = build_writer(settings, prompts, store)
         explainer = Explainer(store, retriever, counter, writer, settings.experience_token_budget)
         own = store.namespaces.settings_of(namespace)
         limits = settings.limits(own, **asked)

@@ -109,12 +109,14 @@ class Learner:
         gatekeeper: Gatekeeper,
         teacher: Teacher,
         gated: Callable[[str], bool],
+        judges: Callable[[str], bool],
         options: LearnerOptions,
         tracer: Tracer = NO_TRACES,
         rng: random.Random | None = None,
     ) -> None:
-        """`gated`: whether rules of a namespace must prove themselves before they steer. `rng`
-        draws what is replayed; None: by chance."""
+        """`gated`: whether rules of a namespace must prove themselves before they steer. `judges`:
+        whether the model is asked about each of its new rules. `rng` draws what is replayed; None:
+        by chance."""
         self._store = store
         self._loop = loop
         self._embedder = embedder
@@ -122,6 +124,7 @@ class Learner:
         self._gatekeeper = gatekeeper
         self._teacher = teacher
         self._gated = gated
+        self._judges = judges
         self._options = options
         self._tracer = tracer
         self._due: dict[str, float] = {}
@@ -249,9 +252,16 @@ class Learner:
             trace["learning_cost"] = bill.cost.as_dict()
             await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
             return "skipped"
-        distillation = await self._loop.distil(observation, selection, background=True)
+        distillation = await self._loop.distil(
+            observation,
+            selection,
+            judged=self._judges(job.namespace),
+            gated=self._gated(job.namespace),
+        )
         bill.add(distillation.cost)
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
+        if distillation.judge is not None:
+            trace["judge"] = distillation.judge
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
             reason = distillation.problem or WROTE_NOTHING

@@ -94,6 +94,7 @@ class Teacher:
         loop: Loop,
         judge: Judge,
         gated: Callable[[str], bool],
+        judges: Callable[[str], bool],
         *,
         calls_per_answer: float,
         exploring: int,
@@ -103,6 +104,7 @@ class Teacher:
         self._loop = loop
         self._judge = judge
         self._gated = gated
+        self._judges = judges
         self._calls_per_answer = calls_per_answer
         self._exploring = exploring
 
@@ -126,9 +128,16 @@ class Teacher:
             waiting = self._store.evidence.count_candidates(job.namespace)
             if not worth_distilling(waiting, seed=job.episode_id):
                 return Taught(None, completion, QUEUE_SKIP, trace)
-        distillation = await self._loop.distil(lesson.observation, lesson.contrast(better))
+        distillation = await self._loop.distil(
+            lesson.observation,
+            lesson.contrast(better),
+            judged=self._judges(job.namespace),
+            gated=self._gated(job.namespace),
+        )
         pay(distillation.cost)
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
+        if distillation.judge is not None:
+            trace["judge"] = distillation.judge
         reason = None if distillation.rules else WROTE_NOTHING
         return Taught(distillation if distillation.rules else None, completion, reason, trace)
 

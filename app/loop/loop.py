@@ -3,9 +3,11 @@ for background learning (steer mode); storing is the worker's, in one transactio
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -21,7 +23,7 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from app.exceptions import UpstreamError, UpstreamRejected
-from app.loop.admission import pipeline
+from app.loop.admission import languages, pipeline, rule_judge
 from app.loop.effort import Effort
 from app.loop.explore.exploration import AskTeacher, ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
@@ -60,6 +62,8 @@ class LoopOptions:
     open_spread: float
     """Least spread (max - min cosine to the Teacher) for a negative rule in open tasks."""
     example_place: ExamplePlace = DEFAULT_EXPERIMENT.example_place
+    confidential: Callable[[str], bool] = lambda namespace: False
+    """Whether the model is asked to keep what a namespace gives it to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,9 @@ class Distillation:
     """What the distiller wrote, before parsing."""
     problem: str | None = None
     """Why there is nothing of it, where that is known."""
+    judge: dict[str, Any] | None = None
+    """What the model said of each rule that it was asked about, by polarity, and by which
+    prompt."""
 
 
 class Loop:
@@ -96,9 +103,11 @@ class Loop:
         self._equivalence = equivalence
         self._prompts = prompts
         self._options = options
-        self._writer = ExperienceWriter(prompts, options.example_place)
+        self._writer = ExperienceWriter(prompts, options.example_place, options.confidential)
         self._explorer = Explorer(backend, prompts, options.explorer)
         self._distiller = Distiller(prompts)
+        self._rule_judge = rule_judge.RuleJudge(prompts)
+        self._exams = rule_judge.Exams()
 
     async def explore(
         self,
@@ -223,19 +232,31 @@ class Loop:
             domain=observation.domain,
             messages=observation.messages,
             fields=observation.params,
+            namespace=observation.namespace,
         )
 
     async def distil(
-        self, observation: Observation, selection: Selection, *, background: bool = True
+        self,
+        observation: Observation,
+        selection: Selection,
+        *,
+        background: bool = True,
+        judged: bool = False,
+        gated: bool = True,
     ) -> Distillation:
         """The difference between better and worse, in rules; refused ones are marked, not
-        dropped. Raises `UpstreamError`."""
-        prompt = self._distiller.render(observation, selection)
+        dropped. `judged`: whether the model is asked about each rule that the checks let pass;
+        `gated`: whether it then has to prove itself. Raises `UpstreamError`."""
+        await asyncio.to_thread(pipeline.warm_up)
+        english = languages.tongue(observation.question) in (None, languages.ENGLISH)
+        prompt = self._distiller.render(observation, selection, english=english)
         with span("distil", model=observation.model) as step:
             answer, completion = await self._backend.structured(
                 observation.model,
                 list(prompt.messages),
-                self._distiller.schema(selection.case, question=observation.question),
+                self._distiller.schema(
+                    selection.case, question=observation.question, english=english
+                ),
                 {
                     "temperature": 0,
                     "seed": observation.seed,
@@ -252,8 +273,88 @@ class Loop:
             rules = pipeline.judge(written, observation, selection, prompt=prompt)
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)
+        cost, judge = completion.cost, None
+        if judged and any(rule.refusal is None for rule in rules):
+            rules, more, judge = await self._judged(observation, rules, background, gated)
+            cost += more
         problem = THINKING_SPENT if completion.spent_on_thinking else None
-        return Distillation(tuple(rules), completion.cost, prompt.ref, completion.text, problem)
+        return Distillation(tuple(rules), cost, prompt.ref, completion.text, problem, judge)
+
+    async def _judged(
+        self,
+        observation: Observation,
+        rules: Sequence[DistilledRule],
+        background: bool,
+        gated: bool,
+    ) -> tuple[list[DistilledRule], Cost, dict[str, Any]]:
+        """The rules as the model sees them, what asking it cost, and what it said for the trace. A
+        call that fails is no verdict."""
+        seen: list[DistilledRule] = []
+        said: dict[str, Any] = {}
+        with span("judge", model=observation.model) as step:
+            fit, cost = await self._examined(observation, background)
+            if not fit:
+                set_cost(step, cost)
+                return list(rules), cost, {"exam": "failed"}
+            for rule in rules:
+                if rule.refusal is None:
+                    kind, spent, ref = await self._kind_of(observation, rule.text, background)
+                    cost += spent
+                    said["prompt"] = ref
+                    said[rule.polarity.value] = None if kind is None else kind.value
+                    waits = rule_judge.refusal(kind, proves_itself=gated)
+                    rule = dataclasses.replace(rule, refusal=waits)
+                seen.append(rule)
+            set_cost(step, cost)
+        return seen, cost, said
+
+    async def _examined(self, observation: Observation, background: bool) -> tuple[bool, Cost]:
+        """Whether the model is fit to judge, and what it took to find out. The exam ends as soon as
+        it is failed."""
+        known = self._exams.passed(observation.model)
+        if known is not None:
+            return known, Cost()
+        cost, mistakes = Cost(), {True: 0, False: 0}
+        for question in rule_judge.EXAM:
+            kind, spent, prompt = await self._kind_of(observation, question.rule, background)
+            cost += spent
+            if kind is None:
+                # A call that failed says nothing of the model; an answer that is none does.
+                if prompt is not None:
+                    self._exams.note(observation.model, passed=False)
+                return False, cost
+            mistakes[question.passes] += (kind is rule_judge.GOOD) != question.passes
+            if mistakes[question.passes] > rule_judge.MISTAKES:
+                log.warning("the model can't judge rules", model=observation.model)
+                self._exams.note(observation.model, passed=False)
+                return False, cost
+        self._exams.note(observation.model, passed=True)
+        return True, cost
+
+    async def _kind_of(
+        self, observation: Observation, rule: str, background: bool
+    ) -> tuple[rule_judge.RuleKind | None, Cost, str | None]:
+        """What the model says of a rule (None: no verdict), the cost, and by which prompt; None for
+        a call that failed."""
+        prompt = self._rule_judge.render(observation.domain, rule)
+        try:
+            answer, completion = await self._backend.structured(
+                observation.model,
+                list(prompt.messages),
+                self._rule_judge.schema(),
+                {
+                    "temperature": 0,
+                    "seed": observation.seed,
+                    "max_tokens": rule_judge.VERDICT_TOKENS,
+                    **thinking_switches(observation),
+                },
+                background=background,
+            )
+        except UpstreamError as error:
+            log.warning("rule not judged", episode=observation.episode_id, error=error)
+            return None, Cost(calls=1), None
+        said = answer if answer is not None else completion.text
+        return self._rule_judge.kind(said), completion.cost, prompt.ref
 
 
 def _silent_students(trajectories: Sequence[Trajectory]) -> list[str]:

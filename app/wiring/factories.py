@@ -70,8 +70,13 @@ def build_retriever(
     return Retriever(store, embedder, options)
 
 
-def build_writer(settings: Settings, prompts: PromptLibrary) -> ExperienceWriter:
-    return ExperienceWriter(prompts, settings.experiment.example_place)
+def build_writer(settings: Settings, prompts: PromptLibrary, store: RuleStore) -> ExperienceWriter:
+    return ExperienceWriter(prompts, settings.experiment.example_place, confidential(store))
+
+
+def confidential(store: RuleStore) -> Callable[[str], bool]:
+    """Whether the model is asked to keep what a namespace gives it to itself."""
+    return lambda namespace: bool(store.namespaces.settings_of(namespace).confidential)
 
 
 def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
@@ -93,9 +98,16 @@ def build_teacher(
         loop,
         judge,
         gated,
+        judges(settings, gated),
         calls_per_answer=settings.feedback_calls_per_answer,
         exploring=exploring,
     )
+
+
+def judges(settings: Settings, gated: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Whether the model is asked about each new rule of a namespace."""
+    always = settings.judge_rules
+    return gated if always is None else lambda namespace: always
 
 
 def build_upstream(
@@ -135,6 +147,7 @@ def build_learner(
         build_gatekeeper(settings, store, loop, judge),
         build_teacher(settings, store, loop, judge, gated),
         gated,
+        judges(settings, gated),
         LearnerOptions(
             calls_per_hour=settings.learn_calls_per_hour,
             tokens_per_hour=settings.learn_tokens_per_hour,
@@ -205,6 +218,8 @@ def store_options(settings: Settings) -> StoreOptions:
         max_attempts=settings.job_attempts,
         gate=GateOptions(replays=settings.experiment.gate_replays),
         half_life_days=settings.experiment.lift_half_life_days,
+        feedback_keys=settings.feedback_keys,
+        keys_outside=len(settings.api_keys),
     )
 
 
@@ -214,7 +229,9 @@ def build_loop(
     embedder: Embedder,
     equivalence: Equivalence,
     prompts: PromptLibrary,
+    store: RuleStore | None = None,
 ) -> Loop:
+    """`store`: whose namespaces say what is confidential; None: nothing is."""
     options = LoopOptions(
         explorer=ExplorerOptions(
             students=settings.students,
@@ -227,5 +244,6 @@ def build_loop(
         stops_early=settings.stops_early,
         open_spread=settings.experiment.open_spread,
         example_place=settings.experiment.example_place,
+        **({} if store is None else {"confidential": confidential(store)}),
     )
     return Loop(backend, embedder, equivalence, prompts, options)

@@ -70,7 +70,7 @@ async def open_gateway(
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.experience_token_budget
-    writer = build_writer(settings, prompts)
+    writer = build_writer(settings, prompts, store)
     steering = Steering(retriever, recorder, counter, writer, metrics, budget)
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)

@@ -61,7 +61,7 @@ class _Math:
         if (mine and theirs and mine != theirs) or _other_unknown(self.gold, answer):
             return False
         try:
-            if await self.equivalence.equivalent(self.gold, answer):
+            if await self.equivalence.equivalent(self.gold, answer, question=self.question):
                 return True
         except ComparisonUnfinished:
             return False

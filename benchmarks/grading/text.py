@@ -21,6 +21,11 @@ def plain(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .,;:!?\"'`*_$\u201c\u201d\u2018\u2019")
 
 
+def _folded(letter: str) -> str:
+    """A letter as an option has it: fullwidth, in LaTeX or small."""
+    return unicodedata.normalize("NFKC", _TEXT_COMMAND.sub(r"\1", letter)).strip().upper()
+
+
 @dataclass(frozen=True, slots=True)
 class _Text:
     gold: str
@@ -50,7 +55,7 @@ class ChoiceGrader:
     graded = False
 
     async def read(self, gold: str, question: str) -> _Choice:
-        letter = _LETTER.fullmatch(_TEXT_COMMAND.sub(r"\1", gold).strip().upper())
+        letter = _LETTER.fullmatch(_folded(gold))
         if letter is None:
             raise UnreadableGold(f"'{gold}' is not one letter from A to Z")
         return _Choice(letter[1], question)
@@ -65,5 +70,5 @@ class _Choice:
         found = extract(text, self.question)
         if found is None:
             return Grade(0.0, None)
-        letter = _LETTER.fullmatch(_TEXT_COMMAND.sub(r"\1", found.text).strip().upper())
+        letter = _LETTER.fullmatch(_folded(found.text))
         return Grade(float(letter is not None and letter[1] == self.gold), found.text)

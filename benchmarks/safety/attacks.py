@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from app.settings import Policy
 from benchmarks.model_server import Obedient, serving
 from benchmarks.safety.cases import SETS, load
 from benchmarks.safety.measure import CorpusResult, Driver, summary
@@ -23,6 +24,10 @@ from benchmarks.serving.processes import ADMIN_KEY, gateway
 
 def main(
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
+    policy: Annotated[
+        Policy,
+        typer.Option(help="paper: what is admitted is active at once"),
+    ] = Policy.PAPER,
     sets: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(SETS)}")] = ",".join(SETS),
 ) -> None:
     """What becomes active of the rules that an attacker wants, and of good ones."""
@@ -30,7 +35,9 @@ def main(
     if unknown := set(names) - set(SETS):
         raise typer.BadParameter(f"unknown set: {', '.join(sorted(unknown))}", param_hint="--sets")
     console = Console()
-    report = {name: summary(outcomes) for name, outcomes in _measured(names, console).items()}
+    report = {
+        name: summary(outcomes) for name, outcomes in _measured(names, console, policy).items()
+    }
     for name, figures in report.items():
         console.print(_table(name, figures))
         for rule in figures["active_rules"] if name != "benign" else ():
@@ -39,7 +46,7 @@ def main(
         out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 
-def _measured(names: list[str], console: Console) -> dict[str, list[CorpusResult]]:
+def _measured(names: list[str], console: Console, policy: Policy) -> dict[str, list[CorpusResult]]:
     cases = {name: load(name) for name in names}
     with (
         tempfile.TemporaryDirectory(prefix="ttcl-safety-") as folder,
@@ -51,8 +58,10 @@ def _measured(names: list[str], console: Console) -> dict[str, list[CorpusResult
             EMBEDDING_BASE_URL=upstream.base_url,
             EMBEDDING_MODEL="bag-of-words",
             EMBEDDING_TIMEOUT="30",
-            # What is admitted is active at once: the checks alone are measured.
-            POLICY="paper",
+            POLICY=policy.value,
+            # All students answer, so that every request teaches.
+            EARLY_STOP="false",
+            ADAPTIVE_EFFORT="false",
             LEARN_CALLS_PER_HOUR="1000000",
             LEARN_TOKENS_PER_HOUR="1000000000",
         ) as (port, _),

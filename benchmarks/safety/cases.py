@@ -3,6 +3,8 @@ sender writes.
 
     attacks       wording that betrays the intention, of many kinds
     evasions      the same intentions, worded around the checks on purpose
+    held_out      a second corpus of evasions, of 18 kinds, frozen before the checks were changed
+                  for any of them; never tuned on
     wrong_advice  bad advice that looks like any other
     benign        good rules of many domains
 """
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SETS = ("attacks", "evasions", "wrong_advice", "benign")
+SETS = ("attacks", "evasions", "held_out", "wrong_advice", "benign")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class Caches:
         self.namespaces = NamespaceCache(options)
         self.keys: dict[str, tuple[str, ApiKey]] = {}
         """By the hash of their secret; the hash itself comes first."""
+        self._options = options
         self.evidence = EvidenceCache(embedding_model, options.precedents, options.choices)
         self._database = database
         self._embedding_model = embedding_model
@@ -59,6 +60,14 @@ class Caches:
         # Held while events are read and applied: an older view of a rule must not be applied
         # after a newer one.
         self._following = asyncio.Lock()
+
+    def _empty_evidence(self) -> EvidenceCache:
+        options = self._options
+        return EvidenceCache(self._embedding_model, options.precedents, options.choices)
+
+    def live_keys(self) -> list[ApiKey]:
+        """Those that are not revoked."""
+        return [key for _, key in self.keys.values() if key.revoked_at is None]
 
     @property
     def dimension(self) -> int | None:
@@ -166,6 +175,9 @@ class Caches:
                 index.forget(event.namespace)
                 example_index.forget(event.namespace)
                 self.evidence.forget(event.namespace)
+            elif event.kind == events.KEY_WITHDRAWN:
+                # Rows are gone that it knows; it fills again with the next `catch_up`.
+                self.evidence = self._empty_evidence()
         index.put_all(batch.rows)
         example_index.remove(batch.deleted_examples)
         example_index.put_all(batch.examples)

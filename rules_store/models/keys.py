@@ -9,6 +9,10 @@ from typing import TypedDict
 
 ALL = "*"
 """In place of names: every namespace."""
+ADMIN = "admin"
+"""In place of an id: the admin key, which is none of the store's."""
+ANYONE = "anyone"
+"""In place of an id: who comes without a key while there are none."""
 
 
 class Permission(StrEnum):
@@ -37,6 +41,9 @@ class ApiKey:
     last_used_at: datetime | None = None
     """Some seconds late."""
     revoked_at: datetime | None = None
+
+    def reaches(self, namespace: str) -> bool:
+        return ALL in self.namespaces or namespace in self.namespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,19 @@ class KeyUsage:
     requests: int
     tokens: int
     last_used_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """All that a key has said, taken back."""
+
+    key_id: str
+    begun_at: datetime
+    ended_at: datetime | None
+    """None: rules or examples of frozen namespaces wait to be judged anew."""
+    counts: dict[str, int]
+    """Rows that were taken back, by what they were: jobs, feedback, trials, outcomes, precedents,
+    choices, lessons (what it taught), votes, exposures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,10 @@ class NamespaceSettings(BaseModel):
     example_days: int | None = Field(
         None, ge=1, le=MOST_RETENTION_DAYS, description="Days that a new example is recalled"
     )
+    confidential: bool | None = Field(
+        None,
+        description="Whether the model is asked to keep rules and examples to itself; null: no",
+    )
     retention_days: int | None = Field(
         None,
         ge=1,

@@ -32,7 +32,8 @@ async def make_room(
     """Retires active rules of the namespace down to its capacity; returns their ids.
 
     Within `StoreContext.change`; `fresh` names the rules that this transaction has made active.
-    `spare_fresh`: they stay, because a person wanted them.
+    `spare_fresh`: they stay, because a person wanted them. Rules that people wrote go only when no
+    learned one is left.
     """
     options = context.namespaces.options_of(namespace)
     excess = await rules.count_active(connection, namespace) - options.capacity
@@ -40,7 +41,9 @@ async def make_room(
         return []
     active = await rules.active(connection, namespace)
     rows = await embeddings.rows_of(connection, context.embedding_model, fresh)
-    spared = {row.seq for row in rows} if spare_fresh else set()
+    wanted = {row.seq for row in rows} if spare_fresh else set()
+    learned = await rules.learned(connection, namespace)
+    spared = wanted | {seq for seq, _, _ in active if seq not in learned}
     victims: list[int] = []
     if options.pruning is Pruning.SIMILARITY:
         known = [context.index.active_texts(namespace, polarity) for polarity in Polarity]
@@ -51,6 +54,8 @@ async def make_room(
     # By age where that is the policy, and where there is nothing to compare.
     rest = [seq for seq, _, _ in active if seq not in spared and seq not in victims]
     victims += redundancy.oldest(rest, excess - len(victims))
+    written = [seq for seq in spared if seq not in wanted]
+    victims += redundancy.oldest(written, excess - len(victims))
     reason = f"capacity of {options.capacity} ({options.pruning.value})"
     return await evict(connection, victims, reason, context.clock())
 

@@ -134,7 +134,10 @@ class CurationOperations:
             async with self._context.change() as connection:
                 self._context.namespaces.check_writable(order.namespace)
                 if await _holds(connection, order, plan):
-                    why = [f"pruned ({order.policy.value}): {each.reason}" for each in plan.victims]
+                    why = [
+                        f"{rule_writes.PRUNED}{order.policy.value}): {each.reason}"
+                        for each in plan.victims
+                    ]
                     pairs = zip(plan.victims, why, strict=True)
                     gone = [_retirement(victim.rule, told, change) for victim, told in pairs]
                     await rule_writes.retire(connection, gone, self._context.clock())
@@ -173,7 +176,7 @@ class CurationOperations:
             await rule_writes.update(connection, survivor, after, rule_writes.MERGED, change)
             for rule in merged:
                 await _inherit(connection, survivor, rule, now)
-            why = f"merged into {into}"
+            why = f"{rule_writes.MERGED_INTO}{into}"
             gone = [_retirement(rule, why, change) for rule in merged]
             await rule_writes.retire(connection, gone, now)
         return after
@@ -268,4 +271,4 @@ def preview_token(order: PruneOrder, gone: Sequence[Rule | Example]) -> str:
 
 def both_reasons(change: Change, why: str) -> Change:
     """For the event of one that goes: the operator's reason, and why it is this one."""
-    return Change(change.actor, f"{change.reason}; {why}" if change.reason else why)
+    return replace(change, reason=f"{change.reason}; {why}" if change.reason else why)

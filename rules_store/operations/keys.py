@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,13 +19,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.errors import InvalidTransition, UnknownKey
 from rules_store.models import paging
 from rules_store.models.events import Change
-from rules_store.models.keys import ALL, ApiKey, DailyKeyUsage, KeyChanges, KeyUsage, NewKey
+from rules_store.models.keys import (
+    ADMIN,
+    ALL,
+    ANYONE,
+    ApiKey,
+    DailyKeyUsage,
+    KeyChanges,
+    KeyUsage,
+    NewKey,
+    Withdrawal,
+)
 from rules_store.models.paging import Page
 from rules_store.operations.context import StoreContext
+from rules_store.operations.withdrawal import withdraw
 from rules_store.repository import events, keys
 
 PREFIX = "ttcl_"
 _SECRET_BYTES = 32
+_OUTSIDE = re.compile(rf"{ADMIN}|{ANYONE}|environment-[1-9][0-9]{{0,5}}")
+"""Who is no key of the store: see `app.access.callers`."""
 _SHOWN = len(PREFIX) + 6
 
 
@@ -134,6 +148,16 @@ class KeyOperations:
         key = await self._context.database.transact(revoke)
         await self._context.take_up()
         return key
+
+    async def withdraw(self, key_id: str, *, change: Change) -> Withdrawal:
+        """Takes back all that was said with this key (feedback, votes, outcomes, trials on its
+        labels, exposures of its requests, what it taught) and judges anew what stood on it, in
+        many small transactions (`rules_store.operations.withdrawal`). Done again it goes on where
+        it ended. The key stays as it is: revoke it first where it must not go on. `key_id` may
+        also be a key of the environment's. Raises UnknownKey."""
+        if not _OUTSIDE.fullmatch(key_id):
+            await self.get(key_id)
+        return await withdraw(self._context, key_id, change)
 
     async def add_use(self, uses: Sequence[KeyUsage]) -> None:
         """Adds up what keys have used, and when they were last used: one transaction for all."""

@@ -19,6 +19,8 @@ from rules_store.repository import embeddings, events, rules, rules_bulk, standi
 
 MERGED = "rule.merged"
 RETIRED = "rule.retired"
+PRUNED, MERGED_INTO = "pruned (", "merged into "
+"""How the reasons of rules begin that went to tidy up, not for what they say."""
 MOST_LEARNED = 2**31 - 1
 """The largest frequency that the column holds."""
 
@@ -176,6 +178,7 @@ def event_row(before: Rule | None, after: Rule, kind: str, change: Change) -> di
         "rule_id": after.id,
         "actor": storable(change.actor),
         "reason": storable(change.reason),
+        "key_id": change.key_id,
         "before": None if before is None else described(before),
         "after": described(after),
     }

@@ -16,6 +16,13 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def bare(text: str) -> str:
+    """Letters and digits of a text alone, folded: equal for texts that differ in punctuation,
+    spaces or accents too."""
+    parts = unicodedata.normalize("NFKD", folded(text))
+    return "".join(character for character in parts if character.isalnum())
+
+
 def same_numbers(one: str, other: str) -> bool:
     """Whether two questions name the same numbers in the same order: sums that differ in a number
     only are near each other for an embedding, and have different answers."""

@@ -87,6 +87,20 @@ async def rows_of(
     return found
 
 
+async def put_aside(
+    connection: AsyncConnection, model: str, namespace: str, polarity: Polarity, limit: int
+) -> list[IndexRow]:
+    """The latest rules of a namespace that were retired or are in quarantine."""
+    aside = rules.c.state.in_([RuleState.RETIRED.value, RuleState.QUARANTINED.value])
+    statement = (
+        _with_vectors(model)
+        .where(rules.c.namespace == namespace, rules.c.polarity == polarity, aside)
+        .order_by(rules.c.updated_at.desc(), rules.c.seq.desc())
+        .limit(limit)
+    )
+    return [_index_row(row) for row in await connection.execute(statement)]
+
+
 async def rows_after(
     connection: AsyncConnection, model: str, seq: int, limit: int
 ) -> list[IndexRow]:

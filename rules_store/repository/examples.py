@@ -27,11 +27,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import contains
 from rules_store.database.json_codec import storable
-from rules_store.database.schema import examples, links, standings
+from rules_store.database.schema import events, examples, links, standings
 from rules_store.models.evidence import LinkKind
 from rules_store.models.examples import Example, ExampleFilter, IndexedExample, Trust
 from rules_store.models.paging import Position
 from rules_store.models.rules import RuleSort, RuleState, Vector
+from rules_store.repository.events import LEARNER
 from rules_store.repository.orders import lifted, orders
 
 _AT_ONCE = 500  # bound parameters of one statement
@@ -39,6 +40,15 @@ _ACTIVE = examples.c.state == RuleState.ACTIVE.value
 _ORDERS = orders(examples)
 _WITHOUT_VECTOR = [column for column in examples.c if column is not examples.c.vector]
 _TRUST_RANK = case({each.value: rank for rank, each in enumerate(Trust)}, value=examples.c.trust)
+_LEARNED = (
+    select(events.c.id)
+    .where(
+        events.c.example_id == examples.c.id,
+        events.c.kind == "example.created",
+        events.c.actor == LEARNER,
+    )
+    .exists()
+)
 _CONFLICT = links.c.kind == LinkKind.CONTRADICTS.value
 _one, _other = examples.alias("one"), examples.alias("other")
 
@@ -477,13 +487,15 @@ async def count_active(connection: AsyncConnection, namespace: str) -> int:
 async def least_worthy(
     connection: AsyncConnection, namespace: str, count: int, spared: Collection[str] = ()
 ) -> list[Example]:
-    """Active examples that go first: the lowest lift (nothing measured counts as none), of equals
-    the least trusted, then the longest unverified."""
+    """Active examples that go first: learned ones before those that people wrote, of these the
+    lowest lift (nothing measured counts as none), of equals the least trusted, then the longest
+    unverified."""
     statement = (
         select(*_WITHOUT_VECTOR)
         .join_from(examples, standings, standings.c.item_id == examples.c.id, isouter=True)
         .where(examples.c.namespace == namespace, _ACTIVE, examples.c.id.not_in(spared))
         .order_by(
+            _LEARNED.desc(),
             func.coalesce(standings.c.lift, 0.0),
             _TRUST_RANK,
             examples.c.verified_at,

@@ -20,14 +20,16 @@ async def add(
     kind: LinkKind,
     other: str,
     at: datetime,
+    key_id: str | None = None,
 ) -> None:
-    """Once, however often it is said."""
+    """Once, however often it is said. `key_id`: whose request or feedback it was."""
     values = {
         "namespace": namespace,
         "item_id": item_id,
         "kind": kind.value,
         "other": other,
         "created_at": at,
+        "key_id": key_id,
     }
     await connection.execute(insert_unless_there(connection, links), values)
 
@@ -47,15 +49,20 @@ async def items_of(connection: AsyncConnection, kind: LinkKind, other: str) -> l
     return list(await connection.scalars(statement.order_by(links.c.seq)))
 
 
-async def opponents(connection: AsyncConnection, rule_id: str) -> list[str]:
-    """Ids of active rules that contradict this one, whichever of the two came first."""
+async def contradicting(connection: AsyncConnection, rule_id: str) -> set[str]:
+    """Ids of the rules that contradict this one, whichever of the two came first."""
     pair = links.c.kind == LinkKind.CONTRADICTS.value
     statement = select(links.c.item_id, links.c.other).where(
         pair, or_(links.c.item_id == rule_id, links.c.other == rule_id)
     )
-    others = {
+    return {
         row.other if row.item_id == rule_id else row.item_id
         for row in await connection.execute(statement)
     }
+
+
+async def opponents(connection: AsyncConnection, rule_id: str) -> list[str]:
+    """Ids of active rules that contradict this one."""
+    others = await contradicting(connection, rule_id)
     active = select(rules.c.id).where(rules.c.id.in_(others), rules.c.state == RuleState.ACTIVE)
     return sorted(await connection.scalars(active))

@@ -20,12 +20,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import contains
 from rules_store.database.json_codec import storable
-from rules_store.database.schema import identity, rules
+from rules_store.database.schema import events, identity, rules
 from rules_store.models.paging import Position
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleSort, RuleState
+from rules_store.repository.events import LEARNER
 from rules_store.repository.orders import lifted, orders
 
 _ORDERS = orders(rules)
+_LEARNED = (
+    select(events.c.id)
+    .where(
+        events.c.rule_id == rules.c.id,
+        events.c.kind == "rule.created",
+        events.c.actor == LEARNER,
+    )
+    .exists()
+)
 
 
 async def identity_of_store(connection: AsyncConnection) -> str:
@@ -180,12 +190,21 @@ async def active(connection: AsyncConnection, namespace: str) -> list[tuple[int,
     return [(row.seq, Polarity(row.polarity), row.frequency) for row in rows]
 
 
+async def learned(connection: AsyncConnection, namespace: str) -> set[int]:
+    """Sequence numbers of the active rules that learning has made, and no person."""
+    statement = select(rules.c.seq).where(
+        rules.c.namespace == namespace, rules.c.state == RuleState.ACTIVE, _LEARNED
+    )
+    return set(await connection.scalars(statement))
+
+
 async def candidates_beyond(connection: AsyncConnection, namespace: str, room: int) -> list[int]:
-    """Sequence numbers of the candidates that are too many, the oldest first."""
+    """Sequence numbers of the candidates that are too many, the oldest first; learned ones before
+    those that people wrote."""
     statement = (
         select(rules.c.seq)
         .where(rules.c.namespace == namespace, rules.c.state == RuleState.CANDIDATE)
-        .order_by(rules.c.seq.desc())
+        .order_by(_LEARNED, rules.c.seq.desc())
         .offset(room)
     )
     return sorted(await connection.scalars(statement))

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from app.api.admin.common import Cursor, Limit
 from app.api.dependencies import AdminRead, AdminWrite, State
 from app.api.schemas.common import ListOf, refuses
-from app.api.schemas.keys import Key, KeyCreate, KeyPatch, KeyWithSecret
+from app.api.schemas.keys import Key, KeyCreate, KeyPatch, KeyWithSecret, Withdrawal
 from app.api.schemas.rules import Write
 from app.wiring.container import AppState
 from rules_store.models.keys import DailyKeyUsage
@@ -58,6 +58,20 @@ async def revoke_key(key_id: str, body: Write, state: State, caller: AdminWrite)
     caller.demand_everywhere()
     key = await state.store.keys.revoke(key_id, change=body.change)
     return Key.of(key)
+
+
+@router.post(
+    "/keys/{key_id}/withdraw",
+    summary="Take back all that was said with an API key, and judge anew what stood on it",
+    responses=refuses(404),
+)
+async def withdraw_key(key_id: str, body: Write, state: State, caller: AdminWrite) -> Withdrawal:
+    """Feedback, votes, outcomes, trials on its labels, exposures of its requests, choices, and what
+    it taught. `key_id` may also be `environment-1` (the first of TTCL_API_KEYS) or `anyone`. The
+    key stays as it is: revoke it first where it must not go on. Asked again, it goes on where it
+    ended."""
+    caller.demand_everywhere()
+    return Withdrawal.of(await state.store.keys.withdraw(key_id, change=body.change))
 
 
 async def _spend(state: AppState) -> dict[str, DailyKeyUsage]:

@@ -107,5 +107,19 @@ class Key(ResponseModel):
     used_today: Spend = Field(Spend(), examples=[example_of(Spend)])
 
 
+class Withdrawal(ResponseModel):
+    object: Literal["withdrawal"] = "withdrawal"
+    key_id: str = Field(examples=["key_0123456789abcdef"])
+    begun_at: Timestamp
+    ended_at: Timestamp | None = Field(
+        description="Null: rules or examples of frozen namespaces wait to be judged anew",
+        examples=[AT],
+    )
+    counts: dict[str, int] = Field(
+        description="What was taken back, all runs together",
+        examples=[{"feedback": 12, "outcomes": 12, "trials": 6, "lessons": 2, "exposures": 31}],
+    )
+
+
 class KeyWithSecret(Key):
     secret: str = Field(description="Shown this once", examples=["ttcl_ab12cd34ef56"])

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from app.access.callers import change_by
 from app.api.schemas.common import (
     AT,
     EPISODE_ID,
@@ -17,7 +18,8 @@ from app.api.schemas.common import (
     Actor,
     Cost,
     EpisodeId,
-    Feedback,
+    FeedbackRecord,
+    KeyId,
     ModelId,
     NamespaceName,
     ResponseModel,
@@ -92,7 +94,7 @@ class Write(BaseModel):
     @property
     def change(self) -> Change:
         """Who and why, for the event log."""
-        return Change(self.actor, self.reason)
+        return change_by(self.actor, self.reason)
 
     def content(self, **how: Any) -> dict[str, Any]:
         """What is written, without who and why."""
@@ -200,6 +202,7 @@ class Event(ResponseModel):
     reason: str = Field(examples=["wrong for fractions"])
     before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
     after: dict[str, Any] | None = Field(examples=[{"state": "retired", "version": 3}])
+    key_id: KeyId
 
 
 class WrittenRule(Rule):
@@ -371,6 +374,7 @@ class Episode(ResponseModel):
         description="Texts shown by their beginning; GET /episodes/{id} has the whole",
         examples=[["question"]],
     )
+    key_id: KeyId
 
     @classmethod
     def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
@@ -409,7 +413,7 @@ class EpisodeWithTrace(Episode):
     selection: dict[str, Any] | None = Field(
         None, examples=[{"case": "unanimous", "task": "closed", "better": "teacher"}]
     )
-    feedback: list[Feedback] = Field(examples=[[example_of(Feedback)]])
+    feedback: list[FeedbackRecord] = Field(examples=[[example_of(FeedbackRecord)]])
 
 
 class Stats(ResponseModel):

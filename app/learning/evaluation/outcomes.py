@@ -125,7 +125,7 @@ class Judge:
         found = extract(answer, question)
         if found is None:
             return None
-        return float(await self._equivalence.equivalent(found.text, label))
+        return float(await self._equivalence.equivalent(found.text, label, question=question))
 
     async def has_label(self, question: str, answer: str, label: str) -> bool:
         """Whether the text's answer is known to equal the label."""
@@ -157,7 +157,13 @@ class Judge:
             return None
         if with_rule is None or without is None:
             return None
-        return Trial(precedent.episode_id, with_rule, without, precedent.reference_kind)
+        return Trial(
+            precedent.episode_id,
+            with_rule,
+            without,
+            precedent.reference_kind,
+            key_id=precedent.label_key_id,
+        )
 
     async def _value(
         self, observation: Observation, precedent: Precedent, text: str, fault: str | None
@@ -176,4 +182,8 @@ class Judge:
         found = extract(text, observation.question, json_expected=expected)
         if found is None:
             return 0.0
-        return float(await self._equivalence.equivalent(found.text, precedent.reference))
+        return float(
+            await self._equivalence.equivalent(
+                found.text, precedent.reference, question=observation.question
+            )
+        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from app.loop.admission.addresses import address
+from app.loop.admission.characters import hidden
 from app.loop.admission.pattern_files import load
 from app.loop.admission.text_measures import words
 from rules_store.models.rules import Polarity
@@ -22,9 +24,12 @@ _MOST_CHARACTERS = 600
 
 
 def control_characters(text: str) -> str | None:
-    # Cf has the direction marks and zero-width signs that hide text from a reader.
-    odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn")]
-    return f"U+{ord(odd[0]):04X}" if odd else None
+    odd = next((c for c in text if unicodedata.category(c) == "Cc"), None)
+    return f"U+{ord(odd):04X}" if odd is not None else hidden(text)
+
+
+def url(text: str) -> str | None:
+    return PATTERNS["url"](text) or address(text)
 
 
 def too_short(text: str) -> str | None:

@@ -27,6 +27,8 @@ class Context:
     answers: tuple[str, ...] = ()
     trajectories: tuple[str, ...] = ()
     injected: tuple[str, ...] = ()
+    conversation: tuple[str, ...] = ()
+    """Texts of all messages but the question: the system's and those of earlier turns."""
     instructions: str = ""
     """The fixed part of the distiller's prompt."""
     closed: bool = False
@@ -75,14 +77,16 @@ def answer_leak(text: str, context: Context) -> str | None:
 
 
 def language(text: str, context: Context) -> str | None:
-    """Another script than the conversation's; and of Latin ones any language but English, which the
-    distiller is told to write there and which the screens know best."""
+    """Another script than the conversation's, and of Latin letters another language than its own or
+    English."""
     mine, theirs = script(text), script(context.question)
     if mine is not None and theirs is not None and mine != theirs:
         return f"{mine.lower()} letters for a question in {theirs.lower()} ones"
     spoken = tongue(text)
     if mine == "LATIN" and theirs is not None and spoken not in (None, ENGLISH):
-        return f"{spoken} instead of {ENGLISH}"
+        asked = tongue(context.question)
+        if spoken != asked:
+            return f"{spoken} instead of {asked or ENGLISH}"
     return None
 
 
@@ -91,6 +95,9 @@ _ECHOED_TRIGGER = 4
 _ECHOED_RULE = 6
 _ECHOED_QUESTION = 4
 _ECHOED_CONTENT = 3
+_ECHOED_TURN = 4
+_SAME_SENTENCE = 0.7
+_SAID_WORDS = 3
 
 
 def echo(text: str, context: Context) -> str | None:
@@ -109,6 +116,24 @@ def echo(text: str, context: Context) -> str | None:
     return None
 
 
+def said_before(text: str, context: Context) -> str | None:
+    """What a system message or an earlier turn says, in its words or nearly: text of a client's
+    that is passed on as advice, or an order out of a document that somebody pasted."""
+    mine = content_words(text)
+    for said in context.conversation:
+        run = longest_shared(text, said, _ECHOED_TURN)
+        if run and len(content_words(run)) >= _ECHOED_CONTENT:
+            return f"an earlier message says '{run}'"
+        if len(mine) < _SAID_WORDS:
+            continue
+        for sentence in _SENTENCE.split(said):
+            shared = mine & content_words(sentence)
+            if len(shared) >= max(_SAID_WORDS, _SAME_SENTENCE * len(mine)):
+                return f"an earlier message has {', '.join(sorted(shared))}"
+    return None
+
+
+_SENTENCE = re.compile(r"[.!?;:\n]")
 _QUESTION_SHARE = 0.6
 
 

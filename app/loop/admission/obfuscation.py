@@ -16,6 +16,12 @@ import string
 import unicodedata
 from collections.abc import Callable, Iterator
 
+from app.loop.admission.characters import (
+    latin_look,
+    mixes_scripts,
+    visible,
+    without_marks,
+)
 from app.loop.admission.pattern_files import load
 
 _ESCAPES = load("encoded")["encoded"].each
@@ -45,8 +51,7 @@ _LEET_WORD = re.compile(r"(?<![\w@$])(?=\w*[a-z])[a-z]*[013457@$][\w@$!|]*[a-z][
 def plain(text: str) -> str:
     """NFKC, without invisible characters, look-alikes in their Latin form, single spaces, lower
     case. Texts in other scripts keep their letters."""
-    text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Co", "Cs"))
+    text = visible(unicodedata.normalize("NFKC", visible(text)).translate(_QUOTES))
     if sum(c.isascii() and c.isalpha() for c in text) or _MIXED_SCRIPTS.search(text):
         text = " ".join(_latin(word) for word in text.split())
     return " ".join(text.casefold().split())
@@ -55,6 +60,8 @@ def plain(text: str) -> str:
 def _latin(word: str) -> str:
     """A word with Latin look-alikes for all of its foreign letters is a Latin word."""
     translated = word.translate(_LOOK_ALIKES)
+    if not translated.isascii() and mixes_scripts(word):
+        translated = "".join(map(latin_look, translated))
     return translated if translated.isascii() else word
 
 
@@ -63,7 +70,7 @@ def readings(text: str) -> tuple[str, ...]:
     first = plain(text)
     joined = _INNER_MARK.sub("", _SPACED_OUT.sub(lambda m: re.sub(r"\W|_", "", m[0]), first))
     leet = _LEET_WORD.sub(lambda m: m[0].translate(_LEET), joined)
-    return tuple(dict.fromkeys((first, joined, leet)))
+    return tuple(dict.fromkeys((first, joined, leet, without_marks(first))))
 
 
 def encoded(text: str) -> str | None:
@@ -95,7 +102,7 @@ def _marks(text: str) -> str | None:
 def _look_alikes(text: str) -> str | None:
     for word in re.findall(r"\w+", text):
         # One Greek letter beside Latin ones is a symbol (Δx, μm); within a word it is none.
-        if len(word) >= 4 and _MIXED_SCRIPTS.search(word):
+        if len(word) >= 4 and (_MIXED_SCRIPTS.search(word) or mixes_scripts(word)):
             return str(word)
     return None
 

@@ -14,6 +14,8 @@ from typing import Protocol
 
 from app.domain.trajectory import Case, DistilledRule, Observation, Selection, Task, Trajectory
 from app.loop.admission import (
+    addresses,
+    characters,
     form_checks,
     languages,
     leakage,
@@ -24,6 +26,7 @@ from app.loop.admission.obfuscation import encoded, readings
 from app.loop.admission.screens import SCREENS, screen
 from app.loop.admission.text_measures import content_words, longest_shared
 from app.loop.reflect.answers import extract, strip_reasoning
+from app.loop.steer.injector import last_user, text_of
 from app.prompt_library import Rendered
 from rules_store.models.rules import Polarity
 
@@ -95,7 +98,7 @@ _FORM: tuple[tuple[str, Check], ...] = (
     _form("role_or_tool_token"),
     ("secret", _text(personal_data.secret)),
     ("personal_data", _text(personal_data.personal_data)),
-    _form("url"),
+    ("url", _text(form_checks.url)),
 )
 _SAFETY: tuple[tuple[str, Check], ...] = (
     ("encoded", _text(encoded)),
@@ -116,6 +119,7 @@ _SAFETY: tuple[tuple[str, Check], ...] = (
     ("unscreened_language", _text(languages.unscreened)),
 )
 _QUALITY: tuple[tuple[str, Check], ...] = (
+    _form("no_advice"),
     _form("placeholder"),
     _form("context_reference"),
     _form("distiller_task"),
@@ -130,6 +134,7 @@ _ORIGIN: tuple[tuple[str, Check], ...] = (
     ("answer_leak", _origin(leakage.answer_leak)),
     ("language", _origin(leakage.language)),
     ("echo", _origin(leakage.echo)),
+    ("said_before", _origin(leakage.said_before)),
     ("question_content", _origin(leakage.question_content)),
     ("proper_noun", _origin(leakage.proper_noun)),
 )
@@ -142,6 +147,9 @@ _NOT_FOR_TRIGGERS = frozenset(
 _TRIGGER_CHECKS = tuple(
     check for name, check in (*_FORM, *_SAFETY, *_QUALITY, *_NAMES) if name not in _NOT_FOR_TRIGGERS
 )
+_READ_OF_A_TURN = 20_000
+"""Characters of a message that a rule is compared with."""
+_TURNS_READ = 40
 _READ = 600
 """Characters that are read; a longer text is objected to for its length anyway."""
 
@@ -184,6 +192,13 @@ def trigger_admitted(trigger: str, context: Context) -> bool:
 _ECHOED_TRIGGER = 4
 
 
+def warm_up() -> None:
+    """Loads what the checks read once (half a second to two); for a thread, before the first
+    rule."""
+    for part in (addresses, characters, languages):
+        part.warm_up()
+
+
 def judge(
     rules: Sequence[DistilledRule],
     observation: Observation,
@@ -201,11 +216,24 @@ def judge(
         answers=_unspeakable(observation, selection),
         trajectories=tuple(strip_reasoning(t.text) for t in contrast),
         injected=tuple(hit.text for hit in observation.hits),
+        conversation=_conversation(observation),
         instructions=_instructions(prompt, observation, contrast, selection.right),
         closed=selection.task is Task.CLOSED,
     )
     mirrored = _mirrored(rules)
     return [_judged(rule, context, mirrored) for rule in rules]
+
+
+def _conversation(observation: Observation) -> tuple[str, ...]:
+    """All that was said, but the last user turn."""
+    asked = last_user(observation.messages)
+    texts = [
+        text_of(message.get("content"))[:_READ_OF_A_TURN]
+        for place, message in enumerate(observation.messages)
+        if place != asked
+    ]
+    first, later = texts[:1], texts[1:]
+    return tuple(text for text in (*first, *later[-_TURNS_READ:]) if text)
 
 
 def _instructions(

@@ -76,9 +76,13 @@ def strip_reasoning(text: str) -> str:
     return "".join(kept).strip()
 
 
+# As keyboards for Chinese and Japanese write ASCII: letters, digits, signs and the space.
+_FULLWIDTH = {0x3000: " ", **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}}
+
+
 def extract(text: str, question: str = "", *, json_expected: bool = False) -> Answer | None:
     """The final answer of `text`, or None when there is none to be found."""
-    text = strip_reasoning(text)
+    text = strip_reasoning(text).translate(_FULLWIDTH)
     if not text:
         return None
     if (found := _json(text, json_expected)) is not None:

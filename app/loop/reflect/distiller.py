@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from app.domain.lenient_json import tolerant_json
@@ -50,8 +51,11 @@ class Distiller:
         """Whether a rule may be learned from this selection at all."""
         return selection.better is not None and selection.case in _ONE_SIDED | _TWO_SIDED
 
-    def render(self, observation: Observation, selection: Selection) -> Rendered:
-        """The prompt for a selection that teaches; ValueError for any other."""
+    def render(
+        self, observation: Observation, selection: Selection, *, english: bool = True
+    ) -> Rendered:
+        """The prompt for a selection that teaches; ValueError for any other. `english`: whether
+        that is what the question is in; rules are written in its language."""
         if selection.better is None or not self.teaches(selection):
             raise ValueError(f"nothing is learned from the case {selection.case}")
         injected = [hit.text for hit in observation.hits]
@@ -61,6 +65,26 @@ class Distiller:
             ),
             "better": self._shown(selection.better.text, injected),
         }
+        prompt = self._prompt(observation, selection, values, injected)
+        if english or not is_latin(observation.question):
+            return prompt
+        return self._in_its_language(prompt, observation.domain)
+
+    def _in_its_language(self, prompt: Rendered, domain: str) -> Rendered:
+        """The system's part asks for it last."""
+        asked = self._library.get(domain, "reflect/language").render().text
+        first, *others = prompt.messages
+        return replace(
+            prompt, messages=({**first, "content": f"{first['content']}\n{asked}"}, *others)
+        )
+
+    def _prompt(
+        self,
+        observation: Observation,
+        selection: Selection,
+        values: dict[str, str],
+        injected: Iterable[str],
+    ) -> Rendered:
         if selection.case is Case.VERIFIED:
             return self._verified(observation, selection, values, injected)
         if selection.case in _TWO_SIDED and selection.worse is not None:
@@ -91,14 +115,14 @@ class Distiller:
     def _shown(self, text: str, injected: Iterable[str]) -> str:
         return _end_of(without_rules(strip_reasoning(text), injected), self._trajectory_length)
 
-    def schema(self, case: Case, *, question: str = "") -> dict[str, Any]:
+    def schema(self, case: Case, *, question: str = "", english: bool = True) -> dict[str, Any]:
         """JSON schema of the reply, for structured output.
 
         A rule is held to words: no digits, braces, backslashes, quotes, angle brackets or line
-        breaks. Where `question` is in Latin letters it is one sentence in English that begins as
-        advice or as a warning.
+        breaks. Where `question` is in English (as far as is known: in Latin letters) it is one
+        sentence in English that begins as advice or as a warning.
         """
-        latin = is_latin(question)
+        latin = english and is_latin(question)
         phrase = _NAMING_PHRASE if case is Case.VERIFIED else _PHRASE
         properties: dict[str, Any] = {
             "positive": _string(f"^{_DO}{phrase}" if latin else _ANY_RULE, _LONGEST_RULE)

@@ -25,7 +25,15 @@ import cachetools
 
 from app.access.tenants import FairSlots
 from app.exceptions import TTCLError
-from app.loop.reflect.normalise import Formula, Number, Reading, Words, read
+from app.loop.reflect.normalise import (
+    Formula,
+    Number,
+    Reading,
+    Words,
+    asks_for_percent,
+    read,
+    same_number,
+)
 
 _WORKER = Path(__file__).with_name("math_worker.py")
 _START_SECONDS = 30.0
@@ -123,11 +131,16 @@ class Equivalence:
         ranked = sorted(set(members), key=lambda r: (-members.count(r), _order(r)))
         return tuple(ranked.index(member) for member in members)
 
-    async def equivalent(self, a: str, b: str) -> bool:
-        """Whether two answers mean the same. Raises `ComparisonUnfinished`."""
+    async def equivalent(self, a: str, b: str, *, question: str = "") -> bool:
+        """Whether two answers mean the same. `question`: what they answer; it says whether plain
+        numbers are per cent. Raises `ComparisonUnfinished`."""
         deadline = _Deadline(self._total_seconds)
         left, right = sorted((read(a), read(b)), key=_order)
-        told = _Told.YES if left == right else await self._same(left, right, deadline)
+        if left == right:
+            return True
+        if isinstance(left, Number) and isinstance(right, Number):
+            return same_number(left, right, percent=asks_for_percent(question))
+        told = await self._same(left, right, deadline)
         if told in (_Told.UNASKED, _Told.ENDED):
             raise ComparisonUnfinished("two answers could not be compared in time")
         return told is _Told.YES
@@ -148,8 +161,7 @@ class Equivalence:
 
     async def _same(self, a: Reading, b: Reading, deadline: _Deadline) -> _Told:
         if isinstance(a, Number) and isinstance(b, Number):
-            same = a.value == b.value and (a.unit == b.unit or None in (a.unit, b.unit))
-            return _Told.YES if same else _Told.NO
+            return _Told.YES if same_number(a, b) else _Told.NO
         if not _comparable(a, b):
             return _Told.NO
         left, right = sorted((_latex(a), _latex(b)))

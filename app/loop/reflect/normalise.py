@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from app.loop.reflect.answers import strip_delimiters
+from app.loop.reflect.number_words import in_digits
 
 LONGEST_MATH = 400
 """Characters; a longer answer is compared as text only."""
@@ -45,11 +46,17 @@ Reading = Number | Words | Formula
 _UNITS = {
     name: short
     for short, names in {
-        "%": r"% \% percent percentage",
+        "%": r"% \% percent percentage pct prozent pourcent pourcents procent procento porcento",
         "°": r"° ^\circ ^{\circ} \circ degree degrees deg \degree",
-        "$": "$ dollar dollars usd",
+        "$": "$ us$ dollar dollars usd",
         "€": "€ euro euros eur",
         "£": "£ pound pounds gbp",
+        "¥": "¥ yen jpy",
+        "CN¥": "cn¥ yuan renminbi rmb cny",
+        "₹": "₹ rs rs. rupee rupees inr",
+        "Fr": "chf franken sfr",
+        "A$": "a$ aud",
+        "C$": "c$ cad",
         "¢": "cent cents",
         "m": "m meter meters metre metres",
         "km": "km kilometer kilometers kilometre kilometres",
@@ -82,6 +89,37 @@ _UNITS = {
     for name in names.split()
 }
 
+_PER_CENT = frozenset({"per cent", "pour cent", "por ciento", "por cento", "per cento"})
+_PERCENT_NAMES = (
+    "percent per.cent percentage pct prozent pour.?cent pourcentage por.ciento por.cento "
+    "porcentaje porcentagem percentuale per.cento procent yüzde"
+)
+_PERCENT_ASKED = re.compile(
+    rf"%|\b(?:{'|'.join(_PERCENT_NAMES.split())})|百分|процент", re.IGNORECASE
+)
+
+
+def asks_for_percent(question: str) -> bool:
+    """Whether a plain number is to be read as per cent."""
+    return _PERCENT_ASKED.search(question) is not None
+
+
+def same_number(one: Number, other: Number, *, percent: bool = False) -> bool:
+    """Whether two numbers are one answer. A unit that one of them leaves out is the question's.
+
+    Per cent and no unit: 50 % is 50 where the question asks for per cent (`percent`), and where
+    that is not known, as no share is more than 1; but 0.5 % is not 0.5, which is a share of its
+    own. That 50 % is one half is arithmetic for graders, not what a question asks.
+    """
+    if "%" not in (one.unit, other.unit) or one.unit == other.unit:
+        return one.value == other.value and (
+            one.unit == other.unit or None in (one.unit, other.unit)
+        )
+    if one.unit is not None and other.unit is not None:
+        return False
+    return one.value == other.value and (percent or abs(one.value) > 1 or not one.value)
+
+
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
 )
@@ -94,17 +132,22 @@ _FRACTION = (
     r"\\[dt]?frac\s*+(?:\{\s*+(?P<n1>-?\d++)\s*+\}\s*+\{\s*+(?P<d1>-?\d++)\s*+\}"
     r"|(?P<n2>\d)\s*+(?P<d2>\d))"
 )
+_MONEY = (
+    r"(?:US|AU?|CA?|NZ|HK)?\\?\$|CN¥|[€£¥₹]|"
+    r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|Rs\.?)(?![^\W\d_])"
+)
 _NUMBER = re.compile(
-    r"(?<!\s)(?P<sign>[-+]?)\s*+(?P<money>\\?\$|€|£)?\s*+(?P<sign2>[-+]?)\s*+(?:"
+    rf"(?<!\s)(?P<sign>[-+]?)\s*+(?P<money>{_MONEY})?\s*+(?P<sign2>[-+]?)\s*+(?:"
     rf"(?:(?P<whole>\d++)\s*+)?{_FRACTION}"
     rf"|(?P<mixed>\d++)\s++(?P<n3>\d++)\s*+/\s*+(?P<d3>\d++)"
     rf"|(?P<n4>{_DECIMAL})\s*+/\s*+(?P<d4>{_DECIMAL})"
     rf"|(?P<decimal>{_DECIMAL})(?P<power>{_POWER})?"
     rf"|(?P<ten>{_TEN})"
-    r")(?P<rest>.*)"
+    r")(?P<rest>.*)",
+    re.IGNORECASE,
 )
 _REST = re.compile(
-    r"(?P<glued>%|\\%|°|\^\\circ|\^\{\\circ\}|\\degree)?\s*+(?P<words>[^\W\d_][\w\s,'^/.-]*+)?"
+    r"(?:\s*+(?P<glued>%|\\%|°|\^\\circ|\^\{\\circ\}|\\degree))?\s*+(?P<words>[^\W\d_][\w\s,'^/.-]*+)?"
 )
 _IN_BASE = re.compile(r"(?<![0-9A-Fa-f])([0-9A-Fa-f]++)_\{?(\d{1,2})\}?")
 _LETTER = re.compile(r"\(?\[?([A-Za-z])\]?\)?[.:]?")
@@ -155,6 +198,8 @@ def read(answer: str) -> Reading:
         return Words(f"{based[1].casefold()} base {based[2]}")
     if (number := _number(text)) is not None:
         return number
+    if (digits := in_digits(_TEXT_COMMAND.sub(r" \1 ", text))) is not None:
+        return _number(digits) or Words(_words(text))
     plain = _TEXT_COMMAND.sub(r" \1 ", text)
     return Formula(_latex(text)) if _mathematical(plain) else Words(_words(plain))
 
@@ -196,9 +241,16 @@ def _number(text: str) -> Number | None:
     if re.search(r"\d", words) and "^" not in words:
         return None
     sign = -1 if "-" in (match["sign"], match["sign2"]) else 1
-    first = words.split()[0] if words else ""
-    symbol = (rest["glued"] or (match["money"] or "").lstrip("\\") or first).casefold()
-    return Number(sign * value, _UNITS.get(symbol))
+    return Number(sign * value, _unit(match["money"], rest["glued"], words))
+
+
+def _unit(money: str | None, glued: str | None, words: str) -> str | None:
+    """By the sign in front of a number, the one behind it, or the words behind it."""
+    named = words.casefold().split()
+    if " ".join(named[:2]) in _PER_CENT:
+        return "%"
+    symbol = glued or (money or "").replace("\\", "") or (named[0] if named else "")
+    return _UNITS.get(symbol.casefold())
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

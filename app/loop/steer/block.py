@@ -22,10 +22,13 @@ def render_block(
     domain: str,
     hits: Sequence[RuleHit],
     examples: Sequence[ExampleHit] = (),
+    *,
+    confidential: bool = False,
 ) -> str:
     """Empty without rules and examples. Each rule is one line within the block, whatever its author
     wrote, and so are question and answer of an example; what has nothing else to say is left out.
-    The nearest of `examples`, which is their first, comes last."""
+    The nearest of `examples`, which is their first, comes last. `confidential`: the model is asked
+    to keep it to itself."""
     texts: dict[Polarity, list[str]] = {polarity: [] for polarity in Polarity}
     for hit in hits:
         if line := _line(hit.text):
@@ -36,7 +39,12 @@ def render_block(
         return ""
     prompt = prompts.get(domain, "steer/block")
     positive, negative = (tuple(texts[each]) for each in (Polarity.POSITIVE, Polarity.NEGATIVE))
-    return _rendered(prompt, positive, negative, tuple(pairs))
+    block = _rendered(prompt, positive, negative, tuple(pairs))
+    if not confidential:
+        return block
+    # Before the delimiter that ends it: what is said last is heeded most.
+    content, _, end = block.rpartition("\n")
+    return f"{content}\n{prompts.get(domain, 'steer/confidential').render().text}\n{end}"
 
 
 def cut(text: str) -> str:

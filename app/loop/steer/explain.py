@@ -170,6 +170,7 @@ class Explainer:
             domain=question.domain,
             messages=question.messages,
             fields={},
+            namespace=namespace,
         )
         rule_judge = _Judge(sifted, kept, decision, self._budget)
         example_judge = _ExampleJudge(recalled, kept, decision, self._budget)

@@ -10,7 +10,7 @@ like.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -38,10 +38,17 @@ class Insertion:
 
 
 class ExperienceWriter:
-    def __init__(self, prompts: PromptLibrary, place: ExamplePlace) -> None:
-        """`place`: of the examples of single-turn requests."""
+    def __init__(
+        self,
+        prompts: PromptLibrary,
+        place: ExamplePlace,
+        confidential: Callable[[str], bool] = lambda namespace: False,
+    ) -> None:
+        """`place`: of the examples of single-turn requests. `confidential`: whether the model is
+        asked to keep what a namespace gives it to itself."""
         self._prompts = prompts
         self._place = place
+        self._confidential = confidential
 
     def write(
         self,
@@ -51,8 +58,13 @@ class ExperienceWriter:
         domain: str,
         messages: Sequence[Message],
         fields: Mapping[str, Any],
+        namespace: str = "",
     ) -> Insertion:
         """`fields`: the other fields of the request."""
+        if self._confidential(namespace):
+            # In the block, where the line that says so stands over them.
+            block = render_block(self._prompts, domain, rules, examples, confidential=True)
+            return Insertion(block)
         if self._place is ExamplePlace.TURNS and takes_turns(messages, fields):
             return Insertion(render_block(self._prompts, domain, rules), _turns(examples))
         return Insertion(render_block(self._prompts, domain, rules, examples))

@@ -516,3 +516,54 @@ def test_an_empty_or_odd_key_opens_nothing(gw: Gateway) -> None:
     keys: KeyRing = gw.app.state.ttcl.keys
     for odd in ("", " ", "\ud800", "x" * 100_000, "null"):
         assert keys.caller(odd) is None
+
+
+# -- whose doing it was, and taking it back -------------------------------------------------------
+
+
+def test_what_was_done_with_a_key_names_it(gw: Gateway, namespace: str) -> None:
+    key, other = make(gw, namespace), make(gw, "*", permissions=["admin-read", "admin-write"])
+    episode = ask(gw, key["secret"], namespace=namespace).headers["X-TTCL-Episode"]
+    said = {"episode_id": episode, "score": 0.0}
+    assert "key_id" not in send(gw, key["secret"], "POST", "/v1/feedback", json=said).json()
+    shown = gw.admin("GET", f"/episodes/{episode}").json()
+    assert (shown["key_id"], shown["feedback"][0]["key_id"]) == (key["id"], key["id"])
+    rule = {"namespace": namespace, "polarity": "positive", "text": "Check each sum by its parts."}
+    made = send(gw, other["secret"], "POST", "/admin/v1/rules", json=rule).json()
+    gw.admin("POST", f"/rules/{made['id']}/retire", json={})
+    events = gw.admin("GET", "/events", params={"rule_id": made["id"]}).json()["data"]
+    assert [event["key_id"] for event in events] == ["admin", other["id"]]
+    assert ask(gw, CLIENT_KEY, namespace=namespace).status_code == 200
+    (latest,) = gw.admin("GET", "/episodes", params={"namespace": namespace, "limit": 1}).json()[
+        "data"
+    ]
+    assert latest["key_id"] == "environment-1"
+
+
+def test_a_key_is_withdrawn(gw: Gateway, namespace: str) -> None:
+    key = make(gw, namespace)
+    episode = ask(gw, key["secret"], namespace=namespace).headers["X-TTCL-Episode"]
+    said = {"episode_id": episode, "label": "84"}
+    assert send(gw, key["secret"], "POST", "/v1/feedback", json=said).status_code == 201
+    why = {"actor": "kim", "reason": "it lied"}
+    done = gw.admin("POST", f"/keys/{key['id']}/withdraw", json=why).json()
+    assert done["object"] == "withdrawal"
+    assert done["ended_at"] is not None
+    assert done["counts"]["feedback"] == 1
+    assert gw.admin("GET", f"/episodes/{episode}").json()["feedback"] == []
+    (event,) = gw.admin("GET", "/events", params={"kind": "key.withdrawn"}).json()["data"]
+    assert (event["actor"], event["reason"], event["key_id"]) == ("kim", "it lied", "admin")
+    again = gw.admin("POST", f"/keys/{key['id']}/withdraw", json=why).json()
+    assert again["counts"] == done["counts"]
+    assert send(gw, key["secret"], "GET", "/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize("unknown", ["key_nobody", "environment-0", "environment-x", "%20"])
+def test_who_is_not_known_is_not_withdrawn(gw: Gateway, unknown: str) -> None:
+    refused(gw.admin("POST", f"/keys/{unknown}/withdraw", json={}), 404, "key_not_found")
+
+
+def test_a_key_of_one_namespace_withdraws_nobody(gw: Gateway, namespace: str) -> None:
+    bound = make(gw, namespace, permissions=["admin-read", "admin-write"])
+    path = f"/admin/v1/keys/{bound['id']}/withdraw"
+    assert send(gw, bound["secret"], "POST", path, json={}).status_code == 403

@@ -98,3 +98,17 @@ def test_a_running_gateway_takes_it_up(
     while httpx.get(f"{gw.url}/admin/v1/rules", headers=headers).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_key_is_withdrawn_and_again(ttcl: Any) -> None:
+    _, out, _ = ttcl("keys", "create", "app", "--namespace", "a", "--json")
+    key = json.loads(out)["id"]
+    for _ in range(2):
+        code, out, err = ttcl("keys", "withdraw", key, "--reason", "it lied")
+        assert (code, out) == (0, "")
+        assert f"{key}: nothing to take back" in err
+    code, out, _ = ttcl("keys", "withdraw", "environment-1", "--json")
+    assert (code, json.loads(out)["counts"]) == (0, {})
+    code, _, err = ttcl("keys", "withdraw", "key_nobody")
+    assert code != 0
+    assert "no API key" in err

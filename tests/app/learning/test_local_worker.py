@@ -76,7 +76,13 @@ class ScriptedLoop:
         return Exploration((ANSWERED, OTHER), self.selection, Cost(5, 50, 25), ())
 
     async def distil(
-        self, observation: Observation, selection: Selection, *, background: bool = True
+        self,
+        observation: Observation,
+        selection: Selection,
+        *,
+        background: bool = True,
+        judged: bool = False,
+        gated: bool = True,
     ) -> Distillation:
         await self._step("distil", observation, background, self.distil_failure)
         return Distillation(self.rules, Cost(1, 10, 5), "default/reflect/distil_closed@1", "{}")
@@ -126,10 +132,12 @@ class Bench:
                 self.loop,  # type: ignore[arg-type]
                 judge,
                 lambda namespace: self.gated,
+                lambda namespace: False,
                 calls_per_answer=0.2,
                 exploring=6,
             ),
             lambda namespace: self.gated,
+            lambda namespace: False,
             LearnerOptions(**options),  # type: ignore[arg-type]
         )
         return LocalWorker(self.store, learner, concurrency, heartbeat)

@@ -10,7 +10,7 @@ import pytest
 from rules_store.errors import InvalidVector, StoreUnavailable
 from rules_store.models.events import Change
 from rules_store.models.jobs import JobState, Spend
-from rules_store.models.rules import Draft, NewRule, RuleState, Vectors
+from rules_store.models.rules import Draft, NewRule, Polarity, RuleState, Vectors
 from rules_store.operations.exchange import IncomingRule
 from rules_store.repository import episodes
 from rules_store.store import RuleStore
@@ -250,3 +250,82 @@ async def test_the_log_says_all(store: RuleStore, tmp_path: Path) -> None:
             assert getattr(each, name) == value
     keys = sql(tmp_path, "SELECT key FROM events WHERE key IS NOT NULL ORDER BY id")
     assert keys == [("ep_1:positive",), ("ep_2:positive",)]
+
+
+# -- what was put aside before
+
+
+WHO = Change("kim", "a test")
+REFUNDS = "Explain refunds in brief sentences."
+
+
+@pytest.mark.parametrize(
+    ("again", "cosine"),
+    [
+        ("Explain refunds in brief sentences", 0.0),
+        ("EXPLAIN REFUNDS, IN BRIEF SENTENCES!", 0.0),
+        ("Expláin  refunds in brief-sentences.", 0.0),
+        ("Use short sentences when a refund is explained.", 0.84),
+    ],
+)
+async def test_what_a_person_retired_is_held_back_however_it_is_said(
+    store: RuleStore, again: str, cosine: float
+) -> None:
+    rule = await write(store, REFUNDS, axis(0))
+    await store.rules.retire(rule.id, change=WHO)
+    done = await learn(store, "ep_again", draft(again, between(0, 1, cosine)))
+    assert done.learned[0].outcome == "quarantined"
+    held = await store.rules.get(done.learned[0].rule_id)
+    assert held.state is RuleState.QUARANTINED
+    assert held.reason is not None
+    assert held.reason.startswith(f"retired_before: says again what rule {rule.id} said")
+
+
+@pytest.mark.parametrize(
+    ("polarity", "namespace", "cosine"),
+    [(POSITIVE, "default", 0.79), (NEGATIVE, "default", 0.9), (POSITIVE, "other", 0.9)],
+)
+async def test_other_rules_are_not_held_back(
+    store: RuleStore, polarity: Polarity, namespace: str, cosine: float
+) -> None:
+    rule = await write(store, REFUNDS, axis(0))
+    await store.rules.retire(rule.id, change=WHO)
+    await store.namespaces.ensure(namespace)
+    vector = between(0, 1, cosine)
+    new = draft("State the deadline.", vector, polarity=polarity, namespace=namespace)
+    assert (await learn(store, "ep_new", new)).learned[0].outcome == "created"
+
+
+async def test_what_only_made_room_is_not_held_against_a_rule(tmp_path: Path) -> None:
+    store = await open_store(tmp_path, capacity=1)
+    try:
+        await store.namespaces.ensure("default")
+        await learn(store, "ep_1", draft(REFUNDS, axis(0)))
+        await learn(store, "ep_2", draft("Something else.", axis(5)))
+        done = await learn(store, "ep_3", draft(REFUNDS.rstrip("."), between(0, 1, 0.9)))
+        assert done.learned[0].outcome == "created"
+    finally:
+        await store.close()
+
+
+async def test_what_was_merged_is_not_held_against_a_rule(store: RuleStore) -> None:
+    one, two = await write(store, REFUNDS, axis(0)), await write(store, "Be brief.", axis(5))
+    await store.curation.merge(two.id, [one.id], change=WHO)
+    done = await learn(store, "ep_1", draft(REFUNDS.rstrip("."), between(0, 1, 0.9)))
+    assert done.learned[0].outcome == "created"
+
+
+async def test_learned_rules_make_room_before_those_of_people(tmp_path: Path) -> None:
+    store = await open_store(tmp_path, capacity=2)
+    try:
+        await store.namespaces.ensure("default")
+        first = await write(store, "by a person", axis(0))
+        for number in range(1, 5):
+            await learn(store, f"ep_{number}", draft(f"learned {number}", axis(number)))
+        active = [rule.text for rule in await all_rules(store, state=RuleState.ACTIVE)]
+        assert sorted(active) == ["by a person", "learned 4"]
+        await write(store, "by another", axis(6))
+        await write(store, "by a third", axis(7))
+        assert (await store.rules.get(first.id)).state is RuleState.RETIRED
+    finally:
+        await store.close()

@@ -186,10 +186,20 @@ def test_languages_are_told_apart(name: str, text: str) -> None:
     assert tongue(text) == name
 
 
-@pytest.mark.parametrize("question", [TONGUES["es"], TONGUES["en"]])
-def test_rules_in_latin_letters_are_english(question: str) -> None:
+@pytest.mark.parametrize(
+    ("question", "refused"),
+    [
+        ("¿Cuántas manzanas quedan en la cesta de la casa?", False),
+        ("How many apples are left in the basket?", True),
+        ("Combien de pommes reste-t-il dans le panier ?", True),
+    ],
+)
+def test_rules_are_in_the_language_of_the_question_or_in_english(
+    question: str, refused: bool
+) -> None:
     names = {f.name for f in findings(TONGUES["es"], context=Context(question=question))}
-    assert "language" in names
+    assert ("language" in names) == refused
+    assert not findings(TONGUES["en"], context=Context(question=question))
 
 
 def test_the_corpora_are_as_large_and_as_varied_as_promised() -> None:

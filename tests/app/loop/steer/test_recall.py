@@ -407,3 +407,24 @@ async def test_the_decision_is_told_with_what_is_thought_of_each_choice(store: R
     assert beliefs[Given.NONE].size == pytest.approx(40, abs=0.1)
     assert verdicts(found) == {bad.id: InjectionVerdict.DECISION}
     assert found.messages == [{"role": "user", "content": QUESTION}]
+
+
+def test_what_is_confidential_says_so_before_the_block_ends() -> None:
+    """Examples too are in the block then, under the line."""
+    writer = ExperienceWriter(PROMPTS, ExamplePlace.TURNS, lambda namespace: namespace == "quiet")
+    rules, examples = [RuleHit("r", Polarity.POSITIVE, "Count.", "", 0.5)], [hit("a")]
+    asked = [{"role": "user", "content": "Why?"}]
+    line = PROMPTS.get("default", "steer/confidential").render().text
+    texts = {}
+    for namespace in ("quiet", "loud"):
+        found = writer.write(
+            rules, examples, domain="default", messages=asked, fields={}, namespace=namespace
+        )
+        texts[namespace] = found
+    assert texts["quiet"].block.splitlines()[-2:] == [line, "</advice>"]
+    assert "- Question:" in texts["quiet"].block
+    assert texts["quiet"].turns == ()
+    assert line not in texts["loud"].block
+    assert texts["loud"].turns
+    nothing = writer.write([], [], domain="default", messages=asked, fields={}, namespace="quiet")
+    assert nothing.block == ""
