@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rules_store.models.rules import Pruning
+from rules_store.policy.control import AUTO
 from rules_store.policy.gate import DEFAULT_GATE, GateOptions
 
 
@@ -39,6 +40,9 @@ class StoreOptions:
     """Explored questions that a namespace keeps for replays."""
     choices: int = 1000
     """Latest requests of a namespace whose outcomes decide what kinds of experience are given."""
+    control_rate: float | str = AUTO
+    """Share of the conversations that are served without experience; `auto`: by the default
+    schedule."""
     pool_size: int = 4
     """Database connections; on SQLite one more, which alone writes."""
 
