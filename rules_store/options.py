@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rules_store.models.rules import Pruning
 from rules_store.policy.control import AUTO
@@ -40,7 +41,7 @@ class StoreOptions:
     """Explored questions that a namespace keeps for replays."""
     choices: int = 1000
     """Latest requests of a namespace whose outcomes decide what kinds of experience are given."""
-    control_rate: float | str = AUTO
+    control_rate: float | Literal["auto"] = AUTO
     """Share of the conversations that are served without experience; `auto`: by the default
     schedule."""
     pool_size: int = 4

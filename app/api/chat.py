@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from structlog.contextvars import bind_contextvars
 
 from app.access.callers import Caller
+from app.api.access_log import AccessEntry
 from app.api.dependencies import (
     Client,
     State,
@@ -99,7 +99,7 @@ ANSWER: Responses = {
     response_model=None,
 )
 async def chat_completions(request: Request, state: State, caller: Client) -> Response:
-    started = time.perf_counter()
+    access = AccessEntry(PATH)
     # The mark is of the text's encoding, no part of the text.
     raw = (await request.body()).removeprefix(codecs.BOM_UTF8)
     mode = "unknown"
@@ -113,23 +113,25 @@ async def chat_completions(request: Request, state: State, caller: Client) -> Re
         allowance = state.meter.admit(caller)
         call = await _call(request, raw, state, caller)
         mode = call.mode.value
+        access.of(call)
         _name(call)
         response = await _respond(request, call, state)
         status = response.status_code
         if isinstance(response, EventStream):
             # Under way until its end.
-            response.on_end, leave = leave, None
+            response.on_end, leave = access.ends_with(leave), None
         if allowance is not None:
             response.headers.update(allowance.headers())
         return response
     except TTCLError as error:
-        status = error.status
+        status, access.error = error.status, error
         raise
     finally:
         if leave is not None:
             leave()
         state.metrics.requests.labels(mode, str(status)).inc()
-        state.metrics.seconds.labels(mode).observe(time.perf_counter() - started)
+        state.metrics.seconds.labels(mode).observe(access.seconds)
+        access.answered(mode, status)
 
 
 async def _respond(request: Request, call: ChatCall, state: AppState) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,26 @@ from app.loop.steer.experience import NO_EXPERIENCE, Experience
 from app.loop.steer.injector import has_images, question_of
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
+from rules_store.models.effect import Assignment
+
+
+@dataclass(slots=True)
+class Summary:
+    """What the access log says of a request when it is over; filled in on the way."""
+
+    began: float = field(default_factory=time.perf_counter)
+    arm: str | None = None
+    cost: Cost | None = None
+    """Of what went upstream for the client, as far as the upstream has told it."""
+    learning: str | None = None
+    """`queued`, or why nothing is learned from it."""
+    error: str | None = None
+    """What became of the request instead of an answer."""
+
+    @property
+    def milliseconds(self) -> float:
+        """Until now."""
+        return 1000.0 * (time.perf_counter() - self.began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +65,7 @@ class ChatCall:
     client_request_id: str | None
     """The same, where it was the client that gave it."""
     is_retry: bool
+    summary: Summary = field(default_factory=Summary)
 
     @property
     def messages(self) -> list[Message]:
@@ -106,6 +128,10 @@ class SteeredRequest:
     recorded: bool = False
     duplicate: bool = False
     experience: Experience = NO_EXPERIENCE
+    assignment: Assignment | None = None
+    """What was drawn for it; None where nothing was: steering is suspended, or nothing is kept."""
+    offered: bool = False
+    """Whether there was experience that fits, whatever it was given of it."""
     degraded: list[str] = field(default_factory=list)
     sent: list[Message] | None = None
     """The conversation with the experience in it, once it was put together."""
@@ -119,6 +145,8 @@ class SteeredRequest:
         if self.episode is not None:
             headers["X-TTCL-Episode"] = self.episode
             headers["X-TTCL-Rules"] = ",".join(hit.id for hit in self.experience.rules)
+            if self.assignment is not None:
+                headers["X-TTCL-Arm"] = self.assignment.arm.value
             headers["X-TTCL-Examples"] = ",".join(hit.id for hit in self.experience.examples)
         if self.degraded:
             headers["X-TTCL-Degraded"] = ",".join(self.degraded)
@@ -147,6 +175,7 @@ class SteeredRequest:
                 for hit in self.experience.examples
             ],
             "given": self.experience.given.value,
+            "arm": None if self.assignment is None else self.assignment.arm.value,
             "exploration": exploration,
             "cost": cost.as_dict(),
             "degraded": self.degraded or None,

@@ -230,6 +230,8 @@ def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = T
     surely of all its choices only at its end."""
     if not bill.open:
         return
+    if whole and cost.tokens:
+        call.summary.cost = cost
     if not (whole and cost.tokens):
         cost = max(cost, estimated_cost(prompt_of(call.messages), made), key=lambda c: c.tokens)
     bill.pay(cost)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from app.chat.call import ChatCall, SteeredRequest
+from app.chat.control import STEERING_SUSPENDED, conversation_key
 from app.chat.recorder import STORE_DOWN, OpenEpisode, Recorder
 from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
@@ -17,6 +18,8 @@ from app.loop.steer.retriever import Retrieval, Retriever
 from app.loop.steer.writer import ExperienceWriter
 from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
+from rules_store.operations.effect import EffectOperations
+from rules_store.policy.control import Arm
 
 NOT_EXPLORED = "not_explored"
 """Of a request that asked for it; with the reason."""
@@ -25,6 +28,7 @@ NOT_EXPLORED = "not_explored"
 class Steering:
     def __init__(
         self,
+        effect: EffectOperations,
         retriever: Retriever,
         recorder: Recorder,
         counter: TokenCounter,
@@ -32,6 +36,7 @@ class Steering:
         metrics: Metrics,
         token_budget: int,
     ) -> None:
+        self._effect = effect
         self._retriever = retriever
         self._recorder = recorder
         self._counter = counter
@@ -52,22 +57,37 @@ class Steering:
                 rules=len(steered.experience.rules),
                 examples=len(steered.experience.examples),
                 given=steered.experience.given.value,
+                arm=call.summary.arm,
                 degraded=steered.degraded or None,
             )
             return steered
 
     async def _steer(self, call: ChatCall) -> SteeredRequest:
         mode = Mode.STEER if call.obstacle is not None else call.mode
-        opened, retrieval = await self._opened_and_retrieved(call, mode)
+        suspended = self._effect.suspension_of(call.namespace) is not None
+        opened, retrieval = await self._opened_and_retrieved(call, mode, suspended=suspended)
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
         if mode is not call.mode:
             self.degrade(steered, f"{NOT_EXPLORED}:{call.obstacle}")
         if not opened.recorded:
             # Experience that leaves no trace could be neither explained nor undone.
             self.degrade(steered, STORE_DOWN)
-        elif retrieval.degraded is not None:
-            self.degrade(steered, retrieval.degraded)
+        elif suspended:
+            self.degrade(steered, STEERING_SUSPENDED)
         else:
+            await self._give(call, steered, retrieval)
+        return steered
+
+    async def _give(self, call: ChatCall, steered: SteeredRequest, retrieval: Retrieval) -> None:
+        """Draws the request's arm; control gets nothing of what was found for it, for which it is
+        looked up all the same: what could have been given is to be known of both arms."""
+        drawn = self._effect.assign(call.namespace, conversation_key(call))
+        steered.assignment = drawn
+        call.summary.arm = drawn.arm.value
+        steered.offered = len(retrieval.experience.offered) > 1
+        if retrieval.degraded is not None:
+            self.degrade(steered, retrieval.degraded)
+        elif drawn.arm is Arm.STEERED:
             steered.experience = await fit(
                 retrieval.experience,
                 model=call.model.id,
@@ -77,10 +97,9 @@ class Steering:
                 messages=call.messages,
                 answer_tokens=call.request.answer_tokens,
             )
-        return steered
 
     async def _opened_and_retrieved(
-        self, call: ChatCall, mode: Mode
+        self, call: ChatCall, mode: Mode, *, suspended: bool
     ) -> tuple[OpenEpisode, Retrieval]:
         assert call.episode is not None
         open_episode = partial(
@@ -94,6 +113,8 @@ class Steering:
             raw=call.raw,
             is_retry=call.is_retry,
         )
+        if suspended:
+            return await open_episode(), Retrieval()
         limits = call.limits
         if has_images(call.messages):
             # What such a question is like can't be told from its text.

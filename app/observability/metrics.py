@@ -50,6 +50,12 @@ class Metrics:
             ["given"],
             registry=self.registry,
         )
+        self.arms = Counter(
+            "ttcl_arms",
+            "Requests that were drawn for, by arm: control or steered",
+            ["arm"],
+            registry=self.registry,
+        )
         self.skipped = Counter(
             "ttcl_learning_skipped",
             "Requests that were not learned from",

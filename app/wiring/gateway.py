@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -59,7 +60,7 @@ async def open_gateway(
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.experience_token_budget
     writer = build_writer(settings, prompts)
-    steering = Steering(retriever, recorder, counter, writer, metrics, budget)
+    steering = Steering(store.effect, retriever, recorder, counter, writer, metrics, budget)
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
@@ -116,6 +117,8 @@ async def _sweep(store: RuleStore) -> None:
                 log.info("examples deleted by retention", count=gone)
             if gone := await store.examples.expire(steady()):
                 log.info("expired examples retired", count=gone)
+            for each in await store.effect.review(steady()):
+                log.info("control group", **dataclasses.asdict(each))
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))
         except Exception:

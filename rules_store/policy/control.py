@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Final
 
-AUTO = "auto"
+AUTO: Final = "auto"
 WARM_UP = 100
 """Requests."""
 RESTING = 0.05

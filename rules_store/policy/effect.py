@@ -18,14 +18,15 @@ and no truth. For every rate r, with psi(x) = -log(1 - x) - x and r <= `LARGEST`
     M(r) = exp( sum of r (Z - p (1 - p) theta) - psi(c r) / c^2 Z^2 )
 
 is a nonnegative supermartingale (Fan, Grama and Liu, "Exponential inequalities for martingales with
-applications", EJP 2015, lemma 4.1; the empirical Bernstein process of Howard, Ramdas, McAuliffe and
-Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of Statistics
-2021, theorem 4, with a prediction of zero), and so is the mixture of M over `RATES` by `WEIGHTS`.
-By Ville's inequality it reaches 1 / alpha with a probability of alpha at most, at any time. The values
-of theta at which neither it nor its mirror image has are the interval: a *confidence sequence*, as
-Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro, "Anytime-valid off-policy inference for
-contextual bandits" (2022) have it for propensities that change. `benchmarks/effect.py` simulates
-it.
+applications", EJP 2015, lemma 4.1; it is the empirical Bernstein process of Howard, Ramdas,
+McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of
+Statistics 2021, theorem 4, with a prediction of zero), and so is the mixture of M over `RATES` by
+`WEIGHTS`. By Ville's inequality it reaches 1 / alpha with a probability of alpha at most, at any
+time. The values of theta at which neither it nor its mirror image has are the interval: a
+*confidence sequence*, as Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro, "Anytime-valid
+off-policy inference for contextual bandits" (2022) have it for propensities that change.
+`benchmarks/effect.py` simulates it. Where the difference changes in time and a rate is cut, theta
+is an average with slightly other weights; that there is none stays what it is.
 
 Libraries were looked at: confseq has the boundaries but is built in C++ with Boost for Python up to
 3.10; the others (savvi, expectation, ville, gbstats) know no propensity that changes.

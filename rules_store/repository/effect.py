@@ -170,7 +170,8 @@ async def use_by_arm(
         Arm(row.arm): ArmUse(
             row.requests,
             row.offered,
-            *(_number(each) for each in (row.milliseconds, row.prompt_tokens)),
+            _number(row.milliseconds),
+            _number(row.prompt_tokens),
             _number(row.completion_tokens),
         )
         for row in await connection.execute(statement)
@@ -288,8 +289,8 @@ async def _experience_by_day(
         .group_by(*parts)
     )
     return {
-        date(int(year), int(month), int(day)): (count, int(total))
-        for year, month, day, count, total in await connection.execute(statement)
+        date(int(row[0]), int(row[1]), int(row[2])): (row[3], int(row[4]))
+        for row in await connection.execute(statement)
     }
 
 
