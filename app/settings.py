@@ -331,6 +331,13 @@ class Settings(BaseSettings):
         le=100,
         description="Upstream calls of learning from feedback that one answered request pays for",
     )
+    feedback_keys: int | None = Field(
+        None,
+        ge=1,
+        le=2,
+        description="Keys whose feedback it takes to promote or retire, 1 or 2; an operator's is "
+        "enough. Unset: 2 in a namespace that more than one key reaches",
+    )
     learn_backlog: int = Field(
         10_000, ge=0, description="Most jobs waiting; above it new ones are skipped, and said so"
     )

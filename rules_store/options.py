@@ -39,6 +39,11 @@ class StoreOptions:
     """In which evidence about a rule's worth loses half of its weight."""
     precedents: int = 2000
     """Explored questions that a namespace keeps for replays."""
+    feedback_keys: int | None = None
+    """Keys whose word it takes to promote or retire by feedback, 1 or 2; None: 2 in a namespace
+    that more than one key reaches. An operator's key is enough by itself."""
+    keys_outside: int = 0
+    """Keys that reach every namespace and are not the store's: those of the environment."""
     choices: int = 1000
     """Latest requests of a namespace whose outcomes decide what kinds of experience are given."""
     control_rate: float | Literal["auto"] = AUTO

@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from app.exceptions import NotAllowed
-from rules_store.models.keys import ALL, ApiKey, Permission
+from rules_store.models.events import Change
+from rules_store.models.keys import ADMIN, ALL, ApiKey, Permission
 from rules_store.store import RuleStore
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     name: str
-    """For logs and events; no part of a secret."""
+    """For logs, and kept with all that is done on the caller's behalf (`key_id`); no part of a
+    secret: the id of a key of the store, `environment-1` for the first of `TTCL_API_KEYS`, `admin`,
+    `anyone`."""
     permissions: frozenset[Permission]
     namespaces: frozenset[str] | None = None
     """None: all."""
@@ -55,6 +59,19 @@ class Caller:
             raise NotAllowed("This needs a key for all namespaces")
 
 
+_ACTING: ContextVar[str | None] = ContextVar("acting", default=None)
+
+
+def act_for(caller: Caller) -> None:
+    """What this request changes from now on is changed on the caller's behalf."""
+    _ACTING.set(caller.name)
+
+
+def change_by(actor: str, reason: str) -> Change:
+    """For the event log: who and why, as the request says, and with whose key."""
+    return Change(actor, reason, _ACTING.get())
+
+
 CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
 ANYONE = Caller("anyone", CLIENT)
 """Who comes without a key while there are none."""
@@ -65,9 +82,12 @@ class KeyRing:
 
     def __init__(self, store: RuleStore, client_keys: Iterable[str], admin_key: str) -> None:
         self._store = store
-        clients = {_digest(key): Caller("environment", CLIENT) for key in client_keys}
+        clients = {
+            _digest(key): Caller(f"environment-{place}", CLIENT)
+            for place, key in enumerate(client_keys, start=1)
+        }
         self._needed = bool(clients)
-        admin = Caller("admin", frozenset(Permission))
+        admin = Caller(ADMIN, frozenset(Permission))
         self._fixed = [*clients.items(), (_digest(admin_key), admin)]
 
     @property

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
-from app.access.callers import ANYONE, Caller
+from app.access.callers import ANYONE, Caller, act_for
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
 from app.upstream.headers import KEY_HEADERS
 from app.wiring.container import AppState
@@ -52,6 +52,7 @@ async def admin(request: Request, state: State) -> Caller:
     Raises `AuthenticationFailed`, `NotAllowed`, `NotFound`.
     """
     caller = _administrator(request, state)
+    act_for(caller)
     declared = _declared(request)
     caller.demand(declared or _by_method(request))
     _check_storable(request.path_params)

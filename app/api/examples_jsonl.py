@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from app.access.callers import change_by
 from app.api import jsonl
 from app.api.jsonl import Order
 from app.api.schemas.examples import (
@@ -28,7 +29,6 @@ from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.database import json_codec
 from rules_store.errors import NamespaceFrozen
-from rules_store.models.events import Change
 from rules_store.models.examples import Example, ExampleFilter, Trust
 from rules_store.models.rules import RuleState
 from rules_store.operations.example_exchange import ExportedExample, IncomingExample
@@ -145,7 +145,7 @@ async def _write(
     await store.namespaces.ensure(items[0][1].example.namespace, actor=order.actor)
     try:
         done = await store.examples.import_(
-            [item for _, item in items], change=Change(order.actor, order.reason)
+            [item for _, item in items], change=change_by(order.actor, order.reason)
         )
     except NamespaceFrozen as error:
         report.refused += [

@@ -151,7 +151,9 @@ async def _take(
     sent = body.model_dump(exclude={"episode_id", "request_id", "key"})
     # Of whom nothing is learned, no evidence is taken either.
     learn = caller.may(Permission.LEARN)
-    return await state.feedback.take(episode, NewFeedback(**sent, key=key), learn=learn)
+    return await state.feedback.take(
+        episode, NewFeedback(**sent, key=key), learn=learn, key_id=caller.name
+    )
 
 
 async def _episode(

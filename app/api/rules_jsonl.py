@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from app.access.callers import change_by
 from app.api import jsonl
 from app.api.jsonl import Order
 from app.api.schemas.rules import Domain, Import, Moment, Refused, RuleText, Trigger, Warned
@@ -20,7 +21,6 @@ from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.database import json_codec
 from rules_store.errors import NamespaceFrozen
-from rules_store.models.events import Change
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState, Vectors
 from rules_store.operations.exchange import ExportedRule, IncomingRule
 from rules_store.operations.rule_writes import MOST_LEARNED, new_rule_id
@@ -116,7 +116,7 @@ async def _write(store: RuleStore, items: Sequence[Numbered], order: Order, repo
     await store.namespaces.ensure(items[0][1].rule.namespace, actor=order.actor)
     try:
         done = await store.exchange.import_rules(
-            [item for _, item in items], change=Change(order.actor, order.reason)
+            [item for _, item in items], change=change_by(order.actor, order.reason)
         )
     except NamespaceFrozen as error:
         report.refused += [

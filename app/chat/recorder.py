@@ -70,8 +70,10 @@ class Recorder:
         request_id: str | None,
         raw: bytes,
         is_retry: bool,
+        key_id: str,
     ) -> OpenEpisode:
-        """Never raises for a broken store. A namespace comes into being with its first request."""
+        """Never raises for a broken store. A namespace comes into being with its first request.
+        `key_id`: `Caller.name`."""
 
         async def begin() -> EpisodeStart:
             await self._store.namespaces.ensure(namespace)
@@ -84,6 +86,7 @@ class Recorder:
                 request_id=request_id,
                 body_hash=hashlib.blake2b(raw, digest_size=16).hexdigest(),
                 is_retry=is_retry,
+                key_id=key_id,
             )
 
         try:

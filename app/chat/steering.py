@@ -112,6 +112,7 @@ class Steering:
             request_id=call.client_request_id,
             raw=call.raw,
             is_retry=call.is_retry,
+            key_id=call.caller.name,
         )
         if suspended:
             return await open_episode(), Retrieval()

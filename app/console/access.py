@@ -27,7 +27,8 @@ from app.console.throttle import Throttle
 from app.exceptions import InvalidRequest, NotAllowed, PayloadTooLarge, TTCLError
 from app.wiring.container import AppState
 from rules_store.errors import StoreError
-from rules_store.models.keys import Permission
+from rules_store.models.events import Change
+from rules_store.models.keys import ADMIN, Permission
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +113,10 @@ class SignedInRequest:
     def caller(self) -> Caller:
         """Who comes with the admin key, as the admin API knows them."""
         return Caller(self.session.actor, frozenset(Permission))
+
+    def change(self, reason: str) -> Change:
+        """Of who is signed in, which takes the admin key."""
+        return Change(self.session.actor, reason, ADMIN)
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         path = self.request.url.path

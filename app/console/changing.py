@@ -37,7 +37,7 @@ def moving(desk: SignedInRequest, id: str, move: Move, form: Form) -> Action:
     async def action() -> Rule | Example:
         return await move(
             id,
-            change=Change(desk.session.actor, form.reason),
+            change=desk.change(form.reason),
             expected_version=form.number("expected_version"),
         )
 

@@ -100,11 +100,13 @@ class FeedbackIntake:
         self._wake = wake
         self._options = options
 
-    async def take(self, episode: Episode, new: NewFeedback, *, learn: bool) -> Feedback:
+    async def take(
+        self, episode: Episode, new: NewFeedback, *, learn: bool, key_id: str
+    ) -> Feedback:
         """Stores the feedback with what follows from it. `learn` False: it is kept, and nothing
-        follows. Raises StoreError."""
+        follows. `key_id`: who gives it (`Caller.name`). Raises StoreError."""
         teaching = await self._teaching(episode, new) if learn else Teaching()
-        given = await self._store.evidence.add_feedback(episode.id, new, teaching)
+        given = await self._store.evidence.add_feedback(episode.id, new, teaching, key_id=key_id)
         if given.effect.lesson:
             self._wake()
         return given

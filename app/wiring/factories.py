@@ -206,6 +206,8 @@ def store_options(settings: Settings) -> StoreOptions:
         gate=GateOptions(replays=settings.experiment.gate_replays),
         half_life_days=settings.experiment.lift_half_life_days,
         control_rate=settings.control_rate,
+        feedback_keys=settings.feedback_keys,
+        keys_outside=len(settings.api_keys),
     )
 
 

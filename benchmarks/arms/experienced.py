@@ -284,7 +284,7 @@ class ExperiencedPass:
         assert answered.call.episode is not None
         episode = await self._store.episodes.get(answered.call.episode)
         said = {"verified": told.right} if told.label is None else {"label": told.label}
-        await self._intake.take(episode, NewFeedback(**said), learn=True)
+        await self._intake.take(episode, NewFeedback(**said), learn=True, key_id="benchmark")
 
     async def _changed(self, asked: PassQuestion) -> list[dict[str, Any]]:
         """Rows of what has become of rules and examples since the last look."""

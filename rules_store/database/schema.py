@@ -58,6 +58,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+# `key_id`, wherever it stands: on whose behalf the row was written, as `Caller.name` has it (the id
+# of an API key of the store, the place of one of the environment, `admin`, `anyone`); none where it
+# was before keys were noted, or nobody's doing.
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -166,6 +169,7 @@ events = Table(
     Column("before", JSON(none_as_null=True)),
     Column("after", JSON(none_as_null=True)),
     Column("key", String(256), unique=True),
+    Column("key_id", String(64)),
     Index(None, "rule_id"),
     Index(None, "example_id"),
     Index(None, "namespace"),
@@ -189,6 +193,7 @@ episodes = Table(
     Column("trace", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
     UniqueConstraint("namespace", "request_id"),
     Index(None, "namespace", "body_hash"),
     Index(None, "namespace", "created_at", "status"),
@@ -214,6 +219,7 @@ jobs = Table(
     Column("last_error", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
     Index(None, "state", "id"),
     Index(None, "episode_id"),
     sqlite_autoincrement=True,
@@ -286,7 +292,9 @@ feedback = Table(
     Column("key", String(256)),
     Column("effect", JSON(none_as_null=True)),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
     UniqueConstraint("episode_id", "key"),
+    Index(None, "key_id"),
     sqlite_autoincrement=True,
 )
 
@@ -294,6 +302,7 @@ feedback = Table(
 # What steered which request: a rule or an example each (`item_id`). `withheld`: it fitted and was
 # left out by lot (hold-out). `counted`: whether the item's own count has it. `vote`: of an example,
 # whether its own label was the right one of the episode; it is credited in place of the outcome.
+# `vote_key_id`: who told the right label.
 # Few indexes: rows are written in the path of requests.
 exposures = Table(
     "exposures",
@@ -309,6 +318,8 @@ exposures = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("counted", Boolean, nullable=False, server_default=true()),
     Column("vote", Float),
+    Column("key_id", String(64)),
+    Column("vote_key_id", String(64)),
     UniqueConstraint("episode_id", "item_id"),
     Index(None, "item_id", "seq"),
 )
@@ -331,22 +342,26 @@ Index(
 )
 
 
-# How well an episode went, by each signal; `value` and `weight` in [0, 1].
+# How well an episode went, by each signal and each one who gave it ('' where nobody is known);
+# `value` and `weight` in [0, 1].
 outcomes = Table(
     "outcomes",
     metadata,
     Column("episode_id", String(64), primary_key=True),
     Column("source", String(16), primary_key=True),  # agreement | client | label | verifier
+    Column("key_id", String(64), primary_key=True, server_default=""),
     Column("namespace", String(128), nullable=False),
     Column("value", Float, nullable=False),
     Column("weight", Float, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Index(None, "namespace", "created_at"),
+    Index(None, "key_id"),
 )
 
 
 # A stored question answered once more with a rule and without it. `text_hash`: of the rule's text
-# at that time, so that a reworded rule is judged by its own words.
+# at that time, so that a reworded rule is judged by its own words. `key_id`: who gave the label
+# that it was judged by; none where the exploration's own answers told.
 trials = Table(
     "trials",
     metadata,
@@ -360,8 +375,10 @@ trials = Table(
     Column("reference", String(16), nullable=False),  # what told right from wrong
     Column("weight", Float, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
     UniqueConstraint("rule_id", "text_hash", "episode_id"),
     Index(None, "namespace"),
+    Index(None, "key_id"),
     sqlite_autoincrement=True,
 )
 
@@ -392,7 +409,8 @@ standings = Table(
 )
 
 
-# Explored questions: what a gate replays, and how much the answers there agreed.
+# Explored questions: what a gate replays, and how much the answers there agreed. `key_id`: who
+# asked; `label_key_id`: who gave the label.
 precedents = Table(
     "precedents",
     metadata,
@@ -407,13 +425,15 @@ precedents = Table(
     Column("reference", Text),  # what a replay is compared with; none: not fit for a replay
     Column("reference_kind", String(16), nullable=False),  # label | consensus | likeness
     Column("created_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
+    Column("label_key_id", String(64)),
     Index(None, "namespace", "seq"),
     sqlite_autoincrement=True,
 )
 
 
 # `kind`: source (an episode that taught the item), parent (a rule it was made of), contradicts
-# (a rule or an example that says something else).
+# (a rule or an example that says something else). `key_id`: whose request or feedback it was.
 links = Table(
     "links",
     metadata,
@@ -423,6 +443,7 @@ links = Table(
     Column("kind", String(16), nullable=False),
     Column("other", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
     UniqueConstraint("item_id", "kind", "other"),
     Index(None, "namespace"),
     Index(None, "other"),
@@ -444,6 +465,7 @@ choices = Table(
     Column("embedding_model", String(256)),
     Column("vector", LargeBinary),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
     Index(None, "namespace", "seq"),
     Index(None, "updated_at"),
     sqlite_autoincrement=True,
@@ -516,4 +538,25 @@ spend_days = Table(
     Column("purpose", String(16), primary_key=True),  # exploration | feedback | replay
     Column("calls", Integer, nullable=False),
     Column("tokens", BigInteger, nullable=False),
+)
+
+
+# A key whose evidence is taken back: begun, and not at its end while `ended_at` is none. `counts`:
+# what was taken back so far, by kind.
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    Column("key_id", String(64), primary_key=True),
+    Column("begun_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("counts", JSON, nullable=False),
+)
+
+
+# Rules and examples that evidence was taken from in a withdrawal and that are to be judged anew.
+withdrawn_items = Table(
+    "withdrawn_items",
+    metadata,
+    Column("key_id", String(64), primary_key=True),
+    Column("item_id", String(64), primary_key=True),
 )

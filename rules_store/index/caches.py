@@ -59,6 +59,10 @@ class Caches:
         # after a newer one.
         self._following = asyncio.Lock()
 
+    def live_keys(self) -> list[ApiKey]:
+        """Those that are not revoked."""
+        return [key for _, key in self.keys.values() if key.revoked_at is None]
+
     @property
     def dimension(self) -> int | None:
         """Of the embedding model's vectors; None while none has been seen."""

@@ -31,6 +31,8 @@ class Episode:
     `messages_sent` (what went upstream, rules block included)."""
     created_at: datetime
     updated_at: datetime
+    key_id: str | None = None
+    """Who asked."""
 
 
 @dataclass(frozen=True, slots=True)

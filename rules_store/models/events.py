@@ -17,6 +17,8 @@ class Change:
 
     actor: str
     reason: str = ""
+    key_id: str | None = None
+    """On whose behalf: `app.access.callers.Caller.name`; None where no key had to do with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +142,4 @@ class Event:
     reason: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
+    key_id: str | None = None

@@ -89,6 +89,8 @@ class Trial:
     without_rule: float
     reference: Reference
     at: datetime | None = None
+    key_id: str | None = None
+    """Who gave the label; None where the exploration's own answers told right from wrong."""
 
     @property
     def weight(self) -> float:
@@ -178,6 +180,8 @@ class Precedent:
     answer: str | None
     reference: str | None
     reference_kind: Reference = Reference.CONSENSUS
+    label_key_id: str | None = None
+    """Who gave the label, of a stored one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +244,21 @@ class ExposureRecord:
     source: Signal | None
     value: float | None
     weight: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditedOutcome:
+    """What one exposure has added to the standing of its rule or example."""
+
+    withheld: bool
+    at: datetime
+    """Of the exposure."""
+    value: float
+    weight: float
+    is_agreement: bool
+    """Of an exploration's own answers: nobody's word."""
+    key_id: str | None
+    """Who gave it otherwise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

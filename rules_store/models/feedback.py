@@ -90,6 +90,8 @@ class Feedback:
     key: str | None
     effect: FeedbackEffect
     created_at: datetime
+    key_id: str | None = None
+    """Who gave it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

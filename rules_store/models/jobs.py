@@ -45,6 +45,7 @@ class JobRecord:
     not_before: datetime
     created_at: datetime
     updated_at: datetime
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Job:
     last_error: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    key_id: str | None = None
+    """Who asked, or gave the feedback."""
 
 
 @dataclass(frozen=True, slots=True)

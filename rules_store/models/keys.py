@@ -9,6 +9,8 @@ from typing import TypedDict
 
 ALL = "*"
 """In place of names: every namespace."""
+ADMIN = "admin"
+"""In place of an id: the admin key, which is none of the store's."""
 
 
 class Permission(StrEnum):
@@ -37,6 +39,9 @@ class ApiKey:
     last_used_at: datetime | None = None
     """Some seconds late."""
     revoked_at: datetime | None = None
+
+    def reaches(self, namespace: str) -> bool:
+        return ALL in self.namespaces or namespace in self.namespaces
 
 
 @dataclass(frozen=True, slots=True)

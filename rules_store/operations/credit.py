@@ -31,8 +31,9 @@ async def store_findings(
     namespace: str,
     episode_id: str,
     findings: Findings,
+    key_id: str | None,
 ) -> None:
-    """Stores what an exploration found out besides rules."""
+    """Stores what an exploration found out besides rules. `key_id`: whose question it was."""
     now = context.clock()
     if findings.precedent is not None:
         await precedents.add(
@@ -41,9 +42,12 @@ async def store_findings(
             findings.precedent,
             now,
             context.options.precedents,
+            asker=key_id,
         )
     if findings.outcome is not None:
-        await credit(context, connection, namespace, episode_id, findings.outcome, now)
+        await credit(
+            context, connection, namespace, episode_id, findings.outcome, now, key_id=key_id
+        )
 
 
 async def credit(
@@ -54,15 +58,17 @@ async def credit(
     outcome: Outcome,
     now: datetime,
     *,
+    key_id: str | None = None,
     votes: Mapping[str, float] | None = None,
 ) -> None:
     """Adds an outcome to the standings of the rules and examples that steered the episode or were
-    withheld from it; what a weaker signal had added is taken back.
+    withheld from it; what a weaker signal had added is taken back. `key_id`: who gave it, or, of an
+    exploration's agreement, who asked.
 
     `votes`: by example, whether its own label was the episode's right one. Of several examples that
     are shown together each is credited with its own vote, not with what became of all of them."""
     before = await evidence.strongest(connection, episode_id, lock=True)
-    await evidence.put_outcome(connection, namespace, episode_id, outcome, now)
+    await evidence.put_outcome(connection, namespace, episode_id, outcome, now, key_id)
     await effect.note(connection, namespace, episode_id, outcome, now)
     after = await evidence.strongest(connection, episode_id)
     voted = await evidence.votes_of_episode(connection, episode_id)
@@ -71,7 +77,7 @@ async def credit(
         return
     for item_id, withheld, when in await evidence.exposed(connection, episode_id):
         if item_id in votes and votes[item_id] != voted.get(item_id):
-            await evidence.set_vote(connection, episode_id, item_id, votes[item_id])
+            await evidence.set_vote(connection, episode_id, item_id, votes[item_id], key_id)
         standing = await standing_now(context, connection, namespace, item_id, now)
         if standing is None:
             continue

@@ -268,4 +268,4 @@ def preview_token(order: PruneOrder, gone: Sequence[Rule | Example]) -> str:
 
 def both_reasons(change: Change, why: str) -> Change:
     """For the event of one that goes: the operator's reason, and why it is this one."""
-    return Change(change.actor, f"{change.reason}; {why}" if change.reason else why)
+    return replace(change, reason=f"{change.reason}; {why}" if change.reason else why)

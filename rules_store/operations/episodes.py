@@ -51,8 +51,10 @@ class EpisodeOperations:
         body_hash: str | None = None,
         is_retry: bool = False,
         trace: dict[str, Any] | None = None,
+        key_id: str | None = None,
     ) -> EpisodeStart:
-        """Inserts a pending episode. Gives up within about `options.begin_timeout`.
+        """Inserts a pending episode. Gives up within about `options.begin_timeout`. `key_id`: who
+        asks.
 
         A request id that this namespace has seen is marked in the result, for the caller to learn
         nothing from it. So is, of a request that says that it `is_retry`, an earlier one with the
@@ -73,6 +75,7 @@ class EpisodeOperations:
             trace=trace or {},
             created_at=now,
             updated_at=now,
+            key_id=key_id,
         )
         if request_id is not None:
             request_id = storable(request_id)
@@ -127,7 +130,7 @@ class EpisodeOperations:
         now = self._context.clock()
 
         async def finish(connection: AsyncConnection) -> None:
-            namespace = await episodes.finish(
+            finished = await episodes.finish(
                 connection,
                 episode_id,
                 now,
@@ -136,17 +139,25 @@ class EpisodeOperations:
                 answer=None if answer is None else storable(answer),
                 trace=trace,
             )
-            if namespace is None:
+            if finished is None:
                 if await episodes.find(connection, episode_id) is None:
                     raise UnknownEpisode(episode_id)
                 return
-            await evidence.add_exposures(connection, namespace, episode_id, exposures, now)
+            namespace, key_id = finished
+            await evidence.add_exposures(connection, namespace, episode_id, exposures, now, key_id)
             if served is not None:
                 await effect.add_request(connection, namespace, episode_id, served, now)
-            await store_findings(self._context, connection, namespace, episode_id, findings)
+            await store_findings(self._context, connection, namespace, episode_id, findings, key_id)
             if job_payload is not None:
                 await jobs.insert_job(
-                    connection, episode_id, JobKind.EPISODE, episode_id, namespace, job_payload, now
+                    connection,
+                    episode_id,
+                    JobKind.EPISODE,
+                    episode_id,
+                    namespace,
+                    job_payload,
+                    now,
+                    key_id,
                 )
                 await self._context.announce_job(connection, episode_id, new=True)
 

@@ -16,9 +16,10 @@ from rules_store.models.evidence import (
     Standing,
     Trial,
 )
+from rules_store.models.examples import Example
 from rules_store.models.feedback import NO_TEACHING, Feedback, NewFeedback, Teaching
 from rules_store.models.rules import Rule, RuleState, Vector
-from rules_store.operations import example_writes, rule_writes, teaching_writes, trials
+from rules_store.operations import example_writes, rule_writes, teaching_writes, trials, voices
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
 from rules_store.operations.examples import find as find_example
@@ -60,10 +61,16 @@ class EvidenceOperations:
     # -- episodes
 
     async def add_feedback(
-        self, episode_id: str, new: NewFeedback, teaching: Teaching = NO_TEACHING
+        self,
+        episode_id: str,
+        new: NewFeedback,
+        teaching: Teaching = NO_TEACHING,
+        *,
+        key_id: str | None = None,
     ) -> Feedback:
         """What is stored now, with all that follows from it (`teaching`), in one transaction.
         Under a key that this episode has seen that is the first feedback, and nothing is added.
+        `key_id`: the API key that gives it.
 
         Raises UnknownEpisode; FeedbackConflict where the first one under the key said something
         else; ValueError for one that says nothing.
@@ -71,7 +78,9 @@ class EvidenceOperations:
         if not new.says_something:
             raise ValueError("a feedback needs a score, label, correction, verdict or outdated")
         async with self._context.change() as connection:
-            return await teaching_writes.add(self._context, connection, episode_id, new, teaching)
+            return await teaching_writes.add(
+                self._context, connection, episode_id, new, teaching, key_id
+            )
 
     async def shown_labels(self, episode_id: str) -> dict[str, str]:
         """Labels of the examples that the episode was shown, or that were withheld from it, by
@@ -90,7 +99,9 @@ class EvidenceOperations:
         async with self._context.database.read() as connection:
             return await feedback.of_episode(connection, episode_id)
 
-    async def record_outcome(self, episode_id: str, outcome: Outcome) -> None:
+    async def record_outcome(
+        self, episode_id: str, outcome: Outcome, *, key_id: str | None = None
+    ) -> None:
         """One signal about an episode, credited to the rules that steered it and to those that
         were withheld. The same signal again takes the place of the first. Raises UnknownEpisode."""
         now = self._context.clock()
@@ -99,7 +110,15 @@ class EvidenceOperations:
             episode = await episodes.find(connection, episode_id)
             if episode is None:
                 raise UnknownEpisode(episode_id)
-            await credit(self._context, connection, episode.namespace, episode_id, outcome, now)
+            await credit(
+                self._context,
+                connection,
+                episode.namespace,
+                episode_id,
+                outcome,
+                now,
+                key_id=key_id,
+            )
 
         await self._context.database.transact(record)
 
@@ -202,10 +221,18 @@ class EvidenceOperations:
             gone = [
                 example_writes.Retirement(each, HARMS, Change(trials.GATE, HARMS))
                 for each in await examples.losers(connection, namespace)
+                if await self._harms(connection, each)
             ]
             await example_writes.retire(
                 connection, gone, self._context.clock(), example_writes.DEMOTED
             )
+
+    async def _harms(self, connection: AsyncConnection, example: Example) -> bool:
+        standing = await standings.find(connection, example.id)
+        if standing is None:
+            return False
+        words = example_writes.hash_of(example)
+        return await voices.harm(self._context, connection, standing, words) is not None
 
 
 async def _of_item(connection: AsyncConnection, item_id: str, limit: int) -> Evidence:

@@ -384,6 +384,7 @@ def event_row(before: Example | None, after: Example, kind: str, change: Change)
         "example_id": after.id,
         "actor": storable(change.actor),
         "reason": storable(change.reason),
+        "key_id": change.key_id,
         "before": None if before is None else described(before),
         "after": described(after),
     }

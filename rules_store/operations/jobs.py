@@ -16,7 +16,7 @@ from rules_store.models import paging
 from rules_store.models.effect import Purpose
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change
-from rules_store.models.evidence import NO_FINDINGS, Findings
+from rules_store.models.evidence import NO_FINDINGS, Findings, LinkKind
 from rules_store.models.feedback import Completion
 from rules_store.models.jobs import (
     NO_SPEND,
@@ -33,7 +33,7 @@ from rules_store.operations import capacity, example_writes, learning, teaching_
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
 from rules_store.operations.namespaces import find
-from rules_store.repository import effect, episodes, events, jobs, namespaces
+from rules_store.repository import effect, episodes, events, jobs, links, namespaces
 
 EVERY_JOB = JobFilter()
 EVERY_NAMESPACE = namespaces.EVERY
@@ -401,7 +401,9 @@ class JobOperations:
         now = self._context.clock()
         await self._spend(connection, job.namespace, spend, job.kind)
         await jobs.set_state(connection, job.id, JobState.DONE, now)
-        await store_findings(self._context, connection, job.namespace, job.episode_id, findings)
+        await store_findings(
+            self._context, connection, job.namespace, job.episode_id, findings, job.key_id
+        )
         await self._keep_example(connection, job, findings)
         await self._conclude(connection, job, status, reason, trace)
 
@@ -411,9 +413,18 @@ class JobOperations:
         if findings.example is None or self._context.namespaces.is_frozen(job.namespace):
             return
         vector = None if findings.precedent is None else findings.precedent.vector
-        change = Change(events.LEARNER, f"the answers to {job.episode_id} agreed")
-        await example_writes.keep(
+        change = Change(events.LEARNER, f"the answers to {job.episode_id} agreed", job.key_id)
+        made = await example_writes.keep(
             self._context, connection, findings.example, vector, change, key=f"{job.key}/consensus"
+        )
+        await links.add(
+            connection,
+            job.namespace,
+            made.id,
+            LinkKind.SOURCE,
+            job.episode_id,
+            self._context.clock(),
+            job.key_id,
         )
 
     async def _conclude(

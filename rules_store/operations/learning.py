@@ -52,20 +52,23 @@ async def learn(
     same = await _same(context, connection, draft)
     if same is not None:
         frequency = rule_writes.together(same.frequency, 1)
-        change = Change(events.LEARNER, f"learned again in {job.episode_id}")
+        change = Change(events.LEARNER, f"learned again in {job.episode_id}", job.key_id)
         rule = replace(same, frequency=frequency, updated_at=now)
         await rule_writes.update(connection, same, rule, rule_writes.MERGED, change, key=key)
         outcome = "merged"
         note = None if same.state is RuleState.ACTIVE else f"the same rule is {same.state}"
     else:
-        change = Change(events.LEARNER, new.reason or f"learned in {job.episode_id}")
+        why = new.reason or f"learned in {job.episode_id}"
+        change = Change(events.LEARNER, why, job.key_id)
         new = replace(new, source_episode=job.episode_id)
         _, rule = await rule_writes.create(
             connection, new, draft.vectors, context.embedding_model, now, change, key=key
         )
         outcome = "quarantined" if rule.state is RuleState.QUARANTINED else "created"
         note = rule.reason
-    await links.add(connection, rule.namespace, rule.id, LinkKind.SOURCE, job.episode_id, now)
+    await links.add(
+        connection, rule.namespace, rule.id, LinkKind.SOURCE, job.episode_id, now, job.key_id
+    )
     if outcome == "created":
         await _link_opposites(context, connection, rule, draft)
     return LearnedRule(rule.id, rule.polarity, rule.text, outcome, note)

@@ -176,6 +176,7 @@ def event_row(before: Rule | None, after: Rule, kind: str, change: Change) -> di
         "rule_id": after.id,
         "actor": storable(change.actor),
         "reason": storable(change.reason),
+        "key_id": change.key_id,
         "before": None if before is None else described(before),
         "after": described(after),
     }

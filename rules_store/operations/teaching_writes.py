@@ -26,7 +26,7 @@ from rules_store.models.feedback import (
 )
 from rules_store.models.jobs import NO_SPEND, Job, JobKind
 from rules_store.models.rules import RuleState
-from rules_store.operations import effect, example_writes, rule_writes
+from rules_store.operations import effect, example_writes, rule_writes, voices
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
 from rules_store.policy import votes
@@ -56,16 +56,23 @@ async def add(
     episode_id: str,
     new: NewFeedback,
     teaching: Teaching,
+    key_id: str | None,
 ) -> Feedback:
     """See `EvidenceOperations.add_feedback`."""
     episode = await episodes.find(connection, episode_id)
     if episode is None:
         raise UnknownEpisode(episode_id)
-    given = _feedback(context, episode, new)
+    given = _feedback(context, episode, new, key_id)
     if not await feedback.insert_feedback(connection, given):
         assert given.key is not None
         first = await feedback.of_key(connection, episode_id, given.key)
-        same = replace(given, id=first.id, created_at=first.created_at, effect=first.effect)
+        same = replace(
+            given,
+            id=first.id,
+            created_at=first.created_at,
+            effect=first.effect,
+            key_id=first.key_id,
+        )
         if same != first:
             raise FeedbackConflict(given.key)
         return first
@@ -76,7 +83,9 @@ async def add(
     return replace(given, effect=effect)
 
 
-def _feedback(context: StoreContext, episode: Episode, new: NewFeedback) -> Feedback:
+def _feedback(
+    context: StoreContext, episode: Episode, new: NewFeedback, key_id: str | None
+) -> Feedback:
     return Feedback(
         id=f"fb_{secrets.token_hex(12)}",
         episode_id=episode.id,
@@ -91,6 +100,7 @@ def _feedback(context: StoreContext, episode: Episode, new: NewFeedback) -> Feed
         key=_cleaned(new.key),
         effect=NO_EFFECT,
         created_at=context.clock(),
+        key_id=key_id,
     )
 
 
@@ -104,9 +114,9 @@ async def _follow(
     """Evidence always; examples and lessons where the namespace is not frozen."""
     before = await evidence.strongest(connection, episode.id, lock=True)
     first = not await _judged_before(connection, episode.id, given.id)
-    await _credit(context, connection, episode, teaching)
+    await _credit(context, connection, episode, teaching, given.key_id)
     if given.label is not None:
-        await precedents.set_label(connection, episode.id, given.label)
+        await precedents.set_label(connection, episode.id, given.label, given.key_id)
     if context.namespaces.is_frozen(episode.namespace):
         return FeedbackEffect(right=teaching.right, skipped=FROZEN)
     if first and teaching.right is not None:
@@ -114,7 +124,15 @@ async def _follow(
     if teaching.precedent is not None:
         keep = context.options.precedents
         model, now = context.embedding_model, context.clock()
-        await precedents.add(connection, model, teaching.precedent, now, keep)
+        await precedents.add(
+            connection,
+            model,
+            teaching.precedent,
+            now,
+            keep,
+            asker=episode.key_id,
+            labeller=given.key_id,
+        )
     outweighed = (
         teaching.outcome is not None
         and teaching.outcome.source is Signal.CLIENT
@@ -143,13 +161,24 @@ async def _judged_before(connection: AsyncConnection, episode_id: str, but: str)
 
 
 async def _credit(
-    context: StoreContext, connection: AsyncConnection, episode: Episode, teaching: Teaching
+    context: StoreContext,
+    connection: AsyncConnection,
+    episode: Episode,
+    teaching: Teaching,
+    key_id: str | None,
 ) -> None:
     outcome, now = teaching.outcome, context.clock()
     if outcome is None:
         return
     await credit(
-        context, connection, episode.namespace, episode.id, outcome, now, votes=teaching.votes
+        context,
+        connection,
+        episode.namespace,
+        episode.id,
+        outcome,
+        now,
+        key_id=key_id,
+        votes=teaching.votes,
     )
     await effect.guard(context, connection, episode.namespace, now)
     told = episode.trace.get("given") or {}
@@ -168,6 +197,7 @@ async def _credit(
             context.embedding_model,
             vector,
             now,
+            episode.key_id,
         )
 
 
@@ -189,7 +219,7 @@ async def _write_example(
     """The example that the feedback makes, and ids of those of the episode that it retires: all
     where the feedback says that they are outdated, those that another one takes the place of, and
     the episode's own answer where that was wrong."""
-    change = Change(events.LEARNER, f"feedback {given.id} on {episode.id}")
+    change = Change(events.LEARNER, f"feedback {given.id} on {episode.id}", given.key_id)
     made: Example | None = None
     if teaching.example is not None and not given.outdated:
         made = await example_writes.keep(
@@ -202,6 +232,7 @@ async def _write_example(
             LinkKind.SOURCE,
             episode.id,
             context.clock(),
+            given.key_id,
         )
     own = [
         each
@@ -209,10 +240,10 @@ async def _write_example(
         if each.state is not RuleState.RETIRED and (made is None or each.id != made.id)
     ]
     if given.outdated:
-        said = Change(events.LEARNER, f"outdated, says feedback {given.id}")
+        said = Change(events.LEARNER, f"outdated, says feedback {given.id}", given.key_id)
         return None, await _retire(context, connection, own, said)
     # The policy's: what was replaced comes back when it is said to be right again.
-    said = Change(events.POLICY, f"replaced by feedback {given.id}")
+    said = Change(events.POLICY, f"replaced by feedback {given.id}", given.key_id)
     replaced = [
         each
         for each in own
@@ -251,10 +282,13 @@ async def _retire_refuted(
     if not doubtful:
         return []
     usual = await evidence.latest_votes(connection, namespace, votes.LATEST)
+    bounded = voices.bounded(context, namespace)
     refuted: dict[str, list[votes.Vote]] = {}
     for example_id in doubtful:
-        own = await evidence.votes_of_item(connection, example_id)
-        if votes.is_wrong(own, usual):
+        own = voices.votes_of(
+            context, namespace, await evidence.votes_of_item(connection, example_id)
+        )
+        if votes.is_wrong(own, usual, bounded=bounded):
             refuted[example_id] = own
     gone: list[str] = []
     for each in (await examples.by_ids(connection, list(refuted))).values():
@@ -284,6 +318,7 @@ async def _add_job(
         given.namespace,
         payload,
         context.clock(),
+        given.key_id,
     )
     await context.announce_job(connection, given.id, new=True)
 
@@ -304,7 +339,7 @@ async def complete(
     same = await examples.find_by_text(connection, job.namespace, example_writes.hash_of(after))
     if same is not None:
         return False
-    change = Change(events.LEARNER, reason)
+    change = Change(events.LEARNER, reason, job.key_id)
     await example_writes.update(context, connection, found, after, COMPLETED, change)
     return True
 

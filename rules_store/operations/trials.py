@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.models.events import Change
 from rules_store.models.evidence import Judgement, Standing, Trial
 from rules_store.models.rules import Rule, RuleState
-from rules_store.operations import capacity, rule_writes
+from rules_store.operations import capacity, rule_writes, voices
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import standing_now
 from rules_store.operations.rules import find
-from rules_store.policy.gate import Verdict, verdict
+from rules_store.policy.gate import Verdict
 from rules_store.repository import events, evidence, links, rules, standings
 
 GATE = "gate"
@@ -47,7 +47,8 @@ async def add(
     standing = await standing_now(context, connection, held.namespace, held.id, now)
     assert standing is not None, "the rule was found above"
     standing = standing.tried_on(trial)
-    judged = verdict(standing.helped, standing.harmed, standing.tried, context.options.gate)
+    under_way = (await evidence.trials_of(connection, held.id, text_hash))[: standing.tried]
+    judged = voices.verdict_on(context, held.namespace, standing, under_way)
     if judged is None:
         await standings.put(connection, standing)
         return Judgement(held.id, None, None)
@@ -141,9 +142,13 @@ async def demote(
     if context.namespaces.is_frozen(rule.namespace):
         return None
     standing = await standings.find(connection, rule_id)
-    if standing is not None and standing.lift.high < 0:
+    harm = None
+    if standing is not None:
+        words = rule_writes.text_hash(rule.text)
+        harm = await voices.harm(context, connection, standing, words)
+    if harm is not None:
         judged = Verdict.HARMFUL
-        why = f"harmful in use: lift within [{standing.lift.low:.2f}, {standing.lift.high:.2f}]"
+        why = f"harmful in use: lift within [{harm.low:.2f}, {harm.high:.2f}]"
     elif standing is not None and standing.proven:
         return None
     else:

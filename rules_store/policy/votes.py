@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ LUCK = 0.03
 BINS = 4
 LEAST_USUAL = 4 * BINS
 """Votes of a namespace below which nothing is known to be usual."""
+VOICE = 0.75
+"""More than half, so that two voices are enough; less than one, so that one is not."""
 LATEST = 1000
 """Votes of the namespace that are looked at."""
 
@@ -42,19 +45,26 @@ class Vote:
 
     similarity: float
     right: bool
+    voice: str | None = None
+    """Whose word the right label was; None: not bounded (`rules_store.policy.voices`)."""
 
 
-def is_wrong(own: Sequence[Vote], usual: Sequence[Vote]) -> bool:
+def is_wrong(own: Sequence[Vote], usual: Sequence[Vote], *, bounded: bool = False) -> bool:
     """Whether the label of an example with these votes is more likely wrong than right. `usual`:
-    the namespace's latest votes, its own among them."""
+    the namespace's latest votes, its own among them. `bounded`: the votes of one voice move the
+    odds by `VOICE` of their way from the prior to even at most, so that no voice decides alone."""
     if len(own) < LEAST_VOTES or len(usual) < LEAST_USUAL:
         return False
     ends, shares = _by_similarity(usual)
-    odds = math.log(WRONG / (1 - WRONG))
+    prior = math.log(WRONG / (1 - WRONG))
+    moves: defaultdict[str | None, float] = defaultdict(float)
     for vote in own:
         share = shares[min(bisect_left(ends, vote.similarity), BINS - 1)]
-        odds += math.log(LUCK / share if vote.right else (1 - LUCK) / (1 - share))
-    return odds > 0
+        moves[vote.voice] += math.log(LUCK / share if vote.right else (1 - LUCK) / (1 - share))
+    if bounded:
+        most = VOICE * -prior
+        moves.update({v: max(-most, min(most, m)) for v, m in moves.items() if v is not None})
+    return prior + sum(moves.values()) > 0
 
 
 def _by_similarity(votes: Sequence[Vote]) -> tuple[list[float], list[float]]:

@@ -41,8 +41,10 @@ async def put(
     model: str,
     vector: Vector | None,
     at: datetime,
+    key_id: str | None = None,
 ) -> None:
-    """The outcome of one episode, in place of an earlier one. `vector`: unit, of its question."""
+    """The outcome of one episode, in place of an earlier one. `vector`: unit, of its question;
+    `key_id`: who asked it."""
     values = {
         "episode_id": episode_id,
         "namespace": namespace,
@@ -52,8 +54,11 @@ async def put(
         "embedding_model": None if vector is None else model,
         "vector": None if vector is None else vector.astype("<f4").tobytes(),
         "updated_at": at,
+        "key_id": key_id,
     }
-    replaced = [name for name in values if name not in ("episode_id", "namespace", "given")]
+    replaced = [
+        name for name in values if name not in ("episode_id", "namespace", "given", "key_id")
+    ]
     statement = insert_or_replace(connection, choices, *replaced, by="episode_id")
     await connection.execute(statement, values)
 

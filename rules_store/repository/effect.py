@@ -183,7 +183,13 @@ async def outcomes_by_arm(
 ) -> dict[Signal, dict[Arm, ArmOutcomes]]:
     """Of requests at or after a moment for which there was experience that fits."""
     statement = (
-        select(outcomes.c.source, arms.c.arm, func.count(), func.avg(outcomes.c.value))
+        select(
+            outcomes.c.source,
+            arms.c.arm,
+            # Several may have judged one answer.
+            func.count(outcomes.c.episode_id.distinct()),
+            func.avg(outcomes.c.value),
+        )
         .join(arms, arms.c.episode_id == outcomes.c.episode_id)
         .where(
             outcomes.c.namespace == namespace,

@@ -33,7 +33,7 @@ _FINISH = (
         trace=bindparam("new_trace"),
         updated_at=bindparam("at"),
     )
-    .returning(episodes.c.namespace)
+    .returning(episodes.c.namespace, episodes.c.key_id)
 )
 _FINISH_UNANSWERED = _FINISH.values(**_UNCLAIMED)
 
@@ -59,6 +59,7 @@ async def insert_episode(
         "trace": episode.trace,
         "created_at": episode.created_at,
         "updated_at": episode.updated_at,
+        "key_id": episode.key_id,
     }
     statement = insert_unless_there(connection, episodes)
     return (await compiled.execute(connection, statement, values)).rowcount == 1
@@ -103,8 +104,8 @@ async def finish(
     reason: str | None,
     answer: str | None,
     trace: dict[str, Any],
-) -> str | None:
-    """The namespace of the episode; None when it was not open any more."""
+) -> tuple[str, str | None] | None:
+    """Namespace of the episode and whose it is; None when it was not open any more."""
     values = {
         "finished": episode_id,
         "new_status": status,
@@ -115,7 +116,7 @@ async def finish(
     }
     statement = _FINISH_UNANSWERED if answer is None else _FINISH
     found = (await compiled.execute(connection, statement, values)).fetchall()
-    return found[0][0] if found else None
+    return (found[0][0], found[0][1]) if found else None
 
 
 async def conclude(
@@ -229,6 +230,7 @@ def _episode(row: Row[Any]) -> Episode:
         trace=row.trace,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        key_id=row.key_id,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, and_, func, insert, select, true, update
+from sqlalchemy import Column, ColumnElement, Row, and_, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import utc_parts
@@ -51,6 +51,7 @@ async def append(
             before=before,
             after=after,
             key=key,
+            key_id=change.key_id,
         )
     )
 
@@ -63,6 +64,15 @@ async def after(connection: AsyncConnection, event_id: int, limit: int) -> list[
 async def of_rule(connection: AsyncConnection, rule_id: str) -> list[Event]:
     statement = select(events).where(events.c.rule_id == rule_id).order_by(events.c.id)
     return [event_of(row) for row in await connection.execute(statement)]
+
+
+async def of_item(connection: AsyncConnection, item_id: str) -> list[Event]:
+    """Of a rule or an example, oldest first."""
+    own = or_(events.c.rule_id == item_id, events.c.example_id == item_id)
+    return [
+        event_of(row)
+        for row in await connection.execute(select(events).where(own).order_by(events.c.id))
+    ]
 
 
 async def last_of_example(connection: AsyncConnection, example_id: str, kind: str) -> Event | None:
@@ -117,6 +127,7 @@ def event_of(row: Row[Any]) -> Event:
         reason=row.reason,
         before=row.before,
         after=row.after,
+        key_id=row.key_id,
     )
 
 

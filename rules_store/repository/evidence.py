@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Row, RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
@@ -16,6 +16,7 @@ from rules_store.database.dialect import insert_or_replace, insert_unless_there
 from rules_store.database.schema import episodes, examples, exposures, outcomes, rules, trials
 from rules_store.models.evidence import (
     STRENGTH,
+    CreditedOutcome,
     Exposure,
     ExposureRecord,
     Outcome,
@@ -26,6 +27,8 @@ from rules_store.models.evidence import (
 from rules_store.policy.votes import Vote
 
 _EXPOSE = insert(exposures)
+CREDITED = 2000
+"""Exposures of one item that are looked at to tell whose word its standing is."""
 COUNTED_AT_ONCE = 200
 """Exposures; requests that write wait for so many at most."""
 _UNCOUNTED = (
@@ -57,15 +60,20 @@ _EXPOSED_VOTES = select(exposures.c.item_id, exposures.c.vote).where(
 _VOTED = (
     update(exposures)
     .where(exposures.c.episode_id == bindparam("episode"), exposures.c.item_id == bindparam("item"))
-    .values(vote=bindparam("value"))
+    .values(vote=bindparam("value"), vote_key_id=bindparam("voter"))
 )
-_VOTES = select(exposures.c.similarity, exposures.c.vote).where(exposures.c.vote.is_not(None))
+_VOTES = select(exposures.c.similarity, exposures.c.vote, exposures.c.vote_key_id).where(
+    exposures.c.vote.is_not(None)
+)
 _LATEST_VOTES = (
     _VOTES.where(exposures.c.namespace == bindparam("space"))
     .order_by(exposures.c.seq.desc())
     .limit(bindparam("latest"))
 )
-_OUTCOMES = select(outcomes).where(outcomes.c.episode_id == bindparam("episode"))
+_OLDEST_FIRST = (outcomes.c.created_at, outcomes.c.key_id)
+_OUTCOMES = (
+    select(outcomes).where(outcomes.c.episode_id == bindparam("episode")).order_by(*_OLDEST_FIRST)
+)
 
 
 # -- exposures and outcomes
@@ -77,7 +85,9 @@ async def add_exposures(
     episode_id: str,
     new: Sequence[Exposure],
     at: datetime,
+    key_id: str | None,
 ) -> None:
+    """`key_id`: who asked."""
     if new:
         await compiled.execute(
             connection,
@@ -93,6 +103,7 @@ async def add_exposures(
                     "withheld": each.withheld,
                     "created_at": at,
                     "counted": False,
+                    "key_id": key_id,
                 }
                 for each in new
             ],
@@ -129,9 +140,16 @@ async def votes_of_episode(connection: AsyncConnection, episode_id: str) -> dict
     return {row.item_id: row.vote for row in rows}
 
 
-async def set_vote(connection: AsyncConnection, episode_id: str, item_id: str, vote: float) -> None:
-    """Whether the label of an example that the episode was shown was the right one."""
-    given = {"episode": episode_id, "item": item_id, "value": vote}
+async def set_vote(
+    connection: AsyncConnection,
+    episode_id: str,
+    item_id: str,
+    vote: float | None,
+    voter: str | None,
+) -> None:
+    """Whether the label of an example that the episode was shown was the right one, and who told
+    the right one."""
+    given = {"episode": episode_id, "item": item_id, "value": vote, "voter": voter}
     await connection.execute(_VOTED, given)
 
 
@@ -148,7 +166,7 @@ async def latest_votes(connection: AsyncConnection, namespace: str, latest: int)
 
 
 def _votes(rows: Iterable[Row[Any]]) -> list[Vote]:
-    return [Vote(row.similarity, row.vote >= 0.5) for row in rows]
+    return [Vote(row.similarity, row.vote >= 0.5, row.vote_key_id) for row in rows]
 
 
 async def shown_labels(connection: AsyncConnection, episode_id: str) -> dict[str, str]:
@@ -187,8 +205,9 @@ async def share_judged(connection: AsyncConnection, namespace: str, among: int) 
 async def strongest(
     connection: AsyncConnection, episode_id: str, *, lock: bool = False
 ) -> Outcome | None:
-    """The outcome of the strongest signal that an episode has. `lock`: until the end of the
-    transaction nobody else brings one, where the database locks rows."""
+    """The outcome of the strongest signal that an episode has, of several who gave it the latest.
+    `lock`: until the end of the transaction nobody else brings one, where the database locks
+    rows."""
     if lock:
         mine = select(episodes.c.seq).where(episodes.c.id == episode_id)
         await connection.execute(mine.with_for_update())
@@ -197,18 +216,26 @@ async def strongest(
 
 
 def _strongest(found: Sequence[Outcome]) -> Outcome | None:
-    return max(found, key=lambda outcome: STRENGTH[outcome.source], default=None)
+    """`found` has the oldest first."""
+    latest_first = reversed(found)
+    return max(latest_first, key=lambda outcome: STRENGTH[outcome.source], default=None)
 
 
 async def put_outcome(
-    connection: AsyncConnection, namespace: str, episode_id: str, outcome: Outcome, at: datetime
+    connection: AsyncConnection,
+    namespace: str,
+    episode_id: str,
+    outcome: Outcome,
+    at: datetime,
+    key_id: str | None,
 ) -> None:
-    """In place of the same signal's earlier one."""
+    """In place of the earlier one of the same signal that the same key gave."""
     await connection.execute(
         insert_or_replace(connection, outcomes, "value", "weight", "created_at"),
         {
             "episode_id": episode_id,
             "source": outcome.source.value,
+            "key_id": key_id or "",
             "namespace": namespace,
             "value": outcome.value,
             "weight": outcome.weight,
@@ -231,7 +258,8 @@ async def exposures_of(
     )
     found: dict[str, list[Outcome]] = {}
     ids = [row.episode_id for row in rows]
-    for row in await connection.execute(select(outcomes).where(outcomes.c.episode_id.in_(ids))):
+    given = select(outcomes).where(outcomes.c.episode_id.in_(ids)).order_by(*_OLDEST_FIRST)
+    for row in await connection.execute(given):
         found.setdefault(row.episode_id, []).append(Outcome(Signal(row.source), row.value))
     records = []
     for row in rows:
@@ -249,6 +277,44 @@ async def exposures_of(
             )
         )
     return records
+
+
+async def credited(
+    connection: AsyncConnection, item_id: str, since: datetime | None
+) -> list[CreditedOutcome]:
+    """What the item's latest exposures (of `since` and later) have added to its standing."""
+    latest = select(exposures).where(exposures.c.item_id == item_id)
+    if since is not None:
+        latest = latest.where(exposures.c.created_at >= since)
+    shown = latest.order_by(exposures.c.seq.desc()).limit(CREDITED).subquery()
+    rows = await connection.execute(
+        select(
+            *(shown.c[name] for name in ("episode_id", "withheld", "vote", "vote_key_id")),
+            shown.c.created_at.label("shown_at"),
+            *(outcomes.c[name] for name in ("source", "value", "key_id")),
+        )
+        .join_from(shown, outcomes, outcomes.c.episode_id == shown.c.episode_id)
+        .order_by(shown.c.episode_id, *_OLDEST_FIRST)
+    )
+    by_episode = groupby(rows, lambda row: row.episode_id)
+    return [_credited([row._mapping for row in some]) for _, some in by_episode]
+
+
+def _credited(rows: Sequence[RowMapping]) -> CreditedOutcome:
+    """Of one exposure, by its episode's outcomes, the oldest first."""
+    by_outcome = {Outcome(Signal(row["source"]), row["value"]): row for row in rows}
+    strongest = _strongest([Outcome(Signal(row["source"]), row["value"]) for row in rows])
+    assert strongest is not None, "the rows are of outcomes"
+    row = by_outcome[strongest]
+    voted = row["vote"] is not None
+    return CreditedOutcome(
+        row["withheld"],
+        row["shown_at"],
+        row["vote"] if voted else row["value"],
+        strongest.weight,
+        not voted and strongest.source is Signal.AGREEMENT,
+        row["vote_key_id"] if voted else row["key_id"],
+    )
 
 
 async def injected_since(connection: AsyncConnection, rule_id: str, since: datetime) -> int:
@@ -288,6 +354,7 @@ async def add_trial(
         "reference": trial.reference.value,
         "weight": trial.weight,
         "created_at": at,
+        "key_id": trial.key_id,
     }
     return (await connection.execute(statement, values)).rowcount == 1
 
@@ -306,6 +373,7 @@ async def trials_of(
             row.without_rule,
             Reference(row.reference),
             row.created_at,
+            row.key_id,
         )
         for row in await connection.execute(statement)
     ]

@@ -33,6 +33,7 @@ async def insert_feedback(connection: AsyncConnection, new: Feedback) -> bool:
         "comment": new.comment,
         "key": new.key,
         "created_at": new.created_at,
+        "key_id": new.key_id,
     }
     statement = insert_unless_there(connection, feedback)
     return (await connection.execute(statement, values)).rowcount == 1
@@ -75,6 +76,7 @@ def _feedback(row: Row[Any]) -> Feedback:
         key=row.key,
         effect=_effect(row.effect),
         created_at=row.created_at,
+        key_id=row.key_id,
     )
 
 

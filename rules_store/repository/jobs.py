@@ -41,8 +41,9 @@ async def insert_job(
     namespace: str,
     payload: dict[str, Any],
     at: datetime,
+    key_id: str | None,
 ) -> None:
-    """`key`: what the job is about; there must be none about it yet."""
+    """`key`: what the job is about; there must be none about it yet. `key_id`: whose it is."""
     values = {
         "key": key,
         "kind": kind.value,
@@ -54,6 +55,7 @@ async def insert_job(
         "payload": payload,
         "created_at": at,
         "updated_at": at,
+        "key_id": key_id,
     }
     await compiled.execute(connection, _INSERT, values)
 
@@ -201,6 +203,7 @@ def _job(row: Row[Any]) -> Job:
         last_error=row.last_error,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        key_id=row.key_id,
     )
 
 

@@ -20,14 +20,16 @@ async def add(
     kind: LinkKind,
     other: str,
     at: datetime,
+    key_id: str | None = None,
 ) -> None:
-    """Once, however often it is said."""
+    """Once, however often it is said. `key_id`: whose request or feedback it was."""
     values = {
         "namespace": namespace,
         "item_id": item_id,
         "kind": kind.value,
         "other": other,
         "created_at": at,
+        "key_id": key_id,
     }
     await connection.execute(insert_unless_there(connection, links), values)
 

@@ -24,9 +24,17 @@ _PLACES = (
 
 
 async def add(
-    connection: AsyncConnection, model: str, new: Precedent, at: datetime, keep: int
+    connection: AsyncConnection,
+    model: str,
+    new: Precedent,
+    at: datetime,
+    keep: int,
+    *,
+    asker: str | None,
+    labeller: str | None = None,
 ) -> None:
-    """Nothing where the episode has one. Of each namespace the latest `keep` stay."""
+    """Nothing where the episode has one. Of each namespace the latest `keep` stay. `asker`: whose
+    question it is; `labeller`: who gave the label, where there is one."""
     values = {
         "episode_id": new.episode_id,
         "namespace": new.namespace,
@@ -38,6 +46,8 @@ async def add(
         "reference": new.reference,
         "reference_kind": new.reference_kind.value,
         "created_at": at,
+        "key_id": asker,
+        "label_key_id": labeller,
     }
     statement = insert_unless_there(connection, precedents)
     if (await connection.execute(statement, values)).rowcount != 1:
@@ -86,15 +96,18 @@ async def find(connection: AsyncConnection, episode_id: str) -> Precedent | None
         answer=row.answer,
         reference=row.reference,
         reference_kind=Reference(row.reference_kind),
+        label_key_id=row.label_key_id,
     )
 
 
-async def set_label(connection: AsyncConnection, episode_id: str, label: str) -> None:
+async def set_label(
+    connection: AsyncConnection, episode_id: str, label: str, labeller: str | None
+) -> None:
     """A label takes the place of what the exploration took for right."""
     await connection.execute(
         update(precedents)
         .where(precedents.c.episode_id == episode_id)
-        .values(reference=label, reference_kind=Reference.LABEL.value)
+        .values(reference=label, reference_kind=Reference.LABEL.value, label_key_id=labeller)
     )
 
 

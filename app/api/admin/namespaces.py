@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
+from app.access.callers import change_by
 from app.api.admin.common import ActorParameter, Cursor, Limit
 from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
 from app.api.schemas.common import ListOf, refuses
@@ -28,7 +29,7 @@ from app.learning.reembed import embedded, embedded_examples
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
-from rules_store.models.events import Change, Rollback, RollbackTarget
+from rules_store.models.events import Rollback, RollbackTarget
 from rules_store.models.rules import Vector, Vectors
 
 router = APIRouter(prefix="/namespaces", tags=["namespaces"])
@@ -81,7 +82,7 @@ async def delete_namespace(
 ) -> NamespaceDeleted:
     if confirm != namespace:
         raise InvalidRequest("confirm: must be the namespace's name", param="confirm")
-    deleted = await state.store.namespaces.delete(namespace, change=Change(actor, reason))
+    deleted = await state.store.namespaces.delete(namespace, change=change_by(actor, reason))
     return NamespaceDeleted.of(deleted)
 
 

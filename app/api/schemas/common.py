@@ -35,6 +35,14 @@ Timestamp = Annotated[
 NamespaceName = Annotated[str, Field(examples=["support"])]
 RuleId = Annotated[str, Field(examples=[RULE_ID])]
 EpisodeId = Annotated[str, Field(examples=[EPISODE_ID])]
+KeyId = Annotated[
+    str | None,
+    Field(
+        description="On whose behalf: the id of an API key, `environment-1` for the first of "
+        "TTCL_API_KEYS, `admin`, `anyone`; null where it was not noted",
+        examples=["key_0123456789abcdef"],
+    ),
+]
 ModelId = Annotated[str, Field(examples=["SmolLM2-135M-Instruct"])]
 Actor = Annotated[str, Field(examples=["kim"])]
 
@@ -262,6 +270,12 @@ class Feedback(ResponseModel):
     key: str | None = Field(examples=["ticket-42"])
     effect: FeedbackEffect = Field(examples=[example_of(FeedbackEffect)])
     created_at: Timestamp
+
+
+class FeedbackRecord(Feedback):
+    """As operators see it."""
+
+    key_id: KeyId
 
 
 class FeedbackItem(ResponseModel):

@@ -6,7 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from app.api.schemas.common import EpisodeId, NamespaceName, ResponseModel, Timestamp, example
+from app.api.schemas.common import (
+    EpisodeId,
+    KeyId,
+    NamespaceName,
+    ResponseModel,
+    Timestamp,
+    example,
+)
 from app.api.schemas.rules import Write
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.jobs import JobKind, JobRecord, JobState
@@ -34,6 +41,7 @@ class Job(ResponseModel):
     not_before: Timestamp
     created_at: Timestamp
     updated_at: Timestamp
+    key_id: KeyId
 
     @classmethod
     def of(cls, job: JobRecord, /, **others: Any) -> Self:

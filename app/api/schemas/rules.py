@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from app.access.callers import change_by
 from app.api.schemas.common import (
     AT,
     EPISODE_ID,
@@ -17,7 +18,8 @@ from app.api.schemas.common import (
     Actor,
     Cost,
     EpisodeId,
-    Feedback,
+    FeedbackRecord,
+    KeyId,
     ModelId,
     NamespaceName,
     ResponseModel,
@@ -91,7 +93,7 @@ class Write(BaseModel):
     @property
     def change(self) -> Change:
         """Who and why, for the event log."""
-        return Change(self.actor, self.reason)
+        return change_by(self.actor, self.reason)
 
     def content(self, **how: Any) -> dict[str, Any]:
         """What is written, without who and why."""
@@ -199,6 +201,7 @@ class Event(ResponseModel):
     reason: str = Field(examples=["wrong for fractions"])
     before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
     after: dict[str, Any] | None = Field(examples=[{"state": "retired", "version": 3}])
+    key_id: KeyId
 
 
 class WrittenRule(Rule):
@@ -365,6 +368,7 @@ class Episode(ResponseModel):
     degraded: list[str] = Field([])
     created_at: Timestamp
     updated_at: Timestamp
+    key_id: KeyId
 
     @classmethod
     def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
@@ -389,7 +393,7 @@ class EpisodeWithTrace(Episode):
     selection: dict[str, Any] | None = Field(
         None, examples=[{"case": "unanimous", "task": "closed", "better": "teacher"}]
     )
-    feedback: list[Feedback] = Field(examples=[[example_of(Feedback)]])
+    feedback: list[FeedbackRecord] = Field(examples=[[example_of(FeedbackRecord)]])
 
 
 class Stats(ResponseModel):

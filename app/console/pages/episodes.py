@@ -20,6 +20,7 @@ from rules_store.errors import StoreError
 from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
 from rules_store.models.examples import ExampleFilter
 from rules_store.models.feedback import FeedbackEffect, NewFeedback
+from rules_store.models.keys import ADMIN
 from rules_store.models.rules import RuleState
 
 router = console_router()
@@ -89,7 +90,7 @@ async def teach(episode_id: Id, desk: At, form: Posted) -> Response:
             key=form.get("key") or None,
         )
         new = NewFeedback(**body.model_dump(exclude={"episode_id", "request_id"}))
-        given = await desk.state.feedback.take(episode, new, learn=True)
+        given = await desk.state.feedback.take(episode, new, learn=True, key_id=ADMIN)
     except (StoreError, InvalidRequest) as error:
         known = from_store(error) if isinstance(error, StoreError) else error
         desk.problem(known.message)

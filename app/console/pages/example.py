@@ -10,7 +10,6 @@ from app.api.schemas.examples import ExamplePatch
 from app.console.access import At, Form, Id, Posted, SignedInRequest, Text, console_router
 from app.console.changing import Action, Move, carry_out, moving
 from app.loop.admission.examples import objections
-from rules_store.models.events import Change
 from rules_store.models.examples import Example
 
 router = console_router()
@@ -85,7 +84,7 @@ async def settle(example_id: Id, desk: At, form: Posted) -> Response:
     async def action() -> Example:
         await desk.state.store.examples.settle(
             example_id,
-            change=Change(desk.session.actor, form.reason),
+            change=desk.change(form.reason),
             expected_version=form.number("expected_version"),
         )
         return await desk.state.store.examples.get(example_id)

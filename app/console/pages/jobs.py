@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.console.access import At, Number, Posted, Text, console_router
-from rules_store.models.events import Change
 from rules_store.models.jobs import JobFilter, JobState
 from rules_store.operations.jobs import EVERY_NAMESPACE
 
@@ -38,19 +37,19 @@ async def jobs(desk: At, state: Text = "", namespace: Text = "", cursor: Text = 
 
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: Number, desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.jobs.retry_failed(job_id, change=Change(desk.session.actor, form.reason))
+    await desk.state.store.jobs.retry_failed(job_id, change=desk.change(form.reason))
     desk.state.worker.wake()
     return desk.go(HERE, f"Job {job_id} will be tried again.")
 
 
 @router.post("/jobs/pause")
 async def pause(desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.jobs.pause(None, change=Change(desk.session.actor, form.reason))
+    await desk.state.store.jobs.pause(None, change=desk.change(form.reason))
     return desk.go(HERE, "Learning is paused everywhere; jobs under way come to their end.")
 
 
 @router.post("/jobs/resume")
 async def resume(desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.jobs.resume(None, change=Change(desk.session.actor, form.reason))
+    await desk.state.store.jobs.resume(None, change=desk.change(form.reason))
     desk.state.worker.wake()
     return desk.go(HERE, "Learning goes on.")

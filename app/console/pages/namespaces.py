@@ -6,7 +6,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app.console import charts
 from app.console.access import At, Id, Posted, SignedInRequest, Text, console_router
-from rules_store.models.events import Change, CurvePoint, EventFilter
+from rules_store.models.events import CurvePoint, EventFilter
 
 router = console_router()
 
@@ -45,22 +45,20 @@ async def namespace(name: Id, desk: At, cursor: Text = "") -> HTMLResponse:
 
 @router.post("/namespaces/{name}/freeze")
 async def freeze(name: Id, desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.namespaces.freeze(name, change=Change(desk.session.actor, form.reason))
+    await desk.state.store.namespaces.freeze(name, change=desk.change(form.reason))
     return _back(desk, name, "Frozen: its rules stay as they are, and nothing is learned.")
 
 
 @router.post("/namespaces/{name}/unfreeze")
 async def unfreeze(name: Id, desk: At, form: Posted) -> RedirectResponse:
-    await desk.state.store.namespaces.unfreeze(name, change=Change(desk.session.actor, form.reason))
+    await desk.state.store.namespaces.unfreeze(name, change=desk.change(form.reason))
     return _back(desk, name, "Unfrozen: it learns again.")
 
 
 @router.post("/namespaces/{name}/snapshot")
 async def snapshot(name: Id, desk: At, form: Posted) -> Response:
     label = form.get("label")[:100]
-    made = await desk.state.store.history.snapshot(
-        name, label, change=Change(desk.session.actor, form.reason)
-    )
+    made = await desk.state.store.history.snapshot(name, label, change=desk.change(form.reason))
     return _back(desk, name, f"This point is named “{made.label}” now.")
 
 

@@ -11,7 +11,6 @@ from fastapi.responses import Response
 from app.console.access import At, Posted, SignedInRequest, Text, console_router
 from app.exceptions import InvalidRequest
 from rules_store.errors import PreviewOutdated
-from rules_store.models.events import Change
 from rules_store.operations.curation import PruneOrder, PrunePlan, PrunePolicy
 from rules_store.operations.example_curation import ExamplePrunePlan
 
@@ -73,7 +72,7 @@ async def prune(desk: At, form: Posted) -> Response:
     token = form.get("token")
     if not token:
         raise InvalidRequest("Look at the preview first", param="token")
-    store, change = desk.state.store, Change(desk.session.actor, form.reason)
+    store, change = desk.state.store, desk.change(form.reason)
     prune = store.examples.prune if wish.of_examples else store.curation.prune
     try:
         done = await prune(wish.order(), token=token, change=change)

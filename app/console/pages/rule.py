@@ -22,7 +22,6 @@ from app.console.access import (
 from app.console.changing import Action, Move, carry_out, moving
 from app.console.episode_view import CASES, EpisodeView, evidence_of
 from rules_store.models.episodes import Episode
-from rules_store.models.events import Change
 from rules_store.models.evidence import Trial
 from rules_store.models.rules import Rule
 from rules_store.operations.history import RuleUsage
@@ -82,14 +81,14 @@ async def restore(rule_id: Id, desk: At, form: Posted) -> Response:
         reason, expected = form.reason, form.number("expected_version")
         if version is None:
             return await store.rules.restore(
-                rule_id, change=Change(desk.session.actor, reason), expected_version=expected
+                rule_id, change=desk.change(reason), expected_version=expected
             )
         old = await store.rules.at_version(rule_id, version)
         return await store.rules.restore(
             rule_id,
             version=version,
             vectors=await vectors_of(desk.state, old.text, old.trigger),
-            change=Change(desk.session.actor, reason),
+            change=desk.change(reason),
             expected_version=expected,
         )
 

@@ -144,7 +144,13 @@ class Judge:
         without = await self._value(observation, precedent, precedent.answer, None)
         if with_rule is None or without is None:
             return None
-        return Trial(precedent.episode_id, with_rule, without, precedent.reference_kind)
+        return Trial(
+            precedent.episode_id,
+            with_rule,
+            without,
+            precedent.reference_kind,
+            key_id=precedent.label_key_id,
+        )
 
     async def _value(
         self, observation: Observation, precedent: Precedent, text: str, fault: str | None
