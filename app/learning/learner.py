@@ -43,6 +43,7 @@ from app.observability.tracing import NO_TRACES, Tracer, set_attributes, span
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
+from rules_store.models.effect import Purpose
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.examples import ExampleUse, NewExample
 from rules_store.models.feedback import Completion
@@ -129,6 +130,8 @@ class Learner:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.outcomes: dict[str, int] = {}
         """How jobs ended in this process, by outcome; for metrics."""
+        self.spent: dict[Purpose, Cost] = {}
+        """What this process's learning has cost; for metrics."""
 
     async def run(self, job: Job) -> str:
         """A claimed job to its end; what became of it: learned, already_applied, skipped, failed,
@@ -163,6 +166,8 @@ class Learner:
             )
             outcome = "failed"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        lesson = job.kind is JobKind.FEEDBACK
+        self._note_spent(Purpose.FEEDBACK if lesson else Purpose.EXPLORATION, bill.cost)
         # What asked no model has been learned from by nobody, and pays for nothing.
         if bill.cost.calls and self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
@@ -185,9 +190,13 @@ class Learner:
                 cost = await self._gatekeeper.step(namespace, self._rng, self._tracer)
                 if cost is not None:
                     await self._store.jobs.record_spend(namespace, Spend(cost.calls, cost.tokens))
+                    self._note_spent(Purpose.REPLAY, cost)
                 await self._gatekeeper.review(namespace)
             return True
         return False
+
+    def _note_spent(self, purpose: Purpose, cost: Cost) -> None:
+        self.spent[purpose] = self.spent.get(purpose, Cost()) + cost
 
     async def _paused(self, namespace: str) -> bool:
         paused = await self._store.jobs.paused()

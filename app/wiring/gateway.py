@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -21,6 +21,7 @@ from app.chat.steering import Steering
 from app.learning.reembed import reembed
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
+from app.observability.metrics import MOST_LABELLED
 from app.observability.tracing import Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
@@ -30,6 +31,7 @@ from app.wiring.container import AppState
 from app.wiring.factories import WATCH_INTERVAL, build_feedback_intake, build_writer
 from app.wiring.services import open_services
 from rules_store.errors import StoreUnavailable
+from rules_store.models.effect import SignalEffect
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
@@ -60,6 +62,8 @@ async def open_gateway(
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.experience_token_budget
     writer = build_writer(settings, prompts)
+    watched = EffectWatch(store)
+    metrics.follow_effect(suspended=store.effect.suspended, signals=lambda: watched.signals)
     steering = Steering(store.effect, retriever, recorder, counter, writer, metrics, budget)
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
@@ -79,7 +83,7 @@ async def open_gateway(
         meter.run(METER_INTERVAL),
         reembed(store, services.embedder),
         freeze_when(lambda: services.embedder.ready),
-        _sweep(store),
+        _sweep(store, watched),
     )
     stack.push_async_callback(finisher.drain)
     worker.start()
@@ -104,7 +108,22 @@ async def open_gateway(
     )
 
 
-async def _sweep(store: RuleStore) -> None:
+class EffectWatch:
+    """What signals say of the namespaces, as of the last look."""
+
+    def __init__(self, store: RuleStore) -> None:
+        self._store = store
+        self.signals: list[tuple[str, SignalEffect]] = []
+
+    async def look(self, now: datetime) -> None:
+        """Has the schedule and the ends of suspensions seen to first. Raises
+        `StoreUnavailable`."""
+        for each in await self._store.effect.review(now):
+            log.info("control group", **dataclasses.asdict(each))
+        self.signals = await self._store.effect.latest(MOST_LABELLED)
+
+
+async def _sweep(store: RuleStore, watched: EffectWatch) -> None:
     """Goes on whatever happens: without it neither interruptions nor retention are seen to."""
     steady = SteadyClock()
     while True:
@@ -117,8 +136,7 @@ async def _sweep(store: RuleStore) -> None:
                 log.info("examples deleted by retention", count=gone)
             if gone := await store.examples.expire(steady()):
                 log.info("expired examples retired", count=gone)
-            for each in await store.effect.review(steady()):
-                log.info("control group", **dataclasses.asdict(each))
+            await watched.look(steady())
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))
         except Exception:

@@ -148,15 +148,6 @@ class EffectReport:
         leading = self.leading
         return EffectVerdict.UNKNOWN if leading is None else leading.interval.verdict
 
-    @property
-    def outcome_share(self) -> float | None:
-        """Outcomes by the leading signal a request with experience on offer; None without one."""
-        leading = self.leading
-        offered = sum(use.offered for use in self.by_arm.values())
-        if leading is None or not offered:
-            return None
-        return min(1.0, sum(each.outcomes for each in leading.by_arm.values()) / offered)
-
 
 class Purpose(StrEnum):
     """What upstream calls of the loop were for."""

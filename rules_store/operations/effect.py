@@ -79,7 +79,17 @@ class EffectOperations:
         drawn, share = conversation_of(namespace, conversation), self.share_of(namespace)
         return Assignment(draw(drawn, share), share, drawn)
 
+    def suspended(self) -> list[str]:
+        """Namespaces that are not steered; no I/O."""
+        return [each.name for each in self._context.namespaces.all() if each.suspension is not None]
+
     # -- reading
+
+    async def latest(self, most: int) -> list[tuple[str, SignalEffect]]:
+        """(namespace, what a signal says) of the `most` that changed last, without their points and
+        outcomes by arm."""
+        async with self._context.database.read() as connection:
+            return await effect.latest_states(connection, most)
 
     async def report(self, namespace: str, *, days: int = REPORT_DAYS) -> EffectReport:
         """Raises UnknownNamespace."""

@@ -136,6 +136,12 @@ async def states(connection: AsyncConnection, namespace: str) -> list[SignalEffe
     return [_signal(row) for row in rows]
 
 
+async def latest_states(connection: AsyncConnection, most: int) -> list[tuple[str, SignalEffect]]:
+    """(namespace, what a signal says) of the `most` that changed last."""
+    statement = select(effects).order_by(effects.c.updated_at.desc()).limit(most)
+    return [(row.namespace, _signal(row)) for row in await connection.execute(statement)]
+
+
 async def points(connection: AsyncConnection, namespace: str) -> dict[Signal, list[EffectPoint]]:
     """In order."""
     found: dict[Signal, list[EffectPoint]] = {}
