@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from app.console.access import Console
 from app.console.pages import (
     conflicts,
+    effect,
     episodes,
     example,
     examples,
@@ -31,6 +32,7 @@ PARTS = (
     files,
     login,
     overview,
+    effect,
     rules,
     rule,
     examples,
