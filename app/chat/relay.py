@@ -228,10 +228,10 @@ def _kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
 def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = True) -> None:
     """The upstream's count where it tells one, which a stream does only if it is asked to, and
     surely of all its choices only at its end."""
-    if not bill.open:
-        return
     if whole and cost.tokens:
         call.summary.cost = cost
+    if not bill.open:
+        return
     if not (whole and cost.tokens):
         cost = max(cost, estimated_cost(prompt_of(call.messages), made), key=lambda c: c.tokens)
     bill.pay(cost)

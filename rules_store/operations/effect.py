@@ -28,7 +28,7 @@ from rules_store.operations.context import StoreContext
 from rules_store.operations.namespaces import find
 from rules_store.policy import control
 from rules_store.policy.control import Arm, conversation_of, draw
-from rules_store.policy.effect import EffectState, EffectVerdict
+from rules_store.policy.effect import GUARD_ALPHA, EffectState, EffectVerdict
 from rules_store.repository import effect, events, namespaces
 
 GUARD = "guard"
@@ -240,7 +240,7 @@ async def guard(
         return
     margin = known.settings.guard_margin or 0.0
     for each in await effect.states(connection, namespace):
-        if each.signal not in TOLD or each.state.harm() >= -margin:
+        if each.signal not in TOLD or not each.state.below(-margin, GUARD_ALPHA):
             continue
         shown = each.interval
         assert shown.difference is not None, "it was drawn for"

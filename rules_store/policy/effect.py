@@ -51,7 +51,7 @@ LARGEST = 0.75
 ALPHA = 0.05
 """Chance, at most, that the interval ever misses the truth, of each signal."""
 GUARD_ALPHA = 0.005
-"""Chance, at most, that the guard's bound for harm ever misses the truth, of each signal."""
+"""Chance, at most, that the guard ever finds a harm that is none, of each signal."""
 _PRIOR = 0.5
 _LOG_WEIGHTS = np.log(WEIGHTS)
 _STEPS = 40
@@ -85,7 +85,9 @@ def evidence(gains: Numbers, penalties: Numbers) -> Numbers:
     """Logarithm of the mixture: `gains` are the sums of r (Z - p (1 - p) theta), with their sign
     turned for the mirror image; the last axis, of the rates, is mixed away."""
     exponents = _LOG_WEIGHTS + gains - penalties
-    found: Numbers = np.logaddexp.reduce(exponents, axis=-1)
+    top = exponents.max(axis=-1, keepdims=True)
+    # Of many streams a quarter of the time of `np.logaddexp.reduce`.
+    found: Numbers = top[..., 0] + np.log(np.exp(exponents - top).sum(axis=-1))
     return found
 
 
@@ -178,25 +180,28 @@ class EffectState:
         difference = min(1.0, max(-1.0, self.moved / self.drawn))
         return Interval(difference, self._low(1.0, alpha / 2), -self._low(-1.0, alpha / 2))
 
-    def harm(self, alpha: float = GUARD_ALPHA) -> float:
-        """Upper bound of the difference, of this side alone `alpha`: what the guard looks at."""
-        return -self._low(-1.0, alpha)
+    def above(self, theta: float, alpha: float = ALPHA / 2) -> bool:
+        """Whether the difference is shown to be above `theta`: the lower end of the interval is."""
+        return self._excludes(theta, 1.0, alpha)
+
+    def below(self, theta: float, alpha: float = ALPHA / 2) -> bool:
+        """Whether it is shown to be below `theta`."""
+        return self._excludes(-theta, -1.0, alpha)
+
+    def _excludes(self, theta: float, sign: float, alpha: float) -> bool:
+        """Whether `sign` times the difference is shown to be above `theta`."""
+        gains = sign * self.gains - theta * self.slopes
+        return bool(evidence(gains, self.penalties) >= np.log(1.0 / alpha))
 
     def _low(self, sign: float, alpha: float) -> float:
         """Lower bound of `sign` times the difference."""
-        least = np.log(1.0 / alpha)
-
-        def excluded(theta: float) -> bool:
-            gains = sign * self.gains - theta * self.slopes
-            return bool(evidence(gains, self.penalties) >= least)
-
         # The more theta, the less the evidence against it.
         low, high = -1.0, 1.0
-        if not excluded(low):
+        if not self._excludes(low, sign, alpha):
             return low
         for _ in range(_STEPS):
             middle = (low + high) / 2
-            low, high = (middle, high) if excluded(middle) else (low, middle)
+            low, high = (middle, high) if self._excludes(middle, sign, alpha) else (low, middle)
         return low
 
     def as_json(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from benchmarks.effect import Streams, simulate
 from rules_store.policy.control import LEAST_OUTCOMES, MEASURING, RESTING, scheduled
 from rules_store.policy.effect import (
     ALPHA,
+    GUARD_ALPHA,
     LARGEST,
     NO_OUTCOMES,
     RATES,
@@ -78,7 +79,7 @@ def test_nothing_is_known_of_nothing() -> None:
     shown = NO_OUTCOMES.interval()
     assert (shown.difference, shown.low, shown.high) == (None, -1.0, 1.0)
     assert shown.verdict is EffectVerdict.UNKNOWN
-    assert NO_OUTCOMES.harm() == 1.0
+    assert not NO_OUTCOMES.below(0.99)
     # Nothing is learned where the arm was no matter of chance.
     assert state_of([(True, 0.0, 1.0)]).interval().difference is None
 
@@ -88,10 +89,12 @@ def test_the_guard_is_stricter_than_the_verdict() -> None:
     for number in range(200):
         state = state.plus(steered=number % 2 == 0, share=0.5, value=float(number % 2))
         shown = state.interval()
-        assert shown.high <= state.harm()
-        if state.harm() < 0:
+        assert state.below(0.0) == (shown.verdict is EffectVerdict.HARMS)
+        assert not state.above(0.0)
+        if state.below(0.0, GUARD_ALPHA):
             break
     assert shown.verdict is EffectVerdict.HARMS
+    assert not state.below(-1.0)
     assert state.count < 50
 
 
