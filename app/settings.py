@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from dotenv.parser import Binding, parse_stream
 from pydantic import (
@@ -259,6 +259,13 @@ class Settings(BaseSettings):
     )
     experience_token_budget: int = Field(
         1536, ge=0, description="Most tokens of injected rules and examples together"
+    )
+
+    control_rate: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        DEFAULT_OPTIONS.control_rate,
+        description="Share of conversations served without rules and examples, to compare with; "
+        "auto: none of a namespace's first 100 requests, then 0.05, and 0.25 while outcomes come "
+        "in and nothing is known yet",
     )
 
     # Explore and learn

@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -205,7 +205,18 @@ class Instant(ModelServer):
         ]
 
 
-class Obedient(ModelServer):
+class Served(ModelServer):
+    """One that `serving` serves in this process."""
+
+    port = 0
+    """Known while it is served."""
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+class Obedient(Served):
     """Its distiller obeys the attacker: it writes exactly the rules that are wanted, whatever its
     prompt and the schema say. The other answers are plain and disagree, so that every request
     teaches."""
@@ -213,13 +224,7 @@ class Obedient(ModelServer):
     model = "obedient"
 
     def __init__(self) -> None:
-        self.port = 0
-        """Known while it is served; see `serving`."""
         self.obey({})
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     def obey(self, wants: Mapping[str, str]) -> None:
         """The rules that the distiller writes next, by their polarity."""
@@ -249,8 +254,11 @@ class Obedient(ModelServer):
         return "Step by step that gives \\boxed{walnut}."
 
 
+S = TypeVar("S", bound=Served)
+
+
 @contextmanager
-def serving(app: Obedient) -> Iterator[Obedient]:
+def serving(app: S) -> Iterator[S]:
     """Serves on 127.0.0.1 in a thread of this process, so that its script can be changed."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rules_store.models.rules import Pruning
+from rules_store.policy.control import AUTO
 from rules_store.policy.gate import DEFAULT_GATE, GateOptions
 
 
@@ -44,6 +46,9 @@ class StoreOptions:
     """Keys that reach every namespace and are not the store's: those of the environment."""
     choices: int = 1000
     """Latest requests of a namespace whose outcomes decide what kinds of experience are given."""
+    control_rate: float | Literal["auto"] = AUTO
+    """Share of the conversations that are served without experience; `auto`: by the default
+    schedule."""
     pool_size: int = 4
     """Database connections; on SQLite one more, which alone writes."""
 

@@ -24,6 +24,7 @@ from rules_store.models.stats import Parity, Stats
 from rules_store.operations import maintenance
 from rules_store.operations.context import StoreContext
 from rules_store.operations.curation import CurationOperations
+from rules_store.operations.effect import EffectOperations
 from rules_store.operations.embedder import EmbedderOperations, generation_name
 from rules_store.operations.episodes import EpisodeOperations
 from rules_store.operations.evidence import EvidenceOperations
@@ -71,6 +72,10 @@ class RuleStore:
         """Learning jobs, in a worker's hands and in an operator's."""
         self.evidence = EvidenceOperations(context)
         """What rules are worth: feedback, outcomes, trials."""
+        self.effect = EffectOperations(context)
+        """What steering does on live traffic, and what it costs."""
+        self.effect = EffectOperations(context)
+        """What steering does on live traffic, and what it costs."""
         self.namespaces = NamespaceOperations(context)
         """Namespaces and their settings."""
         self.keys = KeyOperations(context)

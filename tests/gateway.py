@@ -260,6 +260,8 @@ def running_gateway(upstream: ScriptedUpstream, **settings: Any) -> Iterator[Gat
             "policy": "paper",
             # Every request is learned from, not the share that is explored as shipped.
             "learn_sample_rate": 1.0,
+            # Every request is steered; the control group has tests of its own.
+            "control_rate": 0.0,
             "log_level": "ERROR",
             **settings,
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from app.access.callers import Caller
 from app.access.tenants import tenant
+from app.api.access_log import AccessEntry
 from app.api.dependencies import (
     Client,
     State,
@@ -123,7 +123,7 @@ async def served(
     request: Request, state: AppState, caller: Caller, fmt: ApiFormat | None
 ) -> Response:
     """The answer to a request in this format (None: chat's). Raises `TTCLError`."""
-    started = time.perf_counter()
+    access = AccessEntry(request.scope["path"])
     # The mark is of the text's encoding, no part of the text.
     raw = (await request.body()).removeprefix(codecs.BOM_UTF8)
     mode = "unknown"
@@ -136,23 +136,25 @@ async def served(
         allowance = state.meter.admit(caller)
         call = await _call(request, raw, state, caller, fmt)
         mode = call.mode.value
+        access.of(call)
         _name(call)
         response = await _respond(request, call, state)
         status = response.status_code
         if isinstance(response, LiveResponse):
             # Under way until its end.
-            response.on_end, leave = leave, None
+            response.on_end, leave = access.ends_with(leave), None
         if allowance is not None:
             response.headers.update(allowance.headers())
         return response
     except TTCLError as error:
-        status = error.status
+        status, access.error = error.status, error
         raise
     finally:
         if leave is not None:
             leave()
         state.metrics.requests.labels(mode, str(status)).inc()
-        state.metrics.seconds.labels(mode).observe(time.perf_counter() - started)
+        state.metrics.seconds.labels(mode).observe(access.seconds)
+        access.answered(mode, status)
 
 
 async def _respond(request: Request, call: ChatCall, state: AppState) -> Response:

@@ -19,6 +19,7 @@ EXPOSED = (
     "X-TTCL-Mode",
     "X-TTCL-Episode",
     "X-TTCL-Rules",
+    "X-TTCL-Arm",
     "X-TTCL-Degraded",
     REQUEST_ID,
     OWN_REQUEST_ID,

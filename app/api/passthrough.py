@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app.access.callers import Caller
 from app.access.metering import Charge
+from app.api.access_log import AccessEntry
 from app.api.dependencies import Client, State
 from app.api.middleware import ASKED_METHOD
 from app.api.streaming import ClientGone, LiveResponse, until_disconnect
@@ -52,6 +53,7 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
     path = request.scope["path"]
     if not acceptable(path):
         raise NotFound(f"Unknown path: {request.method} {path}")
+    access = AccessEntry(path)
     body = await request.body()
     status = 500
     leave: Callable[[], None] | None = None
@@ -61,17 +63,18 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
         response = await passed(request, body, state, caller)
         status = response.status_code
         if isinstance(response, LiveResponse):
-            response.on_end, leave = leave, None
+            response.on_end, leave = access.ends_with(leave), None
         if allowance is not None:
             response.headers.update(allowance.headers())
         return response
     except TTCLError as error:
-        status = error.status
+        status, access.error = error.status, error
         raise
     finally:
         if leave is not None:
             leave()
         state.metrics.requests.labels(MODE, str(status)).inc()
+        access.answered(MODE, status)
 
 
 async def passed(request: Request, body: bytes, state: AppState, caller: Caller) -> Response:

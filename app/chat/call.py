@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,9 +20,29 @@ from app.loop.steer.writer import Insertion
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
 from rules_store.database.json_codec import storable
+from rules_store.models.effect import Assignment
 
 CHORE = "chore"
 """Of a request that no user made: it is answered, and that is all."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What the access log says of a request when it is over; filled in on the way."""
+
+    began: float = field(default_factory=time.perf_counter)
+    arm: str | None = None
+    cost: Cost | None = None
+    """Of what went upstream for the client, as far as the upstream has told it."""
+    learning: str | None = None
+    """`queued`, or why nothing is learned from it."""
+    error: str | None = None
+    """What became of the request instead of an answer."""
+
+    @property
+    def milliseconds(self) -> float:
+        """Until now."""
+        return 1000.0 * (time.perf_counter() - self.began)
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,7 @@ class ChatCall:
     """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
     format: ApiFormat | None = None
     """The format of request and answer; None: chat's own."""
+    summary: Summary = field(default_factory=Summary)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -168,6 +190,10 @@ class SteeredRequest:
     recorded: bool = False
     duplicate: bool = False
     experience: Experience = NO_EXPERIENCE
+    assignment: Assignment | None = None
+    """What was drawn for it; None where nothing was: steering is suspended, or nothing is kept."""
+    offered: bool = False
+    """Whether there was experience that fits, whatever it was given of it."""
     degraded: list[str] = field(default_factory=list)
     sent: list[Message] | None = None
     """The conversation with the experience in it, once it was put together."""
@@ -184,6 +210,8 @@ class SteeredRequest:
         if self.episode is not None:
             headers["X-TTCL-Episode"] = self.episode
             headers["X-TTCL-Rules"] = ",".join(hit.id for hit in self.experience.rules)
+            if self.assignment is not None:
+                headers["X-TTCL-Arm"] = self.assignment.arm.value
             headers["X-TTCL-Examples"] = ",".join(hit.id for hit in self.experience.examples)
         if self.degraded:
             headers["X-TTCL-Degraded"] = ",".join(self.degraded)
@@ -212,6 +240,7 @@ class SteeredRequest:
                 for hit in self.experience.examples
             ],
             "given": self.experience.given.value,
+            "arm": None if self.assignment is None else self.assignment.arm.value,
             "exploration": exploration,
             "cost": cost.as_dict(),
             "degraded": self.degraded or None,

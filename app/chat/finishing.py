@@ -23,12 +23,15 @@ from app.domain.serialization import (
     selection_to_json,
     trajectories_to_json,
 )
+from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost, Message
 from app.learning.evaluation.outcomes import agreement_outcome, teacher_text
 from app.loop.loop import Exploration
 from app.loop.steer.experience import Experience
+from app.loop.steer.injector import prompt_of
 from app.observability.metrics import Metrics
 from app.observability.tracing import current, set_attributes, trace_headers
+from rules_store.models.effect import Served
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.keys import Permission
 from rules_store.models.rules import RuleHit
@@ -55,7 +58,8 @@ class Finisher:
                 "origin": _origin(call),
             }
         kept = answer if complete else None
-        await self._finish(call, steered, kept, self._trace(call, steered, cost), skipped, job)
+        trace = self._trace(call, steered, cost)
+        await self._finish(call, steered, kept, trace, skipped, job, cost=cost)
 
     async def explored(
         self, call: ChatCall, steered: SteeredRequest, exploration: Exploration
@@ -81,10 +85,13 @@ class Finisher:
                 "origin": _origin(call),
             }
         answer = selection.chosen.text if selection.chosen is not None else None
-        await self._finish(call, steered, answer, trace, skipped, job, findings)
+        await self._finish(
+            call, steered, answer, trace, skipped, job, findings, cost=exploration.cost
+        )
 
     async def failed(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
         """No answer went out: the episode says why, and nothing is learned."""
+        call.summary.error = reason
         await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), reason, None)
 
     def abandon(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
@@ -127,6 +134,7 @@ class Finisher:
                 "offered": [each.value for each in given.offered],
             },
             **_withheld(given),
+            **_drawn(steered),
             "cost": cost.as_dict(),
             "degraded": list(steered.degraded),
             "request_id": call.client_request_id,
@@ -141,8 +149,12 @@ class Finisher:
         skipped: str | None,
         job: dict[str, Any] | None,
         findings: Findings = NO_FINDINGS,
+        *,
+        cost: Cost | None = None,
     ) -> None:
+        """`cost`: of an answer; None: there is none."""
         assert steered.episode is not None
+        call.summary.cost, call.summary.learning = cost, skipped or "queued"
         given = steered.experience
         set_attributes(
             current(),
@@ -150,12 +162,15 @@ class Finisher:
             rules=len(given.rules),
             examples=len(given.examples),
             given=given.given.value,
+            arm=call.summary.arm,
             degraded=steered.degraded or None,
             skipped=skipped,
         )
         self._metrics.injected.inc(len(given.rules))
         self._metrics.recalled.inc(len(given.examples))
         self._metrics.given.labels(given.given.value).inc()
+        if steered.assignment is not None:
+            self._metrics.arms.labels(steered.assignment.arm.value).inc()
         if skipped is not None:
             self._metrics.skipped.labels(skipped).inc()
         kept = await self._recorder.finish(
@@ -167,9 +182,33 @@ class Finisher:
             skipped=skipped,
             job=job,
             findings=findings,
+            served=None if cost is None else self._served(call, steered, cost),
         )
         if not kept and steered.recorded:
             self._steering.degrade(steered, NOT_RECORDED)
+
+    def _served(self, call: ChatCall, steered: SteeredRequest, cost: Cost) -> Served | None:
+        """For the ledger of the arms."""
+        if steered.assignment is None:
+            return None
+        experience = 0
+        if steered.experience:
+            own, sent = prompt_of(call.messages), prompt_of(self._steering.messages(call, steered))
+            experience = max(1, (len(sent) - len(own)) // CHARACTERS_PER_TOKEN)
+        return Served(
+            steered.assignment,
+            offered=steered.offered,
+            milliseconds=call.summary.milliseconds,
+            prompt_tokens=cost.prompt_tokens or None,
+            completion_tokens=cost.completion_tokens or None,
+            experience_tokens=experience,
+        )
+
+
+def _drawn(steered: SteeredRequest) -> dict[str, Any]:
+    """Whether the request was control, and how likely that was."""
+    drawn = steered.assignment
+    return {} if drawn is None else {"arm": {"name": drawn.arm.value, "control": drawn.share}}
 
 
 def _request(call: ChatCall, steered: SteeredRequest, sent: list[Message] | None) -> dict[str, Any]:

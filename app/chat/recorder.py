@@ -20,6 +20,7 @@ from app.learning.learner import FROZEN_SKIP
 from app.learning.local_worker import Worker
 from app.observability.tracing import span
 from rules_store.errors import StoreError, UnknownNamespace
+from rules_store.models.effect import Served
 from rules_store.models.episodes import EpisodeStart, EpisodeStatus
 from rules_store.models.evidence import NO_FINDINGS, Exposure, Findings
 from rules_store.store import RuleStore
@@ -161,6 +162,7 @@ class Recorder:
         skipped: str | None,
         job: dict[str, Any] | None = None,
         findings: Findings = NO_FINDINGS,
+        served: Served | None = None,
     ) -> bool:
         """Commit answer, trace and, unless `skipped`, the learning job. False: the store could
         not take it; the answer goes out all the same."""
@@ -177,6 +179,7 @@ class Recorder:
                     job_payload=None if skipped else job,
                     exposures=exposures,
                     findings=findings,
+                    served=served,
                 )
         except StoreError as error:
             log.warning("episode not finished", episode=opened.id, error=str(error))

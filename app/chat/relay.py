@@ -240,6 +240,8 @@ def kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
 def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = True) -> None:
     """The upstream's count where it tells one, which a stream does only if it is asked to, and
     surely of all its choices only at its end."""
+    if whole and cost.tokens:
+        call.summary.cost = cost
     if not bill.open:
         return
     if not (whole and cost.tokens):

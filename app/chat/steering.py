@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from app.chat.call import CHORE, ChatCall, SteeredRequest
+from app.chat.control import STEERING_SUSPENDED, conversation_key
 from app.chat.recorder import STORE_DOWN, OpenEpisode, Recorder
 from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
@@ -16,6 +17,8 @@ from app.loop.steer.retriever import Retrieval, Retriever
 from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
+from rules_store.operations.effect import EffectOperations
+from rules_store.policy.control import Arm
 
 INDEX_INCOMPLETE = "index_incomplete"
 """There are rules or examples that have no vector yet, and may have fitted."""
@@ -26,6 +29,7 @@ NOT_EXPLORED = "not_explored"
 class Steering:
     def __init__(
         self,
+        effect: EffectOperations,
         retriever: Retriever,
         recorder: Recorder,
         counter: TokenCounter,
@@ -33,6 +37,7 @@ class Steering:
         metrics: Metrics,
         token_budget: int,
     ) -> None:
+        self._effect = effect
         self._retriever = retriever
         self._recorder = recorder
         self._counter = counter
@@ -53,6 +58,7 @@ class Steering:
                 rules=len(steered.experience.rules),
                 examples=len(steered.experience.examples),
                 given=steered.experience.given.value,
+                arm=call.summary.arm,
                 degraded=steered.degraded or None,
             )
             return steered
@@ -60,7 +66,8 @@ class Steering:
     async def _steer(self, call: ChatCall) -> SteeredRequest:
         obstacle = call.obstacle or call.reading.bound
         mode = Mode.STEER if obstacle is not None else call.mode
-        opened, retrieval = await self._opened_and_retrieved(call, mode)
+        suspended = self._effect.suspension_of(call.namespace) is not None
+        opened, retrieval = await self._opened_and_retrieved(call, mode, suspended=suspended)
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
         if call.chore is not None:
             self.degrade(steered, f"{CHORE}:{call.chore}")
@@ -69,9 +76,22 @@ class Steering:
         if not opened.recorded:
             # Experience that leaves no trace could be neither explained nor undone.
             self.degrade(steered, STORE_DOWN)
-        elif retrieval.degraded is not None:
+        elif suspended:
+            self.degrade(steered, STEERING_SUSPENDED)
+        elif call.chore is None:
+            await self._give(call, steered, retrieval)
+        return steered
+
+    async def _give(self, call: ChatCall, steered: SteeredRequest, retrieval: Retrieval) -> None:
+        """Draws the request's arm; control gets nothing of what was found for it, for which it is
+        looked up all the same: what could have been given is to be known of both arms."""
+        drawn = self._effect.assign(call.namespace, conversation_key(call))
+        steered.assignment = drawn
+        call.summary.arm = drawn.arm.value
+        steered.offered = len(retrieval.experience.offered) > 1
+        if retrieval.degraded is not None:
             self.degrade(steered, retrieval.degraded)
-        else:
+        elif drawn.arm is Arm.STEERED:
             if retrieval.incomplete:
                 self.degrade(steered, INDEX_INCOMPLETE)
             steered.experience = await fit(
@@ -83,10 +103,9 @@ class Steering:
                 messages=call.messages,
                 answer_tokens=call.request.answer_tokens,
             )
-        return steered
 
     async def _opened_and_retrieved(
-        self, call: ChatCall, mode: Mode
+        self, call: ChatCall, mode: Mode, *, suspended: bool
     ) -> tuple[OpenEpisode, Retrieval]:
         assert call.episode is not None
         open_episode = partial(
@@ -101,7 +120,7 @@ class Steering:
             is_retry=call.is_retry,
             key_id=call.caller.name,
         )
-        if call.chore is not None:
+        if suspended or call.chore is not None:
             return await open_episode(), Retrieval()
         limits = call.limits
         if call.has_images:

@@ -18,7 +18,7 @@ import httpx
 import typer
 
 from app.access.admin_key import admin_key_file
-from app.cli import demo, doctor, examples, namespaces, rules, worker
+from app.cli import demo, doctor, effect, examples, namespaces, rules, worker
 from app.cli import keys as cli_keys
 from app.cli.common import err, print_lines, shortened
 from app.cli.demo_client import Answer, DemoClient, with_client
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.add_typer(rules.app, name="rules")
 app.add_typer(examples.app, name="examples")
 app.add_typer(namespaces.app, name="namespaces")
+app.add_typer(effect.app, name="effect")
 app.add_typer(cli_keys.app, name="keys")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
@@ -167,6 +168,7 @@ def _banner(settings: Settings, url: str, key_file: Path) -> None:
     upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
     err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
     err.print(_policy(settings), markup=False)
+    err.print(_cost(settings), markup=False)
     err.print(f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}")
     err.print("try it:", markup=False)
     err.print(
@@ -180,6 +182,21 @@ def _policy(settings: Settings) -> str:
     if settings.resolved_policy is Policy.GATED:
         return "policy gated: rules steer when replays have shown that they help (TTCL_POLICY)"
     return "policy paper: rules steer at once (TTCL_POLICY)"
+
+
+def _cost(settings: Settings) -> str:
+    """What learning costs at most."""
+    if not settings.learn:
+        return "learning is off (TTCL_LEARN)"
+    calls = settings.students + 3  # Teacher, Tutor, Students, the distiller
+    replays = ""
+    if settings.resolved_policy is Policy.GATED:
+        replays = f" and {settings.gate_calls_per_answer:g} replays of candidates"
+    return (
+        f"learning: {settings.learn_sample_rate:.0%} of the requests, with at most {calls} upstream"
+        f" calls a request learned from{replays}, {settings.learn_calls_per_hour:,} calls an hour"
+        " and namespace (TTCL_LEARN_SAMPLE_RATE, TTCL_LEARN_CALLS_PER_HOUR)"
+    )
 
 
 @app.command(

@@ -36,6 +36,7 @@ MAX_FORM_BYTES = 1_000_000
 """Question and answer of an example, each of 32,000 characters at most, take up to 12 bytes for
 one."""
 MAX_FIELDS = 50
+MOST_BANNERS = 5
 HOME = "/console"
 LOGIN = "/console/login"
 
@@ -120,7 +121,10 @@ class SignedInRequest:
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         path = self.request.url.path
-        return self.pages.render(template, self.session, status=status, path=path, **context)
+        suspended = self.state.store.effect.suspended()[:MOST_BANNERS]
+        return self.pages.render(
+            template, self.session, status=status, path=path, suspended=suspended, **context
+        )
 
     def go(self, path: str, notice: str, kind: str = "done") -> RedirectResponse:
         """To another page, with a sentence on what was done."""

@@ -99,6 +99,56 @@ def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]]) -
     return LineChart(drawn, _ticks(top), _thinned(xs, labels))
 
 
+@dataclass(frozen=True, slots=True)
+class IntervalChart:
+    """An estimate within its interval, around zero."""
+
+    band: str
+    """As the `points` of an SVG polygon."""
+    line: str
+    """As those of a polyline."""
+    zero: float
+    ticks: list[Tick]
+    labels: list[Tick]
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = _LEFT
+
+
+def interval(
+    labels: Sequence[str], points: Sequence[tuple[float, float, float]]
+) -> IntervalChart | None:
+    """(low, estimate, high) of each label, in any unit. What is wider than twice the last interval
+    is cut off, so that it can be seen what the estimate has come to."""
+    if not points:
+        return None
+    last_low, _, last_high = points[-1]
+    top = _ceiling_of_share(max(abs(last_low), abs(last_high), 1e-3) * 2)
+    step = (WIDTH - _LEFT - _RIGHT) / max(1, len(points) - 1)
+    xs = [round(_LEFT + step * place, 2) for place in range(len(points))]
+
+    def at(value: float) -> float:
+        within = min(top, max(-top, value))
+        return round(HEIGHT - _BOTTOM - _span() * (within + top) / (2 * top), 2)
+
+    highs = [f"{x},{at(high)}" for x, (_, _, high) in zip(xs, points, strict=True)]
+    lows = [f"{x},{at(low)}" for x, (low, _, _) in zip(xs, points, strict=True)]
+    estimates = [f"{x},{at(estimate)}" for x, (_, estimate, _) in zip(xs, points, strict=True)]
+    ticks = [Tick(at(value), f"{value:+g}" if value else "0") for value in (-top, 0.0, top)]
+    return IntervalChart(
+        " ".join([*highs, *reversed(lows)]),
+        " ".join(estimates),
+        at(0.0),
+        ticks,
+        _thinned(xs, labels),
+    )
+
+
+def _ceiling_of_share(value: float) -> float:
+    """The next of 1, 2, 5, 10, ..., 100."""
+    return next((each for each in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if each >= value), 100.0)
+
+
 def _span() -> float:
     return HEIGHT - _TOP - _BOTTOM
 

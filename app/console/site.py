@@ -8,6 +8,7 @@ from app.access.throttle import Throttle
 from app.console.access import Console
 from app.console.pages import (
     conflicts,
+    effect,
     episodes,
     example,
     examples,
@@ -31,6 +32,7 @@ PARTS = (
     files,
     login,
     overview,
+    effect,
     rules,
     rule,
     examples,

@@ -46,6 +46,7 @@ from app.observability.tracing import NO_TRACES, Tracer, set_attributes, span
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
+from rules_store.models.effect import Purpose
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.examples import ExampleUse, NewExample
 from rules_store.models.feedback import Completion
@@ -78,6 +79,8 @@ class _JobCost:
     """What a job has cost so far; due however it ends."""
 
     cost: Cost = field(default_factory=Cost)
+    skipped: str | None = None
+    """Why nothing was learned."""
 
     def add(self, cost: Cost) -> None:
         self.cost += cost
@@ -133,6 +136,8 @@ class Learner:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.outcomes: dict[str, int] = {}
         """How jobs ended in this process, by outcome; for metrics."""
+        self.spent: dict[Purpose, Cost] = {}
+        """What this process's learning has cost; for metrics."""
 
     async def run(self, job: Job) -> str:
         """A claimed job to its end; what became of it: learned, already_applied, skipped, failed,
@@ -168,11 +173,16 @@ class Learner:
             await self._store.jobs.fail(job, reason, spend=bill.spend)
             outcome = "failed"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        lesson = job.kind is JobKind.FEEDBACK
+        self._note_spent(Purpose.FEEDBACK if lesson else Purpose.EXPLORATION, bill.cost)
         # What asked no model has been learned from by nobody, and pays for nothing.
         if bill.cost.calls and self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
             self._due[job.namespace] = min(due, MOST_DUE)
-        log.info("learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome)
+        why = {} if bill.skipped is None else {"reason": bill.skipped}
+        log.info(
+            "learning", episode=job.episode_id, namespace=job.namespace, outcome=outcome, **why
+        )
         return outcome
 
     async def try_rules(self) -> bool:
@@ -188,9 +198,13 @@ class Learner:
                 cost = await self._gatekeeper.step(namespace, self._rng, self._tracer)
                 if cost is not None:
                     await self._store.jobs.record_spend(namespace, Spend(cost.calls, cost.tokens))
+                    self._note_spent(Purpose.REPLAY, cost)
                 await self._gatekeeper.review(namespace)
             return True
         return False
+
+    def _note_spent(self, purpose: Purpose, cost: Cost) -> None:
+        self.spent[purpose] = self.spent.get(purpose, Cost()) + cost
 
     async def _paused(self, namespace: str) -> bool:
         paused = await self._store.jobs.paused()
@@ -208,16 +222,13 @@ class Learner:
 
     async def _learn(self, job: Job, bill: _JobCost) -> str:
         if self._store.namespaces.is_frozen(job.namespace):
-            await self._store.jobs.skip(job, FROZEN_SKIP)
-            return "skipped"
+            return await self._skip(job, bill, FROZEN_SKIP)
         if await self._budget_used_up(job.namespace):
-            await self._store.jobs.skip(job, BUDGET_SKIP)
-            return "skipped"
+            return await self._skip(job, bill, BUDGET_SKIP)
         if job.kind is JobKind.FEEDBACK:
             return await self._teach(job, bill)
         if "contrast" not in job.payload and await self._told_what_is_right(job.namespace):
-            await self._store.jobs.skip(job, TAUGHT_SKIP)
-            return "skipped"
+            return await self._skip(job, bill, TAUGHT_SKIP)
         observation = observation_from_json(job.payload["observation"])
         vector = await self._planner.vector(observation)
         trace: dict[str, Any] = {}
@@ -227,8 +238,7 @@ class Learner:
         else:
             effort = await self._planner.plan(observation, vector, patient=True)
             if effort is not None and not effort.explore:
-                await self._store.jobs.skip(job, SETTLED_SKIP)
-                return "skipped"
+                return await self._skip(job, bill, SETTLED_SKIP)
             exploration = await self._loop.explore(observation, background=True, effort=effort)
             self._planner.note(
                 job.namespace, effort, exploration.trajectories, exploration.problems
@@ -250,13 +260,13 @@ class Learner:
         )
         if reason := self._nothing_to_distil(job, selection):
             trace["learning_cost"] = bill.cost.as_dict()
-            await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
-            return "skipped"
+            return await self._skip(job, bill, reason, trace=trace, findings=found)
         distillation = await self._loop.distil(
             observation,
             selection,
             judged=self._judges(job.namespace),
             gated=self._gated(job.namespace),
+            background=True,
         )
         bill.add(distillation.cost)
         trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
@@ -265,8 +275,7 @@ class Learner:
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
             reason = distillation.problem or WROTE_NOTHING
-            await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=found)
-            return "skipped"
+            return await self._skip(job, bill, reason, trace=trace, findings=found)
         return await self._apply(job, observation, distillation.rules, bill, trace, findings=found)
 
     async def _teach(self, job: Job, bill: _JobCost) -> str:
@@ -276,8 +285,7 @@ class Learner:
         rules = () if taught.distillation is None else taught.distillation.rules
         if not rules and taught.completion is None:
             reason = taught.reason or WROTE_NOTHING
-            await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend)
-            return "skipped"
+            return await self._skip(job, bill, reason, trace=trace)
         observation = observation_from_json(job.payload["observation"])
         return await self._apply(job, observation, rules, bill, trace, completion=taught.completion)
 
@@ -307,9 +315,21 @@ class Learner:
                 set_attributes(step, evicted=len(applied.evicted))
         except NamespaceFrozen:
             # Since the job began.
-            await self._store.jobs.skip(job, FROZEN_SKIP, trace=trace, spend=bill.spend)
-            return "skipped"
+            return await self._skip(job, bill, FROZEN_SKIP, trace=trace)
         return "already_applied" if applied.already else "learned"
+
+    async def _skip(
+        self,
+        job: Job,
+        bill: _JobCost,
+        reason: str,
+        *,
+        trace: dict[str, Any] | None = None,
+        findings: Findings = NO_FINDINGS,
+    ) -> str:
+        await self._store.jobs.skip(job, reason, trace=trace, spend=bill.spend, findings=findings)
+        bill.skipped = reason
+        return "skipped"
 
     async def _told_what_is_right(self, namespace: str) -> bool:
         judged, among = await self._store.evidence.share_judged(namespace, JUDGED_AMONG)

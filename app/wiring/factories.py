@@ -218,6 +218,7 @@ def store_options(settings: Settings) -> StoreOptions:
         max_attempts=settings.job_attempts,
         gate=GateOptions(replays=settings.experiment.gate_replays),
         half_life_days=settings.experiment.lift_half_life_days,
+        control_rate=settings.control_rate,
         feedback_keys=settings.feedback_keys,
         keys_outside=len(settings.api_keys),
     )

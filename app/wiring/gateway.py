@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,7 @@ from app.exceptions import ConfigurationError
 from app.learning.reembed import Reembedding
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
+from app.observability.metrics import MOST_LABELLED
 from app.observability.tracing import Tracer
 from app.observability.watchdog import watch_loop
 from app.prompt_library import PromptLibrary
@@ -38,6 +40,7 @@ from app.wiring.services import open_services
 from rules_store.database.engine import parse_url
 from rules_store.database.lock import held_alone
 from rules_store.errors import StoreUnavailable
+from rules_store.models.effect import SignalEffect
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
@@ -71,7 +74,9 @@ async def open_gateway(
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.experience_token_budget
     writer = build_writer(settings, prompts, store)
-    steering = Steering(retriever, recorder, counter, writer, metrics, budget)
+    watched = EffectWatch(store)
+    metrics.follow_effect(suspended=store.effect.suspended, signals=lambda: watched.signals)
+    steering = Steering(store.effect, retriever, recorder, counter, writer, metrics, budget)
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
@@ -99,7 +104,7 @@ async def open_gateway(
         reembedding.run(),
         watch_loop(metrics),
         freeze_when(lambda: services.embedder.ready),
-        _sweep(store),
+        _sweep(store, watched),
     )
     stack.push_async_callback(finisher.drain)
     stack.push_async_callback(joined.close)
@@ -138,7 +143,22 @@ def _alone(settings: Settings) -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
 
 
-async def _sweep(store: RuleStore) -> None:
+class EffectWatch:
+    """What signals say of the namespaces, as of the last look."""
+
+    def __init__(self, store: RuleStore) -> None:
+        self._store = store
+        self.signals: list[tuple[str, SignalEffect]] = []
+
+    async def look(self, now: datetime) -> None:
+        """Has the schedule and the ends of suspensions seen to first. Raises
+        `StoreUnavailable`."""
+        for each in await self._store.effect.review(now):
+            log.info("control group", **dataclasses.asdict(each))
+        self.signals = await self._store.effect.latest(MOST_LABELLED)
+
+
+async def _sweep(store: RuleStore, watched: EffectWatch) -> None:
     """Goes on whatever happens: without it neither interruptions nor retention are seen to."""
     steady = SteadyClock()
     while True:
@@ -151,6 +171,7 @@ async def _sweep(store: RuleStore) -> None:
                 log.info("examples deleted by retention", count=gone)
             if gone := await store.examples.expire(steady()):
                 log.info("expired examples retired", count=gone)
+            await watched.look(steady())
         except StoreUnavailable as error:
             log.warning("sweep postponed", error=str(error))
         except Exception:

@@ -85,6 +85,7 @@ async def open_services(
         indexed=lambda: store.rules_indexed,
         examples_indexed=lambda: store.examples_indexed,
         outcomes=learner.outcomes,
+        spent=learner.spent,
     )
     return Services(store, embedder, upstream, loop, retriever, planner, judge, worker, metrics)
 

@@ -154,6 +154,7 @@ class ExperiencedPass:
             self._store, self._worker, LoadLimit(settings.max_open_requests), policy
         )
         self._steering = Steering(
+            self._store.effect,
             retriever,
             recorder,
             TokenCounter(NO_TOKENIZER),

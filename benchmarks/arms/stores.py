@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,7 +51,8 @@ async def opened_store(
         f"sqlite:///{folder / 'rules.db'}",
         embedding_model=setting.embedder.name,
         dimension=setting.embedder.dimension,
-        options=store_options(setting.settings),
+        # Every question of a measurement gets what its arm gives it.
+        options=replace(store_options(setting.settings), control_rate=0.0),
         clock=clock,
     )
     await store.namespaces.ensure(NAMESPACE)

@@ -73,6 +73,8 @@ def gateway(upstream_port: int, folder: Path, **settings: str) -> Iterator[tuple
         "PORT": str(port),
         "ADMIN_API_KEY": ADMIN_KEY,
         "LOG_LEVEL": "ERROR",
+        # Whoever measures steering measures every request.
+        "CONTROL_RATE": "0",
         **settings,
     }
     variables = {f"TTCL_{name}": value for name, value in environment.items()}

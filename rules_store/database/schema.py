@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -84,6 +85,7 @@ metadata = MetaData(
 # One row: which database this is, so that an index snapshot of another one is recognised.
 identity = Table("store_identity", metadata, Column("id", String(32), primary_key=True))
 
+# `control_share`: what the default schedule has come to. `suspension`: why nothing steers.
 namespaces = Table(
     "namespaces",
     metadata,
@@ -91,6 +93,8 @@ namespaces = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("frozen", Boolean, nullable=False, server_default=false()),
     Column("settings", JSON, nullable=False, server_default="{}"),
+    Column("control_share", Float),
+    Column("suspension", JSON(none_as_null=True)),
 )
 
 rules = Table(
@@ -374,7 +378,7 @@ outcomes = Table(
     Column("value", Float, nullable=False),
     Column("weight", Float, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Index(None, "namespace"),
+    Index(None, "namespace", "created_at"),
     Index(None, "key_id"),
 )
 
@@ -489,6 +493,75 @@ choices = Table(
     Index(None, "namespace", "seq"),
     Index(None, "updated_at"),
     sqlite_autoincrement=True,
+)
+
+
+# Requests that were drawn for, and what they cost. `share`: the probability of control when it was
+# drawn; `conversation`: a hash, what was drawn for; `offered`: whether there was experience that
+# fits. Tokens are none where the upstream has not told them; `experience_tokens` are an estimate.
+arms = Table(
+    "arms",
+    metadata,
+    Column("episode_id", String(64), primary_key=True),
+    Column("namespace", String(128), nullable=False),
+    Column("arm", String(16), nullable=False),  # control | steered
+    Column("share", Float, nullable=False),
+    Column("conversation", String(16), nullable=False),
+    Column("offered", Boolean, nullable=False),
+    Column("milliseconds", Float, nullable=False),
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("experience_tokens", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "namespace", "created_at"),
+)
+
+
+# What the outcomes of one signal add up to (`policy.effect.EffectState`).
+effects = Table(
+    "effects",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("signal", String(16), primary_key=True),
+    Column("state", JSON, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+
+# Conversations whose first outcome by a signal is in `effects`.
+judged_conversations = Table(
+    "judged_conversations",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("signal", String(16), primary_key=True),
+    Column("conversation", String(16), primary_key=True),
+)
+
+
+# The interval as it was after so many conversations, ever further apart.
+effect_points = Table(
+    "effect_points",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("signal", String(16), primary_key=True),
+    Column("conversations", Integer, primary_key=True, autoincrement=False),
+    Column("difference", Float, nullable=False),
+    Column("low", Float, nullable=False),
+    Column("high", Float, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+
+# What learning cost, by day since the epoch; `learn_spend` has the last hours by minute.
+spend_days = Table(
+    "spend_days",
+    metadata,
+    Column("namespace", String(128), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("purpose", String(16), primary_key=True),  # exploration | feedback | replay
+    Column("calls", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
 )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import to_json
 
 from rules_store.errors import InvalidSetting
+from rules_store.models.effect import Suspension
 from rules_store.models.examples import ExampleUse
 from rules_store.models.rules import Pruning
 
@@ -20,6 +21,7 @@ MOST_COUNT = 10**12
 MOST_RULES = 30
 MOST_EXAMPLES = 32
 MOST_RETENTION_DAYS = 36_500
+MOST_RESUME_HOURS = 24 * 365
 
 
 class NamespaceSettings(BaseModel):
@@ -58,6 +60,21 @@ class NamespaceSettings(BaseModel):
         None,
         description="Whether the model is asked to keep rules and examples to itself; null: no",
     )
+    control_rate: float | Literal["auto"] | None = Field(
+        None,
+        description="Share of the conversations that are served without experience, to compare"
+        " with; `auto`: by the default schedule",
+    )
+    guard: bool | None = Field(None, description="Suspend steering where it is shown to harm")
+    guard_margin: float | None = Field(
+        None, ge=0, le=1, description="Harm that the guard bears: 0.02 is two points of the outcome"
+    )
+    resume_after: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_RESUME_HOURS,
+        description="Hours after which a suspended namespace is steered again",
+    )
     retention_days: int | None = Field(
         None,
         ge=1,
@@ -65,6 +82,13 @@ class NamespaceSettings(BaseModel):
         description="Older episodes, and examples that came of one and were last verified longer"
         " ago, are deleted",
     )
+
+    @field_validator("control_rate")
+    @classmethod
+    def _share(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise ValueError("must be from 0 to 1, or auto")
+        return value
 
     @classmethod
     def read(cls, values: Mapping[str, Any], *, strict: bool = False) -> Self:
@@ -102,6 +126,10 @@ class Namespace:
     frozen: bool = False
     """Nothing of it is learned from, and its rules can't be changed."""
     settings: NamespaceSettings = DEFAULTS
+    control_share: float | None = None
+    """What the default schedule has come to; None: nothing yet."""
+    suspension: Suspension | None = None
+    """Why it is not steered."""
 
 
 @dataclass(frozen=True, slots=True)

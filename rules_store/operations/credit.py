@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.models.evidence import Findings, Outcome, Standing
+from rules_store.operations import effect
 from rules_store.operations.context import StoreContext
 from rules_store.policy.lift import retention
 from rules_store.repository import (
@@ -68,6 +69,7 @@ async def credit(
     are shown together each is credited with its own vote, not with what became of all of them."""
     before = await evidence.strongest(connection, episode_id, lock=True)
     await evidence.put_outcome(connection, namespace, episode_id, outcome, now, key_id)
+    await effect.note(connection, namespace, episode_id, outcome, now)
     after = await evidence.strongest(connection, episode_id)
     voted = await evidence.votes_of_episode(connection, episode_id)
     votes = {**voted, **(votes or {})}

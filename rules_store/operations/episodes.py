@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.json_codec import storable
 from rules_store.errors import UnknownEpisode, UnknownNamespace
 from rules_store.models import paging
+from rules_store.models.effect import Served
 from rules_store.models.episodes import (
     EVERY_EPISODE,
     Episode,
@@ -27,7 +28,7 @@ from rules_store.models.paging import Page
 from rules_store.models.rules import Rule
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
-from rules_store.repository import episodes, events, evidence, jobs, namespaces
+from rules_store.repository import effect, episodes, events, evidence, jobs, namespaces
 
 _AT_ONCE = 500  # so that no write waits long for one of these
 
@@ -118,10 +119,11 @@ class EpisodeOperations:
         job_payload: dict[str, Any] | None = None,
         exposures: Sequence[Exposure] = (),
         findings: Findings = NO_FINDINGS,
+        served: Served | None = None,
     ) -> None:
         """Answer, trace (replaces the first one), an exposure of each rule that was injected or
-        withheld, what an exploration found out and, with `job_payload`, a durable learning job
-        (status `learning`): all in one transaction.
+        withheld, what was drawn for the request (`served`), what an exploration found out and, with
+        `job_payload`, a durable learning job (status `learning`): all in one transaction.
 
         An episode that is finished already stays as it is. Raises UnknownEpisode.
         """
@@ -143,6 +145,8 @@ class EpisodeOperations:
                 return
             namespace, key_id = finished
             await evidence.add_exposures(connection, namespace, episode_id, exposures, now, key_id)
+            if served is not None:
+                await effect.add_request(connection, namespace, episode_id, served, now)
             await store_findings(self._context, connection, namespace, episode_id, findings, key_id)
             if job_payload is not None:
                 await jobs.insert_job(

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.json_codec import storable
 from rules_store.errors import InvalidTransition, LeaseLost, UnknownJob
 from rules_store.models import paging
+from rules_store.models.effect import Purpose
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change
 from rules_store.models.evidence import NO_FINDINGS, Findings, LinkKind
@@ -34,7 +35,7 @@ from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
 from rules_store.operations.namespaces import find
 from rules_store.policy.turns import Turns
-from rules_store.repository import episodes, events, jobs, links, namespaces
+from rules_store.repository import effect, episodes, events, jobs, links, namespaces
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,11 @@ EVERY_JOB = JobFilter()
 MOST_LOST = 2
 """Processes that may end with a job in hand before it is set aside."""
 EVERY_NAMESPACE = namespaces.EVERY
+_PURPOSES = {
+    JobKind.EPISODE: Purpose.EXPLORATION,
+    JobKind.FEEDBACK: Purpose.FEEDBACK,
+    None: Purpose.REPLAY,
+}
 _LONGEST_DELAY = 300.0  # seconds between two attempts
 _ENDED = (EpisodeStatus.SKIPPED, EpisodeStatus.LEARNED, EpisodeStatus.FAILED)
 _CLOCKS_APART = 60.0  # seconds that the clocks of two machines may differ by
@@ -313,7 +319,7 @@ class JobOperations:
     # -- budget
 
     async def record_spend(self, namespace: str, spend: Spend) -> None:
-        """Adds to what learning costs in this namespace."""
+        """Adds a replay to what learning costs in this namespace."""
 
         async def add(connection: AsyncConnection) -> None:
             await self._spend(connection, namespace, spend)
@@ -511,6 +517,8 @@ class JobOperations:
         self, connection: AsyncConnection, namespace: str, spend: Spend, kind: JobKind | None = None
     ) -> None:
         if spend.calls or spend.tokens:
+            day, purpose = effect.day_of(self._context.clock()), _PURPOSES[kind]
+            await effect.add_spend(connection, namespace, day, purpose, spend)
             minute = self._minute()
             await jobs.add_spend(
                 connection,

@@ -26,7 +26,7 @@ from rules_store.models.feedback import (
 )
 from rules_store.models.jobs import NO_SPEND, Job, JobKind
 from rules_store.models.rules import RuleState
-from rules_store.operations import example_writes, rule_writes, voices
+from rules_store.operations import effect, example_writes, rule_writes, voices
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import credit
 from rules_store.policy import votes
@@ -180,6 +180,7 @@ async def _credit(
         key_id=key_id,
         votes=teaching.votes,
     )
+    await effect.guard(context, connection, episode.namespace, now)
     told = episode.trace.get("given") or {}
     # Where there was nothing to choose from, the outcome is of other questions than the chosen
     # ones: it would pass off what is hard about them as the choice's doing.

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
 from rules_store.database.dialect import insert_unless_there
-from rules_store.database.schema import episodes, feedback, jobs, precedents
+from rules_store.database.schema import arms, episodes, feedback, jobs, precedents
 from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus
 from rules_store.models.jobs import JobState
 
@@ -192,8 +192,10 @@ async def expired(
 
 
 async def remove(connection: AsyncConnection, ids: Sequence[str]) -> None:
-    """Deletes episodes with their jobs, the feedback on them and what would replay them. What they
-    said about rules stays: numbers and ids, no text."""
+    """Deletes episodes with their jobs, the feedback on them, what would replay them, and what
+    was drawn for them. What they said about rules, and about steering, stays: numbers and ids, no
+    text."""
+    await connection.execute(delete(arms).where(arms.c.episode_id.in_(ids)))
     await connection.execute(delete(precedents).where(precedents.c.episode_id.in_(ids)))
     await connection.execute(delete(feedback).where(feedback.c.episode_id.in_(ids)))
     await connection.execute(delete(jobs).where(jobs.c.episode_id.in_(ids)))

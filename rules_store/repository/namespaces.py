@@ -11,7 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_unless_there
 from rules_store.database.schema import (
+    arms,
     choices,
+    effect_points,
+    effects,
     embeddings,
     episodes,
     events,
@@ -19,6 +22,7 @@ from rules_store.database.schema import (
     exposures,
     feedback,
     jobs,
+    judged_conversations,
     learn_spend,
     learning_pauses,
     links,
@@ -26,12 +30,15 @@ from rules_store.database.schema import (
     outcomes,
     precedents,
     rules,
+    spend_days,
     standings,
     trials,
 )
+from rules_store.models.effect import Suspension
 from rules_store.models.namespaces import Namespace, NamespaceSettings
 
 _WORTH = (outcomes, trials, standings, precedents, links, choices)
+_EFFECT = (arms, effects, judged_conversations, effect_points, spend_days)
 EVERY = "*"
 """Stands for every namespace where learning is paused."""
 
@@ -82,7 +89,12 @@ async def save(connection: AsyncConnection, namespace: Namespace) -> None:
     await connection.execute(
         update(namespaces)
         .where(namespaces.c.name == namespace.name)
-        .values(frozen=namespace.frozen, settings=namespace.settings.as_json())
+        .values(
+            frozen=namespace.frozen,
+            settings=namespace.settings.as_json(),
+            control_share=namespace.control_share,
+            suspension=None if namespace.suspension is None else namespace.suspension.as_json(),
+        )
     )
 
 
@@ -133,7 +145,8 @@ async def remove(connection: AsyncConnection, name: str) -> dict[str, int]:
         ids = select(table.c.id).where(table.c.namespace == name)
         await connection.execute(delete(exposures).where(exposures.c.item_id.in_(ids)))
     removed = {}
-    for table in (jobs, episodes, rules, examples, events, learn_spend, learning_pauses, *_WORTH):
+    own = (jobs, episodes, rules, examples, events, learn_spend, learning_pauses)
+    for table in (*own, *_WORTH, *_EFFECT):
         statement = delete(table).where(table.c.namespace == name)
         removed[table.name] = (await connection.execute(statement)).rowcount
     await connection.execute(delete(namespaces).where(namespaces.c.name == name))
@@ -169,4 +182,6 @@ def _namespace(row: Row[Any]) -> Namespace:
         created_at=row.created_at,
         frozen=row.frozen,
         settings=NamespaceSettings.from_json(row.settings),
+        control_share=row.control_share,
+        suspension=None if row.suspension is None else Suspension.from_json(row.suspension),
     )

@@ -10,6 +10,7 @@ from app.access.callers import change_by
 from app.api.admin.common import ActorParameter, Cursor, Limit
 from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
 from app.api.schemas.common import ListOf, refuses
+from app.api.schemas.effect import Effect, Spending, Spent, SpentDay
 from app.api.schemas.namespaces import (
     Curve,
     CurvePoint,
@@ -31,10 +32,12 @@ from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
 from rules_store.models.events import Rollback, RollbackTarget
 from rules_store.models.rules import Vector, Vectors
+from rules_store.operations.effect import MOST_REPORT_DAYS, REPORT_DAYS
 
 router = APIRouter(prefix="/namespaces", tags=["namespaces"])
 
 Name = Annotated[str, Path(pattern=NAMESPACE_PATTERN)]
+Days = Annotated[int, Query(ge=1, le=MOST_REPORT_DAYS, description="The latest so many")]
 EMBEDDED_AT_ONCE = 64
 
 
@@ -148,6 +151,36 @@ async def curve(
 ) -> Curve:
     found = await state.store.history.curve(namespace, points=points, hourly=by == "hour")
     return Curve(namespace=namespace, by=by, data=[CurvePoint.of(point) for point in found])
+
+
+@router.get("/{namespace}/effect", summary="Whether steering helps, by the control group")
+async def effect(namespace: Name, state: State, days: Days = REPORT_DAYS) -> Effect:
+    return await _effect(state, namespace, days)
+
+
+@router.post(
+    "/{namespace}/effect/resume",
+    summary="Steer again where the guard has suspended it; the comparison begins anew",
+)
+async def resume_steering(namespace: Name, body: Write, state: State) -> Effect:
+    await state.store.effect.resume(namespace, change=body.change)
+    return await _effect(state, namespace, REPORT_DAYS)
+
+
+@router.get("/{namespace}/spending", summary="What learning and steering cost, by day")
+async def spending(namespace: Name, state: State, days: Days = REPORT_DAYS) -> Spending:
+    found = await state.store.effect.spend(namespace, days=days)
+    return Spending(
+        namespace=namespace,
+        days=days,
+        data=[SpentDay.of_day(each) for each in found],
+        total=Spent.total(found),
+    )
+
+
+async def _effect(state: AppState, namespace: str, days: int) -> Effect:
+    report = await state.store.effect.report(namespace, days=days)
+    return Effect.of_report(report, await state.store.effect.spend(namespace, days=days))
 
 
 async def _summary(state: AppState, namespace: str) -> NamespaceSummary:

@@ -18,6 +18,7 @@ from app.exceptions import InvalidRequest
 from rules_store.models.examples import Given
 from rules_store.models.feedback import Feedback as StoredFeedback
 from rules_store.models.feedback import FeedbackSource
+from rules_store.policy.control import Arm
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -165,6 +166,11 @@ class TTCLTold(ResponseModel):
         examples=[[{"id": EXAMPLE_ID, "trust": "label", "similarity": 0.83}]],
     )
     given: Given = Field(description="Which kinds of experience it got", examples=["both"])
+    arm: Arm | None = Field(
+        description="`control`: served without rules and examples, to compare with; null where "
+        "steering is suspended",
+        examples=["steered"],
+    )
     exploration: dict[str, Any] | None = None
     cost: Cost = Field(examples=[example_of(Cost)])
     degraded: list[str] | None = Field(
@@ -184,6 +190,7 @@ TOLD_HEADERS = {
     "X-TTCL-Episode": "Id of the episode; absent in mode off",
     "X-TTCL-Rules": "Ids of the injected rules, by commas",
     "X-TTCL-Examples": "Ids of the injected examples, by commas",
+    "X-TTCL-Arm": "`control`: served without rules and examples, to compare with; or `steered`",
     "X-TTCL-Degraded": "What had to be left out, as far as it was known",
 }
 

@@ -117,6 +117,10 @@ _SETTINGS: dict[str, Any] = {
     "max_examples": 4,
     "example_capacity": 5000,
     "example_days": 365,
+    "control_rate": "auto",
+    "guard": True,
+    "guard_margin": 0.02,
+    "resume_after": 24,
     "retention_days": 30,
 }
 

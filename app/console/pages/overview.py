@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from app.api.health import readiness
 from app.api.schemas.common import Readiness
 from app.console.access import At, console_router
+from app.console.pages.effect import first_effects
 from app.wiring.container import AppState
 from rules_store.models.episodes import EpisodeFilter
 from rules_store.models.rules import RuleFilter, RuleState
@@ -38,6 +39,7 @@ async def overview(desk: At) -> HTMLResponse:
         newest=newest,
         quarantined=waiting,
         conflicts=conflicts.total,
+        effects=await first_effects(desk.state),
     )
 
 

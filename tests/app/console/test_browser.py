@@ -338,6 +338,8 @@ def paths(world: World) -> list[str]:
         f"prune?namespace={SHOP}&policy=utility&keep=2",
         f"prune?namespace={CLINIC}&kind=examples&policy=utility&keep=1",
         "explain",
+        "effect",
+        f"effect/{SHOP}",
     ]
 
 

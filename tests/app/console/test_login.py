@@ -16,6 +16,8 @@ from tests.gateway import ADMIN_KEY, CLIENT_KEY, Gateway
 
 PAGES = (
     "",
+    "/effect",
+    f"/effect/{SHOP}",
     "/rules",
     "/quarantine",
     "/episodes",

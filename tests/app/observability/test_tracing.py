@@ -105,6 +105,7 @@ async def test_a_steered_request_and_what_it_teaches(
     }
     usage = answer.json()["usage"]
     assert root.attributes == {
+        "ttcl.arm": "steered",
         "http.request.method": "POST",
         "http.route": "/v1/chat/completions",
         "http.response.status_code": 200,

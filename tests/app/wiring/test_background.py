@@ -36,7 +36,7 @@ async def test_the_sweep_goes_on_after_any_error(
 
     monkeypatch.setattr(store.episodes, "sweep_interrupted", sweep)
     monkeypatch.setattr(gateway, "SWEEP_INTERVAL", 0.001)
-    task = asyncio.create_task(gateway._sweep(store))
+    task = asyncio.create_task(gateway._sweep(store, gateway.EffectWatch(store)))
     waiting = asyncio.create_task(swept.wait())
     await asyncio.wait({task, waiting}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
     assert swept.is_set()
