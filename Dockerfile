@@ -33,7 +33,8 @@ COPY app app
 COPY rules_store rules_store
 COPY prompts prompts
 COPY benchmarks benchmarks
-RUN pip install --no-deps --force-reinstall . && ttcl --help > /dev/null
+RUN pip install --no-deps --force-reinstall . && ttcl --help > /dev/null \
+    && python -m app.upstream.onnx_model
 
 
 FROM python:3.11-slim

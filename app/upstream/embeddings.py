@@ -25,6 +25,7 @@ import structlog
 from app.access.tenants import tenant
 from app.domain.bounds import LONGEST_EMBEDDED, bounded
 from app.exceptions import ConfigurationError, TTCLError
+from app.upstream import onnx_model
 from rules_store.policy.turns import Tenant, Turns
 
 log = structlog.get_logger(__name__)
@@ -338,7 +339,8 @@ def packaged_model() -> str:
 
 
 def local_embedder(model: str | None) -> CachedEmbedder:
-    """A sentence-transformers model by name or folder; None is the packaged MiniLM."""
+    """A sentence-transformers model by name or folder, on ONNX Runtime where it can be exported,
+    else on torch; None is the packaged MiniLM."""
     if model is None:
         path, name = packaged_model(), "all-MiniLM-L6-v2"
     else:
@@ -347,23 +349,27 @@ def local_embedder(model: str | None) -> CachedEmbedder:
             raise ConfigurationError(f"TTCL_EMBEDDING_MODEL: the folder {model} does not exist")
 
     def load() -> Callable[[list[str]], Any]:
-        # Imported here: it takes seconds, and the gateway answers meanwhile.
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        # One sentence is no faster on two threads, and far slower where a core is busy.
-        torch.set_num_threads(1)
-
-        model_ = SentenceTransformer(path, device="cpu")
-        return lambda texts: model_.encode(
-            texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False
-        )
+        folder = onnx_model.exported(path)
+        return _on_torch(path) if folder is None else onnx_model.load(folder)
 
     # One thread takes as long for each text of a large batch as for each of four, and a text that
     # comes meanwhile waits for all of them.
     return CachedEmbedder(name, load, max_batch=8)
+
+
+def _on_torch(path: str) -> Callable[[list[str]], Any]:
+    # Imported here: it takes seconds, and the gateway answers meanwhile.
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    # As on ONNX Runtime.
+    torch.set_num_threads(1)
+    model = SentenceTransformer(path, device="cpu")
+    return lambda texts: model.encode(
+        texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False
+    )
 
 
 def remote_embedder(base_url: str, model: str | None, api_key: str | None) -> CachedEmbedder:
