@@ -18,6 +18,8 @@ LITELLM_VENV := .venv-litellm
 LITELLM_STAMP := $(LITELLM_VENV)/.recipe-$(firstword $(shell echo '$(LITELLM)' | cksum))
 # Processes that share the tests; each may load an embedder and a model server, a gigabyte or two.
 WORKERS ?= 2
+CLIENTS_VENV := .venv-clients
+CLIENTS_STAMP := $(CLIENTS_VENV)/.recipe-$(firstword $(shell cat requirements-clients.txt tests/clients/matrix/js/package.json | cksum))
 LM_EVAL_VENV := .venv-lm-eval
 LM_EVAL_STAMP := $(LM_EVAL_VENV)/.recipe-$(firstword $(shell cksum requirements-lm-eval.txt))
 
@@ -28,7 +30,7 @@ apt = (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test browser postgres compose lm-eval litellm test-vllm lint format bench-serving clean
+.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm test-vllm lint format bench-serving clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +59,15 @@ demo: $(RUN_STAMP) ## Sixty tickets with and without experience, and a curve (DA
 test: $(DEV_STAMP) ## Every test that needs no extra server (WORKERS=1: one after another)
 	$(BIN)/python -m pytest -m 'not vllm' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+$(CLIENTS_STAMP):
+	$(PYTHON) -m venv --clear $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/pip install --quiet --no-compile --no-deps -r requirements-clients.txt
+	cd tests/clients/matrix/js && npm install --no-audit --no-fund --no-package-lock --silent
+	touch $@
+
+test-clients: $(DEV_STAMP) $(CLIENTS_STAMP) lm-eval ## Real clients of many kinds against a gateway, and a table (by hand; needs Node 20)
+	$(BIN)/python -m tests.clients.matrix.run
+
 browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu; as root or with sudo)
 	command -v chromium || $(call apt,chromium)
 
@@ -83,6 +94,9 @@ lm-eval: $(LM_EVAL_STAMP) ## Install lm-eval for its tests, in .venv-lm-eval (ha
 test-vllm: $(DEV_STAMP) engine-vllm ## The end-to-end tests against a real vLLM server
 	TTCL_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm
 
+test-hostile: $(DEV_STAMP) ## Floods by one client, and what another one notices (ten minutes at most)
+	$(BIN)/python -m benchmarks.safety.hostile
+
 lint: $(DEV_STAMP) ## ruff, mypy, import-linter (which way imports point) and hadolint (the Dockerfile)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,7 +108,7 @@ bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant
 	$(BIN)/python -m benchmarks.serving.latency
 
 clean: ## Remove the environments and all that the service has stored here
-	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) tests/clients/js/node_modules .ttcl build *.egg-info
+	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) $(CLIENTS_VENV) tests/clients/js/node_modules tests/clients/matrix/js/node_modules .ttcl build *.egg-info
 
 engine-vllm: $(RUN_STAMP)
 include Makefile.engine.mk

@@ -4,6 +4,7 @@
     ├── ConfigurationError          stops the start; one sentence that says what to mend
     ├── InvalidRequest              400 invalid_request_error     (param names the field)
     │   ├── PayloadTooLarge         413
+    │   ├── ClientTooSlow           408
     │   └── UnsupportedEncoding     415
     ├── AuthenticationFailed        401 authentication_error
     ├── NotAllowed                  403 permission_error
@@ -73,6 +74,11 @@ class InvalidRequest(TTCLError):
 class PayloadTooLarge(InvalidRequest):
     status = 413
     code = "request_too_large"
+
+
+class ClientTooSlow(InvalidRequest):
+    status = 408
+    code = "request_timeout"
 
 
 class UnsupportedEncoding(InvalidRequest):

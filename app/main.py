@@ -9,8 +9,21 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.access.admin_key import load_admin_key
-from app.api import about, admin, chat, errors, feedback, health, models, openapi, passthrough
-from app.api.middleware import BodyLimit, CrossOrigin, Decoding, Head, RequestId, Traces
+from app.api import (
+    about,
+    admin,
+    chat,
+    errors,
+    feedback,
+    formats,
+    health,
+    models,
+    openapi,
+    passthrough,
+)
+from app.api.entrance import Doors, KeyFirst, WholeBody
+from app.api.middleware import CrossOrigin, Head, RequestId, Traces
+from app.chat.formats import FORMATS
 from app.console import site
 from app.exceptions import TTCLError
 from app.observability.tracing import NO_TRACES, open_tracer
@@ -50,14 +63,15 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     errors.install(app)
     openapi.install(app)
     app.add_middleware(Head)
-    app.add_middleware(Decoding, limit=settings.max_body_bytes)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    doors = Doors(settings.pass_paths)
+    app.add_middleware(WholeBody, doors=doors, limit=settings.max_body_bytes)
+    app.add_middleware(KeyFirst, doors=doors, origins=settings.cors_origins)
     if tracer is not NO_TRACES:
-        app.add_middleware(Traces, tracer=tracer, path=chat.PATH)
+        app.add_middleware(Traces, tracer=tracer, paths=(chat.PATH, *FORMATS))
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(RequestId)
-    for module in (about, chat, models, feedback, health, admin):
+    for module in (about, chat, formats, models, feedback, health, admin):
         app.include_router(module.router)
     app.include_router(passthrough.passing(settings.pass_paths))
     site.install(app)

@@ -238,6 +238,11 @@ class Settings(BaseSettings):
     namespace: str = Field(
         "default", pattern=NAMESPACE_PATTERN, description="Namespace of requests that name none"
     )
+    stream_ttcl: bool = Field(
+        False,
+        description="Put the `ttcl` object into the last chunk of every stream that is not passed "
+        "through; unset: where `stream_options.include_ttcl` asks for it",
+    )
     max_positive: int = Field(3, ge=0, le=30, description="Most positive rules injected")
     max_negative: int = Field(3, ge=0, le=30, description="Most negative rules injected")
     similarity_floor: float = Field(
@@ -262,6 +267,18 @@ class Settings(BaseSettings):
     student_top_p: float = Field(0.9, gt=0, le=1, description="Sampling of the Students")
     explore_timeout: float = Field(
         300.0, gt=0, description="Seconds for one exploration; what is not back by then is left out"
+    )
+    explore_wait: float = Field(
+        45.0,
+        gt=0,
+        description="Seconds after which an exploration that is not streamed waits for the "
+        "Teacher's answer alone, and gives that; keep it below the time-out of proxies before this",
+    )
+    explore_linger: float = Field(
+        60.0,
+        ge=0,
+        description="Most seconds for which an exploration goes on when its client has gone, for a "
+        "retry to join (never longer than it took so far); 0: none",
     )
     explore_concurrency: int = Field(
         8, ge=1, description="Most upstream calls that one exploration has under way"

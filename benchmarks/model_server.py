@@ -49,11 +49,14 @@ class ModelServer:
             raw += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        if scope["path"] == "/v1/chat/completions":
+        if self.chats_at(scope["path"]):
             await self.chat(scope, raw, receive, send)
         else:
             status, body = self.reply(scope, raw)
             await respond(send, orjson.dumps(body), status)
+
+    def chats_at(self, path: str) -> bool:
+        return path == "/v1/chat/completions"
 
     async def chat(self, scope: Event, raw: bytes, receive: Receive, send: Send) -> None:
         raise NotImplementedError

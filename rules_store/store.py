@@ -24,6 +24,7 @@ from rules_store.models.stats import Parity, Stats
 from rules_store.operations import maintenance
 from rules_store.operations.context import StoreContext
 from rules_store.operations.curation import CurationOperations
+from rules_store.operations.embedder import EmbedderOperations, generation_name
 from rules_store.operations.episodes import EpisodeOperations
 from rules_store.operations.evidence import EvidenceOperations
 from rules_store.operations.examples import ExampleOperations
@@ -35,7 +36,7 @@ from rules_store.operations.keys import KeyOperations
 from rules_store.operations.namespaces import NamespaceOperations
 from rules_store.operations.rules import RuleOperations
 from rules_store.options import DEFAULT_OPTIONS, StoreOptions
-from rules_store.repository import episodes, events, examples, jobs, namespaces, rules
+from rules_store.repository import embedders, episodes, events, examples, jobs, namespaces, rules
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class RuleStore:
         """Namespaces and their settings."""
         self.keys = KeyOperations(context)
         """API keys."""
+        self.embedder = EmbedderOperations(context)
+        """The embedding model behind its name."""
         self.history = HistoryOperations(context)
         """Events, snapshots, rollbacks, numbers over time."""
 
@@ -99,14 +102,18 @@ class RuleStore:
         """
         await migrate.upgrade(database_url, options)
         database = open_database(database_url, options)
-        caches = Caches(database, embedding_model, dimension, data_dir, options, clock)
         try:
+            async with database.read() as connection:
+                known = await embedders.find(connection, embedding_model)
+            kept = generation_name(embedding_model, 0 if known is None else known.generation)
+            caches = Caches(database, kept, dimension, data_dir, options, clock)
             await caches.load()
+            database.check_there()
         except BaseException:
             await database.close()
             raise
         counter = ExposureCounter(database)
-        return cls(StoreContext(database, caches, counter, options, embedding_model, clock))
+        return cls(StoreContext(database, caches, counter, options, embedding_model, kept, clock))
 
     async def close(self) -> None:
         """Writes the index snapshot (where there is a data_dir) and closes the database."""
@@ -118,9 +125,17 @@ class RuleStore:
             await self.context.database.close()
 
     async def ping(self) -> None:
-        """One trivial query. Raises StoreUnavailable."""
+        """One trivial query, and one trivial write. Raises StoreUnavailable that says what is wrong
+        with the database: locked, read-only, full, gone."""
+        self.context.database.check_there()
         async with self.context.database.read() as connection:
             await rules.identity_of_store(connection)
+        await self.context.database.transact(rules.touch, at_request_start=True)
+
+    def is_incomplete(self, namespace: str) -> bool:
+        """Whether this namespace has active rules or examples that no search finds, as they have no
+        vector yet; no I/O."""
+        return namespace in self.embedder.unembedded
 
     @property
     def options(self) -> StoreOptions:
@@ -202,7 +217,7 @@ class RuleStore:
     async def watch(self, interval: float) -> None:
         """Calls `catch_up` when the database says that something is new, and every `interval`
         seconds, until cancelled; failures are logged."""
-        await maintenance.watch(self.context, interval)
+        await maintenance.watch(self.context, self.embedder, interval)
 
     async def rebuild(self) -> None:
         """Builds a new index from SQL aside and swaps it in."""

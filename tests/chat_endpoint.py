@@ -1,4 +1,5 @@
-"""How the scripted upstream's chat endpoint sends a reply, keeps to its faults and notes aborts."""
+"""How the scripted upstream's endpoints for chat, in whichever format, send a reply, keep to its
+faults and note aborts."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tests.format_wires import WIRES, framed
 from tests.replies import Fault, Reply, Wire
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ChatEndpoint:
-    """`/v1/chat/completions`: it must see a disconnect and be able to cause one."""
+    """It must see a disconnect and be able to cause one."""
 
     def __init__(self, upstream: ScriptedUpstream) -> None:
         self._upstream = upstream
@@ -36,7 +38,7 @@ class ChatEndpoint:
             gone.cancel()
 
     async def _answer(self, call: Call, scope: Any, send: Any) -> None:
-        upstream, body = self._upstream, call.body
+        upstream, body = self._upstream, call.asked
         if upstream.lax:
             reply = upstream.default
         else:
@@ -53,7 +55,8 @@ class ChatEndpoint:
             await sender.all(_encoded(reply.body))
             return
         try:
-            wire = Wire(reply, body, len(upstream.chats), upstream.null_usage)
+            made = WIRES.get(call.path, Wire)
+            wire = made(reply, body, len(upstream.history), upstream.null_usage)
         except (TypeError, ValueError, AttributeError):
             # A field of another type than this server reads, which the gateway leaves to it.
             sender = _Sender(send, replace(reply, status=400), "application/json")
@@ -73,12 +76,18 @@ class ChatEndpoint:
 
     async def _endless(self, wire: Wire, sender: _Sender, streamed: bool) -> None:
         _, frame = itertools.islice(wire.frames(), 2)
-        piece = b"data: " + _encoded(frame) + b"\n\n" if streamed else b" " * 65536
+        piece = framed(frame) if streamed else b" " * 65536
         while True:
             await sender.write(piece)
             await asyncio.sleep(0)  # a server that only fills a buffer would never wait
 
-    async def _stream(self, wire: Wire, reply: Reply, sender: _Sender, scope: Any) -> None:
+    async def _stream(
+        self,
+        wire: Wire,
+        reply: Reply,
+        sender: _Sender,
+        scope: Any,
+    ) -> None:
         for number, frame in enumerate(wire.frames()):
             if number:
                 await asyncio.sleep(reply.chunk_delay)
@@ -92,11 +101,10 @@ class ChatEndpoint:
                     self._upstream.drop(scope)
                     return
                 if reply.fault is Fault.ERROR_FRAME:
-                    error = Reply.error(500, "scripted failure", type="InternalServerError").body
-                    await sender.write(b"data: " + _encoded(error) + b"\n\n")
+                    await sender.write(framed(wire.error()))
                     break
-            await sender.write(b"data: " + _encoded(frame) + b"\n\n")
-        await sender.write(b"data: [DONE]\n\n")
+            await sender.write(framed(frame))
+        await sender.write(wire.ends)
         await sender.end()
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.model_server import ModelServer, bag_of_words, embeddings
 from tests.chat_endpoint import ChatEndpoint
+from tests.format_wires import WIRES, as_chat
 from tests.live import LiveServer
 from tests.replies import (
     CREATED,
@@ -70,8 +71,13 @@ class Call:
     """When the client went away before the answer was complete."""
 
     @property
+    def asked(self) -> Body:
+        """The body in chat's terms, whatever its format."""
+        return as_chat(self.path, self.body)
+
+    @property
     def text(self) -> str:
-        return text_of(self.body)
+        return text_of(self.asked)
 
     @property
     def open(self) -> bool:
@@ -121,6 +127,8 @@ class ScriptedUpstream(ModelServer):
         self.token_answers: list[Any] = []
         """What /tokenize says next, instead of the count."""
         self.healthy = True
+        self.formats = True
+        """Whether it serves `/v1/responses` and `/v1/messages`."""
         self.lax = False
         """Whether it answers anything with `default`, whatever the types of its fields."""
         self.api_key: str | None = None
@@ -201,6 +209,11 @@ class ScriptedUpstream(ModelServer):
     def chats(self) -> list[Call]:
         return [call for call in self.history if call.path.endswith("/chat/completions")]
 
+    @property
+    def formatted(self) -> list[Call]:
+        """Calls in other formats."""
+        return [call for call in self.history if call.path in WIRES]
+
     async def until(self, condition: Callable[[], object], within: float = 5.0) -> None:
         """Waits until `condition()` holds; AssertionError after `within` seconds."""
         deadline = time.monotonic() + within
@@ -233,6 +246,9 @@ class ScriptedUpstream(ModelServer):
         return call
 
     # -- the endpoints -------------------------------------------------------------------------
+
+    def chats_at(self, path: str) -> bool:
+        return super().chats_at(path) or (self.formats and path in WIRES)
 
     async def chat(self, scope: Any, raw: bytes, receive: Any, send: Any) -> None:
         await self._chat(self.record(scope, raw), scope, receive, send)
@@ -270,8 +286,9 @@ class ScriptedUpstream(ModelServer):
         if model not in self.models:
             message = f"The model `{model}` does not exist."
             return Reply.error(404, message, type="NotFoundError", param="model")
-        limit = call.body.get("max_completion_tokens") or call.body.get("max_tokens") or 0
-        used = prompt_tokens(call.body)
+        asked = call.asked
+        limit = asked.get("max_completion_tokens") or asked.get("max_tokens") or 0
+        used = prompt_tokens(asked)
         if self.max_model_len and used + limit > self.max_model_len:
             message = (
                 f"This model's maximum context length is {self.max_model_len} tokens. However, "
@@ -307,14 +324,26 @@ class HashEmbedder:
         self.failure: Exception | None = None
         self.delay = 0.0
         self.hang = False
+        self.probes = 0
         self.history: list[list[str]] = []
 
     def knows(self, text: str) -> bool:
         return False
 
+    def forget(self) -> None:
+        pass
+
+    async def embed_anew(self, texts: Sequence[str]) -> np.ndarray:
+        """As `embed`, but counted apart: probes come whenever they come."""
+        self.probes += 1
+        return await self._made(texts)
+
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Shape (len(texts), dimension), float32, each row of length one."""
         self.history.append(list(texts))
+        return await self._made(texts)
+
+    async def _made(self, texts: Sequence[str]) -> np.ndarray:
         if self.hang:
             await asyncio.Event().wait()
         await asyncio.sleep(self.delay)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import orjson
@@ -48,6 +49,12 @@ class Gateway:
         given = {"base_url": self.base_url, "api_key": CLIENT_KEY, "max_retries": 0, **options}
         given["http_client"] = openai.DefaultAsyncHttpxClient(verify=NO_TLS)
         return openai.AsyncOpenAI(**given)
+
+    def anthropic(self, **options: Any) -> anthropic.AsyncAnthropic:
+        """Anthropic's own client, which adds the paths' `/v1` itself."""
+        given = {"base_url": self.url, "api_key": CLIENT_KEY, "max_retries": 0, **options}
+        given["http_client"] = anthropic.DefaultAsyncHttpxClient(verify=NO_TLS)
+        return anthropic.AsyncAnthropic(**given)
 
     async def post(self, body: Any, **headers: str) -> httpx.Response:
         """A chat request as raw HTTP; `headers` are spelt with underscores."""
@@ -179,8 +186,13 @@ class SSE:
         async for piece in self.response.aiter_bytes():
             self.raw += piece
             pending += piece
-            while b"\n\n" in pending:
-                event, pending = pending.split(b"\n\n", 1)
+            while True:
+                # A comment is a line of its own, wherever it stands.
+                end = b"\n" if pending.startswith(b":") else b"\n\n"
+                event, found, rest = pending.partition(end)
+                if not found:
+                    break
+                pending = rest.removeprefix(b"\n") if end == b"\n" else rest
                 yield self._note(event.decode())
         if pending.strip():
             yield self._note(pending.decode())

@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.api.http_protocol import GatewayProtocol
 
 Address = tuple[str, int]
 
@@ -76,8 +77,8 @@ class LiveServer:
             transport.abort()
 
 
-def _recording_protocol(transports: dict[Address, asyncio.Transport]) -> type[HttpToolsProtocol]:
-    class Recording(HttpToolsProtocol):
+def _recording_protocol(transports: dict[Address, asyncio.Transport]) -> type[GatewayProtocol]:
+    class Recording(GatewayProtocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if self.client is not None:

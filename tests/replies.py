@@ -117,6 +117,9 @@ class _Choice:
 class Wire:
     """Renders one reply to one request, streamed or not."""
 
+    ends = b"data: [DONE]\n\n"
+    """What comes behind the frames of a stream."""
+
     def __init__(self, reply: Reply, body: Body, number: int, null_usage: bool) -> None:
         self._reply = reply
         self._body = body
@@ -191,6 +194,10 @@ class Wire:
         if reply.fault is Fault.EMPTY_CHOICES:
             choices = []
         return {**self._frame("chat.completion", choices), "usage": self.usage()}
+
+    def error(self) -> Body:
+        """The frame of a failure in the middle of a stream."""
+        return dict(Reply.error(500, "scripted failure", type="InternalServerError").body)
 
     def frames(self) -> Iterator[Body]:
         """The `chat.completion.chunk` objects in order, [DONE] not included."""

@@ -73,6 +73,8 @@ def change_by(actor: str, reason: str) -> Change:
     return Change(actor, reason, _ACTING.get())
 
 
+MOST_NAMES = 500
+"""Keys among whose requests one is looked for by its id."""
 CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
 ANYONE = Caller(keys.ANYONE, CLIENT)
 """Who comes without a key while there are none."""
@@ -95,6 +97,17 @@ class KeyRing:
     def needed(self) -> bool:
         """Whether a request must carry a key: once there is one in the environment or the store."""
         return self._needed or self._store.keys.exist
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one client's key."""
+        return len(self._fixed) - 1 + self._store.keys.count > 1
+
+    def names(self, first: Caller) -> list[str]:
+        """Of all whose requests `first` may mean, its own name before the others'."""
+        fixed = {caller.name for _, caller in self._fixed} | {ANYONE.name}
+        others = sorted(fixed | self._store.keys.ids)[:MOST_NAMES]
+        return list(dict.fromkeys([first.name, *others]))
 
     def caller(self, given: str) -> Caller | None:
         """Whose key this is; None for no live key. The time it takes tells nothing of a key."""

@@ -3,6 +3,8 @@ requests are refused quickly, so that those under way end well."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.exceptions import Overloaded
 
 RETRY_AFTER = 1.0
@@ -11,24 +13,43 @@ BUSY = 0.5
 """Share of the room from which nothing new is learned."""
 
 
-class LoadLimit:
-    """Of one process. `most`: requests under way at most, streams until their end."""
+SHARE = 0.75
+"""Of the room, for one key where there are several: the rest is there for whoever comes."""
 
-    def __init__(self, most: int) -> None:
+
+class LoadLimit:
+    """Of one process. `most`: requests under way at most, streams until their end. `shared`:
+    whether there are several keys, none of which may have all of it."""
+
+    def __init__(self, most: int, shared: Callable[[], bool] = lambda: False) -> None:
         self.most = most
         self.open = 0
+        self._shared = shared
+        self._held: dict[str, int] = {}
 
     @property
     def busy(self) -> bool:
         return self.open > self.most * BUSY
 
-    def enter(self) -> None:
-        """Raises `Overloaded`. Whoever enters must `leave`."""
+    def enter(self, key: str) -> Callable[[], None]:
+        """Takes a place for a request of this key; what is returned gives it back, and must be
+        called once. Raises `Overloaded`."""
+        held = self._held.get(key, 0)
         if self.open >= self.most:
             raise Overloaded(
                 f"{self.most} requests are under way; try again soon", retry_after=RETRY_AFTER
             )
+        if self._shared() and held >= max(1, int(self.most * SHARE)):
+            raise Overloaded(
+                f"{held} requests of this key are under way; try again soon",
+                retry_after=RETRY_AFTER,
+            )
         self.open += 1
+        self._held[key] = held + 1
+        return lambda: self._leave(key)
 
-    def leave(self) -> None:
+    def _leave(self, key: str) -> None:
         self.open -= 1
+        self._held[key] -= 1
+        if not self._held[key]:
+            del self._held[key]

@@ -11,6 +11,8 @@ router = APIRouter(tags=["operation"])
 
 PLACES = {
     "chat": "/v1/chat/completions",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
     "models": "/v1/models",
     "feedback": "/v1/feedback",
     "admin": "/admin/v1",

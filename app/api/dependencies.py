@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 
 from app.access.callers import ANYONE, Caller, act_for
 from app.exceptions import AuthenticationFailed, NotAllowed, NotFound
@@ -36,7 +37,12 @@ State = Annotated[AppState, Depends(app_state)]
 
 async def client(request: Request, state: State) -> Caller:
     """Who may chat. Raises `AuthenticationFailed`, or `NotAllowed` for a key without `chat`."""
-    caller = state.keys.caller(_given_key(request))
+    return client_of(state, request.headers)
+
+
+def client_of(state: AppState, headers: Headers) -> Caller:
+    """Whoever these headers say may chat. Raises as `client`."""
+    caller = state.keys.caller(given_key(headers))
     if caller is None:
         if state.keys.needed:
             raise AuthenticationFailed("Incorrect API key provided")
@@ -51,7 +57,7 @@ async def admin(request: Request, state: State) -> Caller:
 
     Raises `AuthenticationFailed`, `NotAllowed`, `NotFound`.
     """
-    caller = _administrator(request, state)
+    caller = administrator_of(state, request.headers)
     act_for(caller)
     declared = _declared(request)
     caller.demand(declared or _by_method(request))
@@ -96,8 +102,10 @@ def namespace_forbidden(name: str) -> NotAllowed:
     )
 
 
-def _administrator(request: Request, state: AppState) -> Caller:
-    caller = state.keys.caller(_given_key(request))
+def administrator_of(state: AppState, headers: Headers) -> Caller:
+    """Whoever these headers say may use the admin API at all. Raises `AuthenticationFailed`,
+    `NotAllowed`."""
+    caller = state.keys.caller(given_key(headers))
     if caller is None:
         raise AuthenticationFailed("The admin API needs the admin key as a bearer token")
     if not any(caller.may(permission) for permission in _ADMIN):
@@ -144,10 +152,9 @@ def _by_method(request: Request) -> Permission:
     return Permission.ADMIN_READ if request.method in _READING else Permission.ADMIN_WRITE
 
 
-def _given_key(request: Request) -> str:
+def given_key(headers: Headers) -> str:
     """The key that a request carries: a bearer token, or where there is no `Authorization` what
     Anthropic's and Azure's clients send."""
-    headers = request.headers
     if "authorization" in headers:
         scheme, _, token = headers["authorization"].partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""

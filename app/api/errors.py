@@ -1,8 +1,10 @@
-"""One shape for every error, on every path: `{"error": {"message", "type", "param", "code"}}`."""
+"""One shape for every error: `{"error": {"message", "type", "param", "code"}}`, and on the paths of
+another format that format's own."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -10,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.chat.formats import FORMATS
 from app.chat.request import param_name
 from app.exceptions import Conflict, InvalidRequest, NotFound, Overloaded, StaleVersion, TTCLError
 from rules_store import errors as store
@@ -51,12 +54,20 @@ def from_store(error: store.StoreError) -> TTCLError:
         return Conflict(str(error), param=error.field, code="preview_outdated")
     if isinstance(error, store.DuplicateRule | store.DuplicateExample | store.InvalidTransition):
         return Conflict(str(error))
+    if isinstance(error, store.InvalidVector):
+        # Of the embedder's own making: it has become another one, and that will be noticed.
+        return Overloaded(
+            "The embedding model has changed: try again soon",
+            code="embedder_changed",
+            retry_after=5,
+        )
     if isinstance(error, store.StoreUnavailable):
         return Overloaded(str(error), code="store_unavailable", retry_after=1)
     return TTCLError(str(error))
 
 
-def render(error: TTCLError) -> JSONResponse:
+def render(error: TTCLError, path: str = "") -> JSONResponse:
+    """`path`: which was asked for."""
     headers = {}
     if isinstance(error, StaleVersion):
         headers["X-TTCL-Current-Version"] = str(error.current)
@@ -64,19 +75,26 @@ def render(error: TTCLError) -> JSONResponse:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error.envelope(), status_code=error.status, headers=headers)
+    return JSONResponse(_body(error, path), status_code=error.status, headers=headers)
+
+
+def _body(error: TTCLError, path: str) -> dict[str, Any]:
+    for beginning, fmt in FORMATS.items():
+        if path == beginning or path.startswith(f"{beginning}/"):
+            return fmt.error(error)
+    return error.envelope()
 
 
 def install(app: FastAPI) -> None:
     """Register the handlers that keep this promise."""
 
     @app.exception_handler(TTCLError)
-    async def _own(_: Request, error: TTCLError) -> JSONResponse:
-        return render(error)
+    async def _own(request: Request, error: TTCLError) -> JSONResponse:
+        return render(error, request.scope["path"])
 
     @app.exception_handler(store.StoreError)
-    async def _store(_: Request, error: store.StoreError) -> JSONResponse:
-        return render(from_store(error))
+    async def _store(request: Request, error: store.StoreError) -> JSONResponse:
+        return render(from_store(error), request.scope["path"])
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -90,7 +108,7 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         path = request.url.path
         if error.status_code == 404:
-            response = render(NotFound(f"Unknown path: {request.method} {path}"))
+            response = render(NotFound(f"Unknown path: {request.method} {path}"), path)
         else:
             # 405 and whatever else the framework raises
             phrase = HTTPStatus(error.status_code).phrase
@@ -98,11 +116,12 @@ def install(app: FastAPI) -> None:
                 f"{phrase}: {request.method} {path}", code="method_not_allowed"
             )
             wrapped.status = error.status_code
-            response = render(wrapped)
+            response = render(wrapped, path)
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", path=request.url.path, error=error, exc_info=error)
-        return render(TTCLError("The server had an error while processing your request"))
+        failed = TTCLError("The server had an error while processing your request")
+        return render(failed, request.scope["path"])

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
 
 from app.access.callers import Caller
+from app.access.tenants import tenant
 from app.api import jsonl
 from app.api.chat import header_namespace
 from app.api.dependencies import Client, State, namespace_forbidden
@@ -20,7 +21,8 @@ from app.api.schemas.common import (
     refuses,
 )
 from app.api.schemas.feedback import MOST_ITEMS, FeedbackBatchBody, FeedbackBody
-from app.chat.request import invalid, parse_json
+from app.chat.recorder import own_request_id
+from app.chat.request import invalid, parse_body, parse_json
 from app.exceptions import InvalidRequest, NotFound, TTCLError
 from app.wiring.container import AppState
 from rules_store.errors import StoreError, UnknownEpisode
@@ -103,7 +105,8 @@ async def give_feedback_batch(
     `key` are counted once."""
     allowance = state.meter.admit(caller)
     header_namespace(request)
-    items = _items(await request.body(), request.headers.get("content-type", ""))
+    kind = request.headers.get("content-type", "")
+    items = await _items(await request.body(), kind, state)
     data = [await _item(state, caller, request, index, each) for index, each in enumerate(items)]
     if allowance is not None:
         response.headers.update(allowance.headers())
@@ -111,15 +114,18 @@ async def give_feedback_batch(
     return FeedbackBatch(taken=len(data) - refused, refused=refused, data=data)
 
 
-def _items(raw: bytes, content_type: str) -> list[Any]:
+async def _items(raw: bytes, content_type: str, state: AppState) -> list[Any]:
     """What a batch holds, unchecked; of JSON lines, one that is none is its bytes. Raises
     `InvalidRequest`."""
     if content_type.partition(";")[0].strip().lower() != jsonl.MEDIA_TYPE:
         try:
-            return FeedbackBatchBody.model_validate(parse_json(raw)).items
+            body = await parse_body(raw, state.large_bodies)
+            return FeedbackBatchBody.model_validate(body).items
         except ValidationError as error:
             raise invalid(error) from error
-    lines = [line for line in raw.splitlines() if line.strip()]
+    # No more of them are made than may be: a body may be line ends alone.
+    cut = raw.split(b"\n", 2 * MOST_ITEMS)
+    lines = [line for line in cut if line.strip()]
     if not 1 <= len(lines) <= MOST_ITEMS:
         raise InvalidRequest(f"items: give 1 to {MOST_ITEMS} lines", param="items")
     return lines
@@ -148,6 +154,7 @@ async def _take(
     state: AppState, caller: Caller, request: Request, body: FeedbackBody, key: str | None
 ) -> StoredFeedback:
     episode = await _episode(state, caller, request, body)
+    tenant.set((caller.name, episode.namespace))
     sent = body.model_dump(exclude={"episode_id", "request_id", "key"})
     # Of whom nothing is learned, no evidence is taken either.
     learn = caller.may(Permission.LEARN)
@@ -177,7 +184,11 @@ async def _episode(
     if not caller.reaches(namespace):
         raise namespace_forbidden(namespace)
     try:
-        return await state.store.episodes.of_request(namespace, body.request_id)
+        return await state.store.episodes.of_request(
+            namespace,
+            *(own_request_id(name, body.request_id) for name in state.keys.names(caller)),
+            body.request_id,  # of an episode from before keys were told apart
+        )
     except UnknownEpisode as error:
         raise NotFound(
             f"There is no episode of a request '{body.request_id}' in the namespace '{namespace}'; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,6 +18,8 @@ from rules_store.errors import StoreError
 router = APIRouter(tags=["operation"])
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+LEAST_FREE = 64 * 2**20
+"""Bytes below which a disk counts as full: the database writes its log before its file."""
 SAMPLE = "# TYPE ttcl_rules gauge\nttcl_rules 12.0\n"
 
 
@@ -44,6 +48,7 @@ async def readiness(state: AppState) -> Readiness:
         "database": await _database(state),
         "index": await _index(state),
         "embedder": _embedder(state),
+        "disk": await asyncio.to_thread(_disk, state),
     }
     degraded = [name for name, check in checks.items() if not check["ok"]]
     return Readiness(
@@ -107,4 +112,21 @@ def _embedder(state: AppState) -> dict[str, Any]:
     check: dict[str, Any] = {"ok": embedder.ready, "model": embedder.name}
     if not embedder.ready:
         check["reason"] = getattr(embedder, "failure", None) or "loading"
+    elif state.reembedding.failure is not None:
+        check |= {"ok": False, "reason": state.reembedding.failure}
+    elif state.reembedding.changed:
+        reason = "the model has changed: what is stored is being embedded anew"
+        check |= {"ok": False, "reason": reason}
+    return check
+
+
+def _disk(state: AppState) -> dict[str, Any]:
+    """Of the data folder: the database (SQLite), snapshots, logs."""
+    try:
+        free = shutil.disk_usage(state.settings.data_dir).free
+    except OSError as error:
+        return {"ok": False, "reason": f"the data folder can't be read: {error.strerror}"}
+    check: dict[str, Any] = {"ok": free >= LEAST_FREE, "free_bytes": free}
+    if free < LEAST_FREE:
+        check["reason"] = f"less than {LEAST_FREE} bytes are free"
     return check

@@ -1,5 +1,5 @@
 """Pure ASGI middleware (BaseHTTPMiddleware hides disconnects): request ids, traces, other
-origins, HEAD, and the size and encoding of bodies."""
+origins and HEAD. Keys and bodies: `app.api.entrance`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from app.api.compression import decoded
-from app.api.errors import render
-from app.exceptions import InvalidRequest, PayloadTooLarge
 from app.observability.tracing import Tracer, set_attributes, set_failed, trace_id
 from app.upstream.headers import OWN_REQUEST_ID, REQUEST_ID
 
@@ -68,20 +65,21 @@ class RequestId:
 
 
 class Traces:
-    """A span around a chat request, to the end of its stream. Only where there are traces."""
+    """A span around a request to one of these paths, to the end of its stream. Only where there are
+    traces."""
 
-    def __init__(self, app: ASGIApp, tracer: Tracer, path: str) -> None:
+    def __init__(self, app: ASGIApp, tracer: Tracer, paths: Sequence[str]) -> None:
         self.app = app
         self._tracer = tracer
-        self._path = path
+        self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self._path:
+        if scope["type"] != "http" or scope["path"] not in self._paths:
             await self.app(scope, receive, send)
             return
-        method, headers = scope["method"], Headers(scope=scope)
-        name = f"{method} {self._path}"
-        with self._tracer.request(name, headers, method=method, route=self._path) as span:
+        method, path, headers = scope["method"], scope["path"], Headers(scope=scope)
+        name = f"{method} {path}"
+        with self._tracer.request(name, headers, method=method, route=path) as span:
             set_attributes(span, request_id=scope["state"]["request_id"])
             bind_contextvars(trace_id=trace_id(span))
 
@@ -93,39 +91,6 @@ class Traces:
                 await send(message)
 
             await self.app(scope, receive, send_and_tell)
-
-
-class BodyLimit:
-    """Refuses a body above `limit` bytes with 413, by its declared and by its real length."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app = app
-        self.limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdigit() and int(declared) > self.limit:
-            await self._refuse(scope, receive, send)
-            return
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self.limit:
-                    raise PayloadTooLarge(f"The body is larger than {self.limit} bytes")
-            return message
-
-        await self.app(scope, counted, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = PayloadTooLarge(f"The body is larger than {self.limit} bytes")
-        await render(error)(scope, receive, send)
 
 
 class Head:
@@ -167,59 +132,3 @@ class CrossOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         closed = scope["type"] != "http" or scope["path"].startswith(("/admin", "/console"))
         await (self.app if closed else self._open)(scope, receive, send)
-
-
-class Decoding:
-    """Takes a body that came compressed as what it stands for. Refuses with 415 an encoding that
-    nobody here reads, with 400 a body that is not in the encoding it names, and with 413 one that
-    stands for more than `limit` bytes, of which no more are made."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app = app
-        self.limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        encodings = self._encodings(scope)
-        if not encodings:
-            await self.app(scope, receive, send)
-            return
-        try:
-            body = decoded(encodings, await _whole(receive), self.limit)
-        except InvalidRequest as error:
-            await render(error)(scope, receive, send)
-            return
-        headers = [
-            (name, value)
-            for name, value in scope["headers"]
-            if name not in (b"content-encoding", b"content-length", b"transfer-encoding")
-        ]
-        headers.append((b"content-length", str(len(body)).encode()))
-        sent = False
-
-        async def receive_decoded() -> Message:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app({**scope, "headers": headers}, receive_decoded, send)
-
-    @staticmethod
-    def _encodings(scope: Scope) -> list[str]:
-        if scope["type"] != "http":
-            return []
-        named = ",".join(Headers(scope=scope).getlist("content-encoding"))
-        found = (each.strip().lower() for each in named.split(","))
-        return [each for each in found if each not in ("", "identity")]
-
-
-async def _whole(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b"".join(parts)
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)

@@ -56,10 +56,9 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
     status = 500
     leave: Callable[[], None] | None = None
     try:
-        state.load.enter()
-        leave = state.load.leave
+        leave = state.load.enter(caller.name)
         allowance = state.meter.admit(caller)
-        response = await _respond(request, body, state, caller)
+        response = await passed(request, body, state, caller)
         status = response.status_code
         if isinstance(response, LiveResponse):
             response.on_end, leave = leave, None
@@ -75,7 +74,9 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
         state.metrics.requests.labels(MODE, str(status)).inc()
 
 
-async def _respond(request: Request, body: bytes, state: AppState, caller: Caller) -> Response:
+async def passed(request: Request, body: bytes, state: AppState, caller: Caller) -> Response:
+    """The model server's answer to a request with this body, as it comes. Raises
+    `UpstreamError`."""
     bill = _Bill(request, body, Charge(state.meter, caller))
     method = request.scope.get(ASKED_METHOD, request.method)
     query = request.scope["query_string"].decode("latin-1")
@@ -109,7 +110,7 @@ class _Bill:
         self._body = body
         self._charge = charge
         self._open = charge.open and counted(request.method, request.scope["path"])
-        self._reader = UsageReader("")
+        self._reader = UsageReader()
 
     def answered(self, answer: UpstreamResponse) -> None:
         self._open = self._open and answer.status < 400

@@ -8,7 +8,8 @@ while nothing is being written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -18,8 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.chat.call import Stream
 from app.chat.service import CLIENT_GONE
-from app.exceptions import Overloaded, UpstreamError
-from app.upstream.sse import DONE, frame
+from app.exceptions import ClientTooSlow, Overloaded, UpstreamError
 
 T = TypeVar("T")
 
@@ -32,7 +32,10 @@ STREAM_HEADERS = {
 }
 
 
+READ_SECONDS = 60.0
+"""Within which a client must read on: what it leaves unread holds a place that others wait for."""
 STOPPED = "gateway_stopped"
+CLIENT_TOO_SLOW = "client_too_slow"
 """Why a stream has ended early, beside `CLIENT_GONE`."""
 
 
@@ -65,14 +68,13 @@ async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
             mine.uncancel()
             raise ClientGone from None
         # Nobody else but a stopping server cancels a request.
-        raise _stopping() from None
+        raise Overloaded(STOPPING.message, code=STOPPING.code, retry_after=1) from None
     finally:
         gone.remove_done_callback(leave)
         gone.cancel()
 
 
-def _stopping() -> Overloaded:
-    return Overloaded("The gateway is stopping", code="stopping", retry_after=1)
+STOPPING = Overloaded("The gateway is stopping", code="stopping", retry_after=1)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -113,7 +115,7 @@ class LiveResponse(Response):
         cut: str | None = None
         try:
             await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
-            cut = None if writing.done() else CLIENT_GONE
+            cut = _unread(writing) if writing.done() else CLIENT_GONE
         except asyncio.CancelledError:
             # The grace of a stopping server is over.
             cut = None if writing.done() else STOPPED
@@ -134,7 +136,7 @@ class LiveResponse(Response):
     def _fail(self, error: BaseException | None) -> None:
         """The body ended with an error. Unless this raises it, the response stays without an end,
         and the server closes the connection: nobody takes it for whole."""
-        if not isinstance(error, UpstreamError):
+        if not isinstance(error, UpstreamError | ClientTooSlow):
             raise error  # type: ignore[misc]
         log.warning("an answer was cut", error=error.message)
 
@@ -147,14 +149,36 @@ class LiveResponse(Response):
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
         async for event in self._stream.events:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+            async with _read_on():
+                await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _unread(writing: asyncio.Future[None]) -> str | None:
+    """Why writing is over before its end; None where it came to it, or failed by itself."""
+    if writing.cancelled() or not isinstance(writing.exception(), ClientTooSlow):
+        return None
+    return CLIENT_TOO_SLOW
+
+
+@asynccontextmanager
+async def _read_on() -> AsyncIterator[None]:
+    """Raises `ClientTooSlow`."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            yield
+    except TimeoutError:
+        raise ClientTooSlow("the client does not read its answer") from None
 
 
 class EventStream(LiveResponse):
     """Server-sent events of a chat."""
 
-    farewell = (frame(_stopping().envelope()), DONE)
+    def __init__(
+        self, stream: Stream, on_cut: Callable[[str], None], farewell: tuple[bytes, ...]
+    ) -> None:
+        super().__init__(stream, on_cut)
+        self.farewell = farewell
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         own = {name.lower() for name in STREAM_HEADERS}

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from app.access.callers import Caller
+from app.chat.formats import ApiFormat, Reading
 from app.chat.request import ChatRequest, TTCLOptions
+from app.domain.bounds import LARGEST_LEARNED, LONGEST_TEXT, bounded
 from app.domain.trajectory import Cost, Message, Mode, Observation
 from app.loop.explore.roles import seed_of
 from app.loop.steer.experience import NO_EXPERIENCE, Experience
-from app.loop.steer.injector import has_images, question_of
+from app.loop.steer.injector import has_images, is_single_turn, question_of
+from app.loop.steer.writer import Insertion
 from app.settings import ExperienceLimits
 from app.upstream.capabilities import ModelInfo
+from rules_store.database.json_codec import storable
+
+CHORE = "chore"
+"""Of a request that no user made: it is answered, and that is all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChatCall:
-    """A checked request with everything that was decided about it."""
+    """A checked request with everything that was decided about it. What is read out of its
+    messages is read once: there may be a hundred thousand parts."""
 
     caller: Caller
     request: ChatRequest
@@ -28,6 +37,8 @@ class ChatCall:
     """Names of the fields that can't be read; they go upstream as they came."""
     body: dict[str, Any]
     """The client's fields without `ttcl`, under the upstream's model name."""
+    reading: Reading
+    """The same as a chat request, which `body` is where `format` is None."""
     raw: bytes
     verbatim: bool
     """Whether `raw` can go upstream as it is: no `ttcl` in it, and the model's own name."""
@@ -44,16 +55,53 @@ class ChatCall:
     client_request_id: str | None
     """The same, where it was the client that gave it."""
     is_retry: bool
+    fingerprint: str = ""
+    """What is equal where an exploration is asked for again: key, namespace, body and the rest."""
+    says_retry: bool = False
+    """Whether it says that an equal one is the same request: by a header that counts retries, or by
+    an idempotency key."""
+    wants_ttcl: bool = False
+    """Whether a stream's last chunk carries the `ttcl` object."""
+    chore: str | None = None
+    """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
+    format: ApiFormat | None = None
+    """The format of request and answer; None: chat's own."""
 
     @property
+    def fields(self) -> dict[str, Any]:
+        """Of the request as a chat request."""
+        return self.reading.fields
+
+    @property
+    def in_question(self) -> bool:
+        """Whether what the request is given stands in front of the question, not in the system
+        text."""
+        return self.reading.in_question or not is_single_turn(self.messages)
+
+    @cached_property
     def messages(self) -> list[Message]:
         """Those that are messages at all."""
-        found = self.body.get("messages")
+        found = self.fields.get("messages")
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
-    @property
-    def question(self) -> str:
+    @cached_property
+    def _whole_question(self) -> str:
         return question_of(self.messages)
+
+    @cached_property
+    def question(self) -> str:
+        """Text of the last user turn, as far as it is read; the model server gets all of it."""
+        return storable(bounded(self._whole_question))
+
+    @cached_property
+    def has_images(self) -> bool:
+        """Whether any content part is something else than text."""
+        return has_images(self.messages)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it is too much to be kept, and so to be learned from."""
+        return len(self.raw) > LARGEST_LEARNED
 
     @property
     def wants_usage(self) -> bool:
@@ -62,21 +110,35 @@ class ChatCall:
         return bool(options and options.include_usage)
 
     @property
+    def joins(self) -> str | None:
+        """The request that one waits for which is the same and under way: of what takes many calls
+        and is answered at the end only. None: each is a request of its own."""
+        if self.mode is not Mode.EXPLORE or self.request.stream or self.obstacle is not None:
+            return None
+        return self.fingerprint or None
+
+    @cached_property
     def obstacle(self) -> str | None:
         """Why this request is steered but not explored; None when it can be explored."""
         request = self.request
+        if self.chore is not None:
+            return CHORE
         if self.unread:
             return "unreadable_fields"
+        if self.reading.obstacle is not None:
+            return self.reading.obstacle
         if request.tools or request.functions:
             return "has_tools"
         if any(m.tool_calls or m.role in ("tool", "function") for m in request.messages):
             return "has_tools"
         if request.n is not None and request.n > 1:
             return "several_choices"
-        if has_images(self.messages):
+        if self.has_images:
             return "has_images"
         if not self.question.strip():
             return "no_question"
+        if self.too_large or len(self._whole_question) > LONGEST_TEXT:
+            return "too_long"
         return None
 
 
@@ -109,10 +171,13 @@ class SteeredRequest:
     degraded: list[str] = field(default_factory=list)
     sent: list[Message] | None = None
     """The conversation with the experience in it, once it was put together."""
+    insertion: Insertion | None = None
+    """What was put into it."""
 
     def drop_experience(self) -> None:
         """Without the others, what was left out by lot says nothing any more."""
-        self.experience, self.sent = Experience(offered=self.experience.offered), None
+        self.experience = Experience(offered=self.experience.offered)
+        self.sent = self.insertion = None
 
     def headers(self) -> dict[str, str]:
         headers = {"X-TTCL-Mode": self.mode.value}
@@ -155,7 +220,6 @@ class SteeredRequest:
 
 def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
     """The request as the loop sees it: the client's own messages, without any experience."""
-    body = call.body
     own = ("model", "messages", "stream", "stream_options", "n")
     return Observation(
         episode_id=steered.episode or "",
@@ -165,7 +229,7 @@ def observe(call: ChatCall, steered: SteeredRequest) -> Observation:
         question=call.question,
         task=call.options.task,
         domain=call.domain,
-        params={key: value for key, value in body.items() if key not in own},
+        params={key: value for key, value in call.fields.items() if key not in own},
         hits=steered.experience.rules,
         examples=steered.experience.examples,
         seed=seed_of(call.model.id, call.messages, call.request.seed),

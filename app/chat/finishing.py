@@ -27,7 +27,6 @@ from app.domain.trajectory import Cost, Message
 from app.learning.evaluation.outcomes import agreement_outcome, teacher_text
 from app.loop.loop import Exploration
 from app.loop.steer.experience import Experience
-from app.loop.steer.injector import has_images
 from app.observability.metrics import Metrics
 from app.observability.tracing import current, set_attributes, trace_headers
 from rules_store.models.evidence import NO_FINDINGS, Findings
@@ -116,7 +115,7 @@ class Finisher:
         given = steered.experience
         # Images are the client's data and large; the conversation around them is not kept either.
         sent = None
-        if not has_images(call.messages):
+        if not (call.has_images or call.too_large):
             sent = self._steering.messages(call, steered)
         return {
             "messages_sent": sent,
@@ -161,6 +160,7 @@ class Finisher:
             self._metrics.skipped.labels(skipped).inc()
         kept = await self._recorder.finish(
             OpenEpisode(steered.episode, steered.recorded),
+            namespace=call.namespace,
             answer=answer,
             trace=trace,
             exposures=given.exposures(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import secrets
@@ -12,6 +13,8 @@ from typing import Any
 import structlog
 
 from app.access.load_limit import LoadLimit
+from app.chat.request import LARGE
+from app.domain.bounds import bounded
 from app.domain.trajectory import Mode
 from app.learning.learner import FROZEN_SKIP
 from app.learning.local_worker import Worker
@@ -27,6 +30,12 @@ STORE_DOWN = "store_unavailable"
 NOT_RECORDED = "episode_not_recorded"
 LEARNING_OFF = "learning_off"
 KEY_MAY_NOT_LEARN = "key_may_not_learn"
+
+
+def own_request_id(key: str, request_id: str) -> str:
+    """Under which an episode is found: by the id that its client gave it, of this client alone. A
+    request id has no blank in it."""
+    return f"{key} {request_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +78,12 @@ class Recorder:
         request_id: str | None,
         raw: bytes,
         is_retry: bool,
-        key_id: str,
+        key: str,
     ) -> OpenEpisode:
-        """Never raises for a broken store. A namespace comes into being with its first request.
-        `key_id`: `Caller.name`."""
+        """`key`: the name of the caller's; what another one has sent makes nothing a retry. Never
+        raises for a broken store. A namespace comes into being with its first request. Of
+        a long question what `bounded` leaves is kept."""
+        body_hash = await _hash(key, raw)
 
         async def begin() -> EpisodeStart:
             await self._store.namespaces.ensure(namespace)
@@ -80,12 +91,12 @@ class Recorder:
                 episode_id,
                 namespace=namespace,
                 mode=mode.value,
-                question=question,
+                question=bounded(question),
                 model=model,
-                request_id=request_id,
-                body_hash=hashlib.blake2b(raw, digest_size=16).hexdigest(),
+                request_id=None if request_id is None else own_request_id(key, request_id),
+                body_hash=body_hash,
                 is_retry=is_retry,
-                key_id=key_id,
+                key_id=key,
             )
 
         try:
@@ -132,7 +143,7 @@ class Recorder:
             return obstacle
         if self._load.busy:
             return "overloaded"
-        if self._worker.backlog >= self._policy.backlog:
+        if self._worker.backlog.full(namespace, self._policy.backlog):
             return "backlog_full"
         rate = self._policy.sample_rate if own.sample_rate is None else own.sample_rate
         if sampled and random.Random(opened.id).random() >= rate:
@@ -143,6 +154,7 @@ class Recorder:
         self,
         opened: OpenEpisode,
         *,
+        namespace: str,
         answer: str | None,
         trace: dict[str, Any],
         exposures: Sequence[Exposure],
@@ -158,7 +170,7 @@ class Recorder:
             with span("finish episode"):
                 await self._store.episodes.finish(
                     opened.id,
-                    answer=answer,
+                    answer=None if answer is None else bounded(answer),
                     trace=trace,
                     status=EpisodeStatus.SKIPPED,
                     reason=skipped,
@@ -170,5 +182,16 @@ class Recorder:
             log.warning("episode not finished", episode=opened.id, error=str(error))
             return False
         if skipped is None and job is not None:
-            self._worker.wake()
+            self._worker.wake(namespace)
         return True
+
+
+async def _hash(key: str, raw: bytes) -> str:
+    """By which a retry is known again, of the same key."""
+
+    def hashed() -> str:
+        known = hashlib.blake2b(key.encode(), digest_size=16)
+        known.update(raw)
+        return known.hexdigest()
+
+    return hashed() if len(raw) < LARGE else await asyncio.to_thread(hashed)

@@ -11,13 +11,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import orjson
-
 from app.access.metering import Charge, Meter, estimated_cost
 from app.chat import response as rendered
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
 from app.chat.steering import Steering
+from app.domain import json_text
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TTCLError, UpstreamError, UpstreamFailed, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
@@ -57,7 +56,7 @@ class Relay:
         stack = AsyncExitStack()
         try:
             response = await self._open(call, steered, stack)
-            headers = {**_kept_headers(response, call), **steered.headers()}
+            headers = {**kept_headers(response, call), **steered.headers()}
             if response.status == 200 and response.is_stream:
                 return await self._stream(call, steered, response, headers, bill, stack)
             answer = await self._whole(call, steered, response, headers, bill)
@@ -92,8 +91,11 @@ class Relay:
         body["ttcl"] = steered.told(call, cost)
         body["model"] = call.asked_model
         if call.request.stream:
-            return rendered.stream_of(body, usage_chunk=call.wants_usage, headers=headers)
-        return Answer(orjson.dumps(body), headers)
+            told = body["ttcl"] if call.wants_ttcl else None
+            return rendered.stream_of(
+                body, usage_chunk=call.wants_usage, told=told, headers=headers
+            )
+        return Answer(json_text.dumps(body), headers)
 
     def _as_it_came(
         self,
@@ -111,7 +113,7 @@ class Relay:
             set_cost(response.span, cost)
             _pay(bill, call, cost, _made(body))
             if call.asked_model != call.model.id and "model" in body:
-                content = orjson.dumps({**body, "model": call.asked_model})
+                content = json_text.dumps({**body, "model": call.asked_model})
         return Answer(content, headers, response.status)
 
     async def _stream(
@@ -123,7 +125,7 @@ class Relay:
         bill: Charge,
         stack: AsyncExitStack,
     ) -> Stream:
-        events = split_events(response.chunks())
+        events = split_events(response.chunks(), response.patience)
         first = await anext(events, None)
         if first is None:
             raise UpstreamUnavailable("the model server closed the stream before its answer")
@@ -142,17 +144,22 @@ class Relay:
     ) -> UpstreamResponse:
         """An open 200 response, in mode off also one with an error in OpenAI's form. Where prompt
         and experience overflow the model's context, the experience gives way."""
+        folded = False
         while True:
-            body = self._body(call, steered)
+            body = self._body(call, steered, folded=folded)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
             set_attributes(response.span, model=call.model.id)
             if response.status == 200:
+                if folded:
+                    # So it was the role, and nothing that the client had said.
+                    self._upstream.capabilities_of(call.model.id).refuse(SYSTEM_ROLE)
                 return response
             content = await response.read()
             if call.mode is Mode.OFF and is_openai_error(object_of(content)):
                 return response
             error = error_from(response.status, content, response.retry_after)
-            if self._folds(call, steered, error):
+            if not folded and self._folds(call, steered, error):
+                folded = True
                 continue
             if not (steered.experience and is_context_overflow(error)):
                 raise error
@@ -160,23 +167,20 @@ class Relay:
             self._steering.degrade(steered, RULES_DROPPED)
 
     def _folds(self, call: ChatCall, steered: SteeredRequest, error: UpstreamFailed) -> bool:
-        """Whether it was our block that the model had no role for; from now on it goes into the
-        user's turn."""
+        """Whether it may be our block that the model had no role for; then it goes into the user's
+        turn, and from now on if the model takes it there."""
         model = self._upstream.capabilities_of(call.model.id)
         ours = bool(steered.sent) and not has_system(call.messages)
-        if not ours or model.refuses(SYSTEM_ROLE) or not refuses_system_role(error):
-            return False
-        model.refuse(SYSTEM_ROLE)
-        return True
+        return ours and not model.refuses(SYSTEM_ROLE) and refuses_system_role(error)
 
-    def _body(self, call: ChatCall, steered: SteeredRequest) -> bytes:
+    def _body(self, call: ChatCall, steered: SteeredRequest, *, folded: bool = False) -> bytes:
         if not steered.experience:
-            return call.raw if call.verbatim else orjson.dumps(call.body)
+            return call.raw if call.verbatim else json_text.dumps(call.body)
         messages = self._steering.messages(call, steered)
         model = self._upstream.capabilities_of(call.model.id)
-        if model.refuses(SYSTEM_ROLE) and not has_system(call.messages):
+        if (folded or model.refuses(SYSTEM_ROLE)) and not has_system(call.messages):
             messages = steered.sent = without_system(messages)
-        return orjson.dumps({**call.body, "messages": messages})
+        return json_text.dumps({**call.body, "messages": messages})
 
     async def _relayed(
         self,
@@ -189,13 +193,19 @@ class Relay:
     ) -> AsyncGenerator[bytes]:
         """The upstream's events; the episode is durable before `[DONE]` goes out."""
         answer = StreamedAnswer()
+        last: dict[str, Any] = {}
         try:
-            async for event in _chain(first, events):
+            async for event in chained(first, events):
                 data = data_of(event)
                 if data == b"[DONE]":
                     answer.ended = True
                     break
-                yield event if data is None else _seen(event, data, answer, call)
+                if data is not None:
+                    chunk, event = _seen(event, data, answer, call)
+                    if call.wants_ttcl and chunk.get("usage") and not chunk.get("choices"):
+                        last = chunk
+                        continue
+                yield event
             if not answer.ended and answer.finish_reason is None and answer.error is None:
                 raise UpstreamUnavailable("the model server cut the stream")
             answer.ended = True
@@ -211,10 +221,12 @@ class Relay:
             await self._finisher.answered(
                 call, steered, answer.text, answer.cost, complete=answer.complete
             )
+        if call.wants_ttcl and answer.error is None:
+            yield frame({**(last or _last(answer, call)), "ttcl": steered.told(call, answer.cost)})
         yield DONE
 
 
-def _kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
+def kept_headers(response: UpstreamResponse, call: ChatCall) -> Headers:
     """The model server's own, rate limits among them. Its request id is an answer's own only where
     the answer is."""
     off = call.mode is Mode.OFF
@@ -235,20 +247,33 @@ def _pay(bill: Charge, call: ChatCall, cost: Cost, made: int, *, whole: bool = T
     bill.pay(cost)
 
 
-def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> bytes:
-    """Note what an event says. Its bytes stay the upstream's where that keeps to OpenAI's form and
-    the model has no other name for the client. Raises `UpstreamError` for an error in it and for
-    what can't be read; off passes both on."""
+def _last(answer: StreamedAnswer, call: ChatCall) -> dict[str, Any]:
+    """A chunk behind the answer's own."""
+    return {
+        "id": answer.id,
+        "object": "chat.completion.chunk",
+        "created": answer.created,
+        "model": call.asked_model,
+        "choices": [],
+    }
+
+
+def _seen(
+    event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall
+) -> tuple[dict[str, Any], bytes]:
+    """Note what an event says, and give it for the client: as a chunk and in bytes, which stay the
+    upstream's where that keeps to OpenAI's form and the model has no other name for the client.
+    Raises `UpstreamError` for an error in it and for what can't be read; off passes both on."""
     off = call.mode is Mode.OFF
     try:
         chunk = answer.read_event(data)
     except UpstreamError:
         if off and answer.bounded:
-            return event
+            return {}, event
         raise
     if answer.error is not None:
         if off and is_openai_error(chunk):
-            return event
+            return chunk, event
         raise UpstreamFailed(answer.error, body=chunk)
     changes: dict[str, Any] = {}
     if call.asked_model != call.model.id and "model" in chunk:
@@ -259,10 +284,13 @@ def _seen(event: bytes, data: bytes, answer: StreamedAnswer, call: ChatCall) -> 
     # OpenAI's own chunks say `usage: null` until the last; vLLM's and llama.cpp's say nothing.
     if not off and call.wants_usage and "usage" not in chunk:
         changes["usage"] = None
-    return frame({**chunk, **changes}) if changes or answer.mended else event
+    if not (changes or answer.mended):
+        return chunk, event
+    chunk = {**chunk, **changes}
+    return chunk, frame(chunk)
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for item in rest:
         yield item

@@ -3,20 +3,26 @@ other field is kept and forwarded as it came."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from app.access.tenants import FairSlots
+from app.domain import json_text
 from app.domain.trajectory import Mode, Task
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.namespaces import MOST_EXAMPLES
 
-MAX_DEPTH = 200
-"""Levels of a request's JSON. orjson reads 1024 but writes 254, and the job and the trace of an
-episode put a few around the request's own."""
+MOST_VALUES = 100_000
+"""Objects, lists and what stands in them, of one body: each costs far more than its bytes."""
+LARGE = 262_144
+"""Bytes from which a body is read in a thread."""
+
+INCLUDE_TTCL = "include_ttcl"
+"""Of `stream_options`."""
 
 NEEDED = {"model", "messages", "ttcl"}
 """Fields without which nothing can be steered."""
@@ -34,6 +40,12 @@ class TTCLOptions(BaseModel):
     task: Task = Task.AUTO
     domain: str | None = Field(None, max_length=64)
     learn: bool | None = Field(None, strict=True)
+    chore: bool | None = Field(
+        None,
+        strict=True,
+        description="Whether this is a chore of the client (a title, tags, a search query), to be "
+        "neither steered nor learned from; unset: it is recognised",
+    )
     max_positive: int | None = Field(None, ge=0, le=30, strict=True)
     max_negative: int | None = Field(None, ge=0, le=30, strict=True)
     max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES, strict=True)
@@ -64,6 +76,9 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     include_usage: bool | None = None
+    include_ttcl: bool | None = Field(
+        None, description="Whether the stream's last chunk carries the `ttcl` object"
+    )
 
 
 class ChatRequest(BaseModel):
@@ -111,27 +126,44 @@ class ChatRequest(BaseModel):
         return max(0, self.max_completion_tokens or self.max_tokens or 0)
 
 
+async def parse_body(raw: bytes, turns: FairSlots) -> dict[str, Any]:
+    """As `parse_json`; a large one in a thread, when it is its turn, so that others are answered
+    meanwhile: each step of it stops all threads for a moment, and several would do so in a row."""
+    if len(raw) < LARGE:
+        return parse_json(raw)
+    async with turns.slot():
+        return await asyncio.to_thread(parse_json, raw)
+
+
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """The JSON object of a request body. Raises `InvalidRequest`."""
+    """The JSON object of a request body, counted before it is read. Raises `InvalidRequest`."""
+    if has_more_values(raw, MOST_VALUES):
+        raise InvalidRequest(f"The body has more than {MOST_VALUES} values", code="too_many_values")
     try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        body = json_text.loads(raw)
+    except json_text.TooDeep as error:
+        raise InvalidRequest(f"The body is {error}") from error
+    except ValueError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object", code="invalid_json")
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
-        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
     return body
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        containers = [v for v in level if isinstance(v, dict | list)]
-        if not containers:
-            return False
-        level = [item for c in containers for item in (c.values() if isinstance(c, dict) else c)]
-    return any(isinstance(value, dict | list) for value in level)
+def has_more_values(raw: bytes, most: int) -> bool:
+    """Whether these bytes, read as JSON, have more values than that: objects, lists and what stands
+    in them. Nothing is made of them for it, and the time is that of looking through them a few
+    times."""
+    if _values(raw) <= most:
+        return False  # were there no strings at all
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > 4 * (most + 1):
+        return True  # a value has a name at most, and is a string at most
+    return _values(b"".join(plain.split(b'"')[::2])) > most
+
+
+def _values(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def parse_options(body: Mapping[str, Any]) -> TTCLOptions:
@@ -143,6 +175,25 @@ def parse_options(body: Mapping[str, Any]) -> TTCLOptions:
         return TTCLOptions.model_validate(given)
     except ValidationError as error:
         raise invalid(error, "ttcl") from error
+
+
+def sent_fields(body: Mapping[str, Any]) -> tuple[dict[str, Any], bool | None]:
+    """The fields of a body less those that are for the gateway, and whether the `ttcl` object is
+    wanted in a stream, where that is said. Raises `InvalidRequest`."""
+    sent = {name: value for name, value in body.items() if name != "ttcl"}
+    options = sent.get("stream_options")
+    if not isinstance(options, dict) or INCLUDE_TTCL not in options:
+        return sent, None
+    wanted = options[INCLUDE_TTCL]
+    if wanted is not None and not isinstance(wanted, bool):
+        param = f"stream_options.{INCLUDE_TTCL}"
+        raise InvalidRequest(f"{param}: must be true or false", param=param, code="invalid_value")
+    rest = {name: value for name, value in options.items() if name != INCLUDE_TTCL}
+    if rest:
+        sent["stream_options"] = rest
+    else:
+        del sent["stream_options"]
+    return sent, wanted
 
 
 def parse_chat(body: Mapping[str, Any]) -> tuple[ChatRequest, tuple[str, ...]]:

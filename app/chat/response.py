@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
@@ -10,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.chat.call import Stream
+from app.chat.formats.base import text_pieces
 from app.domain.trajectory import RawAnswer, Trajectory
 from app.upstream.sse import DONE, frame
 
 _NOTHING = RawAnswer()
 _OF_A_WHOLE = ("choices", "usage", "ttcl")
-_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ def completion(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any]:
 
 
 def stream(answer: Trajectory, asked: ResponseOptions) -> Iterator[bytes]:
-    """The answer as events: role, what stands beside the text, the text in pieces, one terminal
-    chunk, usage where asked for."""
+    """The answer as events: role, what stands beside the text, the text in pieces, and one that
+    says why it ends; `ending` goes on."""
     message, about = _message(answer), _raw(answer).body
     yield _chunk(asked, {"role": "assistant", "content": ""}, about)
     for name, value in message.items():
@@ -73,8 +72,18 @@ def stream(answer: Trajectory, asked: ResponseOptions) -> Iterator[bytes]:
     for text, entries in _pieces(answer, asked):
         yield _chunk(asked, {"content": text}, about, logprobs=entries)
     yield _chunk(asked, {}, about, finish=answer.finish_reason or "stop")
+
+
+def ending(answer: Trajectory, asked: ResponseOptions, told: Any) -> Iterator[bytes]:
+    """The last events: usage where it was asked for, and in the same chunk what is `told` of the
+    request, where it is not None."""
+    about: dict[str, Any] = {**_raw(answer).body, **_head(asked), "choices": []}
     if asked.usage_chunk:
-        yield frame({**about, **_head(asked), "choices": [], "usage": usage(answer)})
+        about["usage"] = usage(answer)
+    if told is not None:
+        about["ttcl"] = told
+    if asked.usage_chunk or told is not None:
+        yield frame(about)
     yield DONE
 
 
@@ -105,8 +114,11 @@ def _numbered(value: Any) -> Any:
     return [{"index": number, **each} for number, each in enumerate(value)]
 
 
-def stream_of(body: dict[str, Any], *, usage_chunk: bool, headers: dict[str, str]) -> Stream:
-    """A whole completion of the model server as the stream that the client asked for."""
+def stream_of(
+    body: dict[str, Any], *, usage_chunk: bool, told: Any, headers: dict[str, str]
+) -> Stream:
+    """A whole completion of the model server as the stream that the client asked for; `told`: see
+    `ending`."""
     head = {name: value for name, value in body.items() if name not in _OF_A_WHOLE}
     head["object"] = "chat.completion.chunk"
     choices = [choice for choice in body["choices"] if isinstance(choice, dict)]
@@ -119,8 +131,11 @@ def stream_of(body: dict[str, Any], *, usage_chunk: bool, headers: dict[str, str
             end = {"index": choice.get("index", 0), "delta": {}, "logprobs": None}
             reason = choice.get("finish_reason") or "stop"
             yield frame({**head, **empty, "choices": [{**end, "finish_reason": reason}]})
-        if usage_chunk:
-            yield frame({**head, "choices": [], "usage": body.get("usage")})
+        last = {"usage": body.get("usage")} if usage_chunk else {}
+        if told is not None:
+            last["ttcl"] = told
+        if last:
+            yield frame({**head, "choices": [], **last})
         yield DONE
 
     made = events()
@@ -164,7 +179,9 @@ def _chunk(
 def _logprobs(answer: Trajectory, asked: ResponseOptions) -> dict[str, Any] | None:
     if not asked.logprobs or not isinstance(answer.raw_logprobs, dict):
         return None
-    entries = _of_text(answer.raw_logprobs.get("content") or [], answer.text)
+    told = answer.raw_logprobs.get("content")
+    told = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    entries = _of_text(told, answer.text)
     if not asked.top_logprobs:
         entries = [{**entry, "top_logprobs": []} for entry in entries]
     return {**answer.raw_logprobs, "content": entries}
@@ -182,10 +199,7 @@ def _pieces(
     """Texts that join to the answer, each with the log-probabilities of its own tokens."""
     logprobs = _logprobs(answer, asked)
     if logprobs is None:
-        pieces = _PIECE.findall(answer.text)
-        if "".join(pieces) != answer.text:
-            pieces = [answer.text] if answer.text else []
-        yield from ((piece, None) for piece in pieces)
+        yield from ((piece, None) for piece in text_pieces(answer.text))
         return
     entries = logprobs["content"]
     if "".join(str(entry.get("token", "")) for entry in entries) == answer.text:

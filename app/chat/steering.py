@@ -6,18 +6,19 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from app.chat.call import ChatCall, SteeredRequest
+from app.chat.call import CHORE, ChatCall, SteeredRequest
 from app.chat.recorder import STORE_DOWN, OpenEpisode, Recorder
 from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
-from app.loop.steer.injector import has_images
 from app.loop.steer.retriever import Retrieval, Retriever
-from app.loop.steer.writer import ExperienceWriter
+from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
 from app.observability.tracing import set_attributes, span
 
+INDEX_INCOMPLETE = "index_incomplete"
+"""There are rules or examples that have no vector yet, and may have fitted."""
 NOT_EXPLORED = "not_explored"
 """Of a request that asked for it; with the reason."""
 
@@ -57,17 +58,22 @@ class Steering:
             return steered
 
     async def _steer(self, call: ChatCall) -> SteeredRequest:
-        mode = Mode.STEER if call.obstacle is not None else call.mode
+        obstacle = call.obstacle or call.reading.bound
+        mode = Mode.STEER if obstacle is not None else call.mode
         opened, retrieval = await self._opened_and_retrieved(call, mode)
         steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
-        if mode is not call.mode:
-            self.degrade(steered, f"{NOT_EXPLORED}:{call.obstacle}")
+        if call.chore is not None:
+            self.degrade(steered, f"{CHORE}:{call.chore}")
+        elif mode is not call.mode:
+            self.degrade(steered, f"{NOT_EXPLORED}:{obstacle}")
         if not opened.recorded:
             # Experience that leaves no trace could be neither explained nor undone.
             self.degrade(steered, STORE_DOWN)
         elif retrieval.degraded is not None:
             self.degrade(steered, retrieval.degraded)
         else:
+            if retrieval.incomplete:
+                self.degrade(steered, INDEX_INCOMPLETE)
             steered.experience = await fit(
                 retrieval.experience,
                 model=call.model.id,
@@ -93,14 +99,16 @@ class Steering:
             request_id=call.client_request_id,
             raw=call.raw,
             is_retry=call.is_retry,
-            key_id=call.caller.name,
+            key=call.caller.name,
         )
+        if call.chore is not None:
+            return await open_episode(), Retrieval()
         limits = call.limits
-        if has_images(call.messages):
+        if call.has_images:
             # What such a question is like can't be told from its text.
             limits = replace(limits, examples=0)
         seed, key = call.episode, None
-        if is_agents(call.messages, call.body):
+        if is_agents(call.messages, call.fields):
             # All steps of a turn are to get the same, whatever is drawn and learned meanwhile.
             seed = key = turn_key(call.namespace, call.model.id, call.messages, limits)
             if (given := self._given_before(call, key)) is not None:
@@ -132,16 +140,22 @@ class Steering:
             self._metrics.degraded.labels(reason).inc()
 
     def messages(self, call: ChatCall, steered: SteeredRequest) -> list[Message]:
-        """The conversation as it goes upstream, with what the request is given in it."""
+        """The conversation with what the request is given in it, as chat has it."""
         if steered.sent is None:
+            given = self.insertion(call, steered)
+            steered.sent = given.into(call.messages, in_question=call.reading.in_question)
+        return steered.sent
+
+    def insertion(self, call: ChatCall, steered: SteeredRequest) -> Insertion:
+        """What the request is given, in words."""
+        if steered.insertion is None:
             given = steered.experience
-            written = self._writer.write(
+            steered.insertion = self._writer.write(
                 given.rules,
                 given.examples,
                 domain=call.domain,
                 messages=call.messages,
-                fields=call.body,
+                fields=call.fields,
                 namespace=call.namespace,
             )
-            steered.sent = written.into(call.messages)
-        return steered.sent
+        return steered.insertion

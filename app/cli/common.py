@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.domain.printable import json_printable, printable
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE, load_settings
 from app.upstream.embeddings import CachedEmbedder
@@ -30,8 +31,17 @@ from rules_store.store import RuleStore
 
 T = TypeVar("T")
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+
+class PlainConsole(Console):
+    """Prints what others wrote as text, whatever is in it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        shown = (printable(each) if isinstance(each, str) else each for each in objects)
+        super().print(*shown, **options)
+
+
+err = PlainConsole(stderr=True, highlight=False)
+out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table")]
 Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
@@ -73,7 +83,7 @@ def table(columns: str) -> Table:
 
 def add_row(to: Table, *cells: object) -> None:
     """Cells are plain text: what a model wrote is no markup."""
-    to.add_row(*(Text(str(cell)) for cell in cells))
+    to.add_row(*(Text(printable(str(cell))) for cell in cells))
 
 
 def print_lines(*texts: str) -> None:
@@ -139,7 +149,8 @@ def write_lines(file: Path | None, lines: Callable[[RuleStore], AsyncIterator[by
         output = contextlib.nullcontext(sys.stdout.buffer) if file is None else file.open("wb")
         with output as target:
             async for some in lines(store):
-                target.write(some)
+                # A file gets what is exported; a terminal may be what is behind standard output.
+                target.write(some if file is not None else json_printable(some))
                 written += some.count(b"\n")
             target.flush()
         return written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -60,6 +61,7 @@ def serve(
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
+    from app.api.http_protocol import GatewayProtocol
     from app.main import create_app
     from app.observability.logs import configure
 
@@ -75,10 +77,13 @@ def serve(
     _banner(settings, url, admin_key_file(settings))
     config = uvicorn.Config(
         application,
+        http=GatewayProtocol,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=settings.stop_grace,
         server_header=False,
+        # Whoever can reach us could else write there where they come from.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
     server = uvicorn.Server(config)
     if first_question:

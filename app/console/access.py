@@ -19,11 +19,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
 from app.access.callers import Caller
+from app.access.throttle import Throttle
 from app.api.errors import from_store
 from app.chat.request import param_name
 from app.console.rendering import Pages, redirect
 from app.console.sessions import COOKIE, Notice, Session, Sessions
-from app.console.throttle import Throttle
 from app.exceptions import InvalidRequest, NotAllowed, PayloadTooLarge, TTCLError
 from app.wiring.container import AppState
 from rules_store.errors import StoreError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from app.access.throttle import Throttle
 from app.console.access import Console
 from app.console.pages import (
     conflicts,
@@ -25,7 +26,6 @@ from app.console.pages import (
 )
 from app.console.rendering import Pages
 from app.console.sessions import Sessions
-from app.console.throttle import Throttle
 
 PARTS = (
     files,

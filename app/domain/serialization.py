@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from app.domain.bounds import bounded
 from app.domain.trajectory import (
     Assessment,
     Case,
@@ -127,8 +128,8 @@ def trajectories_to_json(
             "name": trajectory.name,
             "role": trajectory.role.value,
             "variant": trajectory.variant,
-            "text": trajectory.text,
-            "reasoning": trajectory.reasoning,
+            "text": bounded(trajectory.text),
+            "reasoning": None if trajectory.reasoning is None else bounded(trajectory.reasoning),
             "finish_reason": trajectory.finish_reason,
             "failure": trajectory.failure,
             "cost": trajectory.cost.as_dict(),

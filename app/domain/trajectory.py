@@ -152,7 +152,7 @@ class Assessment:
     name: str
     usable: bool
     exclusion: str | None
-    """Why it can't be y+: failed | truncated | empty | degenerate."""
+    """Why it can't be y+: failed | too_long | truncated | empty | degenerate."""
     answer: str | None
     group: int | None
     """Index of its equivalence class (closed tasks), largest class first."""

@@ -2,12 +2,12 @@
 
 from app.learning.learner import Learner, LearnerOptions
 from app.learning.local_worker import LocalWorker, Worker
-from app.learning.reembed import reembed
+from app.learning.reembed import Reembedding
 
 __all__ = [
     "Learner",
     "LearnerOptions",
     "LocalWorker",
+    "Reembedding",
     "Worker",
-    "reembed",
 ]

@@ -25,6 +25,7 @@ from app.learning.evaluation.outcomes import Judge
 from app.learning.lessons import LONGEST_ANSWER
 from app.loop.admission.examples import screened
 from app.loop.reflect.answers import AnswerForm, extract, strip_reasoning
+from app.loop.reflect.equivalence import ComparisonUnfinished
 from app.upstream.embeddings import Embedder, vector_of_question
 from rules_store.models.episodes import Episode
 from rules_store.models.evidence import Outcome, Precedent, Reference, Signal
@@ -90,10 +91,10 @@ class FeedbackIntake:
         store: RuleStore,
         judge: Judge,
         embedder: Embedder,
-        wake: Callable[[], None],
+        wake: Callable[[str], None],
         options: FeedbackOptions,
     ) -> None:
-        """`wake`: called after a lesson has been committed."""
+        """`wake`: called with the namespace after a lesson has been committed."""
         self._store = store
         self._judge = judge
         self._embedder = embedder
@@ -108,7 +109,7 @@ class FeedbackIntake:
         teaching = await self._teaching(episode, new) if learn else Teaching()
         given = await self._store.evidence.add_feedback(episode.id, new, teaching, key_id=key_id)
         if given.effect.lesson:
-            self._wake()
+            self._wake(episode.namespace)
         return given
 
     async def _teaching(self, episode: Episode, new: NewFeedback) -> Teaching:
@@ -142,7 +143,11 @@ class FeedbackIntake:
         self, episode: Episode, new: NewFeedback, observation: Observation | None
     ) -> _Reading:
         own = _plain(episode.answer)
-        outcome = await self._outcome(episode, new)
+        try:
+            outcome = await self._outcome(episode, new)
+        except ComparisonUnfinished:
+            # Whether it was right nobody knows, and so nothing follows.
+            return _Reading(None, None, own)
         right = None
         if outcome is not None:
             enough = RIGHT_SCORE if outcome.source is Signal.CLIENT else 1.0
@@ -182,7 +187,7 @@ class FeedbackIntake:
             text = _plain(row.get("text"))
             if row.get("failure") or row.get("finish_reason") == "length" or not text:
                 continue
-            if await self._judge.label(episode.question, text, label) == 1.0:
+            if await self._judge.has_label(episode.question, text, label):
                 return text
         return None
 
@@ -190,10 +195,11 @@ class FeedbackIntake:
         if reading.label is None:
             return {}
         shown = await self._store.evidence.shown_labels(episode.id)
-        return {
-            example_id: float(await self._judge.same(label, reading.label))
+        same = {
+            example_id: await self._judge.same(label, reading.label)
             for example_id, label in shown.items()
         }
+        return {example_id: float(told) for example_id, told in same.items() if told is not None}
 
     # -- what follows
 

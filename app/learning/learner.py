@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import socket
@@ -20,6 +21,8 @@ from typing import Any
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
+from app.access.tenants import tenant
+from app.domain import json_text
 from app.domain.serialization import (
     contrast_from_json,
     observation_from_json,
@@ -137,6 +140,7 @@ class Learner:
         forwarded_headers.set({"X-Request-ID": job.episode_id})
         origin: dict[str, str] = job.payload.get("origin", {})
         ids = {"episode": job.episode_id, "namespace": job.namespace}
+        tenant.set(("", job.namespace))
         # Not unbound at the end: who runs the job may have a failure to tell.
         bind_contextvars(request_id=origin.get("request_id", job.episode_id), **ids)
         with self._tracer.work("learn", origin, attempt=job.attempts, **ids) as step:
@@ -159,9 +163,9 @@ class Learner:
             raise
         except Exception as error:
             log.error("job failed", episode=job.episode_id, error=error, exc_info=error)
-            await self._store.jobs.fail(
-                job, f"internal: {type(error).__name__}: {error}", spend=bill.spend
-            )
+            # What nobody foresaw may quote what it stumbled over.
+            reason = f"internal: {type(error).__name__}"
+            await self._store.jobs.fail(job, reason, spend=bill.spend)
             outcome = "failed"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         # What asked no model has been learned from by nobody, and pays for nothing.
@@ -179,6 +183,7 @@ class Learner:
             if await self._budget_used_up(namespace) or await self._paused(namespace):
                 continue
             forwarded_headers.set({})
+            tenant.set(("", namespace))
             with bound_contextvars(namespace=namespace):
                 cost = await self._gatekeeper.step(namespace, self._rng, self._tracer)
                 if cost is not None:
@@ -194,7 +199,7 @@ class Learner:
     async def _again_or_failed(self, job: Job, error: TTCLError, bill: _JobCost) -> str:
         """Another try when the model server or the embedder may be back by then; none for a
         request that the server has refused."""
-        said = f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {_unquoting(error.message, job.payload)}"
         if isinstance(error, UpstreamRejected) and error.status not in BUSY:
             await self._store.jobs.fail(job, said, spend=bill.spend)
             return "failed"
@@ -336,3 +341,20 @@ class Learner:
         return spent.calls >= (self._options.calls_per_hour if calls is None else calls) or (
             spent.tokens >= (self._options.tokens_per_hour if tokens is None else tokens)
         )
+
+
+LONGEST_ERROR = 300
+QUOTED = 24
+"""Characters in a row that an error has of a request where it quotes it."""
+
+
+def _unquoting(message: str, payload: dict[str, Any]) -> str:
+    """An error in few words, and none of them the client's: model servers repeat what they refuse,
+    and a reason is kept longer and shown more widely than a question."""
+    message = message[:LONGEST_ERROR]
+    observation = payload.get("observation") or {}
+    said = json_text.dumps([observation.get("question"), observation.get("messages")]).decode()
+    pieces = (message[at : at + QUOTED] for at in range(max(1, len(message) - QUOTED + 1)))
+    if any(len(piece) == QUOTED and json.dumps(piece)[1:-1] in said for piece in pieces):
+        return "refused with the request's own words, which are not kept"
+    return message

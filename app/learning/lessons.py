@@ -154,6 +154,6 @@ class Teacher:
             if exclusion(trajectory) is not None or len(text) > LONGEST_ANSWER:
                 continue
             question = lesson.observation.question
-            if await self._judge.label(question, text, lesson.label) == 1.0:
+            if await self._judge.has_label(question, text, lesson.label):
                 return text, trace, explored.cost
         return None, trace, explored.cost

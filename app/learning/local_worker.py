@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import Protocol
 
 import structlog
@@ -20,12 +22,17 @@ IDLE_WAIT = 1.0
 """Seconds between looks at the queue while nobody wakes the worker."""
 
 
+def settled_at(store: RuleStore) -> float:
+    """Of a process that begins now, by the monotonic clock: when it may try what the process before
+    it ended with. Killed again and again by something else it never does, and no job is blamed."""
+    return time.monotonic() + 2 * store.options.lease
+
+
 class Worker(Protocol):
     """Works through learning jobs in the background."""
 
     learner: Learner
-    backlog: int
-    """Jobs waiting, as last seen in SQL."""
+    backlog: Backlog
 
     def start(self) -> None: ...
 
@@ -33,9 +40,33 @@ class Worker(Protocol):
         """Puts jobs under way back into the queue, for the next start."""
         ...
 
-    def wake(self) -> None:
-        """To be called after a job has been committed."""
+    def wake(self, namespace: str | None = None) -> None:
+        """To be called after a job of this namespace has been committed, or where one may have
+        become due again."""
         ...
+
+
+class Backlog:
+    """Jobs waiting, by namespace: as last seen in SQL, and those announced since."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        return sum(self._waiting.values())
+
+    def seen(self, waiting: dict[str, int]) -> None:
+        self._waiting = dict(waiting)
+
+    def add(self, namespace: str) -> None:
+        self._waiting[namespace] = self._waiting.get(namespace, 0) + 1
+
+    def full(self, namespace: str, most: int) -> bool:
+        """Whether one more of this namespace is too much: there is room for `most`, and where they
+        are there already, still for whoever has less than an equal share of it."""
+        sharing = len(self._waiting.keys() | {namespace})
+        return self.total >= most and self._waiting.get(namespace, 0) * sharing >= most
 
 
 class LocalWorker:
@@ -50,21 +81,24 @@ class LocalWorker:
     ) -> None:
         """`heartbeat`: seconds between renewals of a lease; well under its length."""
         self.learner = learner
-        self.backlog = 0
+        self.backlog = Backlog()
         self._store = store
         self._concurrency = concurrency
         self._heartbeat = heartbeat
         self._wake = asyncio.Event()
+        self._settled_at = math.inf
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        self._settled_at = settled_at(self._store)
         self._tasks = [
             asyncio.create_task(self._serve(), name=f"learner-{n}")
             for n in range(self._concurrency)
         ]
 
-    def wake(self) -> None:
-        self.backlog += 1
+    def wake(self, namespace: str | None = None) -> None:
+        if namespace is not None:
+            self.backlog.add(namespace)
         self._wake.set()
 
     async def stop(self) -> None:
@@ -77,8 +111,9 @@ class LocalWorker:
         while True:
             clear_contextvars()  # of the job before; its failure was to be told with its ids
             try:
-                self.backlog = await self._store.jobs.waiting()
-                job = await self._store.jobs.claim(self.learner.owner)
+                self.backlog.seen(await self._store.jobs.waiting())
+                suspects = time.monotonic() >= self._settled_at
+                job = await self._store.jobs.claim(self.learner.owner, suspects=suspects)
                 if job is not None:
                     await self._run(job)
                     continue

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from datetime import UTC, datetime, timedelta
 
 import procrastinate
@@ -21,6 +23,7 @@ from procrastinate.jobs import Job as Entry
 
 from app.exceptions import ConfigurationError
 from app.learning.learner import Learner
+from app.learning.local_worker import Backlog, settled_at
 from rules_store.errors import LeaseLost, StoreError
 from rules_store.store import RuleStore
 
@@ -35,6 +38,12 @@ MEND = 5.0
 PATIENCE = 5.0
 """Seconds for a connection, and for jobs under way to go back when the process ends."""
 _AT_ONCE = 1000
+_AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs WHERE state = 'pending'
+    AND namespace = (SELECT namespace FROM jobs WHERE key = %(key)s) AND key <> %(key)s LIMIT 1000
+) AS before
+"""
 _SCHEMA_LOCK = 0x7474636D  # advisory: 'ttcm'
 _BROKEN = (exceptions.ConnectorException, psycopg.Error, StoreError, OSError)
 
@@ -78,7 +87,12 @@ class LearningQueue:
                 min_size=1,
                 max_size=4,
                 timeout=PATIENCE,
-                kwargs={"application_name": "ttcl queue", "connect_timeout": 5},
+                kwargs={
+                    "application_name": "ttcl queue",
+                    "connect_timeout": 5,
+                    # A pooler may stand between: what was prepared there is known nowhere.
+                    "prepare_threshold": None,
+                },
             )
         )
 
@@ -98,17 +112,22 @@ class LearningQueue:
     async def put(self, connection: psycopg.AsyncConnection, key: str, *, new: bool) -> None:
         """An entry for the job of this key, in the connection's transaction. `new`: it never
         had one; otherwise nothing happens where one is waiting."""
+        # Higher goes first: the n-th that waits of each namespace before the next one of any, so
+        # that one that floods waits for itself alone.
+        found = await connection.execute(_AHEAD, {"key": key})
+        ahead = int((await found.fetchone() or (0,))[0])
         if new:
-            await self._put(key, connection)
+            await self._put(key, connection, ahead)
             return
         with contextlib.suppress(exceptions.AlreadyEnqueued):
             async with connection.transaction():  # a savepoint
-                await self._put(key, connection)
+                await self._put(key, connection, ahead)
 
-    async def _put(self, key: str, connection: object | None = None) -> None:
+    async def _put(self, key: str, connection: object | None = None, ahead: int = 0) -> None:
         deferrer = self.app.configure_task(
             TASK,
             queue=QUEUE,
+            priority=-ahead,
             queueing_lock=_lock(key),
             connection=connection,
         )
@@ -155,7 +174,8 @@ class QueueWorker:
         self, store: RuleStore, learner: Learner, queue: LearningQueue, concurrency: int
     ) -> None:
         self.learner = learner
-        self.backlog = 0
+        self.backlog = Backlog()
+        self._settled_at = math.inf
         self._store = store
         self._queue = queue
         self._concurrency = concurrency
@@ -167,12 +187,14 @@ class QueueWorker:
         queue.app.task(name=TASK, queue=QUEUE, retry=_Again())(self._learn)
 
     def start(self) -> None:
+        self._settled_at = settled_at(self._store)
         self._tasks = [asyncio.create_task(self._watch(), name="learning-backlog")]
         if self._concurrency:
             self._tasks.append(asyncio.create_task(self._serve(), name="learning-queue"))
 
-    def wake(self) -> None:
-        self.backlog += 1  # the database wakes whoever works on it
+    def wake(self, namespace: str | None = None) -> None:
+        if namespace is not None:
+            self.backlog.add(namespace)  # the database wakes whoever works on it
 
     async def stop(self) -> None:
         self._stopped = True
@@ -185,9 +207,12 @@ class QueueWorker:
         self._tasks = []
 
     async def _learn(self, key: str) -> None:
-        job = await self._store.jobs.claim(self.learner.owner, key=key, handed_out=True)
+        suspects = time.monotonic() >= self._settled_at
+        job = await self._store.jobs.claim(
+            self.learner.owner, key=key, handed_out=True, suspects=suspects
+        )
         if job is None:
-            return  # ended, or paused; then `mend` brings it back
+            return  # ended, or it has to wait; then `mend` brings it back
         self._working += 1
         try:
             outcome = await self.learner.run(job)
@@ -233,7 +258,7 @@ class QueueWorker:
         looks = 0
         while not self._stopped:
             try:
-                self.backlog = await self._store.jobs.waiting()
+                self.backlog.seen(await self._store.jobs.waiting())
                 if self._concurrency and self._open:
                     if looks % round(MEND / LOOK) == 0:
                         await self._mend()

@@ -1,9 +1,11 @@
 """Brings vectors for rules and examples that have none of the current embedding model: after the
-model was changed, or for what was written while the embedder was down."""
+model was changed, also behind its name, or for what was written while the embedder was down."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +24,15 @@ log = structlog.get_logger(__name__)
 
 BATCH = 64
 INTERVAL = 5.0
+PROBE_INTERVAL = 60.0
+"""Seconds between looks whether the embedding model is still the same."""
+PROBES = (
+    "What is the capital of France?",
+    "Count the apples that are left after three of them were eaten.",
+    "The card payment was declined although there was money in the account.",
+)
+"""Sentences whose vectors tell one model from another. Never to be changed: every store would take
+its model for another one."""
 
 
 Item = TypeVar("Item", Rule, Example)
@@ -40,36 +51,80 @@ class _Kind(Generic[Item, Embedding]):
     """Ids and versions of what can't be embedded."""
 
 
-async def reembed(store: RuleStore, embedder: Embedder) -> None:
-    """Runs until cancelled; looks every few seconds."""
-    rules = _Kind(
-        "rules",
-        store.rules.without_embedding,
-        partial(embedded, store, embedder),
-        store.rules.add_embeddings,
-    )
-    examples = _Kind(
-        "examples",
-        store.examples.without_embedding,
-        partial(embedded_examples, embedder),
-        store.examples.add_embeddings,
-    )
-    while True:
-        if embedder.ready:
-            await _catch_up(rules, embedder)
-            await _catch_up(examples, embedder)
-        await asyncio.sleep(INTERVAL)
+class Reembedding:
+    """Looks after the vectors of one store."""
 
+    def __init__(
+        self,
+        store: RuleStore,
+        embedder: Embedder,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._clock = clock
+        self._probed_at = -math.inf
+        self.changed = False
+        """Whether the model has become another one and not all is embedded anew."""
+        self.failure: str | None = None
+        """Why the last look at the model came to nothing."""
+        self._rules = _Kind(
+            "rules",
+            store.rules.without_embedding,
+            partial(embedded, store, embedder),
+            store.rules.add_embeddings,
+        )
+        self._examples = _Kind(
+            "examples",
+            store.examples.without_embedding,
+            partial(embedded_examples, embedder),
+            store.examples.add_embeddings,
+        )
 
-async def _catch_up(kind: _Kind[Item, Embedding], embedder: Embedder) -> None:
-    """Until nothing of this kind waits. A failure is logged."""
-    try:
-        while items := await _waiting(kind):
-            done = await _embedded_or_refused(kind, items)
-            await kind.add(done)
-            log.info(f"{kind.name} embedded", count=len(done), model=embedder.name)
-    except (StoreError, EmbeddingFailed) as error:
-        log.warning(f"embedding of {kind.name} postponed", error=str(error))
+    async def run(self) -> None:
+        """Until cancelled; looks every few seconds."""
+        while True:
+            if self._embedder.ready:
+                await self.look()
+            await asyncio.sleep(INTERVAL)
+
+    async def look(self) -> None:
+        """Whether the model is the same, and what waits for a vector. A failure is logged."""
+        try:
+            await self._probe()
+            if await self._store.embedder.look():
+                await self._catch_up(self._rules)
+                await self._catch_up(self._examples)
+            self.changed = bool(self.changed and await self._store.embedder.look())
+        except StoreError as error:
+            log.warning("the store's vectors could not be looked at", error=str(error))
+
+    async def _probe(self) -> None:
+        """Raises StoreError."""
+        known, told = self._store.dimension, self._embedder.dimension
+        due = self._clock() - self._probed_at >= PROBE_INTERVAL
+        if not due and known in (None, told):
+            return
+        try:
+            probes = await self._embedder.embed_anew(PROBES)
+        except EmbeddingFailed as error:
+            self.failure = str(error)
+            return
+        self.failure, self._probed_at = None, self._clock()
+        if await self._store.embedder.note(probes):
+            self._embedder.forget()
+            self.changed = True
+
+    async def _catch_up(self, kind: _Kind[Item, Embedding]) -> None:
+        """Until nothing of this kind waits. A failure is logged. Raises StoreError."""
+        try:
+            while items := await _waiting(kind):
+                done = await _embedded_or_refused(kind, items)
+                await kind.add(done)
+                log.info(f"{kind.name} embedded", count=len(done), model=self._embedder.name)
+                await self._store.embedder.look()
+        except EmbeddingFailed as error:
+            log.warning(f"embedding of {kind.name} postponed", error=str(error))
 
 
 async def _waiting(kind: _Kind[Item, Embedding]) -> list[Item]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from app.domain.bounds import bounded
 from app.domain.trajectory import (
     Case,
     Cost,
@@ -24,12 +25,12 @@ from app.domain.trajectory import (
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.admission import languages, pipeline, rule_judge
 from app.loop.effort import Effort
-from app.loop.explore.exploration import ExplorerOptions, RunningCost
+from app.loop.explore.exploration import AskTeacher, ExplorerOptions, RunningCost
 from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import thinking_switches
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.reflect.distiller import Distiller
-from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.selection import (
     decided,
     needs_vectors,
@@ -49,6 +50,7 @@ from rules_store.models.rules import Vector
 log = structlog.get_logger(__name__)
 
 RULES_DROPPED = "rules_dropped_for_context"
+COMPARISON_UNFINISHED = "comparison_unfinished"
 DISTILLER_TOKENS = 400
 """Two rules of 32 words and a trigger as JSON need about 150."""
 
@@ -114,20 +116,23 @@ class Loop:
         background: bool = False,
         effort: Effort | None = None,
         spending: RunningCost | None = None,
+        patience: float | None = None,
+        ask_teacher: AskTeacher | None = None,
     ) -> Exploration:
         """Trajectories and the selection among them, with no more `effort` than is needed (None:
         all of it). Raises `UpstreamError` when there is no answer at all. What had to be left out
         is in `problems`: rules and examples, where they overflow the model's context; the
         selection, where it fails and the Teacher's answer stands. `spending` is kept up to date
-        meanwhile."""
+        meanwhile; `patience` and `ask_teacher`: see `Explorer.explore`."""
+        how = (background, effort, spending, patience, ask_teacher)
         try:
-            return await self._explore(observation, background, effort, spending)
+            return await self._explore(observation, *how)
         except UpstreamRejected as error:
             given = observation.hits or observation.examples
             if not (given and is_context_overflow(error)):
                 raise
         without = dataclasses.replace(observation, hits=(), examples=())
-        exploration = await self._explore(without, background, effort, spending)
+        exploration = await self._explore(without, *how)
         problems = (RULES_DROPPED, *exploration.problems)
         return dataclasses.replace(exploration, problems=problems)
 
@@ -137,6 +142,8 @@ class Loop:
         background: bool,
         effort: Effort | None,
         spending: RunningCost | None,
+        patience: float | None,
+        ask_teacher: AskTeacher | None,
     ) -> Exploration:
         insertion = self._insertion(observation)
 
@@ -157,6 +164,8 @@ class Loop:
                 effort=effort,
                 enough=enough,
                 spending=spending,
+                patience=patience,
+                ask_teacher=ask_teacher,
             )
             set_cost(step, explored.cost)
             set_attributes(step, degraded=explored.problems or None)
@@ -168,6 +177,10 @@ class Loop:
             problems += found
         except UpstreamError:
             raise
+        except ComparisonUnfinished:
+            # What nobody has compared is evidence of nothing.
+            problems.append(COMPARISON_UNFINISHED)
+            selection = _teacher_alone(observation, explored.trajectories)
         except Exception as error:
             log.error("selection failed", episode=observation.episode_id, exc_info=error)
             problems.append("selection_failed")
@@ -200,7 +213,7 @@ class Loop:
 
     async def _vectors(self, trajectories: tuple[Trajectory, ...]) -> dict[str, Vector]:
         """Unit vectors, shape (d,), of every trajectory with text, by name."""
-        texts = {t.name: strip_reasoning(t.text) for t in trajectories}
+        texts = {t.name: strip_reasoning(bounded(t.text)) for t in trajectories}
         texts = {name: text for name, text in texts.items() if text.strip()}
         if not texts:
             return {}

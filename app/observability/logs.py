@@ -16,6 +16,7 @@ from functools import partial
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
+from app.domain.printable import printable
 from app.exceptions import TTCLError, UpstreamError
 from app.settings import LogFormat
 from rules_store.errors import StoreError
@@ -31,6 +32,7 @@ def configure(log_format: LogFormat, level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         partial(_worded, verbose=verbose),
+        _shown,
     ]
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
@@ -80,6 +82,13 @@ def _worded(_: WrappedLogger, __: str, event: EventDict, *, verbose: bool) -> Ev
     if isinstance(error, BaseException):
         event["error"] = describe_error(error, verbose=verbose)
     return event
+
+
+def _shown(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """What a client or a model server wrote orders no terminal about."""
+    return {
+        name: printable(value) if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def _traceback(exc_info: ExcInfo, *, verbose: bool) -> str:

@@ -33,6 +33,12 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.stood_still = Histogram(
+            "ttcl_loop_stood_still_seconds",
+            "Pauses of a tenth of a second and more in which the event loop answered nobody",
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=self.registry,
+        )
         self.open = Gauge("ttcl_requests_open", "Chat requests under way", registry=self.registry)
         self.degraded = Counter(
             "ttcl_degraded",

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.exceptions import UpstreamError
 
 KEPT_FOR = 3600.0
@@ -99,7 +98,7 @@ class ModelInfo:
     def parse_list(cls, content: bytes, only: str | None) -> dict[str, ModelInfo]:
         """Models by id from the body of GET /models. Raises `UpstreamError`."""
         try:
-            rows = orjson.loads(content)["data"]
+            rows = json_text.loads(content)["data"]
             found = {info.id: info for info in map(cls._parse, rows)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server's list of models can't be read") from error

@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost, Message
 from app.exceptions import (
@@ -40,18 +39,27 @@ from app.upstream.capabilities import (
     is_context_overflow,
     without_patterns,
 )
-from app.upstream.refusals import has_system, refused_field, refuses_system_role, without_system
+from app.upstream.refusals import (
+    has_system,
+    is_plain,
+    refused_field,
+    refuses_system_role,
+    without_system,
+)
 from app.upstream.sse import Merged, StreamedAnswer, data_of, split_events
 from app.upstream.transport import Transport, UpstreamResponse, forwarded_query
 from app.upstream.types import Completion, LoopParams
 from app.upstream.usage import text_characters
 from app.upstream.wire import (
     error_from,
+    object_of,
     parse_completion,
     parse_object,
     token_logprobs,
+    unreadable,
 )
 
+CHAT = "/chat/completions"
 MODELS_TTL = 30.0
 MODELS_TIMEOUT = 10.0
 OVER_LIMIT = 64
@@ -63,6 +71,10 @@ THINKING_ROOM = 4096
 BLIND_STATUS = 422
 """Of frameworks that refuse unknown fields without naming one in a way that can be read."""
 SAMPLING = frozenset({"temperature", "top_p", "seed", LIMIT, OTHER_LIMIT, "logprobs"})
+NOT_THERE = (404, 405, 501)
+"""With which servers say that they have no such path."""
+SHORT_TEXT = 500
+"""Characters of a text that any tokenizer takes."""
 BACKGROUND_PRIORITY = 10
 """vLLM serves lower values first; a client's request has 0."""
 
@@ -180,14 +192,13 @@ class Upstream:
     # --- relaying a client's request
 
     @asynccontextmanager
-    async def open_chat(self, body: bytes) -> AsyncIterator[UpstreamResponse]:
-        """Send a chat request as it is; yields the response with its body unread, whatever its
-        status. Leaving the block closes the connection. Raises `UpstreamError`."""
+    async def open_chat(self, body: bytes, path: str = CHAT) -> AsyncIterator[UpstreamResponse]:
+        """Send a chat request, or one in the format of another `path`, as it is; yields the
+        response with its body unread, whatever its status. Leaving the block closes the connection.
+        Raises `UpstreamError`."""
         async with self.gate.foreground():
             query = forwarded_query.get()
-            response = await self._transport.send(
-                "POST", "/chat/completions", body, stream=True, query=query
-            )
+            response = await self._transport.send("POST", path, body, stream=True, query=query)
             try:
                 yield response
             finally:
@@ -200,6 +211,35 @@ class Upstream:
         gives way to it until the answer begins."""
         async with self.gate.foreground():
             return await self._transport.forward(method, target, body, headers)
+
+    async def answer_to(
+        self, path: str, body: dict[str, Any], *, added: Mapping[str, Any], plain: bool
+    ) -> dict[str, Any]:
+        """The whole answer to a client's request in the format of `path`. Of the `added` fields,
+        the loop's own, those that the model refuses are left out, as in `complete`: from now on
+        where what the client sent is `plain`, else this time. Raises `UpstreamError`."""
+        caps = self.capabilities_of(str(body.get("model")))
+        without: set[str] = set()
+        while True:
+            ours = {k: v for k, v in added.items() if k not in without and not caps.refuses(k)}
+            async with self.open_chat(json_text.dumps({**body, **ours}), path) as response:
+                content = await response.read()
+                status, after = response.status, response.retry_after
+                kind = response.content_type
+            if status != 200:
+                error = error_from(status, content, after)
+                field = refused_field(error, set(ours))
+                if field is None:
+                    raise error
+                without.add(field)
+                continue
+            if plain:
+                for name in without:
+                    caps.refuse(name)
+            answer = object_of(content)
+            if answer is None:
+                raise unreadable(kind, content)
+            return answer
 
     # --- the loop's own calls (ChatBackend)
 
@@ -215,22 +255,23 @@ class Upstream:
         caps = self.capabilities_of(model)
         # Streamed, and put together here: llama.cpp notices a caller's end only on a stream.
         body = {**params, "model": model, "messages": messages, "stream": True}
-        added = set(params.added) if isinstance(params, LoopParams) else set()
+        given = params if isinstance(params, LoopParams) else LoopParams(params, added=())
+        added, plain = set(given.added), is_plain({name: params[name] for name in given.sent})
         body["stream_options"] = {"include_usage": True}
         added.add("stream_options")
         if logprobs:
             if not body.get("logprobs"):
-                added |= {"logprobs", "top_logprobs"}
+                added |= {"logprobs"} if "top_logprobs" in body else {"logprobs", "top_logprobs"}
             body["logprobs"] = True
             # llama.cpp: without a number come 20 alternatives a token, with 0 nothing at all.
             body.setdefault("top_logprobs", 1)
         if background and await self._schedules(model):
             body["priority"] = BACKGROUND_PRIORITY
             added.add("priority")
-        completion = await self._roomy(body, added, caps, background=background)
+        completion = await self._roomy(body, added, caps, plain=plain, background=background)
         if completion.logprobs is not None:
             caps.note_logprobs(True)
-        elif "logprobs" in body and completion.text:
+        elif "logprobs" in body and completion.text and plain:
             caps.note_logprobs(False)
         return completion
 
@@ -251,7 +292,7 @@ class Upstream:
         refused: list[int] = []
         level = caps.schema_level
         while True:
-            asked = LoopParams(params, added=params)
+            asked = LoopParams(params, added=params, sent=params.keys() - SAMPLING)
             if level > 0:
                 sent = schema if level == 2 else without_patterns(schema)
                 asked["response_format"] = {
@@ -291,9 +332,11 @@ class Upstream:
         try:
             response = await self._transport.post(f"{self._root}/tokenize", ask, seconds)
             if response.status != 200:
-                caps.refuse(TOKENIZER)
+                # A long text may be what it refuses, and not what there is none for.
+                if response.status in NOT_THERE or len(text) <= SHORT_TEXT:
+                    caps.refuse(TOKENIZER)
                 return None
-            answer = orjson.loads(await response.read())
+            answer = json_text.loads(await response.read())
             count = int(answer.get("count", len(answer.get("tokens") or [])))
         except (UpstreamError, ValueError, AttributeError, TypeError):
             return None
@@ -313,28 +356,41 @@ class Upstream:
         return info is not None and info.owned_by == "vllm"
 
     async def _roomy(
-        self, body: dict[str, Any], added: set[str], caps: Capabilities, *, background: bool
+        self,
+        body: dict[str, Any],
+        added: set[str],
+        caps: Capabilities,
+        *,
+        plain: bool,
+        background: bool,
     ) -> Completion:
         """One call, with room to think where the loop's own limit would leave none: at once for a
         model that is known to think, else after its answer was cut before it began."""
         limit = body.get(LIMIT)
         if LIMIT not in added or not isinstance(limit, int):
-            return await self._tolerant(body, added, caps, background=background)
+            return await self._tolerant(body, added, caps, plain=plain, background=background)
         roomy = {**body, LIMIT: limit + THINKING_ROOM}
         if caps.thinks:
-            return await self._tolerant(roomy, added, caps, background=background)
-        completion = await self._tolerant(body, added, caps, background=background)
+            return await self._tolerant(roomy, added, caps, plain=plain, background=background)
+        completion = await self._tolerant(body, added, caps, plain=plain, background=background)
         if not completion.spent_on_thinking:
             return completion
         caps.thinks = True
-        again = await self._tolerant(roomy, added, caps, background=background)
+        again = await self._tolerant(roomy, added, caps, plain=plain, background=background)
         return dataclasses.replace(again, cost=completion.cost + again.cost)
 
     async def _tolerant(
-        self, body: dict[str, Any], added: set[str], caps: Capabilities, *, background: bool
+        self,
+        body: dict[str, Any],
+        added: set[str],
+        caps: Capabilities,
+        *,
+        plain: bool,
+        background: bool,
     ) -> Completion:
         """One call. What the model refuses of the fields that the loop `added` is left out, and so
-        is its system role: from now on, once it has answered without them."""
+        is its system role: from now on, once it has answered without them, and where nothing that
+        the client sent can have been the cause (`plain`); else this time."""
         without: set[str] = set()
         blind: UpstreamFailed | None = None
         ours = {*added, OTHER_LIMIT} if LIMIT in added else added
@@ -358,15 +414,16 @@ class Upstream:
                 else:
                     raise
                 continue
-            for name in without:
-                caps.refuse(name)
+            if plain:
+                for name in without:
+                    caps.refuse(name)
             return completion
 
     async def _call(self, body: dict[str, Any], *, background: bool) -> Completion:
-        payload = orjson.dumps(body)
+        payload = json_text.dumps(body)
         async with self.gate.background() if background else self.gate.foreground():
             response = await self._transport.send(
-                "POST", "/chat/completions", payload, stream=True, query=forwarded_query.get()
+                "POST", CHAT, payload, stream=True, query=forwarded_query.get()
             )
             try:
                 if response.status != 200:
@@ -390,7 +447,7 @@ class Upstream:
         answer = StreamedAnswer(raw=Merged())
         limit = _limit_of(body)
         ended = False
-        async for event in split_events(response.chunks()):
+        async for event in split_events(response.chunks(), response.patience):
             data = data_of(event)
             if data == b"[DONE]":
                 ended = True

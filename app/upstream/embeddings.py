@@ -22,7 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from app.access.tenants import tenant
+from app.domain.bounds import LONGEST_EMBEDDED, bounded
 from app.exceptions import ConfigurationError, TTCLError
+from rules_store.policy.turns import Tenant, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +50,16 @@ class Embedder(Protocol):
         """Unit vectors, shape (len(texts), dimension), float32. Raises `EmbeddingFailed`."""
         ...
 
+    async def embed_anew(self, texts: Sequence[str]) -> Vectors:
+        """As `embed`, whatever is known of them already."""
+        ...
+
     def knows(self, text: str) -> bool:
         """Whether `embed` has its vector at hand."""
+        ...
+
+    def forget(self) -> None:
+        """All vectors that are at hand: they are another model's."""
         ...
 
 
@@ -82,6 +93,8 @@ def unit_rows(vectors: Any) -> Vectors:
 class _PendingText:
     """A text that is still to be embedded."""
 
+    text: str
+    tenant: Tenant
     vector: asyncio.Future[Vectors]
     waiters: int = 0
 
@@ -92,9 +105,12 @@ class CachedEmbedder:
     While one batch is computed, later calls gather; they form the next batch. So a lone request
     waits for nobody and a crowd shares a forward pass.
 
-    Where more comes than can be embedded, the newest texts go first, with the oldest one among
-    them: in their order, every text would be reached just when its request has given it up, while
-    a text that nobody waits for any more is not embedded at all.
+    Where more comes than can be embedded, tenants take turns. Of each the newest texts go first,
+    with the oldest one among them: in their order, every text would be reached just when its
+    request has given it up, while a text that nobody waits for any more is not embedded at all.
+
+    What a namespace has asked is known again there alone: how long a text takes tells nobody what
+    others have asked.
     """
 
     def __init__(
@@ -113,7 +129,8 @@ class CachedEmbedder:
         self._encode: Callable[[list[str]], Any] | None = None
         self._cache: cachetools.LRUCache[bytes, Vectors] = cachetools.LRUCache(cache_size)
         self._max_batch = max_batch
-        self._waiting: dict[str, _PendingText] = {}
+        self._waiting: dict[bytes, _PendingText] = {}
+        self._turns = Turns()
         self._busy = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._task: asyncio.Task[None] | None = None
@@ -136,7 +153,7 @@ class CachedEmbedder:
             raise EmbeddingFailed(self.failure)
         if not texts:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
-        rows = [self._row(text) for text in texts]
+        rows = [self._row(bounded(text, LONGEST_EMBEDDED)) for text in texts]
         wanted = [row for row in rows if isinstance(row, _PendingText)]
         for row in wanted:
             row.waiters += 1
@@ -153,18 +170,43 @@ class CachedEmbedder:
             for row in wanted:
                 row.waiters -= 1
 
+    async def embed_anew(self, texts: Sequence[str]) -> Vectors:
+        encode = self._encode
+        if encode is None or not self.ready:
+            raise EmbeddingFailed(self.failure or "the embedding model is loading")
+        loop = asyncio.get_running_loop()
+        try:
+            made = await loop.run_in_executor(self._thread, encode, list(texts))
+            vectors = unit_rows(made)
+        except EmbeddingFailed:
+            raise
+        except Exception as error:
+            raise EmbeddingFailed(f"embedding failed: {error}") from error
+        self._note(vectors.shape[1])
+        return vectors
+
+    def forget(self) -> None:
+        self._cache.clear()
+
+    def _note(self, dimension: int) -> None:
+        """The length of the vectors that come now. Of two lengths they are of two models."""
+        if dimension != self.dimension:
+            self._cache.clear()
+            self.dimension = dimension
+
     def knows(self, text: str) -> bool:
-        return _key(text) in self._cache
+        return _key(bounded(text, LONGEST_EMBEDDED)) in self._cache
 
     def _row(self, text: str) -> Vectors | _PendingText:
         """The vector of a text where it is known, else what brings it with a later batch."""
-        cached = self._cache.get(_key(text))
+        key = _key(text)
+        cached = self._cache.get(key)
         if cached is not None:
             return cached
-        wanted = self._waiting.get(text)
+        wanted = self._waiting.get(key)
         if wanted is None:
             future = asyncio.get_running_loop().create_future()
-            wanted = self._waiting[text] = _PendingText(future)
+            wanted = self._waiting[key] = _PendingText(text, tenant.get(), future)
         return wanted
 
     async def _load_model(self) -> None:
@@ -200,28 +242,42 @@ class CachedEmbedder:
         # Handed over at once, not by a task: the thread then works before the event loop's next
         # callbacks compete with it for the interpreter.
         work = asyncio.get_running_loop().run_in_executor(
-            self._thread, _each, self._encode, list(taken)
+            self._thread, _each, self._encode, [wanted.text for wanted in taken.values()]
         )
         work.add_done_callback(partial(self._done, taken))
 
-    def _take(self) -> dict[str, _PendingText]:
+    def _take(self) -> dict[bytes, _PendingText]:
         """The next batch, which stays among what waits until it is done."""
-        given_up = [text for text, wanted in self._waiting.items() if not wanted.waiters]
-        for text in given_up:
-            del self._waiting[text]
-        texts = list(self._waiting)
-        newest = max(1, len(texts) - self._max_batch + 1)
-        return {text: self._waiting[text] for text in texts[:1] + texts[newest:]}
+        given_up = [key for key, wanted in self._waiting.items() if not wanted.waiters]
+        for key in given_up:
+            del self._waiting[key]
+        if len(self._waiting) <= self._max_batch:
+            return dict(self._waiting)
+        queues: dict[Tenant, list[bytes]] = {}
+        for key, wanted in self._waiting.items():
+            queues.setdefault(wanted.tenant, []).append(key)
+        for queue in queues.values():
+            queue.append(queue.pop(0))  # the oldest goes first, then from the newest on
+        taken: dict[bytes, _PendingText] = {}
+        while len(taken) < self._max_batch:
+            who = self._turns.order(queues)[0]
+            self._turns.took(who)
+            key = queues[who].pop()
+            taken[key] = self._waiting[key]
+            if not queues[who]:
+                del queues[who]
+        return taken
 
-    def _done(self, taken: dict[str, _PendingText], work: asyncio.Future[Any]) -> None:
+    def _done(self, taken: dict[bytes, _PendingText], work: asyncio.Future[Any]) -> None:
         self._busy = False
         made = [CLOSED] * len(taken) if work.cancelled() else work.result()
-        for (text, wanted), row in zip(taken.items(), made, strict=True):
-            self._waiting.pop(text, None)
+        for (key, wanted), row in zip(taken.items(), made, strict=True):
+            self._waiting.pop(key, None)
             if isinstance(row, str):
                 _fail(wanted.vector, row)
                 continue
-            self._cache[_key(text)] = row
+            self._note(len(row))
+            self._cache[key] = row
             if not wanted.vector.done():
                 wanted.vector.set_result(row)
         self._next_batch()
@@ -252,7 +308,15 @@ def _blames_a_text(error: Exception) -> bool:
 
 
 def _key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    """Of a text in the namespace at work; where there is none yet, of the key alone."""
+    key, namespace = tenant.get()
+    scope = f"namespace {namespace}" if namespace else f"key {key}"
+    said = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(said, digest_size=16, key=_digest(scope)).digest()
+
+
+def _digest(scope: str) -> bytes:
+    return hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _fail(future: asyncio.Future[Vectors], reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from app.domain.trajectory import Message
@@ -41,6 +41,36 @@ def refused_field(error: UpstreamFailed, fields: Collection[str]) -> str | None:
     ]
     # What is refused comes before what to use instead.
     return min(found)[1] if found else None
+
+
+def is_plain(sent: Mapping[str, Any]) -> bool:
+    """Whether a client's own fields can't make a model refuse what the loop adds to them, and would
+    else take: there are none but well-known ones with usual values. What a model refuses then it
+    refuses everybody."""
+    return all(name in _PLAIN and _PLAIN[name](value) for name, value in sent.items())
+
+
+def _number(least: float, most: float) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and least <= value <= most
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_PLAIN: dict[str, Callable[[Any], bool]] = {
+    "temperature": _number(0, 2),
+    "top_p": _number(1e-6, 1),
+    "seed": _number(0, 2**31),
+    "max_tokens": _number(1, 2**20),
+    "max_completion_tokens": _number(1, 2**20),
+    "presence_penalty": _number(-2, 2),
+    "frequency_penalty": _number(-2, 2),
+    "stop": _is_text,
+    "user": _is_text,
+    "logprobs": lambda value: isinstance(value, bool),
+    "top_logprobs": _number(0, 5),
+}
 
 
 def refuses_system_role(error: UpstreamFailed) -> bool:

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.domain.trajectory import Cost, RawAnswer
-from app.exceptions import UpstreamError
+from app.exceptions import UpstreamError, UpstreamTimeout
 from app.upstream.wire import made_characters, parse_usage
 
 DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
+PING = b": ping\n"
+"""A comment without an empty line: that would end an event, which some clients then read as one
+without data (openai-go before 3.43)."""
 MAX_EVENT = 16 * 1024 * 1024
 MAX_CHARACTERS = 16 * 1024 * 1024
 """Of one answer, all its choices together."""
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
-async def split_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def split_events(
+    chunks: AsyncIterator[bytes],
+    patience: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncGenerator[bytes]:
     """Whole events as they came, blank line included. A last piece without its blank line is
-    dropped: it was cut. Raises `UpstreamError` for an event without end."""
+    dropped: it was cut. Raises `UpstreamError` for an event without end, `UpstreamTimeout` where
+    for `patience` seconds nothing comes but comments."""
     buffer = b""
+    said = clock()
     async for chunk in chunks:
         buffer += chunk
         start = 0
         for match in _END.finditer(buffer):
-            yield buffer[start : match.end()]
+            event = buffer[start : match.end()]
             start = match.end()
+            if data_of(event) is not None:
+                said = clock()
+            elif clock() - said > patience:
+                raise UpstreamTimeout("the model server sent nothing but comments")
+            yield event
         buffer = buffer[start:]
         if len(buffer) > MAX_EVENT:
             raise UpstreamError("the model server sent an event without end")
@@ -45,7 +59,7 @@ def data_of(event: bytes) -> bytes | None:
 
 
 def frame(payload: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(payload) + b"\n\n"
+    return b"data: " + json_text.dumps(payload) + b"\n\n"
 
 
 class _Text(list[str]):
@@ -131,6 +145,8 @@ class StreamedAnswer:
     """All that was made: of every choice its text, reasoning and tool calls."""
     created: int | None = None
     """Of the first chunk that has a date."""
+    id: Any = None
+    """Of the first chunk that has one."""
     begun: set[int] = field(default_factory=set)
     """Indices of the choices that have said something."""
     mended: bool = False
@@ -163,7 +179,7 @@ class StreamedAnswer:
         self.mended = False
         self.events += 1
         try:
-            chunk: dict[str, Any] = orjson.loads(data)
+            chunk: dict[str, Any] = json_text.loads_lenient(data)
             self._read(chunk)
         except (ValueError, TypeError, AttributeError) as error:
             raise UpstreamError("the model server sent an event that can't be read") from error
@@ -178,6 +194,8 @@ class StreamedAnswer:
             self.error = str(said or "the model server failed in the middle of its answer")
         if self.created is None:
             self.created = chunk.get("created")
+        if self.id is None:
+            self.id = chunk.get("id")
         if chunk.get("usage"):
             self.cost = parse_usage(chunk["usage"])
             if self.raw is not None and isinstance(chunk["usage"], dict):
@@ -204,5 +222,5 @@ class StreamedAnswer:
             entries = (choice.get("logprobs") or {}).get("content")
             if isinstance(entries, list):
                 self.logprobs += entries
-            if choice.get("finish_reason"):
+            if isinstance(choice.get("finish_reason"), str) and choice["finish_reason"]:
                 self.finish_reason = choice["finish_reason"]

@@ -7,6 +7,7 @@ aiohttp rather than httpx on this one path: measured beside an embedding, a call
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,9 +16,9 @@ from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import orjson
 from yarl import URL
 
+from app.domain import json_text
 from app.exceptions import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from app.observability.tracing import (
     INVALID_SPAN,
@@ -45,8 +46,15 @@ forwarded_query: ContextVar[str] = ContextVar("forwarded_query", default="")
 class UpstreamResponse:
     """An answer whose body may be unread. Whoever has it closes it, and with it the call's span."""
 
-    def __init__(self, response: aiohttp.ClientResponse, span: Span = INVALID_SPAN) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        span: Span = INVALID_SPAN,
+        patience: float = math.inf,
+    ) -> None:
+        """`patience`: seconds in which it must say something."""
         self._response = response
+        self.patience = patience
         self.span = span
         self.status = response.status
         self.retry_after = seconds_of(response.headers.get("Retry-After"))
@@ -152,6 +160,7 @@ class Transport:
             trust_env=False,
         )
         self._availability = availability
+        self._timeout = timeout
         self.drops_connections = False
         """Whether a kept-alive connection may be gone after a stream, without a word."""
 
@@ -165,7 +174,7 @@ class Transport:
         with _worded("did not answer in time", "can't be reached"):
             async with asyncio.timeout(seconds):
                 answer = await self._http.request(
-                    "POST", url, data=orjson.dumps(body), headers=headers, allow_redirects=False
+                    "POST", url, data=json_text.dumps(body), headers=headers, allow_redirects=False
                 )
                 await answer.read()
         return UpstreamResponse(answer)
@@ -216,7 +225,7 @@ class Transport:
         set_attributes(span, status=answer.status)
         if answer.status >= 400:
             set_failed(span, str(answer.status))
-        return UpstreamResponse(answer, span)
+        return UpstreamResponse(answer, span, self._timeout)
 
     async def _send(
         self, method: str, url: URL, body: bytes | None, sent: Mapping[str, str], verbatim: bool

@@ -37,11 +37,19 @@ class Completion:
 
 class LoopParams(dict[str, Any]):
     """Request fields of a call, and which of them the loop `added` to the client's: those may be
-    left out for a model that refuses them."""
+    left out for a model that refuses them. `sent`: which are as the client sent them."""
 
-    def __init__(self, fields: Mapping[str, Any], *, added: Iterable[str]) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        added: Iterable[str],
+        sent: Iterable[str] | None = None,
+    ) -> None:
+        """`sent` None: all that were not added."""
         super().__init__(fields)
         self.added = frozenset(added)
+        self.sent = frozenset(fields.keys() - self.added if sent is None else sent)
 
 
 class ChatBackend(Protocol):

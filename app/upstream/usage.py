@@ -8,7 +8,7 @@ from typing import Any
 from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost
 from app.upstream.sse import MAX_EVENT
-from app.upstream.wire import made_characters, object_of
+from app.upstream.wire import made_characters, object_of, tokens_of
 
 MAX_READ = 64 * 1024 * 1024
 _PROMPTS = (
@@ -29,7 +29,8 @@ class UsageReader:
     """Reads along with an answer's bytes. What it can't read it passes over: the answer is the
     client's, whatever it says."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str = "") -> None:
+        """`content_type`: of the bytes that `read` is given; none where `note` is told all."""
         self._stream = content_type == "text/event-stream"
         self._json = content_type.endswith("json")
         self._buffer = bytearray()
@@ -45,20 +46,21 @@ class UsageReader:
             self._buffer = bytearray() if len(rest) > MAX_EVENT else rest
             for line in lines:
                 if line.startswith(b"data:"):
-                    self._note(object_of(bytes(line[5:])))
+                    self.note(object_of(bytes(line[5:])))
 
     def cost(self, body: bytes, *, whole: bool) -> Cost:
         """Of a request with this body. Estimated where nothing was told, and where the answer did
         not come to its end (`whole` False) at least that."""
         if not self._stream:
-            self._note(object_of(bytes(self._buffer)))
+            self.note(object_of(bytes(self._buffer)))
         if whole and self._told.tokens:
             return self._told
         made = math.ceil(self._made / CHARACTERS_PER_TOKEN)
         asked = _prompt_characters(object_of(body) or {}) // CHARACTERS_PER_TOKEN
         return max(self._told, Cost(1, asked, made), key=lambda cost: cost.tokens)
 
-    def _note(self, said: dict[str, Any] | None) -> None:
+    def note(self, said: dict[str, Any] | None) -> None:
+        """What one event, or a whole answer, says."""
         if said is None:
             return
         # A stream tells it in pieces: Anthropic's first event the prompt, its last the answer.
@@ -81,8 +83,7 @@ def _usage(holder: dict[str, Any]) -> Cost:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int:
-    counts = (usage.get(name) for name in names)
-    return sum(count for count in counts if type(count) is int and count > 0)
+    return sum(tokens_of(usage.get(name)) for name in names)
 
 
 def _larger(one: Cost, other: Cost) -> Cost:

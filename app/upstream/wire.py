@@ -6,14 +6,15 @@ import math
 from typing import Any
 
 import jsonschema
-import orjson
 
+from app.domain import json_text
 from app.domain.lenient_json import tolerant_json
 from app.domain.trajectory import Cost, RawAnswer
 from app.exceptions import UpstreamError, UpstreamFailed, UpstreamRejected
 from app.upstream.capabilities import without_patterns
 from app.upstream.types import Completion
 
+MOST_TOKENS = 100_000_000
 _OF_A_CHOICE = ("index", "message", "logprobs", "finish_reason")
 _OF_A_COMPLETION = ("id", "object", "created", "model", "choices", "usage")
 
@@ -21,17 +22,19 @@ _OF_A_COMPLETION = ("id", "object", "created", "model", "choices", "usage")
 def parse_completion(content: bytes, content_type: str = "application/json") -> Completion:
     """One choice of a chat completion. Raises `UpstreamError` that says what came instead."""
     try:
-        body = orjson.loads(content)
+        body = json_text.loads_lenient(content)
         choice = body["choices"][0]
         message = choice["message"]
         text = message.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content is not text")
         raw = choice.get("logprobs")
+        thought = message.get("reasoning_content") or message.get("reasoning")
+        reason = choice.get("finish_reason")
         return Completion(
             text=text,
-            finish_reason=choice.get("finish_reason"),
-            reasoning=message.get("reasoning_content") or message.get("reasoning"),
+            finish_reason=reason if isinstance(reason, str) else None,
+            reasoning=thought if isinstance(thought, str) else None,
             logprobs=token_logprobs(raw),
             raw_logprobs=raw,
             raw=RawAnswer(
@@ -49,7 +52,7 @@ def parse_completion(content: bytes, content_type: str = "application/json") -> 
 def object_of(content: bytes) -> dict[str, Any] | None:
     """The JSON object that these bytes are; None where they are none."""
     try:
-        found = orjson.loads(content)
+        found = json_text.loads_lenient(content)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -87,10 +90,15 @@ def parse_usage(usage: Any) -> Cost:
         return Cost(calls=1)
 
     def count(name: str) -> int:
-        value = usage.get(name)
-        return value if isinstance(value, int) and value >= 0 else 0
+        return tokens_of(usage.get(name))
 
     return Cost(1, count("prompt_tokens"), count("completion_tokens"))
+
+
+def tokens_of(told: Any) -> int:
+    """A count of tokens as a server tells it; 0 for what is none, and never more than any model can
+    have read or written: sums of these are kept."""
+    return min(told, MOST_TOKENS) if type(told) is int and told > 0 else 0
 
 
 def made_characters(message: Any) -> int:
@@ -145,7 +153,7 @@ def error_from(status: int, content: bytes, after: float | None) -> UpstreamFail
     param: str | None = None
     code: str | None = None
     try:
-        loaded = orjson.loads(content)
+        loaded = json_text.loads_lenient(content)
     except ValueError:
         loaded = None
     if isinstance(loaded, dict):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
+from app.access.tenants import FairSlots
 from app.chat.service import ChatService
 from app.learning.feedback import FeedbackIntake
 from app.learning.local_worker import Worker
+from app.learning.reembed import Reembedding
 from app.loop.steer.explain import Explainer
 from app.observability.metrics import Metrics
 from app.prompt_library import PromptLibrary
@@ -26,9 +28,12 @@ class AppState:
     keys: KeyRing
     meter: Meter
     load: LoadLimit
+    large_bodies: FairSlots
+    """Turns of those that are read in a thread."""
     store: RuleStore
     upstream: Upstream
     embedder: Embedder
+    reembedding: Reembedding
     prompts: PromptLibrary
     feedback: FeedbackIntake
     explainer: Explainer

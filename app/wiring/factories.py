@@ -164,7 +164,7 @@ def build_feedback_intake(
     store: RuleStore,
     judge: Judge,
     embedder: Embedder,
-    wake: Callable[[], None],
+    wake: Callable[[str], None],
 ) -> FeedbackIntake:
     options = FeedbackOptions(settings.learn, settings.examples, settings.embedding_timeout)
     return FeedbackIntake(store, judge, embedder, wake, options)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 
 from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
 from app.access.metering import Meter
+from app.access.tenants import FairSlots
 from app.chat.finishing import Finisher
+from app.chat.format_relay import FormatRelay
 from app.chat.inline_exploration import InlineExploration
+from app.chat.joining import JoinedRequests
 from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.relay import Relay
 from app.chat.service import ChatService
 from app.chat.steering import Steering
-from app.learning.reembed import reembed
+from app.exceptions import ConfigurationError
+from app.learning.reembed import Reembedding
 from app.loop.steer.budget import TokenCounter
 from app.loop.steer.explain import Explainer
 from app.observability.tracing import Tracer
+from app.observability.watchdog import watch_loop
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.embeddings import Embedder
@@ -28,6 +35,8 @@ from app.wiring.background import SteadyClock, freeze_when, keep_running
 from app.wiring.container import AppState
 from app.wiring.factories import WATCH_INTERVAL, build_feedback_intake, build_writer
 from app.wiring.services import open_services
+from rules_store.database.engine import parse_url
+from rules_store.database.lock import held_alone
 from rules_store.errors import StoreUnavailable
 from rules_store.store import RuleStore
 
@@ -50,10 +59,13 @@ async def open_gateway(
 ) -> AppState:
     """Every object in its order; `stack` takes them down again in the reverse one. `embedder`
     replaces the one that the settings name. Raises `ConfigurationError`."""
+    if not settings.on_postgresql:
+        stack.enter_context(_alone(settings))
     services = await open_services(settings, prompts, tracer, stack, embedder)
     store, upstream, worker = services.store, services.upstream, services.worker
     retriever, metrics = services.retriever, services.metrics
-    load = LoadLimit(settings.max_open_requests)
+    keys = KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key)
+    load = LoadLimit(settings.max_open_requests, lambda: keys.several)
     metrics.open.set_function(lambda: load.open)
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
@@ -63,35 +75,47 @@ async def open_gateway(
     finisher = Finisher(recorder, steering, metrics)
     meter = Meter(store)
     stack.push_async_callback(meter.flush)
-    service = ChatService(
+    joined = JoinedRequests(settings.explore_linger)
+    exploration = InlineExploration(
+        services.loop,
+        services.planner,
         steering,
-        Relay(upstream, steering, finisher, meter),
-        InlineExploration(services.loop, services.planner, steering, finisher, meter),
         finisher,
+        meter,
+        settings.explore_wait,
+        upstream,
     )
+    relay = Relay(upstream, steering, finisher, meter)
+    format_relay = FormatRelay(upstream, steering, finisher, meter)
+    service = ChatService(steering, relay, format_relay, exploration, finisher, joined)
     if not settings.on_postgresql:
         # One gateway to a SQLite file: what has no end yet was begun by a process that is gone.
         await store.episodes.sweep_interrupted(timedelta(0))
+    reembedding = Reembedding(store, services.embedder)
     keep_running(
         stack,
         store.watch(WATCH_INTERVAL),
         meter.run(METER_INTERVAL),
-        reembed(store, services.embedder),
+        reembedding.run(),
+        watch_loop(metrics),
         freeze_when(lambda: services.embedder.ready),
         _sweep(store),
     )
     stack.push_async_callback(finisher.drain)
+    stack.push_async_callback(joined.close)
     worker.start()
     stack.push_async_callback(worker.stop)
     return AppState(
         settings=settings,
         admin_key=admin_key,
-        keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
+        keys=keys,
         meter=meter,
         load=load,
+        large_bodies=FairSlots(slots=2, share=1),
         store=store,
         upstream=upstream,
         embedder=services.embedder,
+        reembedding=reembedding,
         prompts=prompts,
         feedback=build_feedback_intake(
             settings, store, services.judge, services.embedder, worker.wake
@@ -101,6 +125,17 @@ async def open_gateway(
         worker=worker,
         metrics=metrics,
     )
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Raises `ConfigurationError` where another gateway serves the same file."""
+    url = parse_url(settings.resolved_database_url)
+    try:
+        with held_alone(Path(url.database or "")):
+            yield
+    except StoreUnavailable as error:
+        raise ConfigurationError(str(error)) from error
 
 
 async def _sweep(store: RuleStore) -> None:

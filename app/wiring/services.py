@@ -81,7 +81,7 @@ async def open_services(
     worker = await build_worker(settings, store, learner)
     metrics = Metrics()
     metrics.follow(
-        backlog=lambda: worker.backlog,
+        backlog=lambda: worker.backlog.total,
         indexed=lambda: store.rules_indexed,
         examples_indexed=lambda: store.examples_indexed,
         outcomes=learner.outcomes,

@@ -30,6 +30,7 @@ from app.access.callers import ANYONE
 from app.access.load_limit import LoadLimit
 from app.chat.call import ChatCall, SteeredRequest
 from app.chat.finishing import Finisher
+from app.chat.formats import Reading
 from app.chat.recorder import LearnPolicy, Recorder
 from app.chat.request import ChatRequest, TTCLOptions
 from app.chat.steering import Steering
@@ -215,6 +216,7 @@ class ExperiencedPass:
             options=TTCLOptions(task=setting.task.kind, domain=setting.task.domain),
             unread=(),
             body=body,
+            reading=Reading(body),
             raw=episode.encode(),
             verbatim=True,
             asked_model=setting.model,
@@ -266,7 +268,7 @@ class ExperiencedPass:
             while await self._learner.try_rules():
                 pass
             rows += await self._changed(outcome.asked)
-        self._worker.backlog = 0
+        self._worker.backlog.seen({})
         await self._store.catch_up()
         return rows
 

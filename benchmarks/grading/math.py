@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.loop.reflect.answers import extract
-from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.normalise import Formula, Number, Words, read
 from benchmarks.grading.base import Grade, UnreadableGold
 from benchmarks.grading.text import plain
@@ -60,8 +60,11 @@ class _Math:
         mine, theirs = shape(self.gold), shape(answer)
         if (mine and theirs and mine != theirs) or _other_unknown(self.gold, answer):
             return False
-        if await self.equivalence.equivalent(self.gold, answer, question=self.question):
-            return True
+        try:
+            if await self.equivalence.equivalent(self.gold, answer, question=self.question):
+                return True
+        except ComparisonUnfinished:
+            return False
         return _equal_per_cent(self.gold, answer)
 
 

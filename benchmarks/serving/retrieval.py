@@ -61,6 +61,12 @@ class Given:
     def knows(self, text: str) -> bool:
         return True
 
+    def forget(self) -> None:
+        """It has none."""
+
+    async def embed_anew(self, texts: Sequence[str]) -> Array:
+        return await self.embed(texts)
+
     async def embed(self, texts: Sequence[str]) -> Array:
         return np.stack([self.vector for _ in texts])
 

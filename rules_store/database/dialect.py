@@ -6,9 +6,22 @@ import re
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Insert, Table, extract, func, literal_column
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Insert,
+    Table,
+    cast,
+    extract,
+    func,
+    literal_column,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+MOST = 2**31 - 1
+"""That an integer column of PostgreSQL holds."""
 
 
 def contains(dialect: str, column: Column[str], part: str) -> ColumnElement[bool]:
@@ -41,8 +54,15 @@ def _insert_or_add(dialect: str, table: Table, added: tuple[str, ...]) -> Insert
     statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
     return statement.on_conflict_do_update(
         index_elements=[column.name for column in table.primary_key],
-        set_={name: table.c[name] + statement.excluded[name] for name in added},
+        set_={name: _sum(dialect, table.c[name], statement.excluded[name]) for name in added},
     )
+
+
+def _sum(dialect: str, one: ColumnElement[int], other: ColumnElement[int]) -> ColumnElement[int]:
+    """No more than the column holds."""
+    least = func.min if dialect == "sqlite" else func.least
+    added: ColumnElement[int] = least(cast(one, BigInteger) + other, MOST)
+    return added
 
 
 def insert_or_replace(

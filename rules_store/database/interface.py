@@ -22,6 +22,8 @@ from rules_store.database import json_codec
 from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 
+_STARTUP_OPTION = "unsupported startup parameter"
+"""As pgbouncer says it."""
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
 
@@ -37,6 +39,9 @@ class Database(Protocol):
         """What has to be done before the schema is looked at."""
 
     async def close(self) -> None: ...
+
+    def check_there(self) -> None:
+        """Raises StoreUnavailable where the database that was opened is known to be gone."""
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """One consistent view."""
@@ -74,6 +79,8 @@ def new_engine(url: URL, **options: Any) -> AsyncEngine:
             url,
             json_serializer=json_codec.dumps,
             json_deserializer=json_codec.loads,
+            # Errors are kept with their jobs: not with what somebody wrote.
+            hide_parameters=True,
             **options,
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
@@ -100,6 +107,11 @@ def translated() -> Iterator[None]:
     except (IntegrityError, DataError, ProgrammingError):
         raise
     except DBAPIError as error:
+        if _STARTUP_OPTION in str(error.orig):
+            raise StoreUnavailable(
+                "A pooler stands before the database and takes no options: set its "
+                "ignore_startup_parameters to 'options', or connect to the server itself."
+            ) from error
         raise StoreUnavailable(f"The database can't be used now: {error.orig}.") from error
     except (PoolTimeout, sqlite3.Error, OSError) as error:
         raise StoreUnavailable(f"The database can't be used now: {error}.") from error

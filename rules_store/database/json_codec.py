@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+_ESCAPED_NUL = b"\\u0000"
 _UNSTORABLE = re.compile("[\ud800-\udfff\x00]")
 
 
@@ -22,6 +23,8 @@ def storable(text: str) -> str:
 def dumps(value: Any) -> str:
     try:
         encoded = orjson.dumps(value)
+        if _ESCAPED_NUL in encoded:
+            encoded = orjson.dumps(_cleaned(value), option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # a lone surrogate, or a key that is no text
         encoded = orjson.dumps(_cleaned(value), option=orjson.OPT_NON_STR_KEYS)
     return encoded.decode()

@@ -39,7 +39,11 @@ class PostgresDatabase:
             url, connect_args=connect_arguments(options), **pool_options(options)
         )
         notice_ended_connections(self._writes.sync_engine)
+        prepare_nothing_behind_a_pooler(self._writes.sync_engine)
         self._reads = self._writes.execution_options(isolation_level="REPEATABLE READ")
+
+    def check_there(self) -> None:
+        """The server itself will tell."""
 
     async def prepare(self) -> None:
         """The server is there."""
@@ -121,6 +125,29 @@ def notice_ended_connections(engine: Engine) -> None:
     def check(connection: Any, record: Any, proxy: Any) -> None:
         if _has_ended(record.driver_connection.pgconn):
             raise InvalidatePoolError()
+
+
+def prepare_nothing_behind_a_pooler(engine: Engine) -> None:
+    """A pooler such as pgbouncer may hand each transaction to another session of the server, and a
+    statement that was prepared in one is unknown, or another one, in the next. It shows by the
+    number of the server's process: a pooler gives its clients numbers of its own. Notices don't
+    come through it either; polling goes on without them."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        driver = connection.driver_connection
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()")
+        (serving,) = cursor.fetchone()
+        cursor.close()
+        connection.rollback()
+        if is_pooled(driver.info.backend_pid, serving):
+            driver.prepare_threshold = None
+
+
+def is_pooled(told: int, serving: int) -> bool:
+    """Whether the process that serves is another one than the connection was told of."""
+    return told != serving
 
 
 def _has_ended(pgconn: Any) -> bool:

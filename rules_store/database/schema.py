@@ -30,6 +30,8 @@ from sqlalchemy import (
     true,
 )
 
+from rules_store.database.json_codec import storable
+
 
 def to_utc(value: datetime) -> datetime:
     """Raises ValueError for one without a time zone."""
@@ -55,6 +57,16 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         moment: datetime = value
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class StorableText(TypeDecorator[str]):
+    """Text of whatever a client or a model wrote: without what no database stores."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
 
 
 # `key_id`, wherever it stands: on whose behalf the row was written, as `Caller.name` has it (the id
@@ -89,14 +101,14 @@ rules = Table(
     Column("namespace", ForeignKey("namespaces.name"), nullable=False),
     Column("polarity", String(16), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("text", Text, nullable=False),
-    Column("trigger", Text, nullable=False),
+    Column("text", StorableText, nullable=False),
+    Column("trigger", StorableText, nullable=False),
     Column("domain", String(128), nullable=False),
     Column("frequency", Integer, nullable=False),
     Column("exposures", Integer, nullable=False),
     Column("source_episode", String(64)),
     Column("version", Integer, nullable=False),
-    Column("reason", Text),
+    Column("reason", StorableText),
     Column("text_hash", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
@@ -116,6 +128,17 @@ embeddings = Table(
     Column("vector", LargeBinary, nullable=False),  # little-endian float32, unit length
 )
 
+# What each embedding model made of a few fixed sentences when it was first used, or last found to
+# have changed: `probes` are little-endian float32, one unit vector behind the other.
+embedders = Table(
+    "embedders",
+    metadata,
+    Column("model", String(256), primary_key=True),
+    Column("generation", Integer, nullable=False),  # one more with each change
+    Column("dimension", Integer, nullable=False),
+    Column("probes", LargeBinary, nullable=False),
+)
+
 # Questions with answers that somebody or something vouches for. `label`: the short right answer
 # where there is one; two near questions with different labels are a conflict. `vector`: of the
 # question, as in `embeddings`; none while it waits to be embedded.
@@ -126,15 +149,15 @@ examples = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("namespace", ForeignKey("namespaces.name"), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("question", Text, nullable=False),
-    Column("answer", Text, nullable=False),
-    Column("label", Text),
+    Column("question", StorableText, nullable=False),
+    Column("answer", StorableText, nullable=False),
+    Column("label", StorableText),
     Column("domain", String(128), nullable=False),
     Column("trust", String(16), nullable=False),  # consensus | score | verifier | label
     Column("exposures", Integer, nullable=False),
     Column("source_episode", String(64)),
     Column("version", Integer, nullable=False),
-    Column("reason", Text),
+    Column("reason", StorableText),
     Column("text_hash", String(64), nullable=False),  # of question and answer
     Column("embedding_model", String(256)),
     Column("vector", LargeBinary),
@@ -161,7 +184,7 @@ events = Table(
     Column("rule_id", String(64)),
     Column("example_id", String(64)),
     Column("actor", String(128), nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", StorableText, nullable=False),
     Column("before", JSON(none_as_null=True)),
     Column("after", JSON(none_as_null=True)),
     Column("key", String(256), unique=True),
@@ -180,9 +203,9 @@ episodes = Table(
     Column("namespace", ForeignKey("namespaces.name"), nullable=False),
     Column("mode", String(16), nullable=False),
     Column("status", String(16), nullable=False),
-    Column("reason", Text),
-    Column("question", Text, nullable=False),
-    Column("answer", Text),
+    Column("reason", StorableText),
+    Column("question", StorableText, nullable=False),
+    Column("answer", StorableText),
     Column("model", String(256), nullable=False),
     Column("request_id", String(256)),
     Column("body_hash", String(64)),
@@ -208,11 +231,12 @@ jobs = Table(
     Column("namespace", String(128), nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("lost", Integer, nullable=False, server_default="0"),  # with their processes
     Column("owner", String(128)),
     Column("lease_until", UtcDateTime),
     Column("not_before", UtcDateTime, nullable=False),
     Column("payload", JSON, nullable=False),
-    Column("last_error", Text),
+    Column("last_error", StorableText),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("key_id", String(64)),
@@ -280,11 +304,11 @@ feedback = Table(
     Column("namespace", String(128), nullable=False),
     Column("source", String(16), nullable=False),  # client | label | verifier
     Column("score", Float),
-    Column("label", Text),
+    Column("label", StorableText),
     Column("verified", Boolean),
-    Column("correction", Text),
+    Column("correction", StorableText),
     Column("outdated", Boolean, nullable=False, server_default=false()),
-    Column("comment", Text),
+    Column("comment", StorableText),
     Column("key", String(256)),
     Column("effect", JSON(none_as_null=True)),
     Column("created_at", UtcDateTime, nullable=False),
@@ -417,8 +441,8 @@ precedents = Table(
     Column("vector", LargeBinary, nullable=False),  # of the question, as in `embeddings`
     Column("agreement", Float),
     Column("observation", JSON, nullable=False),
-    Column("answer", Text),  # the Teacher's, without any rule on trial
-    Column("reference", Text),  # what a replay is compared with; none: not fit for a replay
+    Column("answer", StorableText),  # the Teacher's, without any rule on trial
+    Column("reference", StorableText),  # what a replay is compared with; none: not fit for a replay
     Column("reference_kind", String(16), nullable=False),  # label | consensus | likeness
     Column("created_at", UtcDateTime, nullable=False),
     Column("key_id", String(64)),

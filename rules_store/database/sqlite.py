@@ -56,12 +56,30 @@ class SqliteDatabase:
         self._writer: AsyncConnection | None = None
         """Kept from one write to the next: a new one costs more than most writes."""
         self._turn = asyncio.Lock()
+        self._file: tuple[int, int] | None = None
+        """Device and number of the file that was opened."""
         self._ended = 0
         """Turns that have ended."""
         self._closed = False
 
     async def prepare(self) -> None:
         await asyncio.to_thread(_prepare, self._path, self._options.busy_timeout)
+
+    def check_there(self) -> None:
+        """A file that is deleted or replaced is written on by who has it open, for nobody."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The database file {self._path} is gone: {error.strerror}."
+            ) from error
+        now = (found.st_dev, found.st_ino)
+        if self._file is None:
+            self._file = now
+        elif self._file != now:
+            raise StoreUnavailable(
+                f"The database file {self._path} is another one than was opened."
+            )
 
     async def close(self) -> None:
         async with self._turn:  # after who waits

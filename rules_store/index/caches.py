@@ -54,6 +54,7 @@ class Caches:
         self._embedding_model = embedding_model
         self._dimension = dimension
         self._clock = clock
+        self._options = options
         self._snapshot_path = None if data_dir is None else data_dir / "index" / "rules.index"
         self._snapshot_event = 0
         # Held while events are read and applied: an older view of a rule must not be applied
@@ -118,6 +119,16 @@ class Caches:
         async with self._database.read() as connection, self._following:
             await self._apply_events(fresh, fresh_examples, connection)
             self.rules, self.examples = fresh, fresh_examples
+
+    async def change_model(self, embedding_model: str) -> None:
+        """From now on of this model's vectors, whatever their dimension is."""
+        options = self._options
+        self._embedding_model, self._dimension = embedding_model, None
+        evidence = EvidenceCache(embedding_model, options.precedents, options.choices)
+        await self.rebuild()
+        async with self._database.read() as connection:
+            await evidence.follow(connection, self._clock())
+        self.evidence = evidence
 
     async def _all_examples(self) -> ExampleIndex:
         """The active ones from SQL."""

@@ -41,6 +41,9 @@ class JobRecord:
     namespace: str
     state: JobState
     attempts: int
+    """Tries that came to an end of their own, and the one under way."""
+    lost: int
+    """Tries whose process ended before them."""
     last_error: str | None
     not_before: datetime
     created_at: datetime
@@ -61,8 +64,11 @@ class Job:
     state: JobState
     attempts: int
     payload: dict[str, Any]
+    lost: int = 0
+    """Tries whose process ended before them."""
     owner: str | None = None
-    """Who holds the lease. With `attempts` it is the proof that a result may be written."""
+    """Who holds the lease. With `attempts` and `lost` it is the proof that a result may be
+    written."""
     last_error: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None

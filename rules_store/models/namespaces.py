@@ -42,6 +42,12 @@ class NamespaceSettings(BaseModel):
     max_positive: int | None = Field(None, ge=0, le=MOST_RULES)
     max_negative: int | None = Field(None, ge=0, le=MOST_RULES)
     similarity_floor: float | None = Field(None, ge=-1, le=1)
+    chores: Literal["recognised", "all", "none"] | None = Field(
+        None,
+        description="Which requests are chores of a client, neither steered nor learned from: "
+        "those recognised as such, all (of a client's task model, say) or none; a request can say "
+        "it itself",
+    )
     examples: ExampleUse | None = None
     max_examples: int | None = Field(None, ge=0, le=MOST_EXAMPLES)
     example_capacity: int | None = Field(None, ge=1, le=MOST_COUNT, description="Active examples")

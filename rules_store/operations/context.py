@@ -31,7 +31,10 @@ class StoreContext:
     caches: Caches
     exposures: ExposureCounter
     options: StoreOptions
+    model_name: str
+    """Of the embedding model, as it calls itself."""
     embedding_model: str
+    """Under which its vectors are kept; see `operations.embedder`."""
     clock: Callable[[], datetime]
     """The time in UTC, aware."""
     hand_out: HandOut | None = None

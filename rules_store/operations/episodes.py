@@ -168,14 +168,16 @@ class EpisodeOperations:
             raise UnknownEpisode(episode_id)
         return episode
 
-    async def of_request(self, namespace: str, request_id: str) -> Episode:
-        """The episode of the request that a client gave this id in this namespace. Raises
-        UnknownEpisode."""
+    async def of_request(self, namespace: str, *request_ids: str) -> Episode:
+        """The episode of the request that has the first of these ids that is known in this
+        namespace. Raises UnknownEpisode."""
+        wanted = [storable(each) for each in request_ids]
         async with self._context.database.read() as connection:
-            found = await episodes.id_of_request(connection, namespace, storable(request_id))
+            known = await episodes.ids_of_requests(connection, namespace, wanted)
+            found = next((known[each] for each in wanted if each in known), None)
             episode = None if found is None else await episodes.find(connection, found)
         if episode is None:
-            raise UnknownEpisode(request_id)
+            raise UnknownEpisode(request_ids[0])
         return episode
 
     async def source_of(self, rule: Rule) -> Episode | None:
@@ -190,7 +192,8 @@ class EpisodeOperations:
     async def list(
         self, where: EpisodeFilter = EVERY_EPISODE, *, limit: int = 50, cursor: str | None = None
     ) -> Page:
-        """Episodes, newest first. Raises InvalidCursor."""
+        """Episodes, newest first, with the part of their traces that a list shows. Raises
+        InvalidCursor."""
         before = paging.decode("episodes", cursor)
         async with self._context.database.read() as connection:
             found, total = await episodes.page(connection, where, limit + 1, before)

@@ -3,9 +3,10 @@ paused and resumed in an operator's."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,9 +33,14 @@ from rules_store.operations import capacity, example_writes, learning, teaching_
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
 from rules_store.operations.namespaces import find
+from rules_store.policy.turns import Turns
 from rules_store.repository import episodes, events, jobs, links, namespaces
 
+logger = logging.getLogger(__name__)
+
 EVERY_JOB = JobFilter()
+MOST_LOST = 2
+"""Processes that may end with a job in hand before it is set aside."""
 EVERY_NAMESPACE = namespaces.EVERY
 _LONGEST_DELAY = 300.0  # seconds between two attempts
 _ENDED = (EpisodeStatus.SKIPPED, EpisodeStatus.LEARNED, EpisodeStatus.FAILED)
@@ -46,6 +52,7 @@ class JobOperations:
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
+        self._turns = Turns()
 
     def hand_out_to(self, queue: jobs.HandOut) -> None:
         """From now on `queue` is told of each job in the transaction that makes it due."""
@@ -54,15 +61,24 @@ class JobOperations:
     # -- a job's life
 
     async def claim(
-        self, owner: str, *, key: str | None = None, handed_out: bool = False
+        self,
+        owner: str,
+        *,
+        key: str | None = None,
+        handed_out: bool = False,
+        suspects: bool = True,
     ) -> Job | None:
-        """Takes the oldest due job (or the one of this key), or one whose lease has run out.
+        """Takes the oldest due job (or the one of this key), or one whose lease has run out, of the
+        namespace that was served least lately.
 
         `handed_out`: a queue has given this one to `owner` alone and watches over it, so it
-        gets no lease and whoever had it before has lost it.
+        gets no lease and whoever had it before has lost it. `owner` must be unique to the worker
+        process.
 
-        A job that was tried `options.max_attempts` times is failed instead. `owner` must be
-        unique to the worker process.
+        A try that was lost with its process says nothing of the job, and is no attempt; but a job
+        that was lost twice is set aside (failed, with that reason), since it may be what ends
+        processes. `suspects` False: those that were lost once wait on; a process that has just
+        begun had better do something first.
         """
         now = self._context.clock()
         lease = timedelta(seconds=self._context.options.lease)
@@ -72,15 +88,19 @@ class JobOperations:
                 if handed_out and key is not None:
                     job = await jobs.handed_out(connection, key)
                 else:
-                    job = await jobs.next_due(connection, now, self._farthest, key)
+                    job = await self._next_due(connection, now, key, suspects)
                 if job is None:
                     return None
+                job = await self._noted(connection, job, owner)
+                if job is None:
+                    continue
+                if job.lost and not suspects:
+                    if key is not None:
+                        return None
+                    continue
                 if job.attempts < self._context.options.max_attempts:
                     break
-                last = job.last_error or "the worker was lost"
-                await self._give_up(
-                    connection, job, f"gave up after {job.attempts} attempts: {last}", {}
-                )
+                await self._give_up(connection, job, _gave_up(job, job.last_error), {})
             taken = replace(
                 job, state=JobState.RUNNING, attempts=job.attempts + 1, owner=owner, updated_at=now
             )
@@ -90,12 +110,47 @@ class JobOperations:
                 JobState.RUNNING,
                 now,
                 attempts=taken.attempts,
+                lost=taken.lost,
                 owner=owner,
                 lease_until=None if handed_out else now + lease,
             )
+            self._turns.took(("", taken.namespace))
             return taken
 
         return await self._context.database.transact(claim)
+
+    async def _next_due(
+        self, connection: AsyncConnection, now: datetime, key: str | None, suspects: bool
+    ) -> Job | None:
+        if key is not None:
+            return await jobs.next_due(connection, now, self._farthest, key=key, suspects=suspects)
+        waiting = await jobs.namespaces_due(connection, now, self._farthest, suspects=suspects)
+        for _, namespace in self._turns.order(("", name) for name in waiting):
+            job = await jobs.next_due(
+                connection, now, self._farthest, namespace=namespace, suspects=suspects
+            )
+            if job is not None:  # else another worker is at it
+                return job
+        return None
+
+    async def _noted(self, connection: AsyncConnection, job: Job, owner: str) -> Job | None:
+        """The job, as waiting: of one that its process was lost with, that is written down. None
+        where that was once too often, and it has been set aside."""
+        if job.state is not JobState.RUNNING:
+            return job
+        if job.owner == owner:
+            return job  # who missed a lease and comes again has not ended
+        lost = job.lost + 1
+        back = replace(job, state=JobState.PENDING, attempts=max(0, job.attempts - 1), lost=lost)
+        now = self._context.clock()
+        values = {"attempts": back.attempts, "lost": lost}
+        await jobs.set_state(connection, job.id, JobState.PENDING, now, **values)
+        if lost < MOST_LOST:
+            return back
+        reason = f"set aside: the process ended {lost} times while it worked on this"
+        logger.warning("learning job %d (%s) %s", job.id, job.key, reason)
+        await self._give_up(connection, back, reason, {})
+        return None
 
     async def heartbeat(self, job: Job) -> None:
         """Renews the lease. Raises LeaseLost."""
@@ -139,8 +194,7 @@ class JobOperations:
             await _check_held(connection, job)
             await self._spend(connection, job.namespace, spend, job.kind)
             if job.attempts >= self._context.options.max_attempts:
-                reason = f"gave up after {job.attempts} attempts: {error}"
-                await self._give_up(connection, job, reason, {})
+                await self._give_up(connection, job, _gave_up(job, error), {})
                 return False
             delay = min(_LONGEST_DELAY, self._context.options.retry_delay * 2 ** (job.attempts - 1))
             await jobs.set_state(
@@ -193,8 +247,8 @@ class JobOperations:
             counts = await jobs.counts(connection)
         return {state: counts.get(state.value, 0) for state in JobState}
 
-    async def waiting(self) -> int:
-        """Pending jobs, paused and delayed ones too."""
+    async def waiting(self) -> dict[str, int]:
+        """Pending jobs by namespace, paused and delayed ones too."""
         async with self._context.database.read() as connection:
             return await jobs.waiting(connection)
 
@@ -306,7 +360,7 @@ class JobOperations:
                 )
             self._context.namespaces.check_writable(job.namespace)
             await jobs.set_state(
-                connection, job_id, JobState.PENDING, now, attempts=0, not_before=now
+                connection, job_id, JobState.PENDING, now, attempts=0, lost=0, not_before=now
             )
             await self._context.announce_job(connection, job.key, new=False)
             if job.kind is JobKind.EPISODE:
@@ -474,12 +528,17 @@ class JobOperations:
 async def _check_held(connection: AsyncConnection, job: Job) -> None:
     """Raises LeaseLost unless this worker still holds the job."""
     now = await jobs.find(connection, job.id)
-    if now is None or (now.state, now.owner, now.attempts) != (
+    if now is None or (now.state, now.owner, now.attempts, now.lost) != (
         JobState.RUNNING,
         job.owner,
         job.attempts,
+        job.lost,
     ):
         raise LeaseLost(job.id)
+
+
+def _gave_up(job: Job, error: str | None) -> str:
+    return f"gave up after {job.attempts} attempts: {error}"
 
 
 async def _name(connection: AsyncConnection, namespace: str | None) -> str:

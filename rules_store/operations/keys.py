@@ -64,6 +64,16 @@ class KeyOperations:
         the service to everybody."""
         return bool(self._context.caches.keys)
 
+    @property
+    def ids(self) -> set[str]:
+        """Of all keys, revoked ones too; no I/O."""
+        return {key.id for _, key in self._context.caches.keys.values()}
+
+    @property
+    def count(self) -> int:
+        """Keys that there are, revoked ones too; no I/O."""
+        return len(self._context.caches.keys)
+
     # -- reading
 
     async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page:

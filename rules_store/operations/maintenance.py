@@ -8,6 +8,7 @@ import logging
 
 from rules_store.errors import StoreUnavailable
 from rules_store.operations.context import StoreContext
+from rules_store.operations.embedder import EmbedderOperations
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _TIDY = 10
 """Looks until the database is tidied up: the disk is slow for everybody meanwhile."""
 
 
-async def watch(context: StoreContext, interval: float) -> None:
+async def watch(context: StoreContext, embedder: EmbedderOperations, interval: float) -> None:
     """Catches up when the database says that something is new, and every `interval` seconds,
     until cancelled; failures are logged."""
     failing = False
@@ -39,6 +40,7 @@ async def watch(context: StoreContext, interval: float) -> None:
                 await context.exposures.count(_PAUSE)
                 if looks % _TIDY == 0:
                     await context.database.tidy()
+                    await embedder.follow()
                 failing = False
             except StoreUnavailable as error:
                 if not failing:

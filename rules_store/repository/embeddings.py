@@ -119,6 +119,11 @@ async def lacking(
     return [rule_of(row) for row in await connection.execute(statement)]
 
 
+def lacking_namespaces(model: str, dimension: int | None) -> Select[Any]:
+    """Namespaces of what `lacking` finds."""
+    return _lacking(model, dimension, rules.c.namespace).distinct()
+
+
 async def count_indexable(
     connection: AsyncConnection, model: str, dimension: int | None
 ) -> tuple[int, int]:

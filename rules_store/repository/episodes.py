@@ -15,6 +15,12 @@ from rules_store.database.schema import episodes, feedback, jobs, precedents
 from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus
 from rules_store.models.jobs import JobState
 
+LISTED = ("rules_injected", "examples_injected", "given", "rules_learned", "cost", "degraded")
+"""Entries of a trace that a list shows."""
+_LISTED = [
+    *(column for column in episodes.c if column.name != "trace"),
+    *(episodes.c.trace[name].label(f"trace_{name}") for name in LISTED),
+]
 INTERRUPTED = "interrupted"
 _UNCLAIMED: dict[str, Any] = {"request_id": None, "body_hash": None}
 """A request that got no answer leaves its id free: its retry is to be learned from."""
@@ -71,6 +77,16 @@ async def id_of_request(connection: AsyncConnection, namespace: str, request_id:
             episodes.c.namespace == namespace, episodes.c.request_id == request_id
         )
     )
+
+
+async def ids_of_requests(
+    connection: AsyncConnection, namespace: str, request_ids: Sequence[str]
+) -> dict[str, str]:
+    """Request id -> episode id, of those that are known."""
+    statement = select(episodes.c.request_id, episodes.c.id).where(
+        episodes.c.namespace == namespace, episodes.c.request_id.in_(request_ids)
+    )
+    return {row[0]: row[1] for row in await connection.execute(statement)}
 
 
 async def id_of_body(
@@ -187,14 +203,17 @@ async def remove(connection: AsyncConnection, ids: Sequence[str]) -> None:
 async def page(
     connection: AsyncConnection, where: EpisodeFilter, limit: int, before: int | None
 ) -> tuple[list[tuple[int, Episode]], int]:
-    """Up to `limit` episodes with a sequence number below `before`, newest first; the total."""
+    """Up to `limit` episodes with a sequence number below `before`, newest first; the total.
+
+    Of each trace what `LISTED` names: of a whole page of them the database reads what a process
+    that answers requests should not."""
     condition = and_(true(), *_conditions(where))
     total = await connection.scalar(select(func.count()).select_from(episodes).where(condition))
-    statement = select(episodes).where(condition).order_by(episodes.c.seq.desc()).limit(limit)
+    statement = select(*_LISTED).where(condition).order_by(episodes.c.seq.desc()).limit(limit)
     if before is not None:
         statement = statement.where(episodes.c.seq < before)
     rows = await connection.execute(statement)
-    return [(row.seq, _episode(row)) for row in rows], total or 0
+    return [(row.seq, _listed(row)) for row in rows], total or 0
 
 
 async def counts(connection: AsyncConnection) -> dict[str, int]:
@@ -215,7 +234,13 @@ def _conditions(where: EpisodeFilter) -> Iterator[ColumnElement[bool]]:
         yield episodes.c.namespace.in_(sorted(where.namespaces))
 
 
-def _episode(row: Row[Any]) -> Episode:
+def _listed(row: Row[Any]) -> Episode:
+    told = {name: getattr(row, f"trace_{name}") for name in LISTED}
+    trace = {name: value for name, value in told.items() if value is not None}
+    return _episode(row, trace)
+
+
+def _episode(row: Row[Any], trace: dict[str, Any] | None = None) -> Episode:
     return Episode(
         id=row.id,
         namespace=row.namespace,
@@ -225,7 +250,7 @@ def _episode(row: Row[Any]) -> Episode:
         question=row.question,
         answer=row.answer,
         model=row.model,
-        trace=row.trace,
+        trace=row.trace if trace is None else trace,
         created_at=row.created_at,
         updated_at=row.updated_at,
         key_id=row.key_id,

@@ -333,7 +333,7 @@ async def resting(
         select(examples.c.seq, examples.c.vector)
         .where(
             examples.c.state.in_([state.value for state in states]),
-            _embedded(model, dimension),
+            embedded(model, dimension),
         )
         .order_by(examples.c.seq.desc())
         .limit(limit)
@@ -361,7 +361,7 @@ async def lacking(
         select(*_WITHOUT_VECTOR)
         .where(
             examples.c.state.in_([RuleState.ACTIVE.value, RuleState.CANDIDATE.value]),
-            not_(_embedded(model, dimension)),
+            not_(embedded(model, dimension)),
         )
         .order_by(examples.c.seq)
         .limit(limit)
@@ -374,10 +374,11 @@ async def count_indexable(
 ) -> tuple[int, int]:
     """(active examples, those of them that lack a vector of `model`)."""
     stored = await _count(connection, _ACTIVE)
-    return stored, await _count(connection, and_(_ACTIVE, not_(_embedded(model, dimension))))
+    return stored, await _count(connection, and_(_ACTIVE, not_(embedded(model, dimension))))
 
 
-def _embedded(model: str, dimension: int | None) -> ColumnElement[bool]:
+def embedded(model: str, dimension: int | None) -> ColumnElement[bool]:
+    """Whether an example has a usable vector of `model`."""
     condition = and_(
         examples.c.vector.is_not(None), func.coalesce(examples.c.embedding_model, "") == model
     )

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
-from rules_store.database.dialect import insert_or_add
+from rules_store.database.dialect import MOST, insert_or_add
 from rules_store.database.schema import jobs, learn_spend, learning_pauses
 from rules_store.models.jobs import Job, JobFilter, JobKind, JobRecord, JobState, Spend
 from rules_store.repository.namespaces import EVERY
@@ -60,14 +60,41 @@ async def insert_job(
     await compiled.execute(connection, _INSERT, values)
 
 
+async def namespaces_due(
+    connection: AsyncConnection, now: datetime, farthest: timedelta, *, suspects: bool
+) -> list[str]:
+    """Namespaces of the jobs that `next_due` may find, the one of the oldest job first."""
+    statement = (
+        select(jobs.c.namespace)
+        .where(_due(now, farthest), ~_PAUSED, _trusted(suspects))
+        .group_by(jobs.c.namespace)
+        .order_by(func.min(jobs.c.id))
+    )
+    return list(await connection.scalars(statement))
+
+
 async def next_due(
-    connection: AsyncConnection, now: datetime, farthest: timedelta, key: str | None
+    connection: AsyncConnection,
+    now: datetime,
+    farthest: timedelta,
+    *,
+    key: str | None = None,
+    namespace: str | None = None,
+    suspects: bool = True,
 ) -> Job | None:
     """The oldest job that waits or whose worker is lost, of a namespace whose learning is not
-    paused; locked where the database locks rows. `farthest`: see `_due`."""
-    statement = select(jobs).where(_due(now, farthest), ~_PAUSED).order_by(jobs.c.id).limit(1)
+    paused; locked where the database locks rows. `farthest`: see `_due`. `suspects`: those too that
+    wait after they were lost with a process."""
+    statement = (
+        select(jobs)
+        .where(_due(now, farthest), ~_PAUSED, _trusted(suspects))
+        .order_by(jobs.c.id)
+        .limit(1)
+    )
     if key is not None:
         statement = statement.where(jobs.c.key == key)
+    if namespace is not None:
+        statement = statement.where(jobs.c.namespace == namespace)
     statement = statement.with_for_update(skip_locked=True)
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _job(row)
@@ -87,6 +114,11 @@ async def handed_out(connection: AsyncConnection, key: str) -> Job | None:
     )
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _job(row)
+
+
+def _trusted(suspects: bool) -> ColumnElement[bool]:
+    # What runs is looked at in any case: that it was lost is to be written down.
+    return true() if suspects else or_(jobs.c.lost == 0, jobs.c.state == JobState.RUNNING)
 
 
 def _due(at: datetime, farthest: timedelta) -> ColumnElement[bool]:
@@ -112,9 +144,14 @@ async def due(
     return list(await connection.scalars(found))
 
 
-async def waiting(connection: AsyncConnection) -> int:
-    pending = select(func.count()).where(jobs.c.state == JobState.PENDING)
-    return await connection.scalar(pending) or 0
+async def waiting(connection: AsyncConnection) -> dict[str, int]:
+    """Namespace -> pending jobs."""
+    pending = (
+        select(jobs.c.namespace, func.count())
+        .where(jobs.c.state == JobState.PENDING)
+        .group_by(jobs.c.namespace)
+    )
+    return {row[0]: row[1] for row in await connection.execute(pending)}
 
 
 async def find(connection: AsyncConnection, job_id: int) -> Job | None:
@@ -130,7 +167,7 @@ async def set_state(
     at: datetime,
     **values: Any,
 ) -> None:
-    """State and whichever of attempts, owner, lease_until, not_before and last_error are given.
+    """State and whichever of attempts, lost, owner, lease_until, not_before, last_error are given.
     A job that no longer runs has no lease."""
     if state is not JobState.RUNNING:
         values = {"owner": None, "lease_until": None, **values}
@@ -148,6 +185,7 @@ async def renew(connection: AsyncConnection, job: Job, lease_until: datetime, at
             jobs.c.state == JobState.RUNNING,
             jobs.c.owner == job.owner,
             jobs.c.attempts == job.attempts,
+            jobs.c.lost == job.lost,
         )
         .values(lease_until=lease_until, updated_at=at)
     )
@@ -198,6 +236,7 @@ def _job(row: Row[Any]) -> Job:
         namespace=row.namespace,
         state=JobState(row.state),
         attempts=row.attempts,
+        lost=row.lost,
         payload=row.payload,
         owner=row.owner,
         last_error=row.last_error,
@@ -233,7 +272,7 @@ async def add_spend(
             "namespace": namespace,
             "minute": minute,
             "calls": spend.calls,
-            "tokens": spend.tokens,
+            "tokens": min(spend.tokens, MOST),
             "answers_judged": answers_judged,
             "lesson_calls": lesson_calls,
         },

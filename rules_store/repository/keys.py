@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from rules_store.database.dialect import insert_or_add
+from rules_store.database.dialect import MOST, insert_or_add
 from rules_store.database.json_codec import storable
 from rules_store.database.schema import api_keys, key_spend
 from rules_store.models.keys import ApiKey, DailyKeyUsage, KeyUsage, NewKey, Permission
@@ -92,7 +92,7 @@ async def add_use(connection: AsyncConnection, uses: Sequence[KeyUsage]) -> None
             "key_id": use.key_id,
             "day": use.day,
             "requests": use.requests,
-            "tokens": use.tokens,
+            "tokens": min(use.tokens, MOST),
         }
         for use in uses
     ]

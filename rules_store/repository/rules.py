@@ -42,6 +42,11 @@ async def identity_of_store(connection: AsyncConnection) -> str:
     return str(await connection.scalar(select(identity.c.id)))
 
 
+async def touch(connection: AsyncConnection) -> None:
+    """Writes what is there already."""
+    await connection.execute(update(identity).values(id=identity.c.id))
+
+
 async def find(connection: AsyncConnection, rule_id: str) -> tuple[int, Rule] | None:
     """The rule and its sequence number."""
     row = (await connection.execute(select(rules).where(rules.c.id == rule_id))).one_or_none()

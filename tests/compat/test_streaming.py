@@ -223,7 +223,8 @@ async def test_04_failure_after_the_first_ping(learner, up, namespace, reply) ->
 
 
 def _check_error_frame_ends(raw: bytes) -> None:
-    events = [e for e in raw.decode().split("\n\n") if e and not e.startswith(":")]
+    lines = [line for line in raw.decode().split("\n") if not line.startswith(":")]
+    events = [event for event in "\n".join(lines).split("\n\n") if event]
     assert len(events) == 2
     assert events[0].startswith('data: {"error"')
     assert events[1] == "data: [DONE]"

@@ -30,7 +30,7 @@ async def list_episodes(
         namespace=namespace, namespaces=caller.namespaces, status=status, mode=mode
     )
     page = await state.store.episodes.list(where, limit=limit, cursor=cursor)
-    return ListOf[Episode].of(page, data=[Episode.of(episode) for episode in page.items])
+    return ListOf[Episode].of(page, data=[Episode.listed(episode) for episode in page.items])
 
 
 @router.get("/episodes/{episode_id}", summary="One episode with its full trace")

@@ -65,7 +65,7 @@ async def list_examples(
 ) -> ListOf[Example]:
     await known_namespace(state, where.namespace)
     page = await state.store.examples.list(where, sort=sort, limit=limit, cursor=cursor)
-    data = await with_lift(state, page.items)
+    data = [each.listed() for each in await with_lift(state, page.items)]
     return ListOf[Example].of(page, data=data)
 
 

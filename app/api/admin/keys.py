@@ -46,6 +46,9 @@ async def get_key(key_id: str, state: State, caller: AdminRead) -> Key:
 async def patch_key(key_id: str, body: KeyPatch, state: State, caller: AdminWrite) -> Key:
     caller.demand_everywhere()
     caller.demand_all_of(body.permissions or ())
+    if body.namespaces is not None:
+        # Who widens a key gives what it may do, there too.
+        caller.demand_all_of((await state.store.keys.get(key_id)).permissions)
     key = await state.store.keys.patch(key_id, body.changes(), change=body.change)
     return Key.of(key)
 

@@ -31,7 +31,9 @@ from app.api.schemas.rules import (
     WrittenRule,
 )
 from app.loop.admission.pipeline import findings
+from app.wiring.container import AppState
 from rules_store.models.rules import NewRule, RuleSort, Vectors
+from rules_store.models.rules import Rule as StoredRule
 
 router = APIRouter(tags=["rules"])
 
@@ -58,9 +60,12 @@ async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> Wri
     await state.store.namespaces.ensure(body.namespace, actor=body.actor)
     new = NewRule(**body.content())
     rule = await state.store.rules.create(new, vectors, change=body.change)
-    # A person may write what a model may not; the checks only say so.
-    objections = findings(body.text, polarity=body.polarity)
-    warnings = [finding.name for finding in objections]
+    return await _written(state, rule)
+
+
+async def _written(state: AppState, rule: StoredRule) -> WrittenRule:
+    """A person may write what a model may not; the checks only say so."""
+    warnings = [finding.name for finding in findings(rule.text, polarity=rule.polarity)]
     return WrittenRule.of(rule, await standing_of(state, rule), warnings=warnings)
 
 
@@ -91,7 +96,7 @@ async def rule_evidence(
 @router.patch(
     "/rules/{rule_id}", summary="Change a rule's text, trigger or domain", responses=refuses(409)
 )
-async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> Rule:
+async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite) -> WrittenRule:
     await state.store.rules.get(rule_id)
     vectors = await vectors_of(state, body.text, body.trigger)
     rule = await state.store.rules.patch(
@@ -103,7 +108,7 @@ async def patch_rule(rule_id: str, body: RulePatch, state: State, _: AdminWrite)
         expected_version=body.expected_version,
         change=body.change,
     )
-    return await answered(state, rule)
+    return await _written(state, rule)
 
 
 @router.post("/rules/{rule_id}/retire", summary="Take a rule out of use", responses=refuses(409))

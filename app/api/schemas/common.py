@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from app.chat.request import param_name
+from app.domain.bounds import LONGEST_LISTED
 from app.exceptions import InvalidRequest
 from rules_store.models.examples import Given
 from rules_store.models.feedback import Feedback as StoredFeedback
@@ -44,6 +45,12 @@ KeyId = Annotated[
 ]
 ModelId = Annotated[str, Field(examples=["SmolLM2-135M-Instruct"])]
 Actor = Annotated[str, Field(examples=["kim"])]
+
+
+def shortened(row: dict[str, Any], *names: str) -> tuple[dict[str, Any], list[str]]:
+    """`row` with what is long of these texts cut to their beginning, and the names of those."""
+    cut = [name for name in names if len(row.get(name) or "") > LONGEST_LISTED]
+    return row | {name: f"{row[name][: LONGEST_LISTED - 1]}\u2026" for name in cut}, cut
 
 
 def example(**value: Any) -> ConfigDict:

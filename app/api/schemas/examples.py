@@ -16,6 +16,7 @@ from app.api.schemas.common import (
     Timestamp,
     example,
     example_of,
+    shortened,
 )
 from app.api.schemas.curation import PruneBody
 from app.api.schemas.rules import (
@@ -141,6 +142,18 @@ class Example(ResponseModel):
     created_at: Timestamp
     updated_at: Timestamp
     lift: Lift | None = Field(description="Null while there is no evidence", examples=[LIFT])
+    cut: list[str] = Field(
+        [],
+        description="Texts shown by their beginning; GET /examples/{id} has the whole",
+        examples=[["answer"]],
+    )
+
+    def listed(self) -> Self:
+        """As one of many: long texts by their beginning."""
+        texts, cut = shortened(
+            {"question": self.question, "answer": self.answer}, "question", "answer"
+        )
+        return self.model_copy(update={**texts, "cut": cut})
 
     @classmethod
     def of(cls, stored: StoredExample, /, standing: Standing | None = None, **others: Any) -> Self:

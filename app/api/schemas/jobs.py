@@ -37,6 +37,11 @@ class Job(ResponseModel):
     namespace: NamespaceName
     state: JobState = Field(examples=["failed"])
     attempts: int = Field(examples=[3])
+    lost: int = Field(
+        description="Tries whose process ended before them: no attempts, but with the second one "
+        "the job is set aside",
+        examples=[0],
+    )
     last_error: str | None = Field(examples=["the model server did not answer"])
     not_before: Timestamp
     created_at: Timestamp

@@ -112,6 +112,7 @@ _SETTINGS: dict[str, Any] = {
     "max_positive": 5,
     "max_negative": 2,
     "similarity_floor": 0.3,
+    "chores": "recognised",
     "examples": "verified",
     "max_examples": 4,
     "example_capacity": 5000,

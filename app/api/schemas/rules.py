@@ -27,6 +27,7 @@ from app.api.schemas.common import (
     Timestamp,
     example,
     example_of,
+    shortened,
 )
 from app.loop.steer.explain import Explanation as FoundExplanation
 from app.loop.steer.explain import InjectionVerdict
@@ -369,11 +370,30 @@ class Episode(ResponseModel):
     created_at: Timestamp
     updated_at: Timestamp
     key_id: KeyId
+    cut: list[str] = Field(
+        [],
+        description="Texts shown by their beginning; GET /episodes/{id} has the whole",
+        examples=[["question"]],
+    )
 
     @classmethod
     def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:
         """What the trace says of it is there too, as far as the model has fields for it."""
         return super().of(episode, **{**episode.trace, **others})
+
+    @classmethod
+    def listed(cls, episode: StoredEpisode) -> Self:
+        """One of many: long texts by their beginning."""
+        texts, cut = shortened(
+            {"question": episode.question, "answer": episode.answer}, "question", "answer"
+        )
+        shown = [
+            shortened(each, "question", "answer")
+            for each in episode.trace.get("examples_injected") or ()
+        ]
+        if any(names for _, names in shown):
+            cut.append("examples_injected")
+        return cls.of(episode, **texts, examples_injected=[row for row, _ in shown], cut=cut)
 
 
 class EpisodeWithTrace(Episode):

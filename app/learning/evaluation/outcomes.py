@@ -11,7 +11,7 @@ from app.domain.serialization import observation_to_json
 from app.domain.trajectory import Case, Observation, Role, Selection, Task, Trajectory
 from app.loop.admission.examples import screened
 from app.loop.reflect.answers import extract, strip_reasoning
-from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.scoring import cosine, exclusion
 from app.loop.reflect.selection import json_expected
 from app.upstream.embeddings import Embedder
@@ -121,27 +121,40 @@ class Judge:
 
     async def label(self, question: str, answer: str, label: str) -> float | None:
         """1.0 where the text's answer equals the label, 0.0 where it does not; None where there is
-        no answer to compare."""
+        no answer to compare. Raises `ComparisonUnfinished`."""
         found = extract(answer, question)
         if found is None:
             return None
         return float(await self._equivalence.equivalent(found.text, label, question=question))
 
-    async def same(self, one: str, other: str) -> bool:
-        """Whether two short answers are equal."""
-        return await self._equivalence.equivalent(one, other)
+    async def has_label(self, question: str, answer: str, label: str) -> bool:
+        """Whether the text's answer is known to equal the label."""
+        try:
+            return await self.label(question, answer, label) == 1.0
+        except ComparisonUnfinished:
+            return False
+
+    async def same(self, one: str, other: str) -> bool | None:
+        """Whether two short answers are equal; None where that could not be found out."""
+        try:
+            return await self._equivalence.equivalent(one, other)
+        except ComparisonUnfinished:
+            return None
 
     async def trial(
         self, observation: Observation, precedent: Precedent, replay: Trajectory
     ) -> Trial | None:
         """A replay with the rule against the stored answer without it; None where one of the two
-        can't be compared."""
+        can't be compared, or not in time."""
         if precedent.reference is None or precedent.answer is None or replay.failure is not None:
             return None
         if exclusion(replay) not in (None, "truncated", "degenerate"):
             return None
-        with_rule = await self._value(observation, precedent, replay.text, exclusion(replay))
-        without = await self._value(observation, precedent, precedent.answer, None)
+        try:
+            with_rule = await self._value(observation, precedent, replay.text, exclusion(replay))
+            without = await self._value(observation, precedent, precedent.answer, None)
+        except ComparisonUnfinished:
+            return None
         if with_rule is None or without is None:
             return None
         return Trial(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.domain.trajectory import Cost, Role, Trajectory
 from app.loop.explore.roles import Call
+from app.loop.steer.writer import Insertion
 from app.observability.tracing import set_cost, set_failed, span
+from app.upstream.types import Completion
 
 IsDecided = Callable[[Sequence[Trajectory], int], Awaitable[bool]]
 """Given what is back and how many are still out: can the outcome no longer change?"""
+AskTeacher = Callable[[str, Insertion, dict[str, Any]], Awaitable[Completion]]
+"""The Teacher's answer in the client's own format, given the form that is asked for (or none), what
+the request is given, and the Teacher's parameters as chat has them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from app.domain.trajectory import Cost, Message, Observation, Role, Trajectory
 from app.exceptions import UpstreamError, UpstreamRejected
 from app.loop.effort import TOO_FEW_WORDINGS, TUTOR_FAILED, Effort
 from app.loop.explore.exploration import (
+    AskTeacher,
     ExplorerOptions,
     ExplorerResult,
     IsDecided,
@@ -25,7 +26,7 @@ from app.loop.explore.exploration import (
     name_of,
     sample_in_span,
 )
-from app.loop.explore.forms import prescribed
+from app.loop.explore.forms import asks_for_box, prescribed
 from app.loop.explore.roles import (
     ANSWER_PROMPT,
     Call,
@@ -38,8 +39,11 @@ from app.loop.explore.tutor import Tutor
 from app.loop.steer.injector import add_to_system, replace_question
 from app.loop.steer.writer import Insertion
 from app.observability.tracing import span
-from app.prompt_library import PromptLibrary
+from app.prompt_library import DEFAULT_DOMAIN, PromptLibrary
 from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
+
+CUT_SHORT = "explore_cut_short"
+"""Of an exploration that was waited for as long as its client was taken to wait."""
 
 
 class Explorer:
@@ -61,18 +65,23 @@ class Explorer:
         effort: Effort | None = None,
         enough: IsDecided | None = None,
         spending: RunningCost | None = None,
+        patience: float | None = None,
+        ask_teacher: AskTeacher | None = None,
     ) -> ExplorerResult:
         """All trajectories of one request. `decided` None: nothing is ever cut short. `effort`
         None: everybody is asked at once; else `enough` says whether the first two will do.
-        `spending` is kept up to date meanwhile.
+        `spending` is kept up to date meanwhile. After `patience` seconds only the Teacher is still
+        waited for. `ask_teacher` makes the Teacher's call in place of the backend.
 
         Raises the Teacher's `UpstreamRejected` (the client's request itself is wrong), or its
         `UpstreamError` when no other trajectory came back either.
         """
         cost = spending or RunningCost()
-        run = _Run(self, observation, insertion, background, cost, decided, effort, enough)
+        run = _Run(
+            self, observation, insertion, background, cost, decided, effort, enough, ask_teacher
+        )
         try:
-            return await run.finish()
+            return await run.finish(patience)
         finally:
             await run.cancel()
 
@@ -95,6 +104,7 @@ class _Run:
         decided: IsDecided | None = None,
         effort: Effort | None = None,
         enough: IsDecided | None = None,
+        ask_teacher: AskTeacher | None = None,
     ) -> None:
         self._explorer = explorer
         self._options = explorer.options
@@ -102,6 +112,7 @@ class _Run:
         self._insertion = insertion
         self._background = background
         self._spending = spending
+        self._ask_teacher = ask_teacher
         self._decided = decided
         self._students = self._options.students if effort is None or effort.explore else 0
         self._tutored = self._students > 1 and (effort is None or effort.tutor)
@@ -121,15 +132,20 @@ class _Run:
 
     def _framed(self, conversation: Sequence[Message]) -> list[Message]:
         """The conversation with the form of the answer, and what the request is given."""
-        observation = self._observation
-        messages = list(conversation)
-        if observation.framed and not prescribed(observation.messages, observation.params):
-            name = ANSWER_PROMPT[observation.task]
-            form = self._explorer.prompts.get(observation.domain, name).render().text
-            messages = add_to_system(messages, form)
-        return self._insertion.into(messages)
+        return self._insertion.into(add_to_system(conversation, self._form()))
 
-    async def finish(self) -> ExplorerResult:
+    def _form(self) -> str:
+        """What is said of the answer's form; nothing where the client says it, unless by a pack of
+        its choice that asks for no box."""
+        observation = self._observation
+        if not observation.framed:
+            return ""
+        name = ANSWER_PROMPT[observation.task]
+        form = self._explorer.prompts.get(observation.domain, name).render().text
+        ours = observation.domain == DEFAULT_DOMAIN or asks_for_box(form)
+        return "" if ours and prescribed(observation.messages, observation.params) else form
+
+    async def finish(self, patience: float | None = None) -> ExplorerResult:
         self._start(self.teacher())
         if self._students > 0:
             self._start(self._student(1, []))
@@ -137,7 +153,7 @@ class _Run:
             self._start_rest()
         try:
             async with asyncio.timeout(self._options.timeout):
-                await self._collect()
+                await self._collect_within(patience)
         except TimeoutError:
             self._problems.append("explore_timeout")
         await self.cancel()
@@ -164,6 +180,16 @@ class _Run:
             self._start_rest()
         else:
             self._start_next()
+
+    async def _collect_within(self, patience: float | None) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._collect()
+        except TimeoutError:
+            self._problems.append(CUT_SHORT)
+            teacher = next(task for task, call in self._sent.items() if call.role is Role.TEACHER)
+            await self.cancel(spared=teacher)
+            await asyncio.wait({teacher})
 
     async def _collect(self) -> None:
         total = self._students + 1
@@ -273,13 +299,7 @@ class _Run:
         try:
             async with self._room:
                 self._spending.open += 1
-                completion = await self._explorer.backend.complete(
-                    self._observation.model,
-                    call.messages,
-                    call.params,
-                    background=self._background,
-                    logprobs=True,
-                )
+                completion = await self._complete(call)
         except UpstreamError as error:
             self._spending.back(Cost(calls=1))
             if call.role is Role.TEACHER:
@@ -299,12 +319,23 @@ class _Run:
             cost=self._spending.back(completion.cost),
         )
 
+    async def _complete(self, call: Call) -> Completion:
+        if call.role is Role.TEACHER and self._ask_teacher is not None:
+            return await self._ask_teacher(self._form(), self._insertion, call.params)
+        return await self._explorer.backend.complete(
+            self._observation.model,
+            call.messages,
+            call.params,
+            background=self._background,
+            logprobs=True,
+        )
+
     def _note_thinking(self, completion: Completion) -> None:
         if completion.spent_on_thinking and THINKING_SPENT not in self._problems:
             self._problems.append(THINKING_SPENT)
 
-    async def cancel(self) -> None:
-        tasks: list[asyncio.Task[object]] = [*self._sent]
+    async def cancel(self, *, spared: asyncio.Task[Trajectory] | None = None) -> None:
+        tasks: list[asyncio.Task[object]] = [task for task in self._sent if task is not spared]
         if self._tutor is not None:
             tasks.append(self._tutor)
         for task in tasks:

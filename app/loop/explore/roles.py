@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from app.domain import json_text
 from app.domain.trajectory import Message, Observation, Role, Task
 from app.upstream.types import LoopParams
 
@@ -49,7 +48,7 @@ def seed_of(model: str, messages: Sequence[Message], given: Any = None) -> int:
     """Seed of a request: the client's own, or one that follows from what it says."""
     if isinstance(given, int):
         return given % SEED_SPACE
-    digest = hashlib.blake2b(model.encode() + orjson.dumps(list(messages)), digest_size=8)
+    digest = hashlib.blake2b(model.encode() + json_text.dumps(list(messages)), digest_size=8)
     return int.from_bytes(digest.digest()) % SEED_SPACE
 
 

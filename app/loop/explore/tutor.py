@@ -13,6 +13,7 @@ from typing import Any
 
 from app.domain.lenient_json import tolerant_json
 from app.domain.trajectory import Observation
+from app.loop.explore.forms import names_form
 from app.prompt_library import PromptLibrary, Rendered
 
 _LONGEST = 4000
@@ -77,7 +78,8 @@ class Tutor:
         """At most `n` wordings that ask the same as `question`, each another one.
 
         Dropped: empty, too long, the same as the question or as one another, and any in which a
-        number, formula, option or name is missing or new, and any that asks nothing.
+        number, formula, option or name is missing or new, any that asks nothing, and any that has
+        lost the form of the answer where the question names one.
         """
         kept: list[str] = []
         seen = {_flat(question)}
@@ -114,6 +116,7 @@ def _faithful(variant: str, question: str) -> bool:
         and set(_NAME.findall(question)) <= _words(variant)
         and set(_NAME.findall(variant)) <= _words(question)
         and ("?" not in question or _asks(variant))
+        and (not names_form(question) or names_form(variant))
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.bounds import LONGEST_TEXT
 from app.domain.trajectory import Trajectory
 from app.loop.reflect.answers import strip_reasoning
 
@@ -38,10 +39,12 @@ def perplexity(logprobs: Sequence[float] | None) -> float | None:
 def exclusion(trajectory: Trajectory) -> str | None:
     """Why a trajectory may neither vote nor be learned from; None when it may.
 
-    failed | truncated | empty | degenerate
+    failed | too_long | truncated | empty | degenerate
     """
     if trajectory.failure is not None:
         return "failed"
+    if len(trajectory.text) > LONGEST_TEXT:
+        return "too_long"
     text = strip_reasoning(trajectory.text)
     if trajectory.truncated:
         # A cut-off answer that also runs in circles is reported as what the reader will see first.

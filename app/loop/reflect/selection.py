@@ -23,7 +23,7 @@ from app.domain.trajectory import (
 )
 from app.loop.effort import Effort
 from app.loop.reflect.answers import Answer, AnswerForm, extract
-from app.loop.reflect.equivalence import Equivalence
+from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.scoring import Vector, cosine, exclusion, medoid, perplexity
 
 Vectors = Mapping[str, Vector]
@@ -70,7 +70,10 @@ async def decided(
     answers = {t.name: a for t in usable if (a := _answer(observation, t)) is not None}
     if observation.task is Task.OPEN or not answers:
         return False
-    groups = await equivalence.groups([a.text for a in answers.values()])
+    try:
+        groups = await equivalence.groups([a.text for a in answers.values()])
+    except ComparisonUnfinished:
+        return False
     leading, next_best = groups.count(0), groups.count(1)
     sure = effort is not None and (
         effort.sure(leading, next_best)

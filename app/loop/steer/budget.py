@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
 import cachetools
-import orjson
 
+from app.domain import json_text
 from app.domain.tokens import overestimate
 from app.domain.trajectory import Message
 from app.loop.steer.block import cut
@@ -21,6 +22,8 @@ BLOCK_OVERHEAD = 112
 EXAMPLE_OVERHEAD = 12
 """Tokens around question and answer: the marks of two turns, or of a pair in the block."""
 COUNT_TIMEOUT = 0.25
+LONGEST_TOKENS = 16
+"""Characters of a token, on average, that no text is known to have."""
 
 
 class Tokenizer(Protocol):
@@ -36,12 +39,12 @@ class TokenCounter:
 
     def __init__(self, upstream: Tokenizer, size: int = 50_000) -> None:
         self._upstream = upstream
-        self._known: cachetools.LRUCache[tuple[str, str], int] = cachetools.LRUCache(size)
+        self._known: cachetools.LRUCache[tuple[str, bytes], int] = cachetools.LRUCache(size)
 
     def at_most(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without asking: of what has not been counted, its bytes in UTF-8,
         as no token is less than a byte."""
-        known = [self._known.get((model, text)) for text in texts]
+        known = [self._known.get(_key(model, text)) for text in texts]
         return [
             len(text.encode("utf-8", "surrogatepass")) if count is None else count
             for text, count in zip(texts, known, strict=True)
@@ -49,12 +52,12 @@ class TokenCounter:
 
     async def count(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; an estimate where the upstream can't or doesn't tell in time."""
-        unknown = [text for text in texts if (model, text) not in self._known]
+        unknown = [text for text in texts if _key(model, text) not in self._known]
         if len(unknown) > 1:
             await asyncio.gather(*(self._ask(model, text) for text in unknown))
         elif unknown:
             await self._ask(model, unknown[0])
-        known = [self._known.get((model, text)) for text in texts]
+        known = [self._known.get(_key(model, text)) for text in texts]
         return [
             overestimate(text) if count is None else count
             for text, count in zip(texts, known, strict=True)
@@ -63,7 +66,12 @@ class TokenCounter:
     async def _ask(self, model: str, text: str) -> None:
         counted = await self._upstream.count_tokens(model, text, seconds=COUNT_TIMEOUT)
         if counted is not None:
-            self._known[(model, text)] = counted
+            self._known[_key(model, text)] = counted
+
+
+def _key(model: str, text: str) -> tuple[str, bytes]:
+    """The text by its hash: it may be a whole conversation."""
+    return model, hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 async def fit(
@@ -83,10 +91,15 @@ async def fit(
     """
     if not experience:
         return experience
+    if context is not None and sum(len(text_of(m.get("content"))) for m in messages) > (
+        context * LONGEST_TOKENS
+    ):
+        # It does not fit as it is, and counting its tokens would be the most work of all.
+        return experience.only(set())
     hits: list[Hit] = [*experience.rules, *experience.examples]
     texts = [_prompt_text(hit) for hit in hits]
     frames = [EXAMPLE_OVERHEAD if isinstance(hit, ExampleHit) else 0 for hit in hits]
-    prompt = 0 if context is None else overestimate(orjson.dumps(list(messages)).decode())
+    prompt = 0 if context is None else overestimate(json_text.dumps(list(messages)).decode())
     taken = prompt + answer_tokens + BLOCK_OVERHEAD
     bound = sum(counter.at_most(model, texts)) + sum(frames)
     if bound <= budget and (context is None or taken + bound <= context):

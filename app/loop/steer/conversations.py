@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Any
 
 import cachetools
-import orjson
 
+from app.domain import json_text
 from app.domain.trajectory import Message
 from app.loop.steer.experience import Experience
 from app.loop.steer.injector import last_user
@@ -48,7 +48,7 @@ def turn_key(
     """The same for all steps of a turn: what is after its user message does not count."""
     at = last_user(messages)
     turn = messages if at is None else messages[: at + 1]
-    said = orjson.dumps([namespace, model, list(turn), astuple(limits)])
+    said = json_text.dumps([namespace, model, list(turn), astuple(limits)])
     return hashlib.blake2b(said, digest_size=16).hexdigest()
 
 

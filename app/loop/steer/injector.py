@@ -18,11 +18,18 @@ SYSTEM_ROLES = ("system", "developer")
 GAP = "\n\n"
 
 
-def inject(messages: Sequence[Message], block: str, turns: Sequence[Message] = ()) -> list[Message]:
+def inject(
+    messages: Sequence[Message],
+    block: str,
+    turns: Sequence[Message] = (),
+    *,
+    in_question: bool = False,
+) -> list[Message]:
     """A new list of messages with `block` in it; the same messages when there is no block. `turns`
-    are put behind the leading system messages."""
+    are put behind the leading system messages. `in_question`: the block goes in front of the last
+    user message in any case."""
     placed = list(messages)
-    if block and is_single_turn(messages):
+    if block and is_single_turn(messages) and not in_question:
         placed = _after_system(placed, block)
     elif block:
         placed = _before_last_user(placed, block)

@@ -49,6 +49,8 @@ class Retrieval:
     experience: Experience = NO_EXPERIENCE
     degraded: str | None = None
     """Why nothing could be looked up; None when the look-up worked, with or without hits."""
+    incomplete: bool = False
+    """Whether there is more that no look-up finds, as it has no vector yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +135,9 @@ class Retriever:
         """Rules and examples of the namespace for a question. `seed` decides what is drawn: the
         same one, with the same experience and evidence, gives the same. Never raises for a broken
         embedder or index."""
+        incomplete = bool(question.strip()) and self._store.is_incomplete(namespace)
         if not question.strip() or not self._has_any(namespace, limits):
-            return Retrieval()
+            return Retrieval(incomplete=incomplete)
         if not self._embedder.ready:
             return Retrieval(degraded="embedder_not_ready")
         try:
@@ -149,7 +152,8 @@ class Retriever:
             return Retrieval(degraded="embedder_failed")
         try:
             with span("retrieve"):
-                return Retrieval(self._chosen(namespace, vector, limits, seed))
+                found = self._chosen(namespace, vector, limits, seed)
+                return Retrieval(found, incomplete=incomplete)
         except StoreError as error:
             log.warning("experience not searched", error=error)
             return Retrieval(degraded="index_failed")

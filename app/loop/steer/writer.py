@@ -32,9 +32,9 @@ class Insertion:
     block: str = ""
     turns: tuple[Message, ...] = ()
 
-    def into(self, messages: Sequence[Message]) -> list[Message]:
-        """A new list of messages."""
-        return inject(messages, self.block, self.turns)
+    def into(self, messages: Sequence[Message], *, in_question: bool = False) -> list[Message]:
+        """A new list of messages; `in_question`: see `inject`."""
+        return inject(messages, self.block, self.turns, in_question=in_question)
 
 
 class ExperienceWriter:

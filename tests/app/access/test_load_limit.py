@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import httpx
+import orjson
 import pytest
 
+from app.access.load_limit import LoadLimit
+from app.api import streaming
+from app.exceptions import Overloaded
 from tests.compat.helpers import QUESTION, ask
 from tests.fakes import Reply, ScriptedUpstream
 from tests.gateway import NO_TLS, Gateway, running_gateway
@@ -61,6 +66,44 @@ async def test_learning_gives_way_before_anybody_is_refused(upstream: ScriptedUp
         reasons = [episode["reason"] for episode in episodes]
         assert "overloaded" in reasons
         assert 'ttcl_learning_skipped_total{reason="overloaded"}' in metrics(gateway)
+
+
+def test_of_several_keys_none_has_all_of_the_room() -> None:
+    alone, shared = LoadLimit(4), LoadLimit(4, lambda: True)
+    leave = [limit.enter("flood") for limit in (alone, shared) for _ in range(3)]
+    leave.append(alone.enter("flood"))
+    with pytest.raises(Overloaded, match="of this key"):
+        shared.enter("flood")
+    leave.append(shared.enter("other"))
+    with pytest.raises(Overloaded):
+        shared.enter("third")
+    for each in leave:
+        each()
+    assert (alone.open, shared.open) == (0, 0)
+    shared.enter("flood")
+
+
+async def test_unread_streams_give_their_places_back(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "READ_SECONDS", 0.2)
+    upstream.when(QUESTION, Reply("word " * 2_000_000))
+    with running_gateway(upstream, max_open_requests=2) as gateway:
+        body = orjson.dumps({**ask("steer"), "stream": True})
+        address = httpx.URL(gateway.url)
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.host}\r\n"
+            f"Authorization: {gateway.headers['Authorization']}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        unread = [socket.create_connection((address.host, address.port)) for _ in range(2)]
+        for connection in unread:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(head.encode() + body)
+        await until_open(gateway, 2)
+        await until_open(gateway, 0)
+        for connection in unread:
+            connection.close()
 
 
 async def test_a_client_that_leaves_makes_room(upstream: ScriptedUpstream) -> None:

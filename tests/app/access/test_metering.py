@@ -176,6 +176,7 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
     """Its client went between the headers and the first event."""
 
     class Opened:
+        patience = 600.0
         status = 200
         span = INVALID_SPAN
         is_stream = True

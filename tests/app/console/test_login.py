@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from app.access.throttle import FAILURES, WINDOW, Throttle
 from app.console.sessions import IDLE, LIFETIME, MOST_SESSIONS, Sessions
-from app.console.throttle import FAILURES, WINDOW, Throttle
 from tests.app.console.visitor import Visitor, read
 from tests.app.console.world import CLINIC, EVIL, SHOP, World
 from tests.gateway import ADMIN_KEY, CLIENT_KEY, Gateway

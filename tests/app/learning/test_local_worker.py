@@ -29,7 +29,7 @@ from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
 from app.learning.evaluation.outcomes import Judge
 from app.learning.learner import BUDGET_SKIP, Learner, LearnerOptions
 from app.learning.lessons import Teacher
-from app.learning.local_worker import LocalWorker
+from app.learning.local_worker import Backlog, LocalWorker
 from app.loop.effort import Effort
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Distillation, Exploration
@@ -473,7 +473,8 @@ class Waiting:
     """A worker with so many jobs waiting."""
 
     def __init__(self, backlog: int) -> None:
-        self.backlog = backlog
+        self.backlog = Backlog()
+        self.backlog.seen({"ns": backlog} if backlog else {})
 
 
 def recorder(backlog: int = 0, own: dict[str, Any] | None = None, **more: Any) -> Recorder:
@@ -504,6 +505,17 @@ def test_the_reasons_in_their_order() -> None:
     assert why_not(recorder(), obstacle="has_tools") == "has_tools"
     assert why_not(recorder(backlog=9)) is None
     assert why_not(recorder(backlog=10)) == "backlog_full"
+
+
+def test_a_full_backlog_has_room_for_whoever_has_not_filled_it() -> None:
+    backlog = Backlog()
+    backlog.seen({"flood": 10})
+    assert backlog.full("flood", 10)
+    assert not backlog.full("quiet", 10)
+    for _ in range(5):
+        backlog.add("quiet")
+    assert backlog.full("quiet", 10)
+    assert not backlog.full("quiet", 16)
     assert why_not(recorder(), obstacle="has_tools") == "has_tools"
 
 

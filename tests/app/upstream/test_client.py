@@ -342,6 +342,20 @@ def test_events_are_cut_the_same_whatever_the_pieces(
     assert [data_of(event) for event in events] == data
 
 
+async def test_a_stream_of_comments_alone_has_an_end() -> None:
+    ticks = iter(range(0, 1000, 4))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        while True:
+            yield b": ping\n\n"
+
+    events = split_events(pieces(), 10, lambda: next(ticks))
+    assert [await anext(events) for _ in range(3)] == [b"data: 1\n\n", *[b": ping\n\n"] * 2]
+    with pytest.raises(UpstreamTimeout, match="nothing but comments"):
+        await anext(events)
+
+
 @pytest.mark.parametrize(
     ("event", "data"),
     [

@@ -12,6 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
+from app.access.tenants import tenant
+from app.domain.bounds import LONGEST_EMBEDDED
 from app.exceptions import ConfigurationError
 from app.upstream.embeddings import (
     CachedEmbedder,
@@ -203,6 +205,41 @@ async def test_in_a_crowd_the_newest_go_first_and_the_oldest_one_with_them(
 ) -> None:
     await crowd(embedder, model)
     assert set(model.asked[1]) == {"text 0", *(f"text {n}" for n in range(37, 100))}
+
+
+async def test_in_a_crowd_each_tenant_has_its_turn(embedder: CachedEmbedder, model: Model) -> None:
+    first = await held(embedder, model)
+    tenant.set(("flood", "here"))
+    flood = [asyncio.create_task(embedder.embed([f"flood {n}"])) for n in range(200)]
+    tenant.set(("quiet", "there"))
+    quiet = [asyncio.create_task(embedder.embed([f"quiet {n}"])) for n in range(3)]
+    await asyncio.sleep(0)
+    model.open.set()
+    await asyncio.gather(first, *flood, *quiet)
+    assert {"quiet 0", "quiet 1", "quiet 2", "flood 0", "flood 199"} <= set(model.asked[1])
+
+
+async def test_what_one_namespace_asked_is_news_in_another(
+    embedder: CachedEmbedder, model: Model
+) -> None:
+    await until(lambda: embedder.ready)
+    for namespace in ("mine", "yours", "mine"):
+        tenant.set(("key", namespace))
+        await embedder.embed(["secret plan"])
+        assert embedder.knows("secret plan")
+    assert [batch for batch in model.asked if "secret plan" in batch] == [["secret plan"]] * 2
+    tenant.set(("key", "theirs"))
+    assert not embedder.knows("secret plan")
+
+
+async def test_of_a_long_text_the_ends_are_embedded(embedder: CachedEmbedder, model: Model) -> None:
+    await until(lambda: embedder.ready)
+    await embedder.embed(["beginning " + "x" * 1_000_000 + " end"])
+    (asked,) = model.asked[-1]
+    assert len(asked) == LONGEST_EMBEDDED
+    assert asked.startswith("beginning ")
+    assert "1000014" in asked
+    assert asked.endswith(" end")
 
 
 async def test_a_text_that_nobody_waits_for_any_more_is_not_encoded(

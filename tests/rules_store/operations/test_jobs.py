@@ -10,7 +10,8 @@ import pytest
 
 from rules_store.errors import LeaseLost
 from rules_store.models.episodes import EpisodeStatus
-from rules_store.models.jobs import Job, Spend
+from rules_store.models.events import Change
+from rules_store.models.jobs import Job, JobFilter, JobState, Spend
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     Clock,
@@ -76,7 +77,7 @@ async def test_a_lost_worker_loses_its_lease(store: RuleStore, clock: Clock) -> 
     assert await store.jobs.claim("w") is None
     clock.forward(2)
     job = await take(store, "w")
-    assert (job.episode_id, job.attempts) == ("a", 2)
+    assert (job.episode_id, job.attempts, job.lost) == ("a", 1, 1)
     for call in (
         store.jobs.heartbeat(lost),
         store.jobs.skip(lost, "r"),
@@ -101,7 +102,7 @@ async def test_a_job_that_a_queue_hands_out_passes_to_the_next(
     assert await store.jobs.due(timedelta(0), limit=9) == ["a"]
     job = await store.jobs.claim("w", key="a", handed_out=True)
     assert job is not None
-    assert job.attempts == 2
+    assert (job.attempts, job.lost) == (1, 1)
     with pytest.raises(LeaseLost):
         await store.jobs.apply(lost, [draft("x", axis(0))])
     await store.jobs.apply(job, [draft("x", axis(0))])
@@ -176,17 +177,66 @@ async def test_retries_wait_longer_each_time_and_end(store: RuleStore, clock: Cl
     assert (await take(store)).episode_id == "b"
 
 
-async def test_a_job_that_kills_its_workers_is_given_up(store: RuleStore, clock: Clock) -> None:
+async def test_a_job_that_ends_two_processes_is_set_aside_by_name(
+    store: RuleStore, clock: Clock
+) -> None:
     await new_job(store, "deadly")
     await new_job(store, "good")
-    for attempt in range(1, store.options.max_attempts + 1):
+    for attempt in range(2):
         job = await store.jobs.claim(f"w{attempt}", key="deadly")
         assert job is not None
+        assert (job.attempts, job.lost) == (1, attempt)
         clock.forward(store.options.lease + 1)
     assert (await take(store)).episode_id == "good"
     episode = await store.episodes.get("deadly")
     assert episode.status == EpisodeStatus.FAILED
-    assert episode.reason == "gave up after 5 attempts: the worker was lost"
+    reason = "set aside: the process ended 2 times while it worked on this"
+    assert episode.reason == reason
+    record = (await store.jobs.list(JobFilter(state=JobState.FAILED))).items[0]
+    assert (record.last_error, record.lost) == (reason, 2)
+    # Who looks at it may try it again, from the beginning.
+    again = await store.jobs.retry_failed(record.id, change=Change("kim", "mended"))
+    assert (again.state, again.attempts, again.lost) == (JobState.PENDING, 0, 0)
+
+
+async def test_a_process_that_has_just_begun_leaves_what_the_last_one_ended_with(
+    store: RuleStore, clock: Clock
+) -> None:
+    """However often it is killed: the job gets no blame."""
+    await new_job(store, "first")
+    await new_job(store, "second")
+    assert (await take(store, "w0")).episode_id == "first"
+    for number in range(1, 6):
+        clock.forward(store.options.lease + 1)
+        job = await store.jobs.claim(f"w{number}", suspects=False)
+        assert (job is None) == (number > 1), "each is lost once at most"
+    record = (await store.jobs.list()).items
+    assert [(each.state, each.lost, each.attempts) for each in record] == [
+        (JobState.PENDING, 1, 0),
+        (JobState.PENDING, 1, 0),
+    ]
+    assert (await take(store, "w9")).episode_id == "first"
+
+
+async def test_who_missed_a_lease_and_comes_again_has_not_ended(
+    store: RuleStore, clock: Clock
+) -> None:
+    await new_job(store, "slow")
+    for attempt in range(1, 4):
+        job = await take(store)
+        assert (job.attempts, job.lost) == (attempt, 0)
+        clock.forward(store.options.lease + 1)
+
+
+async def test_namespaces_take_turns(store: RuleStore) -> None:
+    for number in range(4):
+        await new_job(store, f"flood-{number}")
+    await store.namespaces.ensure("other")
+    await new_job(store, "one", namespace="other")
+    await new_job(store, "two", namespace="other")
+    taken = [(await take(store)).episode_id for _ in range(6)]
+    assert taken == ["flood-0", "one", "flood-1", "two", "flood-2", "flood-3"]
+    assert await store.jobs.waiting() == {}
 
 
 async def test_release_counts_no_attempt(store: RuleStore) -> None:

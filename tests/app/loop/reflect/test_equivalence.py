@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from app.loop.reflect.equivalence import Equivalence
+from app.access.tenants import tenant
+from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 
 SAME = [
     ("0.5", "1/2"),
@@ -119,7 +120,8 @@ async def test_a_hostile_formula_ends_and_the_next_comparison_works() -> None:
     try:
         assert await equivalence.equivalent("x+1", "1+x")  # the worker's start is not measured
         before = time.monotonic()
-        assert not await equivalence.equivalent(HOSTILE[0], "9^{9^{9^8}}")
+        with pytest.raises(ComparisonUnfinished):
+            await equivalence.equivalent(HOSTILE[0], "9^{9^{9^8}}")
         assert time.monotonic() - before < 12
         assert await equivalence.equivalent("x+2", "2+x")
     finally:
@@ -127,13 +129,49 @@ async def test_a_hostile_formula_ends_and_the_next_comparison_works() -> None:
 
 
 async def test_a_hostile_group_costs_little_more_than_its_limit() -> None:
-    equivalence = Equivalence(pair_seconds=0.3, total_seconds=1.0)
+    equivalence = Equivalence(pair_seconds=0.3, total_seconds=30.0)
     try:
         before = time.monotonic()
         groups = await equivalence.groups([*HOSTILE, "7", "7.0"])
         assert time.monotonic() - before < 12
         assert groups[-1] == groups[-2] == 0
         assert len(set(groups)) == len(HOSTILE) + 1
+    finally:
+        await equivalence.close()
+
+
+async def test_what_there_was_no_time_for_is_no_difference() -> None:
+    equivalence = Equivalence(total_seconds=0.0)
+    try:
+        with pytest.raises(ComparisonUnfinished):
+            await equivalence.equivalent("x+3", "3+x")
+        with pytest.raises(ComparisonUnfinished):
+            await equivalence.groups(["x+3", "3+x", "7"])
+        assert await equivalence.groups(["7", "7.0", "8"]) == (0, 0, 1)
+    finally:
+        await equivalence.close()
+
+
+async def test_the_formulas_of_one_tenant_hold_up_no_other() -> None:
+    equivalence = Equivalence(pair_seconds=0.5)
+
+    async def flood(number: int) -> None:
+        tenant.set(("flood", f"ns-{number}"))  # many names make no more turns
+        with pytest.raises(ComparisonUnfinished):
+            await equivalence.equivalent(f"9^{{9^{{9^{{{9 - number}}}}}}}", "x+1")
+
+    async def other() -> bool:
+        tenant.set(("other", "ns"))
+        return await equivalence.equivalent("x+3", "3+x")
+
+    try:
+        tenant.set(("flood", ""))
+        assert await equivalence.equivalent("x+1", "1+x")
+        flooding = [asyncio.create_task(flood(number)) for number in range(4)]
+        await asyncio.sleep(0)
+        assert await asyncio.create_task(other())
+        assert not all(each.done() for each in flooding)
+        await asyncio.gather(*flooding)
     finally:
         await equivalence.close()
 

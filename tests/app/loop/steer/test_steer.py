@@ -510,6 +510,9 @@ async def test_a_broken_index_is_named() -> None:
         def has_examples(self, namespace: str) -> bool:
             return False
 
+        def is_incomplete(self, namespace: str) -> bool:
+            return False
+
         def settings_of(self, namespace: str) -> NamespaceSettings:
             return NamespaceSettings()
 

@@ -1,4 +1,4 @@
-"""How often an address may try to log in: guessing the key is made hopeless, not the admin."""
+"""How often an address may try a key: guessing it is made hopeless, not the admin."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import cachetools
 
 FAILURES = 8
 """Wrong keys of one address within the window; after them even the right one has to wait."""
+BEARER_FAILURES = 50
+"""The same of the admin API, whose keys scripts carry."""
 WINDOW = 300.0
 MOST_ADDRESSES = 10_000
 
 
 class Throttle:
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, failures: int = FAILURES
+    ) -> None:
+        self._most = failures
         self._clock = clock
         self._failed: cachetools.TTLCache[str, deque[float]] = cachetools.TTLCache(
             MOST_ADDRESSES, ttl=WINDOW, timer=clock
@@ -30,13 +35,13 @@ class Throttle:
         horizon = self._clock() - WINDOW
         while failures and failures[0] <= horizon:
             failures.popleft()
-        if len(failures) < FAILURES:
+        if len(failures) < self._most:
             return 0.0
         return failures[0] - horizon
 
     def failed(self, address: str) -> None:
         network = _network(address)
-        failures = self._failed.get(network) or deque[float](maxlen=FAILURES)
+        failures = self._failed.get(network) or deque[float](maxlen=self._most)
         failures.append(self._clock())
         # Set anew: its time runs from the last failure.
         self._failed[network] = failures

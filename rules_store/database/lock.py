@@ -1,0 +1,37 @@
+"""One gateway to a SQLite file: a lock that ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rules_store.errors import StoreUnavailable
+
+
+@contextmanager
+def held_alone(database: Path) -> Iterator[None]:
+    """Raises StoreUnavailable, naming the process, where somebody else holds it. The file beside
+    the database stays: to delete it would let two in."""
+    path = database.with_name(f"{database.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} can't be written: {error.strerror}.") from error
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(file, 32).decode(errors="replace").strip() or "unknown"
+            raise StoreUnavailable(
+                f"Another gateway (process {holder}) serves the database file {database}: stop it, "
+                "give this one a data folder of its own, or share a PostgreSQL."
+            ) from None
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(file)
