@@ -60,6 +60,8 @@ class Caller:
             raise NotAllowed("This needs a key for all namespaces")
 
 
+MOST_NAMES = 500
+"""Keys among whose requests one is looked for by its id."""
 _ACTING: ContextVar[str | None] = ContextVar("acting", default=None)
 
 
@@ -73,8 +75,6 @@ def change_by(actor: str, reason: str) -> Change:
     return Change(actor, reason, _ACTING.get())
 
 
-MOST_NAMES = 500
-"""Keys among whose requests one is looked for by its id."""
 CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
 ANYONE = Caller(keys.ANYONE, CLIENT)
 """Who comes without a key while there are none."""

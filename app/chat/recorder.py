@@ -78,12 +78,12 @@ class Recorder:
         request_id: str | None,
         raw: bytes,
         is_retry: bool,
-        key: str,
+        key_id: str,
     ) -> OpenEpisode:
-        """`key`: the name of the caller's; what another one has sent makes nothing a retry. Never
-        raises for a broken store. A namespace comes into being with its first request. Of
-        a long question what `bounded` leaves is kept."""
-        body_hash = await _hash(key, raw)
+        """`key_id`: `Caller.name`; what another key has sent makes nothing a retry. Never raises
+        for a broken store. A namespace comes into being with its first request. Of a long question
+        what `bounded` leaves is kept."""
+        body_hash = await _hash(key_id, raw)
 
         async def begin() -> EpisodeStart:
             await self._store.namespaces.ensure(namespace)
@@ -93,10 +93,10 @@ class Recorder:
                 mode=mode.value,
                 question=bounded(question),
                 model=model,
-                request_id=None if request_id is None else own_request_id(key, request_id),
+                request_id=None if request_id is None else own_request_id(key_id, request_id),
                 body_hash=body_hash,
                 is_retry=is_retry,
-                key_id=key,
+                key_id=key_id,
             )
 
         try:

@@ -99,7 +99,7 @@ class Steering:
             request_id=call.client_request_id,
             raw=call.raw,
             is_retry=call.is_retry,
-            key=call.caller.name,
+            key_id=call.caller.name,
         )
         if call.chore is not None:
             return await open_episode(), Retrieval()

@@ -369,12 +369,12 @@ class Episode(ResponseModel):
     degraded: list[str] = Field([])
     created_at: Timestamp
     updated_at: Timestamp
-    key_id: KeyId
     cut: list[str] = Field(
         [],
         description="Texts shown by their beginning; GET /episodes/{id} has the whole",
         examples=[["question"]],
     )
+    key_id: KeyId
 
     @classmethod
     def of(cls, episode: StoredEpisode, /, **others: Any) -> Self:

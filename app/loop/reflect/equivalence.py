@@ -136,9 +136,11 @@ class Equivalence:
         numbers are per cent. Raises `ComparisonUnfinished`."""
         deadline = _Deadline(self._total_seconds)
         left, right = sorted((read(a), read(b)), key=_order)
+        if left == right:
+            return True
         if isinstance(left, Number) and isinstance(right, Number):
             return same_number(left, right, percent=asks_for_percent(question))
-        told = _Told.YES if left == right else await self._same(left, right, deadline)
+        told = await self._same(left, right, deadline)
         if told in (_Told.UNASKED, _Told.ENDED):
             raise ComparisonUnfinished("two answers could not be compared in time")
         return told is _Told.YES
