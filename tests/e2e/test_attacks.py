@@ -91,6 +91,7 @@ def test_a_persons_rule_is_written_and_flagged(gateway: Gateway, text: str) -> N
     written = gateway.add_rule(namespace, text, "questions about anything")
     assert written["state"] == "active"
     assert written["warnings"]
-    assert set(written["warnings"]) <= {"instruction_override", "url", "contact", "too_short"}
+    expected = {"instruction_override", "foreign_order", "url", "contact", "too_short"}
+    assert set(written["warnings"]) <= expected
     good = gateway.add_rule(namespace, "Check the units before adding.", "questions on sums")
     assert good["warnings"] == []
