@@ -27,6 +27,8 @@ DECLARED = "declared"
 
 _HEAD = 500
 """Characters in which a prompt says what it is about."""
+_FIRST = 150
+"""Characters of its first sentence."""
 _END = 500
 """Characters after a transcript in which some repeat it."""
 _SCANNED = 4_000
@@ -73,17 +75,18 @@ _KINDS: dict[str, re.Pattern[str]] = {
     ),
     "tags": re.compile(rf"\btags\b{_ABOUT}{_CONVERSATION}|{_CONVERSATION}{_ABOUT}\btags\b", _FLAGS),
     "search_query": re.compile(
-        r"\bstand-?alone (?:\w+ )?(?:question|query|search)"
-        r"|\b(?:search|retrieval|web)[ -](?:\w+ )?quer(?:y|ies)\b"
+        r"\b(?:generat|re(?:writ|phras|formulat)|formulat|convert|condens|writ|creat|produc|turn)\w*\b"
+        r"[^\n]{0,80}\b(?:stand-?alone (?:\w+ )?(?:question|query|search)"
+        r"|(?:search|retrieval|web)[ -](?:\w+ )?quer(?:y|ies)\b)"
         r"|\b(?:question|query) re(?:phras|writ|formulat)"
         r"|搜索关键词|检索词|独立的?问题",
         _FLAGS,
     ),
     "follow_ups": re.compile(
-        r"\bfollow[- ]?ups?\b[^\n]{0,30}\b(?:questions|prompts|suggestions)\b"
-        r"|\bquestions?\b[^\n]{0,40}\b(?:the )?(?:user|human|person)s?\b"
-        r"[^\n]{0,20}\b(?:ask|say|want|next)\b"
-        r"|\bnext questions?\b|追问|后续问题",
+        r"\b(?:suggest|generat|writ|propos|predict|creat|produc|anticipat)\w*\b[^\n]{0,60}"
+        r"\b(?:follow[- ]?ups?\b[^\n]{0,30}\b(?:questions|prompts|suggestions)|next questions?"
+        r"|questions?\b[^\n]{0,40}\b(?:user|human|person)s?\b[^\n]{0,20}\b(?:ask|say|want|next))\b"
+        r"|追问|后续问题",
         _FLAGS,
     ),
     "memory": re.compile(
@@ -100,6 +103,12 @@ _KINDS: dict[str, re.Pattern[str]] = {
 """What a prompt's head says that orders such a chore; the first that fits is named."""
 
 _TITLED = re.compile(_TITLE, _FLAGS)
+_TITLE_OF = re.compile(
+    rf"{_TITLE}[^.,\n]{{0,40}}\b(?:for|of|summari\w+|captur\w+|based on)\b[^.,\n]{{0,40}}"
+    rf"{_CONVERSATION}|{_CONVERSATION}[ -](?:\w+ )?{_TITLE}",
+    _FLAGS,
+)
+"""A title whose conversation stands beside it."""
 _WANTED = (
     "titl", "headline", "name", "descri", "tag", "question", "quer", "search", "follow", "memor",
     "facts", "preferences", "personal information", "summar", "titre", "título", "titulo", "titel",
@@ -115,7 +124,7 @@ _BESIDE = re.compile(
     r"|in addition|as well as answer|when(?:ever)? (?:the user )?ask(?:s|ed)"
     r"|(?<!not )answer(?:s|ing)? (?:the|their|all|any)?\s*(?:user's )?(?:question|customer|user)"
     r"|and answer|helps? (?:\w+ )?(?:users|people|customers|writers)"
-    r"|with (?:\w+ )?long-term memory)",
+    r"|with (?:\w+ )?long-term memory|with your tools|chat with the user)",
     _FLAGS,
 )
 """A job that has the chore beside it."""
@@ -130,7 +139,8 @@ _OF_THIS = re.compile(
 """An order about this very conversation, in the words of a third person."""
 _BARE = re.compile(
     r"\b(?:only|without|omit\w*|no (?:quot|punct|addit|other|extra|explan)\w*|do not|don't"
-    r"|straight to|or (?:less|fewer)|(?:\d|three|four|five|six|ten)[- ](?:\d+ )?words?|json"
+    r"|straight to|your (?:only )?(?:task|job) is|or (?:less|fewer)"
+    r"|(?:\d|three|four|five|six|ten)[- ](?:\d+ )?words?|json"
     r"|ohne|sans|senza|sin|sem|без|nur|solo|seulement)\b|不要|不需要|直接|のみ|なし|없이",
     _FLAGS,
 )
@@ -223,7 +233,12 @@ def _of_instructions(told: str) -> str | None:
     head = told[:_HEAD]
     if not _orders(head) or _BESIDE.search(head):
         return None
-    return _kind(head)
+    kind = _kind(head)
+    if kind == "title":
+        whole = _TITLE_OF.search(head) is not None
+    else:
+        whole = kind is not None and _kind(head[:_FIRST]) == kind
+    return kind if whole or _BARE.search(head) else None
 
 
 def _of_transcript(asked: str) -> str | None:

@@ -26,7 +26,7 @@ from app.loop.explore.exploration import (
     name_of,
     sample_in_span,
 )
-from app.loop.explore.forms import prescribed
+from app.loop.explore.forms import asks_for_box, prescribed
 from app.loop.explore.roles import (
     ANSWER_PROMPT,
     Call,
@@ -39,7 +39,7 @@ from app.loop.explore.tutor import Tutor
 from app.loop.steer.injector import add_to_system, replace_question
 from app.loop.steer.writer import Insertion
 from app.observability.tracing import span
-from app.prompt_library import PromptLibrary
+from app.prompt_library import DEFAULT_DOMAIN, PromptLibrary
 from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
 
 CUT_SHORT = "explore_cut_short"
@@ -135,12 +135,15 @@ class _Run:
         return self._insertion.into(add_to_system(conversation, self._form()))
 
     def _form(self) -> str:
-        """What is said of the answer's form; nothing where the client says it."""
+        """What is said of the answer's form; nothing where the client says it, unless by a pack of
+        its choice that asks for no box."""
         observation = self._observation
-        if not observation.framed or prescribed(observation.messages, observation.params):
+        if not observation.framed:
             return ""
         name = ANSWER_PROMPT[observation.task]
-        return self._explorer.prompts.get(observation.domain, name).render().text
+        form = self._explorer.prompts.get(observation.domain, name).render().text
+        ours = observation.domain == DEFAULT_DOMAIN or asks_for_box(form)
+        return "" if ours and prescribed(observation.messages, observation.params) else form
 
     async def finish(self, patience: float | None = None) -> ExplorerResult:
         self._start(self.teacher())

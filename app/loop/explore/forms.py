@@ -34,31 +34,67 @@ _ONLY_ELSEWHERE = (
     r"|sem|em formato|alleen|enkel|uitsluitend|zonder|bara|endast|kun|bare|tylko|wyłącznie|bez"
     r"|только|лишь|исключительно|без|sadece|yaln\u0131zca)\b|只|仅|僅|不要|だけ|のみ|만|فقط|केवल|सिर्फ)"
 )
-# Narrow on purpose: "in simplest form" or "ends with 5" is about the question.
+# Where an order begins.
+_NOW = r"(?:^[\s>*\-#]{0,4}|[.:;,!?] |\bplease |\bmust |\bshould |\band )"
+_ENDS = r"(?= please|\s?[.!,;:)]|\s?$)"
 _FORM = re.compile(
-    rf"{_SAY}[^.?!\n]{{0,30}}{_ONLY}"
-    rf"|(?:^|[.:;,]\s*|please )(?:only|just|simply) {_SAY}"
-    r"|\b(?:no|without)\b.{0,20}\b(?:explanations?|(?:other|extra) text|prose|commentary)\b"
-    rf"|\b(?:in|as|into|valid|a|an|of|to|the) (?:\w+ )?{_LANGUAGE}\b"
-    rf"|{_SAY} {_LANGUAGE}\b"
-    rf"|\b{_LANGUAGE} (?:object|array|schema|format|mode|table|list|header|with)\b"
-    r"|\b(?:in|use|using|follow)\b.{0,20}\b(?:this|following|that|exact)"
-    r" (?:\w+ )?(?:form|format|template|structure|schema)\b"
-    r"|\b(?:output|response|answer|reply) (?:format|schema|template)\b"
-    r"|\bformat (?:your|the|all) (?:answers?|responses?|outputs?|repl(?:y|ies))\b"
-    rf"|{_SAY} (?:in|with|by|as) (?:one|a single|single|a bare|exactly \w+) {_UNIT}\b"
-    rf"|\b(?:at most|no more than|not more than|exactly|fewer than|up to|maximum(?: of)?|max\.?)"
-    rf" (?:\w+ )?{_UNIT}\b"
-    rf"|{_SAY_ELSEWHERE}[^.?!\n]{{0,40}}{_ONLY_ELSEWHERE}"
-    rf"|{_ONLY_ELSEWHERE}[^.?!\n]{{0,40}}{_SAY_ELSEWHERE}"
-    r"|\b(?:yes or no|true or false)\b"
-    r"|\b(?:last|final|first) line (?:must|should|of your|is to)\b"
-    r"|\b(?:begin|start|end|finish|prefix) (?:your|the|each|every)"
-    r" (?:reply|answer|response|message|output)\b"
-    r"|\b(?:final answer|answer|thought|action|observation|action input):"
-    r"|<(?:answer|output|result|response|final)>|####|\\boxed",
+    "|".join(
+        (
+            # nothing else
+            rf"{_SAY}[^.?!\n]{{0,30}}{_ONLY}",
+            rf"(?:^|[.:;,]\s*|please )(?:only|just|simply) {_SAY}",
+            r"\b(?:no|without)\b.{0,20}\b(?:explanations?|(?:other|extra) text|prose|commentary"
+            r"|preamble|introduction)\b",
+            r"\b(?:do not|don't|never) (?:explain|(?:include|add|give|write|provide|output|say)"
+            r" (?:any|an|other|extra|your|anything|explanations?|reasons?|text|prose|steps)\b)",
+            rf"\b(?:just|only) the (?:\w+ )?\w+{_ENDS}",
+            r"\b(?:answer|number|label|word|letter|code)s? only\b",
+            # a language or a notation
+            rf"\b(?:in|as|into|valid|a|an|of|to|the) (?:\w+ )?{_LANGUAGE}\b",
+            rf"(?:{_SAY}|\b(?:emit|produce)) {_LANGUAGE}\b",
+            rf"\b{_LANGUAGE} (?:object|array|schema|format|mode|table|list|header|with)\b",
+            r"\bjson\.loads|\bYYYY-MM-DD",
+            r"\bas an? (?:\w+ )?(?:list|dict\w*|array|tuple|table)\b",
+            r"\b(?:in|use|using|inside|between) (?:\w+ )?(?:brackets|backticks|bullet points"
+            r"|bullets|uppercase|lowercase|capital letters|rhyme)\b",
+            rf"\bcomma[- ]separated\b|{_SAY}[^.?!\n]{{0,40}}\bseparated by (?:commas|\w+s)\b",
+            # a pattern that is shown
+            r"\b(?:in|use|using|follow)\b.{0,20}\b(?:this|following|that|exact)"
+            r" (?:\w+ )?(?:form|format|template|structure|schema)\b",
+            r"\b(?:form|format|template|schema) below\b|\bformat: ?\S|\bkey: value\b",
+            r"\b(?:output|response|answer|reply) (?:format|schema|template)\b",
+            r"\bformat (?:your|the|all) (?:answers?|responses?|outputs?|repl(?:y|ies))\b",
+            r"\b(?:last|final|first) line (?:must|should|of your|is to)\b",
+            r"\b(?:begin|start|end|finish|prefix|wrap|keep|limit) (?:your|the|each|every)"
+            r" (?:reply|answer|response|message|output)\b",
+            r"\b(?:final answer|answer|thought|action|observation|action input):",
+            r"<(?:answer|output|result|response|final)>|####|\\boxed",
+            # how much, or which of some
+            r"\b(?:in|with|by|as|using) (?:one|a single|single|a bare|two|three)"
+            rf" {_UNIT}\b",
+            rf"(?:{_SAY}|\b(?:in|use|using))[^.?!\n]{{0,20}}\b(?:at most|no more than|exactly"
+            rf"|not more than|fewer than|under|up to|maximum(?: of)?) (?:\w+ )?{_UNIT}\b",
+            r"\b(?:one|single)-(?:word|letter|line|sentence)\b",
+            r"\b(?:yes|ja|oui|s[ií]|sim|да) (?:or|oder|ou|o|или) (?:no|nein|non|n[aã]o|нет)\b",
+            r"\b(?:yes/no|true/false|true or false)\b(?! questions?)",
+            r"\bone of (?:the following|these|those|the)? ?(?:labels|categories|options|classes)\b",
+            r"\b(?:label|tag|classify|categori[sz]e)\b[^.?!\n]{0,60}\b(?:as|into|with|one of)\b",
+            rf"{_NOW}(?:answer|reply|respond) (?:only )?(?:with|as|using|['\"]?(?:yes|true)\b)",
+            rf"{_NOW}(?:return|output|emit) (?:an?|the|one|true|only)\b",
+            r"\b(?:your|the) (?:answer|response|output|reply) (?:should|must|has to|needs to) be\b"
+            r"(?! (?:in )?(?:simpl|the form|terms|exact))",
+            r"\bnumeric(?:al)? (?:answer|value)\b",
+            # the same in other languages
+            rf"{_SAY_ELSEWHERE}[^.?!\n]{{0,40}}{_ONLY_ELSEWHERE}",
+            rf"{_ONLY_ELSEWHERE}[^.?!\n]{{0,40}}{_SAY_ELSEWHERE}",
+            r"\b(?:r[ée]pond(?:s|ez) (?:par|en un|avec)|antworte(?:n sie)? (?:mit|als)"
+            r"|respond[ea]n? (?:con|com|en una|em uma)|contesta con|rispondi (?:con|in una)"
+            r"|antwoord met|odpowiedz (?:jednym|tak)|ответь (?:одним|да))\b",
+        )
+    ),
     re.IGNORECASE | re.MULTILINE,
 )
+"""Narrow on purpose: "in simplest form" or "ends with 5" is about the question."""
 _SCANNED = 8_000
 """Characters at either end of a text that are looked at."""
 _BOX = re.compile(r"\\boxed\s*\{")
@@ -99,6 +135,10 @@ _GUIDED = (
 def boxes(messages: Sequence[Message], params: Mapping[str, Any], task: Task) -> bool:
     """Whether a definite answer is asked for in a box that the client did not ask for."""
     return task is not Task.OPEN and not prescribed(messages, params)
+
+
+def asks_for_box(prompt: str) -> bool:
+    return _BOX.search(prompt) is not None
 
 
 def unboxed(text: str) -> str:

@@ -9,7 +9,8 @@ from common import API_KEY, MODEL, OPENAI_URL, QUESTION, multiply, report
 folder = tempfile.mkdtemp()
 os.environ["LLM_USER_PATH"] = folder
 Path(folder, "extra-openai-models.yaml").write_text(
-    f"- model_id: here\n  model_name: {MODEL}\n  api_base: {OPENAI_URL}\n  supports_tools: true\n"
+    f"- model_id: here\n  model_name: {MODEL}\n  api_base: {OPENAI_URL}\n"
+    "  api_key_name: here\n  supports_tools: true\n"
 )
 import llm  # noqa: E402  (reads where its files are)
 
