@@ -268,7 +268,7 @@ class ExperiencedPass:
             while await self._learner.try_rules():
                 pass
             rows += await self._changed(outcome.asked)
-        self._worker.backlog = 0
+        self._worker.backlog.seen({})
         await self._store.catch_up()
         return rows
 
