@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
-
-import orjson
 
 from app.chat.call import ChatCall
 
@@ -18,7 +17,7 @@ def conversation_key(call: ChatCall) -> str:
     have in common."""
     metadata = call.body.get("metadata")
     named = metadata.get("conversation_id") if isinstance(metadata, dict) else None
-    for kind, given in (("conversation", named), ("user", call.body.get("user"))):
+    for kind, given in (("conversation", named), ("user", call.fields.get("user"))):
         if isinstance(given, str | int) and not isinstance(given, bool) and str(given):
             return f"{kind}:{given}"
     return f"opening:{_opening(call)}"
@@ -31,4 +30,4 @@ def _opening(call: ChatCall) -> str:
     if isinstance(content, str):
         return content
     # With its images: two questions about different ones are two conversations.
-    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
+    return json.dumps(content, sort_keys=True)
