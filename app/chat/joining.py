@@ -28,7 +28,7 @@ Wanted = Callable[[], Awaitable[object]]
 AGAIN = 2.0
 """Seconds of work after which an equal request is taken for a retry, whatever it says."""
 SOON = 1.0
-"""Seconds of work that are little: it goes on for half a second at most."""
+"""Seconds of work that are little: it goes on for a quarter of a second at most."""
 MOST_LEFT = 16
 """Answers that nobody waits for, being worked on at a time ..."""
 MOST_LEFT_OF_ONE = 4
@@ -125,7 +125,7 @@ class JoinedRequests:
         """Nobody waits for it now."""
         work.wanted.clear()
         worked = work.seconds
-        seconds = min(self._longest, worked if worked >= SOON else min(worked, SOON / 2))
+        seconds = min(self._longest, worked if worked >= SOON else min(worked, SOON / 4))
         left = [each for each in self._under_way if each.end is not None]
         own = sum(each.owner == work.owner for each in left)
         if seconds <= 0 or len(left) >= MOST_LEFT or own >= MOST_LEFT_OF_ONE:
