@@ -247,8 +247,9 @@ class Loop:
         """The difference between better and worse, in rules; refused ones are marked, not
         dropped. `judged`: whether the model is asked about each rule that the checks let pass;
         `gated`: whether it then has to prove itself. Raises `UpstreamError`."""
-        await asyncio.to_thread(pipeline.warm_up)
-        english = languages.tongue(observation.question) in (None, languages.ENGLISH)
+        # In threads: what the checks look up is read when it is first needed, a second at most.
+        spoken = await asyncio.to_thread(languages.tongue, observation.question)
+        english = spoken in (None, languages.ENGLISH)
         prompt = self._distiller.render(observation, selection, english=english)
         with span("distil", model=observation.model) as step:
             answer, completion = await self._backend.structured(
@@ -270,7 +271,9 @@ class Loop:
             written = self._distiller.parse(
                 selection.case, answer if answer is not None else completion.text
             )
-            rules = pipeline.judge(written, observation, selection, prompt=prompt)
+            rules = await asyncio.to_thread(
+                pipeline.judge, written, observation, selection, prompt=prompt
+            )
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)
         cost, judge = completion.cost, None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from app.learning.evaluation.outcomes import Judge
 from app.learning.local_worker import Worker
-from app.loop.admission import pipeline
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Loop
 from app.loop.reflect.equivalence import Equivalence
@@ -69,8 +67,6 @@ async def open_services(
     stack.push_async_callback(upstream.close)
     equivalence = Equivalence()
     stack.push_async_callback(equivalence.close)
-    # In a thread, so that neither the start nor the first rule waits for it.
-    asyncio.get_running_loop().run_in_executor(None, pipeline.warm_up)
     loop = build_loop(settings, upstream, embedder, equivalence, prompts, store)
     retriever = build_retriever(settings, store, embedder)
     planner = build_planner(settings, store, embedder)

@@ -52,11 +52,6 @@ def address(text: str) -> str | None:
     return None
 
 
-def warm_up() -> None:
-    """Loads the list."""
-    _suffixes()
-
-
 @cache
 def _suffixes() -> Any:
     # Here: it reads the list, which takes a fifth of a second.

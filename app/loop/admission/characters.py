@@ -101,11 +101,6 @@ def _confusables(letter: str) -> list[str]:
     return [each["c"] for each in _table().get(letter, ()) if len(each["c"]) == 1]
 
 
-def warm_up() -> None:
-    """Loads the table."""
-    _table()
-
-
 @cache
 def _table() -> dict[str, list[dict[str, str]]]:
     # Here: it reads a megabyte, which takes a fifth of a second.

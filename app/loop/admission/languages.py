@@ -63,11 +63,6 @@ def _classifier() -> Any:
     return found
 
 
-def warm_up() -> None:
-    """Loads what is read once, so that no request waits for it."""
-    _classifier()
-
-
 def _scores(text: str) -> dict[str, int]:
     """Function words of each language in a text of Latin letters."""
     words = re.findall(r"[^\W\d_]+", text.casefold())

@@ -14,8 +14,6 @@ from typing import Protocol
 
 from app.domain.trajectory import Case, DistilledRule, Observation, Selection, Task, Trajectory
 from app.loop.admission import (
-    addresses,
-    characters,
     form_checks,
     languages,
     leakage,
@@ -190,13 +188,6 @@ def trigger_admitted(trigger: str, context: Context) -> bool:
 
 
 _ECHOED_TRIGGER = 4
-
-
-def warm_up() -> None:
-    """Loads what the checks read once (half a second to two); for a thread, before the first
-    rule."""
-    for part in (addresses, characters, languages):
-        part.warm_up()
 
 
 def judge(
