@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from app.api.http_protocol import GatewayProtocol
+from app.cli.http_protocol import GatewayProtocol
 
 Address = tuple[str, int]
 

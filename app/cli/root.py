@@ -62,7 +62,7 @@ def serve(
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
-    from app.api.http_protocol import GatewayProtocol
+    from app.cli.http_protocol import GatewayProtocol
     from app.main import create_app
     from app.observability.logs import configure
 
