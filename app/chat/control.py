@@ -18,7 +18,9 @@ def conversation_key(call: ChatCall) -> str:
     metadata = call.body.get("metadata")
     named = metadata.get("conversation_id") if isinstance(metadata, dict) else None
     for kind, given in (("conversation", named), ("user", call.fields.get("user"))):
-        if isinstance(given, str | int) and not isinstance(given, bool) and str(given):
+        is_name = isinstance(given, str) and given != ""
+        is_number = isinstance(given, int) and not isinstance(given, bool) and abs(given) < 2**63
+        if is_name or is_number:
             return f"{kind}:{given}"
     return f"opening:{_opening(call)}"
 
@@ -29,5 +31,6 @@ def _opening(call: ChatCall) -> str:
     )
     if isinstance(content, str):
         return content
-    # With its images: two questions about different ones are two conversations.
+    # With its images: two questions about different ones are two conversations. By the standard
+    # library, which writes whatever can come: half a surrogate pair, a number of any size.
     return json.dumps(content, sort_keys=True)

@@ -234,7 +234,7 @@ NO_OUTCOMES = EffectState(ArmSum(), ArmSum(), 0.0, 0.0, _ZEROS, _ZEROS, _ZEROS)
 
 def outcomes_needed(difference: float, variance: float, share: float) -> float:
     """Conversations with an outcome after which a true difference shows, in about half of all
-    cases; 1.6 times as many in nine of ten. Of the best rate r = d / v the evidence grows by
+    cases; about twice as many in nine of ten. Of the best rate r = d / v the evidence grows by
     p (1 - p) d^2 / (2 v) with each, and it has to reach log(2 / alpha) and some 1.5 for the mixture
     and the inequality (fitted to `benchmarks/effect.py`). Infinite where nothing is drawn."""
     weight = share * (1.0 - share)

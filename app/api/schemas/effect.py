@@ -110,8 +110,8 @@ class OutcomesByArm(ResponseModel):
 
 
 class Needed(ResponseModel):
-    """What would show a true difference of so much, in about half of all cases; half as much again
-    and more in nine of ten. Null where nothing is drawn as control, or nothing told."""
+    """What would show a true difference of so much, in about half of all cases; in nine of ten it
+    takes about twice as much. Null where nothing is drawn as control, or nothing told."""
 
     difference: float = Field(examples=[0.05])
     conversations: int | None = Field(

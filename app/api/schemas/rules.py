@@ -359,6 +359,12 @@ class Episode(ResponseModel):
     examples_injected: list[dict[str, Any]] = Field(
         [], description="Nearest first", examples=[[EXAMPLE_INJECTED]]
     )
+    arm: dict[str, Any] | None = Field(
+        None,
+        description="`control` or `steered`, and the probability with which it was control; null "
+        "where nothing was drawn",
+        examples=[{"name": "control", "control": 0.25}],
+    )
     given: dict[str, Any] | None = Field(
         None,
         description="Which kinds of experience it got, and what these were chosen from",

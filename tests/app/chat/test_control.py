@@ -15,7 +15,7 @@ from rules_store.policy.control import Arm
 from rules_store.policy.effect import EffectVerdict
 from tests.app.chat.test_experience import QUESTION, Service, running
 from tests.fakes import Reply, ScriptedUpstream
-from tests.gateway import ADMIN_KEY
+from tests.gateway import ADMIN_KEY, MODEL
 
 WHY = Change("tests", "arranged")
 RULE = "Say the number of the ticket."
@@ -144,3 +144,13 @@ async def test_an_exploration_in_control_has_no_rules(
     answer = await service.ask(metadata={"conversation_id": name}, ttcl={"mode": "explore"})
     assert answer.headers["x-ttcl-arm"] == "control"
     assert all(RULE not in call.text for call in upstream.chats)
+
+
+ODD = (r'"\ud800"', r'[{"type": "text", "text": "\ud800 and"}]', "[1e400]")
+
+
+@pytest.mark.parametrize("content", ODD)
+async def test_no_content_is_too_odd_to_be_drawn_for(service: Service, content: str) -> None:
+    raw = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": {content}}}]}}'
+    answer = await service.http.post("/v1/chat/completions", content=raw.encode())
+    assert answer.status_code < 500, answer.text

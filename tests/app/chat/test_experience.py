@@ -78,6 +78,8 @@ async def running(upstream: ScriptedUpstream, folder: Path, **settings: Any) -> 
         "api_keys": (CLIENT_KEY,),
         "admin_api_key": ADMIN_KEY,
         "policy": "paper",
+        # Every request is steered; the control group has tests of its own.
+        "control_rate": 0.0,
         "log_level": "ERROR",
         **settings,
     }
