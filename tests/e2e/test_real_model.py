@@ -40,7 +40,8 @@ def gateway(
 ) -> Iterator[Gateway]:
     url = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("service")
-    with service(folder, within=120, upstream_base_url=url) as (running, _):
+    # Not cut short, however busy the machine is.
+    with service(folder, within=120, upstream_base_url=url, explore_wait=600) as (running, _):
         yield running
 
 
