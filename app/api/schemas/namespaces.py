@@ -117,6 +117,7 @@ _SETTINGS: dict[str, Any] = {
     "max_examples": 4,
     "example_capacity": 5000,
     "example_days": 365,
+    "confidential": False,
     "control_rate": "auto",
     "guard": True,
     "guard_margin": 0.02,
