@@ -168,8 +168,8 @@ class Learner:
             raise
         except Exception as error:
             log.error("job failed", episode=job.episode_id, error=error, exc_info=error)
-            # What nobody foresaw may quote what it stumbled over.
-            reason = f"internal: {type(error).__name__}"
+            said = _unquoting(str(error), job.payload)
+            reason = f"internal: {type(error).__name__}: {said}"
             await self._store.jobs.fail(job, reason, spend=bill.spend)
             outcome = "failed"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
@@ -376,5 +376,5 @@ def _unquoting(message: str, payload: dict[str, Any]) -> str:
     said = json_text.dumps([observation.get("question"), observation.get("messages")]).decode()
     pieces = (message[at : at + QUOTED] for at in range(max(1, len(message) - QUOTED + 1)))
     if any(len(piece) == QUOTED and json.dumps(piece)[1:-1] in said for piece in pieces):
-        return "refused with the request's own words, which are not kept"
+        return "told in the request's own words, which are not kept"
     return message
