@@ -21,6 +21,8 @@ from tests.benchmarks.test_feedback import COUNT, Sorter, go, label, number_of, 
 from tests.benchmarks.test_runner import accuracy, without_times
 
 EXPERIENCED = "rules,examples,experience"
+ASKED = {"variants": "tutor", "positive": "distiller", "negative": "distiller"}
+"""Who asks for this field."""
 
 
 class Writer(Sorter):
@@ -35,8 +37,11 @@ class Writer(Sorter):
         *,
         background: bool = False,
     ) -> tuple[dict[str, Any] | None, Completion]:
-        tutor = "variants" in schema["properties"]
-        await self._arrived({"kind": "tutor" if tutor else "distiller"})
+        kind = next((kind for name, kind in ASKED.items() if name in schema["properties"]), "judge")
+        await self._arrived({"kind": kind})
+        if kind == "judge":
+            return {}, _completion("I can't tell.", str(messages))  # and is not asked again
+        tutor = kind == "tutor"
         said = str(messages)
         topic = next(word for word in ("door", "lamp", "pump") if f"The {word}" in said)
         value: dict[str, Any] = {"variants": []}
