@@ -127,7 +127,7 @@ class EffectOperations:
         """Steers a suspended namespace again; what its outcomes add up to begins anew. One that is
         not suspended stays as it is, without an event. Raises UnknownNamespace."""
         async with self._context.change() as connection:
-            return await self._resume(connection, namespace, change)
+            return await resume(self._context, connection, namespace, change)
 
     async def review(self, now: datetime | None = None) -> list[Reviewed]:
         """Resumes the namespaces whose time has come, and has the default schedule move shares;
@@ -148,26 +148,6 @@ class EffectOperations:
                 if share != known.control_share and await self._move(known.name, share):
                     done.append(Reviewed(known.name, share=share))
         return done
-
-    async def _resume(
-        self, connection: AsyncConnection, namespace: str, change: Change
-    ) -> Namespace:
-        before = await find(connection, namespace)
-        if before.suspension is None:
-            return before
-        after = replace(before, suspension=None)
-        await namespaces.save(connection, after)
-        await effect.forget(connection, namespace)
-        await events.append(
-            connection,
-            self._context.clock(),
-            namespace,
-            RESUMED,
-            change,
-            before={"suspension": before.suspension.as_json()},
-            after={"suspension": None},
-        )
-        return after
 
     async def _scheduled(self, known: Namespace, now: datetime) -> float | None:
         """The share by now; None while it warms up, which a namespace does once."""
@@ -287,3 +267,25 @@ def _with_now(points: list[EffectPoint], each: SignalEffect) -> tuple[EffectPoin
         return ()
     now = _point(each.state, each.updated_at)
     return (*(point for point in points if point.conversations < now.conversations), now)
+
+
+async def resume(
+    context: StoreContext, connection: AsyncConnection, namespace: str, change: Change
+) -> Namespace:
+    """See `EffectOperations.resume`; in a `StoreContext.change`."""
+    before = await find(connection, namespace)
+    if before.suspension is None:
+        return before
+    after = replace(before, suspension=None)
+    await namespaces.save(connection, after)
+    await effect.forget(connection, namespace)
+    await events.append(
+        connection,
+        context.clock(),
+        namespace,
+        RESUMED,
+        change,
+        before={"suspension": before.suspension.as_json()},
+        after={"suspension": None},
+    )
+    return after

@@ -12,6 +12,7 @@ killed in between leaves what is noted to be done: whoever withdraws the key aga
     retired for the opposite of a rule    what it was before, where that rule is active no more
     an example that its votes refuted     what it was before, unless the votes left refute it
     an example that its feedback retired  what it was before
+    a namespace that the guard suspended  steered again, and compared anew
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from rules_store.models.keys import ALL, Withdrawal
 from rules_store.models.rules import Rule, RuleState
 from rules_store.operations import example_writes, rule_writes, teaching_writes, trials, voices
 from rules_store.operations.context import StoreContext
+from rules_store.operations.effect import resume
 from rules_store.policy import votes
 from rules_store.policy.gate import Verdict
 from rules_store.repository import (
+    effect,
     episodes,
     events,
     evidence,
@@ -60,6 +63,7 @@ async def withdraw(context: StoreContext, key_id: str, change: Change) -> Withdr
         await run.all_of(name, portion)
     await run.take_exposures()
     await run.judge_all()
+    await run.resume_all()
     return await run.end(begun, is_open=is_open)
 
 
@@ -107,6 +111,15 @@ class _Run:
             await withdrawals.put(connection, replace(known, counts=counts))
         return taken
 
+    async def resume_all(self) -> None:
+        """Steers namespaces again whose suspension stands on nothing that is left."""
+        for each in self._context.namespaces.all():
+            if each.suspension is None:
+                continue
+            async with self._context.change() as connection:
+                if not await effect.states(connection, each.name):
+                    await resume(self._context, connection, each.name, self._change)
+
     async def _end_jobs(self, connection: AsyncConnection) -> int:
         now = self._context.clock()
         ended = await withdrawals.end_jobs(connection, self._key, KEY_WITHDRAWN, now)
@@ -140,7 +153,10 @@ class _Run:
         return taken
 
     async def _take_outcomes(self, connection: AsyncConnection) -> int:
-        taken, of_episodes, items = await withdrawals.take_outcomes(connection, self._key)
+        taken, of_episodes, spaces, items = await withdrawals.take_outcomes(connection, self._key)
+        for namespace in spaces:
+            # What the two arms' outcomes add up to names no key: it is compared anew.
+            await effect.forget(connection, namespace)
         for episode_id in sorted(of_episodes):
             strongest = await evidence.strongest(connection, episode_id)
             now = self._context.clock()

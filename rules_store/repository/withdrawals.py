@@ -110,10 +110,12 @@ async def take_feedback(connection: AsyncConnection, key_id: str) -> tuple[int, 
     return len(rows), touched
 
 
-async def take_outcomes(connection: AsyncConnection, key_id: str) -> tuple[int, set[str], set[str]]:
-    """How many were deleted, of which episodes, and the items that steered these."""
+async def take_outcomes(
+    connection: AsyncConnection, key_id: str
+) -> tuple[int, set[str], set[str], set[str]]:
+    """How many were deleted, of which episodes and namespaces, and the items that steered them."""
     found = (
-        select(outcomes.c.episode_id, outcomes.c.source)
+        select(outcomes.c.episode_id, outcomes.c.namespace)
         .where(outcomes.c.key_id == key_id)
         .order_by(outcomes.c.episode_id, outcomes.c.source)
         .limit(PORTION)
@@ -121,14 +123,14 @@ async def take_outcomes(connection: AsyncConnection, key_id: str) -> tuple[int, 
     rows = (await connection.execute(found)).all()
     ids = {row.episode_id for row in rows}
     if not rows:
-        return 0, set(), set()
+        return 0, set(), set(), set()
     gone = await connection.execute(
         delete(outcomes).where(outcomes.c.key_id == key_id, outcomes.c.episode_id.in_(ids))
     )
     items = await connection.scalars(
         select(exposures.c.item_id).where(exposures.c.episode_id.in_(ids)).distinct()
     )
-    return gone.rowcount, ids, set(items)
+    return gone.rowcount, ids, {row.namespace for row in rows}, set(items)
 
 
 async def take_exposures(

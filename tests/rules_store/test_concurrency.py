@@ -143,7 +143,7 @@ async def test_kill_9_in_the_midst_of_applying(
 ) -> None:
     """A process dies at one statement of the transaction after the other; the next takes over."""
     store = await open_store(tmp_path)
-    await _jobs(store, 8)
+    await _jobs(store, 12)
     for statement in range(1, 21, 2):
         process = spawn(tmp_path, f"doomed {statement}", statement)
         await asyncio.to_thread(process.join, 60)
@@ -151,7 +151,7 @@ async def test_kill_9_in_the_midst_of_applying(
     survivor = spawn(tmp_path, "survivor")
     await asyncio.to_thread(survivor.join, 60)
     assert survivor.exitcode == 0
-    await _learned_exactly_once(tmp_path, store, 8)
+    await _learned_exactly_once(tmp_path, store, 12)
     await store.close()
 
 

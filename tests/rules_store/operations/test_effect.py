@@ -21,6 +21,8 @@ from rules_store.store import RuleStore
 from tests.rules_store.helpers import Clock, open_store
 
 KIM = Change("kim", "seen")
+TELLER = "environment-1"
+"""Whose word every outcome is."""
 
 
 async def answer(
@@ -49,7 +51,7 @@ async def tell(
 ) -> None:
     new = NewFeedback(score=value, key=key)
     teaching = Teaching(learns=True, outcome=Outcome(signal, value))
-    await store.evidence.add_feedback(name, new, teaching)
+    await store.evidence.add_feedback(name, new, teaching, key_id=TELLER)
 
 
 async def many(store: RuleStore, count: int, *, control: float, steered: float) -> None:
@@ -126,6 +128,17 @@ async def test_help_is_found_and_harm_suspends(store: RuleStore) -> None:
     assert points[-1].conversations == 60
     assert 10 < len(points) < 50
     assert points[-1].low > 0
+
+
+async def test_a_suspension_ends_with_the_word_that_it_stood_on(store: RuleStore) -> None:
+    await many(store, 40, control=1.0, steered=0.0)
+    await store.keys.withdraw("anyone", change=KIM)
+    assert store.effect.suspension_of("default") is not None
+    await store.keys.withdraw(TELLER, change=KIM)
+    assert store.effect.suspension_of("default") is None
+    assert (await store.effect.report("default")).signals == ()
+    found = await store.history.events(EventFilter(namespace="default", kind=RESUMED))
+    assert [each.actor for each in found.items] == ["kim"]
 
 
 async def test_harm_suspends_until_somebody_resumes(store: RuleStore) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules_store.models.events import Change
-from rules_store.models.rules import Pruning, RuleState, Vectors
+from rules_store.models.rules import Pruning, RuleState
 from rules_store.policy import redundancy
 from tests.rules_store.helpers import (
     NEGATIVE,
@@ -93,7 +93,7 @@ async def test_similarity_retires_the_redundant_one(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=3, pruning=Pruning.SIMILARITY)
     await store.namespaces.ensure("default")
     await write(store, "far", axis(5))
-    await write(store, "near", axis(0))
+    await learn(store, "ep_0", draft("near", axis(0)))
     await write(store, "opposite", axis(1), polarity=NEGATIVE)
     applied = await learn(store, "ep_1", draft("nearer", between(0, 1, 0.9)))
     assert len(applied.evicted) == 1
@@ -154,10 +154,11 @@ async def test_capacity_is_per_namespace_and_a_lower_one_takes_hold(tmp_path: Pa
 async def test_rules_without_vectors_give_way_by_age(tmp_path: Path) -> None:
     store = await open_store(tmp_path, capacity=2, pruning=Pruning.SIMILARITY)
     await store.namespaces.ensure("default")
-    for text in ("a", "b"):
-        await store.rules.create(
-            draft(text, None).rule, Vectors(), change=Change("me", "the embedder was down")
-        )
+    for place, text in enumerate(("a", "b")):
+        await learn(store, f"ep_{text}", draft(text, axis(place)))
+    await store.close()
+    # Under another model, for which they have not been embedded yet.
+    store = await open_store(tmp_path, model="another", capacity=2, pruning=Pruning.SIMILARITY)
     await learn(store, "ep", draft("c", axis(0)))
     assert {r.text for r in await all_rules(store, state=RuleState.ACTIVE)} == {"b", "c"}
     await store.close()
