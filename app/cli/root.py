@@ -188,9 +188,12 @@ def _cost(settings: Settings) -> str:
     """What learning costs at most."""
     if not settings.learn:
         return "learning is off (TTCL_LEARN)"
+    gated = settings.resolved_policy is Policy.GATED
     calls = settings.students + 3  # Teacher, Tutor, Students, the distiller
+    if gated if settings.judge_rules is None else settings.judge_rules:
+        calls += 2  # the model as the judge of a rule of each polarity
     replays = ""
-    if settings.resolved_policy is Policy.GATED:
+    if gated:
         replays = f" and {settings.gate_calls_per_answer:g} replays of candidates"
     return (
         f"learning: {settings.learn_sample_rate:.0%} of the requests, with at most {calls} upstream"
