@@ -29,7 +29,8 @@ off-policy inference for contextual bandits" (2022) have it for propensities tha
 is an average with slightly other weights; that there is none stays what it is.
 
 Libraries were looked at: confseq has the boundaries but is built in C++ with Boost for Python up to
-3.10; the others (savvi, expectation, ville, gbstats) know no propensity that changes.
+3.10; of the others (savvi, expectation, ville, gbstats) the descriptions name no propensity that
+changes, and their code was not read.
 """
 
 from __future__ import annotations
