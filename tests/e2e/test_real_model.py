@@ -41,7 +41,7 @@ def gateway(
     url = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("service")
     # Not cut short, however busy the machine is.
-    with service(folder, within=120, upstream_base_url=url, explore_wait=600) as (running, _):
+    with service(folder, within=120, upstream_base_url=url, explore_wait="600") as (running, _):
         yield running
 
 
