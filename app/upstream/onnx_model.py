@@ -109,7 +109,6 @@ def load(folder: Path) -> Encode:
 
 def export(source: Path) -> Path:
     """Writes a model of a folder. Raises `ExportFailed`, and leaves a note that it did."""
-    folder = _folders(source)[0]
     for folder in _folders(source):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

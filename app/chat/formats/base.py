@@ -172,15 +172,22 @@ def text_pieces(text: str) -> list[str]:
 
 
 class TextReader:
-    """The text of an answer, put together of its pieces."""
+    """The text of an answer, put together of its pieces, and how it ended: what the readers of all
+    formats have in common."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._characters = 0
+        self.ended = False
+        self._failed = False
 
     @property
     def text(self) -> str:
         return "".join(self._parts)
+
+    @property
+    def complete(self) -> bool:
+        return self.ended and not self._failed
 
     def take(self, piece: Any) -> None:
         """Raises `UpstreamError` where there is no end to them."""
@@ -190,6 +197,9 @@ class TextReader:
         self._characters += len(piece)
         if self._characters > MAX_CHARACTERS:
             raise UpstreamError("the model server's answer has no end")
+
+    def end(self, *, failed: bool) -> None:
+        self.ended, self._failed = True, failed
 
 
 def event(payload: dict[str, Any]) -> bytes:

@@ -141,39 +141,26 @@ class MessagesFormat:
         return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 
-class MessagesReader:
-    def __init__(self) -> None:
-        self._text = TextReader()
-        self.ended = False
-        self._failed = False
-
-    @property
-    def text(self) -> str:
-        return self._text.text
-
-    @property
-    def complete(self) -> bool:
-        return self.ended and not self._failed
-
+class MessagesReader(TextReader):
     def read_event(self, said: dict[str, Any]) -> dict[str, Any]:
         kind = said.get("type")
         if kind == "content_block_delta":
             delta = object_in(said, "delta")
             if delta.get("type") == "text_delta":
-                self._text.take(delta.get("text"))
+                self.take(delta.get("text"))
         elif kind == "content_block_start":
             block = object_in(said, "content_block")
             if block.get("type") == "text":
-                self._text.take(block.get("text"))
+                self.take(block.get("text"))
         elif kind in ("message_stop", "error"):
-            self.ended, self._failed = True, kind == "error"
+            self.end(failed=kind == "error")
         return {}
 
     def read_whole(self, body: dict[str, Any]) -> None:
         for block in dicts(body.get("content")):
             if block.get("type") == "text":
-                self._text.take(block.get("text"))
-        self.ended, self._failed = True, not isinstance(body.get("content"), list)
+                self.take(block.get("text"))
+        self.end(failed=not isinstance(body.get("content"), list))
 
     def failure(self, error: TTCLError) -> bytes:
         return event(MessagesFormat().error(error))

@@ -168,38 +168,28 @@ class ResponsesFormat:
         return error.envelope()
 
 
-class ResponsesReader:
+class ResponsesReader(TextReader):
     def __init__(self) -> None:
-        self._text = TextReader()
+        super().__init__()
         self._number = -1
         self._item = self._part = 0
-        self.ended = False
-        self._failed = False
-
-    @property
-    def text(self) -> str:
-        return self._text.text
-
-    @property
-    def complete(self) -> bool:
-        return self.ended and not self._failed
 
     def read_event(self, said: dict[str, Any]) -> dict[str, Any]:
         kind = said.get("type")
         number = said.get("sequence_number")
         self._number = number if type(number) is int else self._number + 1
         if kind == "response.output_text.delta":
-            self._text.take(said.get("delta"))
+            self.take(said.get("delta"))
         elif kind in _LAST:
-            self.ended, self._failed = True, kind in ("response.failed", "error")
-            if not self._text.text:
+            self.end(failed=kind in ("response.failed", "error"))
+            if not self.text:
                 self._read_output(object_in(said, "response"))
         return self._missing(said)
 
     def read_whole(self, body: dict[str, Any]) -> None:
         self._read_output(body)
         failed = body.get("status") in ("failed", "cancelled") or bool(body.get("error"))
-        self.ended, self._failed = True, failed or not isinstance(body.get("output"), list)
+        self.end(failed=failed or not isinstance(body.get("output"), list))
 
     def _missing(self, said: dict[str, Any]) -> dict[str, Any]:
         """The numbers of an event, which llama.cpp leaves out and OpenAI's client needs."""
@@ -230,7 +220,7 @@ class ResponsesReader:
 
     def _read_output(self, body: dict[str, Any]) -> None:
         for part in _text_parts(body):
-            self._text.take(part.get("text"))
+            self.take(part.get("text"))
 
 
 _EMPTY: dict[str, Any] = {
