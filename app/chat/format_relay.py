@@ -17,7 +17,7 @@ from app.chat.finishing import Finisher
 from app.chat.formats import AnswerReader, ApiFormat, additions
 from app.chat.formats.base import event as framed
 from app.chat.formats.base import last_event
-from app.chat.relay import chained, kept_headers
+from app.chat.relay import begun_events, kept_headers
 from app.chat.steering import Steering
 from app.domain import json_text
 from app.domain.trajectory import Cost
@@ -27,7 +27,7 @@ from app.observability.tracing import Span, set_attributes, set_cost, set_failed
 from app.upstream.capabilities import SYSTEM_ROLE, is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.refusals import has_system, refuses_system_role
-from app.upstream.sse import data_of, split_events
+from app.upstream.sse import data_of
 from app.upstream.transport import UpstreamResponse
 from app.upstream.usage import UsageReader
 from app.upstream.wire import error_from, object_of
@@ -145,11 +145,8 @@ class FormatRelay:
         headers: dict[str, str],
         stack: AsyncExitStack,
     ) -> Stream:
-        events = split_events(response.chunks(), response.patience)
-        first = await anext(events, None)
-        if first is None:
-            raise UpstreamUnavailable("the model server closed the stream before its answer")
-        relayed = self._relayed(exchange, steered, chained(first, events), response.span)
+        events, begun = await begun_events(response)
+        relayed = self._relayed(exchange, steered, begun, response.span)
 
         async def close() -> None:
             await relayed.aclose()

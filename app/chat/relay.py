@@ -125,11 +125,8 @@ class Relay:
         bill: Charge,
         stack: AsyncExitStack,
     ) -> Stream:
-        events = split_events(response.chunks(), response.patience)
-        first = await anext(events, None)
-        if first is None:
-            raise UpstreamUnavailable("the model server closed the stream before its answer")
-        relayed = self._relayed(call, steered, first, events, bill, response.span)
+        events, begun = await begun_events(response)
+        relayed = self._relayed(call, steered, begun, bill, response.span)
 
         async def close() -> None:
             await relayed.aclose()
@@ -186,7 +183,6 @@ class Relay:
         self,
         call: ChatCall,
         steered: SteeredRequest,
-        first: bytes,
         events: AsyncIterator[bytes],
         bill: Charge,
         asked: Span,
@@ -195,7 +191,7 @@ class Relay:
         answer = StreamedAnswer()
         last: dict[str, Any] = {}
         try:
-            async for event in chained(first, events):
+            async for event in events:
                 data = data_of(event)
                 if data == b"[DONE]":
                     answer.ended = True
@@ -292,7 +288,19 @@ def _seen(
     return chunk, frame(chunk)
 
 
-async def chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def begun_events(
+    response: UpstreamResponse,
+) -> tuple[AsyncGenerator[bytes], AsyncIterator[bytes]]:
+    """The events of a stream, which are to be closed, and the same to be read, the first of them at
+    hand: until then a failure is an HTTP status. Raises `UpstreamError`."""
+    events = split_events(response.chunks(), response.patience)
+    first = await anext(events, None)
+    if first is None:
+        raise UpstreamUnavailable("the model server closed the stream before its answer")
+    return events, _chained(first, events)
+
+
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for item in rest:
         yield item

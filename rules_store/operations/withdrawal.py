@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -52,6 +53,8 @@ KEY_WITHDRAWN = "key_withdrawn"
 """Why a job of the key was ended."""
 
 Portion = Callable[[AsyncConnection], Awaitable[int]]
+Taken = tuple[int, set[str]]
+"""How many rows, and the items that they were about."""
 
 
 async def withdraw(context: StoreContext, key_id: str, change: Change) -> Withdrawal:
@@ -179,18 +182,18 @@ class _Run:
                 return
             seq = seqs[-1]
 
-            async def votes_off(connection: AsyncConnection, seqs: list[int] = seqs) -> int:
-                taken, items = await withdrawals.take_votes(connection, self._key, seqs)
-                await withdrawals.await_judgement(connection, self._key, items)
-                return taken
+            for name, take in (
+                ("votes", withdrawals.take_votes),
+                ("exposures", withdrawals.take_exposures),
+            ):
+                await self.all_of(name, partial(self._take_off, take, seqs))
 
-            async def exposures_off(connection: AsyncConnection, seqs: list[int] = seqs) -> int:
-                taken, items = await withdrawals.take_exposures(connection, self._key, seqs)
-                await withdrawals.await_judgement(connection, self._key, items)
-                return taken
-
-            await self.all_of("votes", votes_off)
-            await self.all_of("exposures", exposures_off)
+    async def _take_off(
+        self, take: Callable[..., Awaitable[Taken]], seqs: list[int], connection: AsyncConnection
+    ) -> int:
+        taken, items = await take(connection, self._key, seqs)
+        await withdrawals.await_judgement(connection, self._key, items)
+        return taken
 
     # -- judging anew
 

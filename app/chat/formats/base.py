@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -264,7 +264,17 @@ def ended(said: str | None, text: str) -> str:
     return f"{said}{GAP}{text}" if said else text
 
 
-def own_answer(chosen: Trajectory) -> dict[str, Any] | None:
-    """The model server's own answer in the client's format, where that was chosen."""
+def own_answer(
+    chosen: Trajectory,
+    saying: Callable[[dict[str, Any], str], dict[str, Any]],
+    *,
+    model: str,
+    body: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """The model server's own answer in the client's format, under the client's name of the model,
+    where that was chosen. `saying`: the same answer with another text."""
     raw: RawAnswer | None = chosen.raw
-    return raw.body if chosen.role is Role.TEACHER and raw is not None and raw.body else None
+    if chosen.role is not Role.TEACHER or raw is None or not raw.body:
+        return None
+    said = saying(raw.body, chosen.text)
+    return dict(said) if model == body.get("model") else {**said, "model": model}

@@ -102,10 +102,9 @@ class MessagesFormat:
         body: Mapping[str, Any],
         teacher: dict[str, Any] | None,
     ) -> dict[str, Any]:
-        own = own_answer(chosen)
+        own = own_answer(chosen, _with_text, model=model, body=body)
         if own is not None:
-            said = _with_text(own, chosen.text)
-            return dict(said) if model == body.get("model") else {**said, "model": model}
+            return own
         return {
             "id": f"msg_{uuid.uuid4().hex}",
             "type": "message",
