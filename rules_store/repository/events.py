@@ -8,7 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, and_, func, insert, or_, select, true, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Exists,
+    Row,
+    and_,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import utc_parts
@@ -26,6 +38,13 @@ NAMESPACE_DELETED = "namespace.deleted"
 KEY_WITHDRAWN = "key.withdrawn"
 OF_KEYS = "key."
 """How the kinds of events about API keys begin."""
+
+
+def made_by_learning(event_item: ColumnElement[Any], item: ColumnElement[Any], kind: str) -> Exists:
+    """Whether learning made a rule or an example: its id in the log and in its own table, and the
+    kind of the event that says so."""
+    by_learning = (event_item == item, events.c.kind == kind, events.c.actor == LEARNER)
+    return select(events.c.id).where(*by_learning).exists()
 
 
 async def append(

@@ -32,7 +32,7 @@ from rules_store.models.evidence import LinkKind
 from rules_store.models.examples import Example, ExampleFilter, IndexedExample, Trust
 from rules_store.models.paging import Position
 from rules_store.models.rules import RuleSort, RuleState, Vector
-from rules_store.repository.events import LEARNER
+from rules_store.repository.events import made_by_learning
 from rules_store.repository.orders import lifted, orders
 
 _AT_ONCE = 500  # bound parameters of one statement
@@ -40,15 +40,7 @@ _ACTIVE = examples.c.state == RuleState.ACTIVE.value
 _ORDERS = orders(examples)
 _WITHOUT_VECTOR = [column for column in examples.c if column is not examples.c.vector]
 _TRUST_RANK = case({each.value: rank for rank, each in enumerate(Trust)}, value=examples.c.trust)
-_LEARNED = (
-    select(events.c.id)
-    .where(
-        events.c.example_id == examples.c.id,
-        events.c.kind == "example.created",
-        events.c.actor == LEARNER,
-    )
-    .exists()
-)
+_LEARNED = made_by_learning(events.c.example_id, examples.c.id, "example.created")
 _CONFLICT = links.c.kind == LinkKind.CONTRADICTS.value
 _one, _other = examples.alias("one"), examples.alias("other")
 

@@ -23,19 +23,11 @@ from rules_store.database.json_codec import storable
 from rules_store.database.schema import events, identity, rules
 from rules_store.models.paging import Position
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleSort, RuleState
-from rules_store.repository.events import LEARNER
+from rules_store.repository.events import made_by_learning
 from rules_store.repository.orders import lifted, orders
 
 _ORDERS = orders(rules)
-_LEARNED = (
-    select(events.c.id)
-    .where(
-        events.c.rule_id == rules.c.id,
-        events.c.kind == "rule.created",
-        events.c.actor == LEARNER,
-    )
-    .exists()
-)
+_LEARNED = made_by_learning(events.c.rule_id, rules.c.id, "rule.created")
 
 
 async def identity_of_store(connection: AsyncConnection) -> str:
