@@ -71,9 +71,9 @@ async def update_key(connection: AsyncConnection, key: ApiKey) -> None:
 async def put_secret(connection: AsyncConnection, key_id: str, shown: str, digest: str) -> str:
     """Gives the key, which is there, another secret; the digest of the one that it had."""
     own = api_keys.c.id == key_id
-    before: str = await connection.scalar(select(api_keys.c.hash).where(own))
+    before = await connection.scalar(select(api_keys.c.hash).where(own))
     await connection.execute(update(api_keys).where(own).values(shown=shown, hash=digest))
-    return before
+    return str(before)
 
 
 async def put_old_secret(
