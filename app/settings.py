@@ -486,7 +486,7 @@ class Settings(BaseSettings):
     @property
     def resolved_database_url(self) -> str:
         if self.database_url is not None:
-            return self.database_url.get_secret_value()
+            return self.database_url.get_secret_value().strip()
         return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'ttcl.db'}"
 
     @property
