@@ -651,5 +651,9 @@ def test_the_admin_key_is_rotated_while_the_gateway_runs(upstream: ScriptedUpstr
         third = send(gateway, second, "POST", path, json={"overlap_hours": 0}).json()["secret"]
         assert send(gateway, second, "GET", "/admin/v1/stats").status_code == 401
         assert send(gateway, third, "GET", "/admin/v1/stats").status_code == 200
+        # All that it keeps is for its owner alone, the write-ahead log too.
+        kept = {path.name: path.stat().st_mode & 0o077 for path in file.parent.rglob("*")}
+        assert {"admin.key", "ttcl.db", "ttcl.db-wal", "ttcl.db-shm", "ttcl.db.lock"} <= set(kept)
+        assert set(kept.values()) == {0}
         # No client's key was made by it: who comes without one is let in as before.
         assert ask(gateway, None).status_code == 200
