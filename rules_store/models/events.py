@@ -19,8 +19,6 @@ class Change:
     reason: str = ""
     key_id: str | None = None
     """On whose behalf: `app.access.callers.Caller.name`; None where no key had to do with it."""
-    key_id: str | None = None
-    """On whose behalf: `app.access.callers.Caller.name`; None where no key had to do with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +142,4 @@ class Event:
     reason: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-    key_id: str | None = None
     key_id: str | None = None

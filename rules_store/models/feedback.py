@@ -92,8 +92,6 @@ class Feedback:
     created_at: datetime
     key_id: str | None = None
     """Who gave it."""
-    key_id: str | None = None
-    """Who gave it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
