@@ -13,6 +13,7 @@ from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
+from app.loop.steer.injector import instructions_of
 from app.loop.steer.retriever import Retrieval, Retriever
 from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
@@ -133,7 +134,12 @@ class Steering:
             if (given := self._given_before(call, key)) is not None:
                 return await open_episode(), Retrieval(given)
         look_up = partial(
-            self._retriever.retrieve, call.namespace, call.question, limits, seed=seed
+            self._retriever.retrieve,
+            call.namespace,
+            call.question,
+            limits,
+            instructions=instructions_of(call.messages),
+            seed=seed,
         )
         if self._retriever.waits(call.namespace, call.question, limits):
             opened, retrieval = await asyncio.gather(open_episode(), look_up())

@@ -31,6 +31,7 @@ from rules_store.operations.namespaces import find
 from rules_store.policy import control
 from rules_store.policy.control import Arm, conversation_of, draw
 from rules_store.policy.effect import GUARD_ALPHA, EffectState, EffectVerdict
+from rules_store.policy.voices import Voice
 from rules_store.repository import effect, events, namespaces
 
 GUARD = "guard"
@@ -252,7 +253,7 @@ async def _several_say_so(
 ) -> bool:
     """Whether the mean of steered answers is below that of control without any one key's word."""
     sums = await effect.sums_by_key(connection, namespace, found.signal, found.started_at)
-    by_voice: dict[voices.Voice, list[Mapping[Arm, tuple[float, float]]]] = {}
+    by_voice: dict[Voice, list[Mapping[Arm, tuple[float, float]]]] = {}
     for key_id, by_arm in sums.items():
         voice = voices.voice_of(context, namespace, key_id)
         by_voice.setdefault(voice, []).append(by_arm)
