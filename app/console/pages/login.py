@@ -12,6 +12,7 @@ import structlog
 from fastapi import Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from app.access.callers import ADMINISTRATOR
 from app.console.access import (
     HOME,
     LOGIN,
@@ -90,7 +91,8 @@ def _admit(request: Request, console: Console, fields: dict[str, str], address: 
     expected = console.sessions.login_token(nonce)
     if not nonce or not _same(fields.get("csrf", ""), expected):
         raise NotAllowed("The page was too old: please try again")
-    if not _same(fields.get("key", "").strip(), request.app.state.ttcl.admin_key):
+    caller = request.app.state.ttcl.keys.caller(fields.get("key", "").strip())
+    if caller != ADMINISTRATOR:
         console.throttle.failed(address)
         log.warning("console: wrong key", address=address)
         raise AuthenticationFailed("This is not the admin key")
