@@ -58,6 +58,11 @@ class KeyOperations:
             return None
         return found[1] if found[1].revoked_at is None else None
 
+    def live(self, key_id: str) -> ApiKey | None:
+        """The live key of this id; no I/O. None for an unknown and for a revoked one."""
+        found = (key for _, key in self._context.caches.keys.values() if key.id == key_id)
+        return next((key for key in found if key.revoked_at is None), None)
+
     @property
     def exist(self) -> bool:
         """Whether there is any key. A revoked one counts: to revoke the last key must not open
