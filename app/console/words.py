@@ -48,6 +48,7 @@ PARTS = {
     "embedder": "Embedding model",
     "upstream": "Model server",
     "worker": "Learning",
+    "disk": "Disk",
 }
 
 _REASONS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.api.schemas.effect import IN_WORDS, Effect, SignalOutcome
@@ -51,12 +53,13 @@ async def effect_of(state: AppState, name: str) -> Effect:
     return Effect.of_report(report, await state.store.effect.spend(name))
 
 
-async def first_effects(desk: SignedInRequest) -> list[Effect]:
-    """Of the suspended namespaces, and then of those in which most is known: a few."""
+async def first_effects(desk: SignedInRequest, busy: Iterable[str] = ()) -> list[Effect]:
+    """Of the suspended namespaces, then of those in which most is known, then of the `busy` ones: a
+    few."""
     state = desk.state
     names = [*state.store.effect.suspended()]
     names += [name for name, _ in await state.store.effect.latest(20 * FIRST)]
-    names.append(state.settings.namespace)
+    names += [*busy, state.settings.namespace]
     seen = [name for name in dict.fromkeys(names) if desk.caller.reaches(name)]
     known = [name for name in seen if state.store.namespaces.get(name) is not None]
     return [await effect_of(state, name) for name in known[:FIRST]]

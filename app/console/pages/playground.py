@@ -161,8 +161,8 @@ async def _shown(desk: SignedInRequest, episode: Episode | None) -> dict[str, An
         "episode": episode,
         "trace": trace,
         "sides": [
-            ("With experience", "plus", answers[WITH], with_it),
-            ("The model alone", "minus", answers[WITHOUT], without),
+            ("With experience", "with", answers[WITH], with_it),
+            ("The model alone", "without", answers[WITHOUT], without),
         ],
         "same": answers[WITH]["text"] == answers[WITHOUT]["text"],
         "sent": marked(sent, inquiry.messages) if sent else [],

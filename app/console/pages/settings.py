@@ -35,12 +35,59 @@ GROUPS = {
 }
 
 
+LABELS = {
+    "policy": ("When a rule comes into use", "gated: after a trial; paper: at once"),
+    "max_positive": ("Most rules of what to do", "for one request"),
+    "max_negative": ("Most rules of what to avoid", "for one request"),
+    "max_examples": ("Most examples", "for one request"),
+    "similarity_floor": (
+        "Least likeness",
+        "from -1 to 1: what is less like a question is not given",
+    ),
+    "examples": (
+        "Examples",
+        "verified: those that somebody vouches for; consensus: also agreed ones",
+    ),
+    "confidential": ("Keep rules and examples secret", "the model is asked not to repeat them"),
+    "chores": ("Chores of clients", "titles, tags and the like: neither steered nor learned from"),
+    "learn": ("Learn", ""),
+    "sample_rate": ("Learned share of requests", "from 0 to 1; 0 spends nothing on learning"),
+    "calls_per_hour": ("Most learning calls an hour", ""),
+    "tokens_per_hour": ("Most learning tokens an hour", ""),
+    "capacity": ("Most rules in use", ""),
+    "pruning": ("Which rules make room", "under the policy paper"),
+    "example_capacity": ("Most examples in use", ""),
+    "example_days": ("Days that a new example is shown", "empty: for good"),
+    "control_rate": (
+        "Share without rules and examples",
+        "of the conversations, to compare with: from 0 to 1, or auto",
+    ),
+    "guard": ("Stop by itself where it harms", ""),
+    "guard_margin": ("Harm that is borne", "0.02: two points of a hundred"),
+    "resume_after": ("Hours until it starts again", "empty: a person decides"),
+    "retention_days": (
+        "Days that requests are kept",
+        "older ones are deleted, with what came of them alone; empty: for good",
+    ),
+}
+"""Of a namespace's settings: what they are called, and what that means."""
+SERVICE = {
+    "sample_rate": "learn_sample_rate",
+    "calls_per_hour": "learn_calls_per_hour",
+    "tokens_per_hour": "learn_tokens_per_hour",
+}
+"""Settings that the service has under another name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One setting of a namespace, as its form shows it. `value` empty: as the service does."""
 
     name: str
+    label: str
     value: str
+    default: str
+    """What the service does, where that is one value."""
     options: list[str]
     """What it can be, where that is a list."""
     number: bool
@@ -110,6 +157,13 @@ def _shown(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _said(value: Any) -> str:
+    """As the form of a namespace writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _shown(value)
+
+
 def _options(field: FieldInfo) -> list[str]:
     for kind in get_args(field.annotation):
         if get_origin(kind) is Literal:
@@ -149,15 +203,14 @@ async def _page(
     def shown(name: str) -> str:
         if typed is not None:
             return typed.get(name)
-        value = own[name]
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        return "" if value is None else str(value)
+        return _said(own[name])
 
     def field(name: str) -> Field:
         info = NamespaceSettings.model_fields[name]
         numeric = bool({int, float} & set(get_args(info.annotation)))
-        return Field(name, shown(name), _options(info), numeric, info.description or "")
+        label, hint = LABELS[name]
+        default = _said(getattr(desk.state.settings, SERVICE.get(name, name), None))
+        return Field(name, label, shown(name), default, _options(info), numeric, hint)
 
     return desk.page(
         "namespace_settings.html",

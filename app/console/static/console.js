@@ -191,7 +191,7 @@ function ask() {
   }
 
   async function send(response) {
-    const sides = { with: side("With experience", "plus"), without: side("The model alone", "minus") };
+    const sides = { with: side("With experience", "with"), without: side("The model alone", "without") };
     const both = document.createElement("div");
     both.className = "versus answers";
     both.setAttribute("aria-busy", "true");

@@ -82,7 +82,7 @@ async def test_what_a_rule_is_worth_is_shown_and_filtered(
         found = visitor.page("/rules", namespace=namespace, lift=lift)
         assert items(found) == shown
     listed = " ".join(visitor.page("/rules", namespace=namespace).text.split())
-    assert "nothing to compare with yet" in listed
+    assert "no comparison yet" in listed
     assert "by hand" in listed
 
 
