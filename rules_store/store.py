@@ -37,8 +37,18 @@ from rules_store.operations.keys import KeyOperations
 from rules_store.operations.namespaces import NamespaceOperations
 from rules_store.operations.rules import RuleOperations
 from rules_store.operations.sessions import SessionOperations
+from rules_store.operations.store_copy import check_whole
 from rules_store.options import DEFAULT_OPTIONS, StoreOptions
-from rules_store.repository import embedders, episodes, events, examples, jobs, namespaces, rules
+from rules_store.repository import (
+    copies,
+    embedders,
+    episodes,
+    events,
+    examples,
+    jobs,
+    namespaces,
+    rules,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +119,7 @@ class RuleStore:
         await migrate.upgrade(database_url, options)
         database = open_database(database_url, options)
         try:
+            await check_whole(database)
             async with database.read() as connection:
                 known = await embedders.find(connection, embedding_model)
             kept = generation_name(embedding_model, 0 if known is None else known.generation)
@@ -129,6 +140,14 @@ class RuleStore:
             logger.warning("index snapshot not written: %s", error)
         finally:
             await self.context.database.close()
+
+    async def begin_to_serve(self) -> None:
+        """From now on requests are answered from this store: where it was copied, no copy goes on
+        into it."""
+        async with self.context.database.read() as connection:
+            copied = await copies.under_way(connection) is not None
+        if copied:
+            await self.context.database.transact(copies.forget)
 
     async def ping(self) -> None:
         """One trivial query, and one trivial write. Raises StoreUnavailable that says what is wrong

@@ -33,6 +33,12 @@ class Caller:
     key: ApiKey | None = None
     """What limits and spend belong to; None for keys of the environment."""
 
+    @property
+    def actor(self) -> str | None:
+        """Who stands in the log for what is done with the key, whatever a request says: the name of
+        a key of the store. None: several people may have it, and say themselves who they are."""
+        return None if self.key is None else self.key.name
+
     def may(self, permission: Permission, namespace: str | None = None) -> bool:
         """With a namespace: whether it may do that there."""
         return permission in self.permissions and (namespace is None or self.reaches(namespace))
@@ -62,22 +68,28 @@ class Caller:
 
 MOST_NAMES = 500
 """Keys among whose requests one is looked for by its id."""
-_ACTING: ContextVar[str | None] = ContextVar("acting", default=None)
+_ACTING: ContextVar[Caller | None] = ContextVar("acting", default=None)
 
 
 def act_for(caller: Caller) -> None:
     """What this request changes from now on is changed on the caller's behalf."""
-    _ACTING.set(caller.name)
+    _ACTING.set(caller)
 
 
 def change_by(actor: str, reason: str) -> Change:
-    """For the event log: who and why, as the request says, and with whose key."""
-    return Change(actor, reason, _ACTING.get())
+    """For the event log: who and why, and with whose key. `actor` is what the request says; a key
+    that has a name acts by that one."""
+    caller = _ACTING.get()
+    if caller is None:
+        return Change(actor, reason)
+    return Change(caller.actor or actor, reason, caller.name)
 
 
 CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
 ANYONE = Caller(keys.ANYONE, CLIENT)
 """Who comes without a key while there are none."""
+ADMINISTRATOR = Caller(ADMIN, frozenset(Permission))
+"""Who comes with the admin key."""
 
 
 class KeyRing:
@@ -90,8 +102,7 @@ class KeyRing:
             for place, key in enumerate(client_keys, start=1)
         }
         self._needed = bool(clients)
-        admin = Caller(ADMIN, frozenset(Permission))
-        self._fixed = [*clients.items(), (digest_of(admin_key), admin)]
+        self._fixed = [*clients.items(), (digest_of(admin_key), ADMINISTRATOR)]
 
     @property
     def needed(self) -> bool:
@@ -115,13 +126,12 @@ class KeyRing:
         return list(dict.fromkeys([first.name, *others]))
 
     def still(self, name: str, fits: Callable[[bytes], bool]) -> Caller | None:
-        """The caller of this name as far as its key is good still; None where it is revoked, or
-        another one by now. `fits` is asked of the digest of a key of the environment, which has
-        its name by its place alone."""
+        """The caller of this name as far as the key that `fits` knows by its SHA-256 is good still;
+        None where it is revoked, expired, rotated away or another one by now."""
         for digest, caller in self._fixed:
             if caller.name == name and fits(digest):
-                return caller
-        key = self._store.keys.live(name)
+                return None if self._store.keys.is_over(digest.hex()) else caller
+        key = self._store.keys.held_by(name, fits)
         return None if key is None else caller_of(key)
 
     def caller(self, given: str) -> Caller | None:
@@ -133,13 +143,20 @@ class KeyRing:
         for known, caller in self._fixed:
             if hmac.compare_digest(known, digest):
                 found = caller
-        if found is not None:
+        if found is not None and not self._store.keys.is_rotated_away(given):
             return found
         key = self._store.keys.find(given)
         return None if key is None else caller_of(key)
 
+    def why_not(self, given: str) -> str | None:
+        """What to tell somebody whose key is none any more; None where there is nothing to tell."""
+        expired = self._store.keys.expired_at(given) if given else None
+        return None if expired is None else f"This key expired at {expired:%Y-%m-%d %H:%M} UTC"
+
 
 def caller_of(key: ApiKey) -> Caller:
+    if key.id == ADMIN:
+        return ADMINISTRATOR
     everywhere = ALL in key.namespaces
     return Caller(
         name=key.id,

@@ -210,6 +210,7 @@ _EVENTS = {
     "key.created": "key made",
     "key.patched": "key changed",
     "key.revoked": "key revoked",
+    "key.rotated": "key rotated",
     "job.retried": "job tried again",
     "learning.paused": "learning paused",
     "learning.resumed": "learning resumed",

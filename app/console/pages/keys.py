@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi.responses import RedirectResponse, Response
 
-from app.api.admin.keys import create_key, patch_key, revoke_key, spend_today, withdraw_key
+from app.api.admin.keys import (
+    create_key,
+    patch_key,
+    revoke_key,
+    rotate_key,
+    spend_today,
+    withdraw_key,
+)
 from app.api.errors import from_store
 from app.api.schemas.common import validated
-from app.api.schemas.keys import KeyCreate, KeyPatch
+from app.api.schemas.keys import KeyCreate, KeyPatch, KeyRotate
 from app.api.schemas.rules import Write
 from app.console.access import At, Form, Id, Posted, SignedInRequest, Text, console_router
 from app.exceptions import InvalidRequest
 from rules_store.errors import StoreError
-from rules_store.models.keys import ALL, DailyKeyUsage, Permission
+from rules_store.models.keys import ADMIN, ALL, DailyKeyUsage, Permission
 
 router = console_router()
 
@@ -49,13 +57,30 @@ async def create(desk: At, form: Posted) -> Response:
 @router.post("/keys/{key_id}/change")
 async def change(key_id: Id, desk: At, form: Posted) -> Response:
     try:
-        body = validated(KeyPatch, **_fields(form), actor=desk.actor, reason=form.reason)
+        fields, key = _fields(form), await desk.state.store.keys.get(key_id)
+        if key.expires_at is not None and form.get("expires") == key.expires_at.date().isoformat():
+            # As it is, with its time of day.
+            del fields["expires_at"]
+        body = validated(KeyPatch, **fields, actor=desk.actor, reason=form.reason)
         await patch_key(key_id, body, desk.state, desk.caller)
     except (StoreError, InvalidRequest) as error:
         known = from_store(error) if isinstance(error, StoreError) else error
         desk.problem(known.message)
         return await _page(desk, status=known.status)
     return desk.go(HERE, f"Changed: {body.name}.")
+
+
+@router.post("/keys/{key_id}/rotate")
+async def rotate(key_id: Id, desk: At, form: Posted) -> Response:
+    """`key_id` may be `admin`. The new secret is on the page that this answers with."""
+    hours = form.number("overlap_hours")
+    body = validated(
+        KeyRotate,
+        **({} if hours is None else {"overlap_hours": hours}),
+        actor=desk.actor,
+        reason=form.reason,
+    )
+    return await _page(desk, made=await rotate_key(key_id, body, desk.state, desk.caller))
 
 
 @router.post("/keys/{key_id}/revoke")
@@ -82,6 +107,7 @@ def _fields(form: Form) -> dict[str, Any]:
         "permissions": tuple(each for each in Permission if form.get(f"may:{each.value}")),
         "requests_per_minute": form.number("requests_per_minute"),
         "tokens_per_day": form.number("tokens_per_day"),
+        "expires_at": f"{day}T00:00:00Z" if (day := form.get("expires")) else None,
     }
 
 
@@ -107,5 +133,6 @@ async def _page(
         everywhere=ALL,
         typed=typed.fields if typed else None,
         made=made,
-        fixed=[name for name in desk.state.keys.fixed if name != desk.caller.name],
+        fixed=[name for name in desk.state.keys.fixed if name != ADMIN],
+        now=datetime.now(UTC),
     )

@@ -27,8 +27,15 @@ from app.console.access import (
 )
 from app.console.rendering import redirect
 from app.console.sessions import ADMIN_PERMISSIONS, COOKIE, login_token
-from app.exceptions import AuthenticationFailed, NotAllowed, Overloaded, TTCLError
+from app.exceptions import (
+    AuthenticationFailed,
+    InvalidRequest,
+    NotAllowed,
+    Overloaded,
+    TTCLError,
+)
 from app.wiring.container import AppState
+from rules_store.models.events import is_own_actor
 from rules_store.operations.sessions import LIFETIME
 
 router = console_router()
@@ -64,12 +71,14 @@ async def log_in(request: Request) -> Response:
     key = fields.get("key", "").strip()
     try:
         caller = _admit(request, console, fields, key, address)
+        if is_own_actor(actor):
+            raise InvalidRequest("The service itself acts by this name: take another one")
     except TTCLError as error:
         return _form(request, console, after, error, actor)
     sessions = sessions_of(request)
-    if caller.key is not None:
+    if caller.actor is not None:
         # Whose key it is, it says itself.
-        actor = caller.key.name
+        actor = caller.actor
     token = await sessions.start(caller, actor or DEFAULT_ACTOR, key)
     # A session that this browser may have had before ends with the new one.
     await sessions.end(request.cookies.get(COOKIE))
@@ -106,7 +115,9 @@ def _admit(
     if caller is None or not any(caller.may(each) for each in ADMIN_PERMISSIONS):
         console.throttle.failed(address)
         log.warning("console: wrong key", address=address)
-        raise AuthenticationFailed("This is not the admin key, nor a key that may administer")
+        raise AuthenticationFailed(
+            state.keys.why_not(key) or "This is not the admin key, nor a key that may administer"
+        )
     console.throttle.succeeded(address)
     return caller
 
