@@ -50,7 +50,7 @@ async def playground(
 @router.post("/playground")
 async def ask(desk: At, form: Asked) -> Response:
     """Without script: both answers at once, when both are there."""
-    inquiry = _inquiry(form)
+    inquiry = _inquiry(desk, form)
     try:
         asking = await _asking(desk, inquiry)
         await until_disconnect(desk.request, _to_the_end(asking))
@@ -67,7 +67,7 @@ async def ask(desk: At, form: Asked) -> Response:
 async def stream(desk: At, form: Asked) -> Response:
     """JSON lines: `{"side", "text"}` as they come, at last `{"episode"}` to be shown, or
     `{"error"}`."""
-    asking = await _asking(desk, _inquiry(form))
+    asking = await _asking(desk, _inquiry(desk, form))
     lines = _lines(asking)
     return LiveResponse(Stream(lines, LINES, lines.aclose))
 
@@ -115,9 +115,9 @@ def _line(**fields: Any) -> bytes:
     return json_text.dumps(fields) + b"\n"
 
 
-def _inquiry(form: Form) -> Inquiry:
+def _inquiry(desk: SignedInRequest, form: Form) -> Inquiry:
     return Inquiry(
-        namespace=form.get("namespace"),
+        namespace=form.get("namespace") or desk.state.settings.namespace,
         question=form.get("question"),
         system=form.get("system"),
         model=form.get("model"),
