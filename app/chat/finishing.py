@@ -51,8 +51,6 @@ class Finisher:
         """A steered answer: what it teaches is found out in the background. An incomplete one is
         not kept, so that the client's retry counts as the first."""
         obstacle = call.obstacle or (None if complete else "answer_incomplete")
-        if call.playground:
-            obstacle = PLAYGROUND
         skipped = self._why_not(call, steered, obstacle, sampled=True)
         job = None
         if skipped is None:
@@ -95,7 +93,8 @@ class Finisher:
     async def failed(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
         """No answer went out: the episode says why, and nothing is learned."""
         call.summary.error = reason
-        await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), reason, None)
+        skipped = PLAYGROUND if call.playground else reason
+        await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), skipped, None)
 
     def abandon(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
         """As `failed`, for a caller that is being cancelled and can't wait."""
@@ -111,6 +110,8 @@ class Finisher:
     def _why_not(
         self, call: ChatCall, steered: SteeredRequest, obstacle: str | None, *, sampled: bool
     ) -> str | None:
+        if call.playground:
+            return PLAYGROUND
         opened = OpenEpisode(steered.episode or "", steered.recorded, steered.duplicate)
         return self._recorder.why_not(
             opened,

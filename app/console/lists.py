@@ -52,6 +52,8 @@ def _day(text: str, name: str, later: int) -> datetime | None:
     return datetime(found.year, found.month, found.day, tzinfo=UTC)
 
 
+LONGEST_QUERY = 4000
+"""Of the list that one comes back to."""
 Step = Callable[[str, int | None, Change], Awaitable[object]]
 """Changes one row by its id, if it has this version still."""
 
@@ -123,7 +125,7 @@ async def move_picked(
     verb = "was" if done.changed == 1 else "were"
     said = done.sentence(noun, f"{noun}s", f"{verb} {MOVES[name]}")
     back = form.get("back")
-    where = page + back if back.startswith("?") else page
+    where = page + back if back.startswith("?") and len(back) < LONGEST_QUERY else page
     return desk.go(where, said, "done" if done.changed else "problem")
 
 

@@ -21,8 +21,8 @@ from rules_store.operations.sessions import SessionOperations
 
 COOKIE = "ttcl_console"
 NOTICE_COOKIE = "ttcl_console_notice"
-LONGEST_NOTICE = 1000
-"""Characters; a cookie holds 4 KB."""
+LONGEST_NOTICE = 2000
+"""Bytes; a cookie holds 4 KB."""
 ADMIN_PERMISSIONS = (Permission.ADMIN_READ, Permission.ADMIN_WRITE)
 """One of which opens the console."""
 
@@ -60,7 +60,8 @@ class Session:
 
     def sealed(self, notice: Notice) -> str:
         """For the cookie that brings it to the next page; no other session can read it."""
-        content = json.dumps([notice.kind, notice.text[:LONGEST_NOTICE]]).encode()
+        text = notice.text.encode()[:LONGEST_NOTICE].decode(errors="ignore")
+        content = json.dumps([notice.kind, text], ensure_ascii=False).encode()
         packed = base64.urlsafe_b64encode(content).decode()
         return f"{packed}.{_signed(self.token, packed.encode())}"
 

@@ -28,7 +28,7 @@ from app.console.lists import dates
 from app.console.rendering import rules_and_examples
 from app.exceptions import InvalidRequest
 from rules_store.errors import StoreError
-from rules_store.models.episodes import EpisodeFilter, EpisodeStatus, Verdict
+from rules_store.models.episodes import PLAYGROUND, EpisodeFilter, EpisodeStatus, Verdict
 from rules_store.models.examples import ExampleFilter
 from rules_store.models.feedback import FeedbackEffect, NewFeedback
 from rules_store.models.rules import RuleState
@@ -117,6 +117,28 @@ async def teach(episode_id: Id, desk: At, form: Posted) -> Response:
     return desk.go(f"/console/episodes/{episode_id}", followed(given.effect))
 
 
+@router.post("/episodes/{episode_id}/judge")
+async def judge(episode_id: Id, desk: At, form: Posted) -> Response:
+    """A thumb, or the right answer: what `POST /v1/feedback` does with the same words."""
+    episode = await desk.state.store.episodes.get(episode_id)
+    body = validated(
+        FeedbackBody,
+        episode_id=episode_id,
+        score=THUMBS.get(form.get("thumb")),
+        label=form.get("label") or None,
+        correction=form.get("correction") or None,
+        comment=f"{desk.actor}, in the console",
+        key=form.get("key") or None,
+    )
+    new = NewFeedback(**body.model_dump(exclude={"episode_id", "request_id"}))
+    given = await desk.state.feedback.take(episode, new, learn=True, key_id=desk.caller.name)
+    page = f"/console/episodes/{episode_id}"
+    if form.get("back") == PLAYGROUND:
+        page = f"/console/playground?episode={episode_id}#result"
+    return desk.go(page, followed(given.effect))
+
+
+THUMBS = {"up": 1.0, "down": 0.0}
 VERDICTS = {"right": True, "wrong": False}
 
 

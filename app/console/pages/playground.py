@@ -1,5 +1,4 @@
-"""Ask something, and see the answer with experience beside the one without; then say what is
-right."""
+"""Ask something, and see the answer with experience beside the one without."""
 
 from __future__ import annotations
 
@@ -11,27 +10,22 @@ from typing import Any
 from fastapi.responses import Response
 
 from app.api.errors import from_store
-from app.api.schemas.common import validated
-from app.api.schemas.feedback import FeedbackBody
 from app.api.streaming import ClientGone, LiveResponse, until_disconnect
 from app.chat.call import Stream
-from app.console.access import Asked, At, Form, Id, Posted, SignedInRequest, Text, console_router
+from app.console.access import Asked, At, Form, SignedInRequest, Text, console_router
 from app.console.asking import TRACE, WITH, WITHOUT, Asking, Inquiry, marked
 from app.console.diff import compare
-from app.console.pages.episodes import followed
 from app.console.rendering import HEADERS
 from app.domain import json_text
 from app.exceptions import TTCLError, UpstreamError
 from rules_store.errors import StoreError, UnknownEpisode
 from rules_store.models.episodes import PLAYGROUND, Episode, EpisodeFilter
-from rules_store.models.feedback import NewFeedback
 
 router = console_router()
 
 HERE = "/console/playground"
 LATEST = 8
 LINES = {**HEADERS, "Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
-SCORES = {"up": 1.0, "down": 0.0}
 
 
 @router.get("/playground")
@@ -70,24 +64,6 @@ async def stream(desk: At, form: Asked) -> Response:
     asking = await _asking(desk, _inquiry(desk, form))
     lines = _lines(asking)
     return LiveResponse(Stream(lines, LINES, lines.aclose))
-
-
-@router.post("/playground/{episode_id}/feedback")
-async def judge(episode_id: Id, desk: At, form: Posted) -> Response:
-    """What `POST /v1/feedback` does with the same words."""
-    episode = await desk.state.store.episodes.get(episode_id)
-    body = validated(
-        FeedbackBody,
-        episode_id=episode_id,
-        score=SCORES.get(form.get("thumb")),
-        label=form.get("label") or None,
-        correction=form.get("correction") or None,
-        comment=f"{desk.actor}, in the playground",
-        key=form.get("key") or None,
-    )
-    new = NewFeedback(**body.model_dump(exclude={"episode_id", "request_id"}))
-    given = await desk.state.feedback.take(episode, new, learn=True, key_id=desk.caller.name)
-    return desk.go(f"{HERE}?episode={episode_id}#result", followed(given.effect))
 
 
 async def _asking(desk: SignedInRequest, inquiry: Inquiry) -> Asking:

@@ -86,7 +86,7 @@ def test_it_counts_in_nothing_and_teaches_nothing_by_itself(gw: Gateway, ada: Vi
 def test_a_thumb_and_the_right_answer_teach(gw: Gateway, ada: Visitor) -> None:
     where = ask(ada)
     episode = where.partition("=")[2]
-    target = f"/playground/{episode}/feedback"
+    target = f"/episodes/{episode}/judge"
     form = read(ada.get(where).text).forms[f"/console{target}#2"]
     assert "label" in form
     page = ada.post(target, **{**form, "correction": "A thank you."})
@@ -98,10 +98,10 @@ def test_a_thumb_and_the_right_answer_teach(gw: Gateway, ada: Visitor) -> None:
     assert (made["question"], made["answer"]) == (QUESTION, "A thank you.")
     again = ada.page(ask(ada))
     assert "answered: A thank you." in again.text
-    up_form = again.forms[next(key for key in again.forms if key.endswith("/feedback"))]
+    up_form = again.forms[next(key for key in again.forms if key.endswith("/judge"))]
     assert up_form["thumb"] == "up"
     (one,) = gw.admin("GET", f"/episodes/{episode}").json()["feedback"]
-    assert (one["correction"], one["comment"]) == ("A thank you.", "ada, in the playground")
+    assert (one["correction"], one["comment"]) == ("A thank you.", "ada, in the console")
 
 
 def test_both_are_streamed_to_a_script(gw: Gateway, ada: Visitor) -> None:
