@@ -10,6 +10,7 @@ import pytest
 
 from rules_store.errors import UnknownNamespace
 from rules_store.models.effect import Assignment, Purpose, Served
+from rules_store.models.episodes import PLAYGROUND
 from rules_store.models.events import Change, EventFilter
 from rules_store.models.evidence import Findings, Outcome, Signal
 from rules_store.models.feedback import NewFeedback, Teaching
@@ -339,3 +340,41 @@ def test_the_draw_is_of_namespace_and_conversation() -> None:
     )
     # A share that falls moves nobody into control.
     assert lower < higher
+
+
+# -- traffic
+
+
+async def test_traffic_is_added_up_by_day_and_within_some_namespaces(
+    store: RuleStore, clock: Clock
+) -> None:
+    await store.namespaces.ensure("other")
+    await answer(store, "a", Arm.STEERED, value=1.0)
+    await answer(store, "b", Arm.CONTROL, value=0.0, namespace="other")
+    await store.episodes.begin(
+        "looked at", namespace="default", mode="steer", question="Q", model="m"
+    )
+    await store.episodes.finish("looked at", answer="A", trace={}, reason=PLAYGROUND)
+    await answer(store, "elsewhere", Arm.STEERED, namespace="other")
+    clock.forward(24 * 3600)
+    await answer(store, "c", Arm.STEERED)
+    days = await store.effect.traffic(days=3)
+    assert [day.requests for day in days] == [0, 3, 1]
+    first, second = days[1:]
+    assert (first.steered, first.experience_tokens, first.prompt_tokens) == (2, 80, 300)
+    assert (first.measured, first.milliseconds, first.completion_tokens) == (3, 60.0, 30)
+    assert (second.steered, second.learning_calls, second.good) == (1, 0, 0)
+    own = await store.effect.traffic(days=2, within=["default"])
+    assert [day.requests for day in own] == [1, 1]
+    assert await store.effect.traffic(days=1, within=[]) != days
+
+
+async def test_traffic_counts_what_feedback_found(store: RuleStore) -> None:
+    await answer(store, "a", Arm.STEERED)
+    await answer(store, "b", Arm.STEERED)
+    for name, right in (("a", True), ("b", False)):
+        await store.evidence.add_feedback(
+            name, NewFeedback(verified=right), Teaching(learns=True, right=right), key_id=TELLER
+        )
+    (today,) = await store.effect.traffic(days=1)
+    assert (today.good, today.bad) == (1, 1)
