@@ -257,7 +257,12 @@ class Settings(BaseSettings):
     )
     max_examples: int = Field(4, ge=0, le=MOST_EXAMPLES, description="Most examples recalled")
     example_floor: float = Field(
-        0.3, ge=-1, le=1, description="Least cosine of question and example"
+        0.3,
+        ge=-1,
+        le=1,
+        description="Least cosine of question and example; one with a label is of the same task "
+        "where its request had the same system messages, and then recalled however far its "
+        "question is",
     )
     experience_token_budget: int = Field(
         1536, ge=0, description="Most tokens of injected rules and examples together"

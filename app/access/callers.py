@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -98,16 +98,21 @@ class KeyRing:
     def __init__(self, store: RuleStore, client_keys: Iterable[str], admin_key: str) -> None:
         self._store = store
         clients = {
-            _digest(key): Caller(f"environment-{place}", CLIENT)
+            digest_of(key): Caller(f"environment-{place}", CLIENT)
             for place, key in enumerate(client_keys, start=1)
         }
         self._needed = bool(clients)
-        self._fixed = [*clients.items(), (_digest(admin_key), ADMINISTRATOR)]
+        self._fixed = [*clients.items(), (digest_of(admin_key), ADMINISTRATOR)]
 
     @property
     def needed(self) -> bool:
         """Whether a request must carry a key: once there is one in the environment or the store."""
         return self._needed or self._store.keys.exist
+
+    @property
+    def fixed(self) -> list[str]:
+        """Names of the keys of the environment."""
+        return [caller.name for _, caller in self._fixed]
 
     @property
     def several(self) -> bool:
@@ -120,11 +125,20 @@ class KeyRing:
         others = sorted(fixed | self._store.keys.ids)[:MOST_NAMES]
         return list(dict.fromkeys([first.name, *others]))
 
+    def still(self, name: str, fits: Callable[[bytes], bool]) -> Caller | None:
+        """The caller of this name as far as the key that `fits` knows by its SHA-256 is good still;
+        None where it is revoked, expired, rotated away or another one by now."""
+        for digest, caller in self._fixed:
+            if caller.name == name and fits(digest):
+                return None if self._store.keys.is_over(digest.hex()) else caller
+        key = self._store.keys.held_by(name, fits)
+        return None if key is None else caller_of(key)
+
     def caller(self, given: str) -> Caller | None:
         """Whose key this is; None for no live key. The time it takes tells nothing of a key."""
         if not given:
             return None
-        digest = _digest(given)
+        digest = digest_of(given)
         found: Caller | None = None
         for known, caller in self._fixed:
             if hmac.compare_digest(known, digest):
@@ -153,5 +167,6 @@ def caller_of(key: ApiKey) -> Caller:
     )
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """SHA-256 of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

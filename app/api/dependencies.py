@@ -67,7 +67,7 @@ async def admin(request: Request, state: State) -> Caller:
         return caller
     if declared is None:
         caller.demand_everywhere()
-    await _check_path(caller, request.path_params, state)
+    await check_path(caller, request.path_params, state)
     for named in request.query_params.getlist("namespace"):
         reach(caller, named)
     return caller
@@ -130,8 +130,9 @@ def _check_storable(path: dict[str, Any]) -> None:
             raise NotFound(f"There is no such {kind}", param=kind, code=f"{kind}_not_found")
 
 
-async def _check_path(caller: Caller, path: dict[str, Any], state: AppState) -> None:
-    """Raises `NotFound`, UnknownRule, UnknownExample, UnknownEpisode."""
+async def check_path(caller: Caller, path: dict[str, Any], state: AppState) -> None:
+    """What an address names must be the caller's. Raises `NotFound`, UnknownRule,
+    UnknownExample, UnknownEpisode."""
     if "namespace" in path:
         reach(caller, path["namespace"])
     if "rule_id" in path:

@@ -168,6 +168,7 @@ examples = Table(
     Column("answer", StorableText, nullable=False),
     Column("label", StorableText),
     Column("domain", String(128), nullable=False),
+    Column("instructions", String(32)),
     Column("trust", String(16), nullable=False),  # consensus | score | verifier | label
     Column("exposures", Integer, nullable=False),
     Column("source_episode", String(64)),
@@ -605,4 +606,20 @@ withdrawn_items = Table(
     metadata,
     Column("key_id", String(64), primary_key=True),
     Column("item_id", String(64), primary_key=True),
+)
+
+
+# Who is signed in to the console. `hash`: of the cookie's token; `key_id`: whose key opened it, as
+# everywhere; `key_proof`: by which a key of the environment is known again (`console.sessions`).
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("actor", String(128), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("key_proof", String(64), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index(None, "expires_at"),
 )

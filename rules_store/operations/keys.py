@@ -72,8 +72,7 @@ class KeyOperations:
 
     def is_rotated_away(self, secret: str) -> bool:
         """Whether another secret is valid in place of this one by now; no I/O."""
-        found = self._known(secret)
-        return found is not None and _is_over(found, self._context.clock())
+        return self.is_over(_digest(secret))
 
     def _known(self, secret: str) -> Secret | None:
         digest = _digest(secret)
@@ -81,6 +80,19 @@ class KeyOperations:
         if found is None or not hmac.compare_digest(found.digest, digest):
             return None
         return found
+
+    def held_by(self, key_id: str, fits: Callable[[bytes], bool]) -> ApiKey | None:
+        """The live key of this id of which `fits` knows a valid secret by its SHA-256; no I/O."""
+        now = self._context.clock()
+        for each in self._context.caches.secrets.values():
+            if each.key.id == key_id and fits(bytes.fromhex(each.digest)):
+                return each.key if each.key.live(now) and not _is_over(each, now) else None
+        return None
+
+    def is_over(self, digest: str) -> bool:
+        """Whether another secret is valid in place of the one with this SHA-256 by now; no I/O."""
+        found = self._context.caches.secrets.get(digest)
+        return found is not None and _is_over(found, self._context.clock())
 
     @property
     def exist(self) -> bool:

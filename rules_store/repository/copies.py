@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.json_codec import storable
 from rules_store.database.schema import (
+    console_sessions,
     embeddings,
     examples,
     identity,
@@ -44,7 +45,9 @@ Key = tuple[Any, ...]
 """The values of a row's primary key."""
 
 TABLES: tuple[Table, ...] = tuple(
-    table for table in metadata.sorted_tables if table not in (identity, store_copies)
+    table
+    for table in metadata.sorted_tables
+    if table not in (identity, store_copies, console_sessions)
 )
 """What is copied; every table after those that its rows point to."""
 _UNIQUE = {"rules": "text_hash", "examples": "text_hash", "api_keys": "hash"}

@@ -28,7 +28,7 @@ async def list_keys(
     state: State, caller: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[Key]:
     caller.demand_everywhere()
-    spend = await _spend(state)
+    spend = await spend_today(state)
     page = await state.store.keys.list(limit=limit, cursor=cursor)
     keys = [Key.of(key, used_today=spend.get(key.id, DailyKeyUsage())) for key in page.items]
     return ListOf[Key].of(page, data=keys)
@@ -45,7 +45,7 @@ async def create_key(body: KeyCreate, state: State, caller: AdminWrite) -> KeyWi
 @router.get("/keys/{key_id}", summary="One API key")
 async def get_key(key_id: str, state: State, caller: AdminRead) -> Key:
     caller.demand_everywhere()
-    spend = await _spend(state)
+    spend = await spend_today(state)
     key = await state.store.keys.get(key_id)
     return Key.of(key, used_today=spend.get(key.id, DailyKeyUsage()))
 
@@ -108,7 +108,7 @@ async def withdraw_key(key_id: str, body: Write, state: State, caller: AdminWrit
     return Withdrawal.of(await state.store.keys.withdraw(key_id, change=body.change))
 
 
-async def _spend(state: AppState) -> dict[str, DailyKeyUsage]:
+async def spend_today(state: AppState) -> dict[str, DailyKeyUsage]:
     """Today's, with what this gateway has not written yet."""
     await state.meter.flush()
     return await state.store.keys.spend(state.meter.today())
