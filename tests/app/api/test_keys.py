@@ -620,7 +620,7 @@ def test_a_key_that_has_expired_is_told_so(
 
 
 def test_a_key_is_rotated_by_who_may_do_what_it_may(gw: Gateway, namespace: str) -> None:
-    made = make(gw, namespace, permissions=["chat", "admin-read"])
+    made = make(gw, namespace, permissions=[*BASIC, "admin-read"])
     writer = make(gw, "*", permissions=["chat", "admin-write"])
     path = f"/admin/v1/keys/{made['id']}/rotate"
     refused(send(gw, writer["secret"], "POST", path, json={}), 403, "not_allowed")
