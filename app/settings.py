@@ -257,7 +257,12 @@ class Settings(BaseSettings):
     )
     max_examples: int = Field(4, ge=0, le=MOST_EXAMPLES, description="Most examples recalled")
     example_floor: float = Field(
-        0.3, ge=-1, le=1, description="Least cosine of question and example"
+        0.3,
+        ge=-1,
+        le=1,
+        description="Least cosine of question and example; one with a label is of the same task "
+        "where its request had the same system messages, and then recalled however far its "
+        "question is",
     )
     experience_token_budget: int = Field(
         1536, ge=0, description="Most tokens of injected rules and examples together"
@@ -486,7 +491,7 @@ class Settings(BaseSettings):
     @property
     def resolved_database_url(self) -> str:
         if self.database_url is not None:
-            return self.database_url.get_secret_value()
+            return self.database_url.get_secret_value().strip()
         return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'ttcl.db'}"
 
     @property

@@ -10,6 +10,7 @@ StoreError
 ├── UnknownEvent          no such event, snapshot or moment in a namespace's history
 ├── UnknownJob            no such learning job
 ├── DuplicateNamespace    the name is taken
+├── DuplicateRows         what is imported is here already
 ├── DuplicateSnapshot     the namespace has a snapshot of this label
 ├── NamespaceFrozen       its rules can't be changed now
 ├── InvalidSetting        a namespace can't be set up so   (field names it; also a ValueError)
@@ -92,6 +93,15 @@ class DuplicateNamespace(StoreError):
     def __init__(self, name: str) -> None:
         super().__init__(f"There is a namespace {name!r} already.")
         self.name = name
+
+
+class DuplicateRows(StoreError):
+    def __init__(self, namespace: str) -> None:
+        super().__init__(
+            f"Rows of {namespace!r} exclude each other, or are here already, in another namespace: "
+            "rules, examples and episodes keep their ids. Nothing was imported."
+        )
+        self.namespace = namespace
 
 
 class DuplicateSnapshot(StoreError):

@@ -192,17 +192,25 @@ class RuleStore:
         return self.context.index.search(namespace, query, polarity, k, triggers=triggers)
 
     def search_examples(
-        self, namespace: str, vector: Vector, k: int, *, floor: float = -1.0
+        self,
+        namespace: str,
+        vector: Vector,
+        k: int,
+        *,
+        floor: float = -1.0,
+        instructions: str | None = None,
     ) -> tuple[ExampleHit, ...]:
         """The k examples whose questions are nearest to `vector`, nearest first; no I/O.
 
         They are active, not expired by the store's clock, in no conflict, at least `floor` near,
-        and of one question (the same, or nearly: `CONFLICT_COSINE`) only the newest verified. An
-        unknown namespace has none. Raises InvalidVector.
+        and of one question (the same, or nearly: `CONFLICT_COSINE`) only the newest verified. Those
+        with a label whose request had these `instructions` are of the same task, whatever their
+        questions are about: they may be less near. An unknown namespace has none. Raises
+        InvalidVector.
         """
         query = unit(vector, self.dimension)
         now = self.context.clock()
-        return self.context.caches.examples.search(namespace, query, k, floor, now)
+        return self.context.caches.examples.search(namespace, query, k, floor, now, instructions)
 
     @property
     def dimension(self) -> int | None:

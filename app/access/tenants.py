@@ -18,11 +18,14 @@ tenant: ContextVar[Tenant] = ContextVar("tenant", default=NOBODY)
 
 class FairSlots:
     """Slots for work that takes long. Of those who wait, whoever was served least lately is next;
-    no key has more than `share` of them, whatever is free."""
+    no key has more than `share` of them, whatever is free. A slot is free again `rest` times as
+    long after its work as that took: what holds up everybody while it runs, as all that holds
+    Python's interpreter lock does, then leaves most of the time to others."""
 
-    def __init__(self, slots: int, share: int) -> None:
+    def __init__(self, slots: int, share: int, rest: float = 0.0) -> None:
         self._free = slots
         self._share = share
+        self._rest = rest
         self._turns = Turns()
         self._held: dict[str, int] = {}
         self._waiting: dict[Tenant, deque[asyncio.Future[None]]] = {}
@@ -31,7 +34,8 @@ class FairSlots:
     async def slot(self) -> AsyncIterator[None]:
         """For the present tenant, once it is its turn."""
         who = tenant.get()
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         self._waiting.setdefault(who, deque()).append(turn)
         self._hand_out()
         try:
@@ -42,10 +46,14 @@ class FairSlots:
             else:
                 self._give_back(who)
             raise
+        began = loop.time()
         try:
             yield
         finally:
-            self._give_back(who)
+            if self._rest:
+                loop.call_later(self._rest * (loop.time() - began), self._give_back, who)
+            else:
+                self._give_back(who)
 
     def _hand_out(self) -> None:
         for who in self._turns.order(self._waiting):

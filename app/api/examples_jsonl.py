@@ -188,6 +188,7 @@ class ExampleLine(BaseModel):
     answer: Answer
     label: Label | None = None
     domain: ExampleDomain = "default"
+    instructions: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
     trust: Trust | None = None
     source_episode: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=2000)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from app.chat.call import ChatCall
+from app.domain.bounds import LONGEST_EMBEDDED, bounded
 
 STEERING_SUSPENDED = "steering_suspended"
 """The guard has found that steering does harm in the namespace."""
+_MOST_READ = 100
+"""Values of an opening in parts that tell its conversation from others."""
 
 
 def conversation_key(call: ChatCall) -> str:
@@ -21,16 +25,30 @@ def conversation_key(call: ChatCall) -> str:
         is_name = isinstance(given, str) and given != ""
         is_number = isinstance(given, int) and not isinstance(given, bool) and abs(given) < 2**63
         if is_name or is_number:
-            return f"{kind}:{given}"
+            return bounded(f"{kind}:{given}", LONGEST_EMBEDDED)
     return f"opening:{_opening(call)}"
 
 
 def _opening(call: ChatCall) -> str:
+    """The same in all turns of a conversation, and short, however long the message is."""
     content: Any = next(
         (each.get("content") for each in call.messages if each.get("role") == "user"), ""
     )
     if isinstance(content, str):
-        return content
-    # With its images: two questions about different ones are two conversations. By the standard
-    # library, which writes whatever can come: half a surrogate pair, a number of any size.
-    return json.dumps(content, sort_keys=True)
+        return bounded(content, LONGEST_EMBEDDED)
+    # With its images: two questions about different ones are two conversations.
+    read = islice(_values(content), _MOST_READ)
+    return "\n".join(bounded(each, LONGEST_EMBEDDED) for each in read)
+
+
+def _values(content: Any) -> Iterator[str]:
+    """Whatever stands in it, from first to last."""
+    ahead = [content]
+    while ahead:
+        value = ahead.pop()
+        if isinstance(value, dict):
+            ahead += reversed(value.values())
+        elif isinstance(value, list):
+            ahead += reversed(value)
+        else:
+            yield value if isinstance(value, str) else repr(value)

@@ -13,6 +13,7 @@ from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
+from app.loop.steer.injector import instructions_of
 from app.loop.steer.retriever import Retrieval, Retriever
 from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
@@ -139,6 +140,7 @@ class Steering:
             call.namespace,
             call.question,
             limits,
+            instructions=instructions_of(call.messages),
             seed=None if call.playground else seed,
         )
         if self._retriever.waits(call.namespace, call.question, limits):

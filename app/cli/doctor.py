@@ -105,7 +105,7 @@ def _data_dir(settings: Settings) -> Check:
 
 def _private_files(settings: Settings) -> list[Path]:
     """Those that are there of what is kept in the data folder, or beside the database."""
-    found = [admin_key_file(settings), settings.data_dir / "engine.log"]
+    found = [settings.data_dir / "engine.log"]
     if not settings.on_postgresql:
         with contextlib.suppress(StoreError):
             database = Path(parse_url(settings.resolved_database_url).database or "")
@@ -129,6 +129,8 @@ def _admin_key(settings: Settings) -> Check:
         return ok(name, f"{path} is made at the first start")
     if not os.access(path, os.R_OK) or not path.read_text().strip():
         return fail(name, f"{path} can't be read, or is empty", "delete it to get a new one")
+    if not is_private(path):
+        return warn(name, f"{path} can be read by others", f"chmod 600 {path}")
     return ok(name, str(path))
 
 

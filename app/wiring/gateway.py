@@ -117,7 +117,7 @@ async def open_gateway(
         keys=keys,
         meter=meter,
         load=load,
-        large_bodies=FairSlots(slots=2, share=1),
+        large_bodies=FairSlots(slots=2, share=1, rest=2.0),
         store=store,
         upstream=upstream,
         embedder=services.embedder,

@@ -55,17 +55,21 @@ def shown(url: URL) -> str:
         return f"sqlite:///{url.database}"
     user = f"{url.username}@" if url.username else ""
     port = f":{url.port}" if url.port else ""
-    return f"{url.get_backend_name()}://{user}{url.host or ''}{port}/{url.database or ''}"
+    host = f"[{url.host}]" if ":" in (url.host or "") else url.host or ""
+    return f"{url.get_backend_name()}://{user}{host}{port}/{url.database or ''}"
 
 
 def _parsed(url: str) -> URL:
     """Raises StoreUnavailable."""
     scheme, found, rest = url.partition("://")
-    login = ""
-    if found and not scheme.startswith("sqlite"):
+    if not found or scheme.startswith("sqlite"):
+        login, some = "", ""
+    else:
         login, rest = _split(rest)
+        # Without any, an @ further on would be taken for the end of one.
+        some = "-:-@"
     try:
-        parsed = make_url(f"{scheme}{found}{rest}")
+        parsed = make_url(f"{scheme}{found}{some}{rest}")
     except (ArgumentError, ValueError):
         # Without what was wrong with it, which would quote it.
         raise StoreUnavailable(
@@ -73,11 +77,11 @@ def _parsed(url: str) -> URL:
             "postgresql://USER:PASSWORD@HOST:PORT/NAME."
         ) from None
     if not login:
-        return parsed
+        return parsed._replace(username=None, password=None) if some else parsed
     user, colon, password = login.partition(":")
     # Who writes an @ as it is has encoded nothing.
     decode = str if "@" in password else unquote
-    return parsed.set(username=unquote(user), password=decode(password) if colon else None)
+    return parsed._replace(username=unquote(user), password=decode(password) if colon else None)
 
 
 def _split(rest: str) -> tuple[str, str]:
@@ -86,6 +90,9 @@ def _split(rest: str) -> tuple[str, str]:
     places = [at for at, character in enumerate(rest) if character == "@"]
     if not places:
         return "", rest
-    fitting = (at for at in reversed(places) if _HOST_AND_NAME.match(rest, at + 1))
-    at = next(fitting, places[-1])
-    return rest[:at], rest[at + 1 :]
+    for at in reversed(places):
+        if _HOST_AND_NAME.match(rest, at + 1):
+            return rest[:at], rest[at + 1 :]
+    if _HOST_AND_NAME.match(rest):
+        return "", rest
+    return rest[: places[-1]], rest[places[-1] + 1 :]

@@ -168,6 +168,7 @@ examples = Table(
     Column("answer", StorableText, nullable=False),
     Column("label", StorableText),
     Column("domain", String(128), nullable=False),
+    Column("instructions", String(32)),
     Column("trust", String(16), nullable=False),  # consensus | score | verifier | label
     Column("exposures", Integer, nullable=False),
     Column("source_episode", String(64)),

@@ -56,6 +56,7 @@ _UPDATE = (
                 "answer",
                 "label",
                 "domain",
+                "instructions",
                 "trust",
                 "version",
                 "reason",
@@ -583,6 +584,7 @@ def example_of(row: Row[Any]) -> Example:
         answer=row.answer,
         label=row.label,
         domain=row.domain,
+        instructions=row.instructions,
         trust=Trust(row.trust),
         exposures=row.exposures,
         source_episode=row.source_episode,
@@ -602,6 +604,7 @@ def _changeable(example: Example) -> dict[str, Any]:
         "answer": example.answer,
         "label": example.label,
         "domain": example.domain,
+        "instructions": example.instructions,
         "trust": example.trust,
         "version": example.version,
         "reason": example.reason,
@@ -625,6 +628,7 @@ def _indexed(row: Row[Any], model: str, rivals: Collection[str]) -> IndexedExamp
         expires_at=row.expires_at,
         vector=_vector(row, model),
         rivals=rivals,
+        instructions=row.instructions,
     )
 
 

@@ -35,6 +35,7 @@ from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import Episode as StoredEpisode
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change, is_own_actor
+from rules_store.models.events import Event as StoredEvent
 from rules_store.models.evidence import Evidence as StoredEvidence
 from rules_store.models.evidence import ExposureRecord, LinkKind, Reference, Signal, Standing
 from rules_store.models.examples import Given, Trust
@@ -213,6 +214,22 @@ class Event(ResponseModel):
     before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
     after: dict[str, Any] | None = Field(examples=[{"state": "retired", "version": 3}])
     key_id: KeyId
+    cut: list[str] = Field(
+        [],
+        description="Texts of `before` and `after` shown by their beginning; GET /events/{id} has "
+        "the whole",
+        examples=[["after.answer"]],
+    )
+
+    @classmethod
+    def listed(cls, event: StoredEvent) -> Self:
+        """As one of many: long texts by their beginning."""
+        sides, cut = {}, []
+        for side, row in (("before", event.before), ("after", event.after)):
+            texts = [name for name, value in (row or {}).items() if isinstance(value, str)]
+            sides[side], long = shortened(row, *texts) if row else (row, [])
+            cut += [f"{side}.{name}" for name in long]
+        return cls.of(event, **sides, cut=cut)
 
 
 class WrittenRule(Rule):

@@ -84,3 +84,14 @@ async def test_who_leaves_holds_up_nobody(begun: bool) -> None:
     if not begun:
         await bench.end("first")
     assert bench.begun == (["first", "second"] if begun else ["first", "third"])
+
+
+async def test_a_slot_rests_in_proportion_to_its_work() -> None:
+    slots = FairSlots(slots=1, share=1, rest=4.0)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with slots.slot():
+        await asyncio.sleep(0.01)
+    worked = loop.time() - began
+    async with slots.slot():
+        assert loop.time() - began >= 4 * worked

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from app.chat.control import STEERING_SUSPENDED
+from app.chat.call import ChatCall
+from app.chat.control import STEERING_SUSPENDED, conversation_key
 from rules_store.models.events import Change
 from rules_store.models.evidence import Signal
 from rules_store.policy.control import Arm
@@ -154,3 +156,37 @@ async def test_no_content_is_too_odd_to_be_drawn_for(service: Service, content: 
     raw = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": {content}}}]}}'
     answer = await service.http.post("/v1/chat/completions", content=raw.encode())
     assert answer.status_code < 500, answer.text
+
+
+def key_of(content: Any, **body: Any) -> str:
+    messages = [{"role": "user", "content": content}]
+    return conversation_key(
+        cast(ChatCall, SimpleNamespace(body=body, fields=body, messages=messages))
+    )
+
+
+def image(data: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def test_conversations_differ_by_their_images() -> None:
+    text = {"type": "text", "text": "What is this?"}
+    shown = [key_of([text, image("A" * 50_000 + end)]) for end in ("xyz", "abc")]
+    assert shown[0] != shown[1]
+    assert key_of([text, image("A" * 50_000 + "xyz")]) == shown[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n" * 1_000_000,
+        [{"type": "text", "text": "x" * 500}] * 30_000,
+        [{str(number): number for number in range(100_000)}],
+        [image("\ud800" * 1_000_000)],
+    ],
+)
+def test_what_a_conversation_goes_by_is_short(content: Any) -> None:
+    assert len(key_of(content)) < 1_000_000
+    named = key_of("short", metadata={"conversation_id": "x" * 1_000_000})
+    assert len(named) < 10_000
+    assert len(key_of("short", user="x" * 1_000_000)) < 10_000
