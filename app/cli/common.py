@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,9 +19,10 @@ from rich.text import Text
 
 from app.domain.printable import json_printable, printable
 from app.exceptions import InvalidRequest
-from app.settings import NAMESPACE, load_settings
+from app.settings import NAMESPACE, Settings, load_settings
 from app.upstream.embeddings import CachedEmbedder
-from app.wiring.factories import opened_store
+from app.wiring.factories import explained, opened_store, store_options
+from rules_store.database import migrate
 from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.paging import Page
@@ -57,11 +59,26 @@ Actor = Annotated[str, typer.Option(help="Who does it, for the event log", callb
 Reason = Annotated[str, typer.Option(help="Why, for the event log")]
 
 
-def with_store(work: Callable[[RuleStore], Coroutine[Any, Any, T]]) -> T:
-    """What `work` gives on the store that a gateway of these settings would use."""
+@asynccontextmanager
+async def opened(settings: Settings, *, creates: bool = False) -> AsyncIterator[RuleStore]:
+    """The store that a gateway of these settings would use, as it is: no database is made, but
+    where `creates` says so, and none is brought to another schema. Raises `ConfigurationError`."""
+    makes = False
+    if creates:
+        with explained(settings):
+            options = store_options(settings)
+            status = await migrate.status(settings.resolved_database_url, options)
+        if makes := status.revision is None:
+            err.print(f"making a new database: {status.database}", markup=False, soft_wrap=True)
+    async with opened_store(settings, upgrade=makes) as store:
+        yield store
+
+
+def with_store(work: Callable[[RuleStore], Coroutine[Any, Any, T]], *, creates: bool = False) -> T:
+    """What `work` gives on the store of these settings; `creates` as `opened` has it."""
 
     async def run() -> T:
-        async with opened_store(load_settings()) as store:
+        async with opened(load_settings(), creates=creates) as store:
             return await work(store)
 
     return asyncio.run(run())

@@ -20,6 +20,7 @@ from app.cli.common import (
     embedding_of,
     err,
     lift_of,
+    opened,
     out,
     print_json,
     read_lines,
@@ -31,7 +32,7 @@ from app.cli.common import (
 )
 from app.exceptions import InvalidRequest
 from app.settings import Settings, load_settings
-from app.wiring.factories import build_embedder, opened_store
+from app.wiring.factories import build_embedder
 from rules_store.errors import UnknownNamespace
 from rules_store.models.events import Change
 from rules_store.models.evidence import Standing
@@ -177,7 +178,7 @@ async def _nearest(
     settings: Settings, question: str, namespace: str, states: list[RuleState], limit: int
 ) -> list[SimilarExample]:
     """Raises UnknownNamespace, `EmbeddingFailed`."""
-    async with opened_store(settings) as store:
+    async with opened(settings) as store:
         if not await store.namespaces.exists(namespace):
             raise UnknownNamespace(namespace)
         vector = await embedding_of(build_embedder(settings), question)
@@ -224,7 +225,7 @@ def examples_add(
         await store.namespaces.ensure(namespace, actor=actor)
         return await store.examples.create(new, None, change=body.change)
 
-    _done(with_store(write), as_json)
+    _done(with_store(write, creates=True), as_json)
 
 
 @app.command("edit")
@@ -446,7 +447,9 @@ def examples_import(
     order = Order(namespace, dry_run, actor, reason)
     # Not loaded: examples without vectors get them from the gateway.
     embedder = build_embedder(load_settings())
-    report = with_store(lambda store: import_lines(store, embedder, content, order, trust=trust))
+    report = with_store(
+        lambda store: import_lines(store, embedder, content, order, trust=trust), creates=True
+    )
     if as_json:
         print_json(report.model_dump(mode="json", exclude={"object"}))
     else:

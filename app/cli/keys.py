@@ -47,7 +47,9 @@ def keys_create(
         requests_per_minute=requests_per_minute,
         tokens_per_day=tokens_per_day,
     )
-    key, secret = with_store(lambda s: s.keys.create(new, change=Change(_actor(), reason)))
+    key, secret = with_store(
+        lambda s: s.keys.create(new, change=Change(_actor(), reason)), creates=True
+    )
     if as_json:
         print_json(KeyWithSecret.of(key, secret=secret))
         return

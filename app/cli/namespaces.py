@@ -99,7 +99,8 @@ def namespaces_create(
         raise InvalidRequest("NAME: 1 to 64 letters, digits, '_', '.', '-'", param="name")
     given = _parsed(settings or [])
     made = with_store(
-        lambda store: store.namespaces.create(name, given, change=Change(actor, reason))
+        lambda store: store.namespaces.create(name, given, change=Change(actor, reason)),
+        creates=True,
     )
     _show(Namespace.of(made), as_json)
 

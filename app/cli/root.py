@@ -18,7 +18,7 @@ import httpx
 import typer
 
 from app.access.admin_key import admin_key_file
-from app.cli import demo, doctor, effect, examples, namespaces, rules, worker
+from app.cli import demo, doctor, effect, examples, namespaces, rules, upgrade, worker
 from app.cli import keys as cli_keys
 from app.cli.common import err, print_lines, shortened
 from app.cli.demo_client import Answer, DemoClient, with_client
@@ -39,6 +39,7 @@ app.add_typer(cli_keys.app, name="keys")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("worker")(worker.worker)
+app.command("upgrade")(upgrade.upgrade)
 for command in entry_points(group="ttcl.commands"):
     # What stands above this package in the import order (`ttcl bench`) mounts itself.
     app.add_typer(command.load(), name=command.name)

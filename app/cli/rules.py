@@ -18,6 +18,7 @@ from app.cli.common import (
     embedding_of,
     err,
     lift_of,
+    opened,
     out,
     print_json,
     read_lines,
@@ -37,7 +38,6 @@ from app.wiring.factories import (
     build_retriever,
     build_writer,
     load_prompts,
-    opened_store,
 )
 from rules_store.errors import UnknownNamespace
 from rules_store.models.events import Change
@@ -131,7 +131,7 @@ def import_(
     order = Order(namespace, dry_run, actor, reason)
     # Not loaded: rules without vectors get them from the gateway.
     embedder = build_embedder(load_settings())
-    report = with_store(lambda store: import_lines(store, embedder, content, order))
+    report = with_store(lambda store: import_lines(store, embedder, content, order), creates=True)
     if as_json:
         print_json(report.model_dump(mode="json", exclude={"object"}))
     else:
@@ -234,7 +234,7 @@ async def _explained(
 ) -> FoundExplanation:
     prompts = load_prompts(settings)
     embedder = build_embedder(settings)
-    async with opened_store(settings) as store:
+    async with opened(settings) as store:
         if not await store.namespaces.exists(namespace):
             raise UnknownNamespace(namespace)
         retriever = build_retriever(settings, store, embedder)

@@ -14,9 +14,9 @@ from app.settings import load_settings
 from app.wiring.factories import opened_store
 from rules_store.models.events import Change
 from rules_store.models.examples import NewExample, Trust
-from tests.app.cli.test_rules import Run, embeddings, rows, ttcl
+from tests.app.cli.test_rules import Run, embeddings, new_database, rows, ttcl
 
-__all__ = ["embeddings", "ttcl"]
+__all__ = ["embeddings", "new_database", "ttcl"]
 
 QUESTION = "My card was charged twice for one coffee"
 WHY = ("--actor", "ann", "--reason", "a test")

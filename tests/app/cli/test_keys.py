@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,23 @@ import httpx
 import pytest
 
 from app.cli import root
+from tests.app.cli.test_rules import new_database
 from tests.gateway import Gateway
+
+__all__ = ["new_database"]
 
 
 @pytest.fixture
 def ttcl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    new_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Any:
     """Runs a command; returns its exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copy(new_database, tmp_path / "data")
     monkeypatch.setenv("TTCL_DATA_DIR", str(tmp_path / "data"))
 
     def run(*arguments: str) -> tuple[int, str, str]:
