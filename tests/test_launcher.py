@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import ttcl
 from app.engine.supervisor import EngineSupervisor
 
 PATHS = (Path("app") / "__init__.py", Path("prompts") / "__init__.py", Path("app.py"))
@@ -48,3 +50,16 @@ def test_the_model_server_is_ours_wherever_it_is_started(tmp_path: Path) -> None
     with subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stderr=pipe, text=True) as process:
         assert process.stderr is not None
         assert f"{model} does not exist" in process.stderr.read()
+
+
+def test_ctrl_c_while_modules_are_imported_just_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = []
+    monkeypatch.setattr("app.cli.main", lambda: handlers.append(signal.getsignal(signal.SIGINT)))
+    try:
+        ttcl.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert handlers == [signal.SIG_DFL]

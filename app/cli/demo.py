@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import numpy as np
 import typer
 
@@ -33,6 +34,8 @@ from app.exceptions import ConfigurationError
 from app.settings import Settings, load_settings
 from app.upstream.embeddings import CachedEmbedder, Vectors
 from app.wiring.factories import build_embedder
+
+app = typer.Typer(add_completion=False)
 
 TICKETS = Path(__file__).parent / "tickets.jsonl"
 """Sixty tickets to the desk of an outdoor shop, of eight intents; written for this demo."""
@@ -136,6 +139,7 @@ def _ticket(row: dict[str, Any]) -> Ticket:
     return Ticket(text, label.strip())
 
 
+@app.command()
 def demo(
     data: Annotated[
         Path | None,
@@ -153,6 +157,8 @@ def demo(
     """Play a stream of tickets, every second one with experience, and draw the accuracy."""
     if (ask is None) != (namespace is None):
         raise ConfigurationError("--ask and --namespace are given together")
+    if url is not None:
+        _check_answers(url)
     tickets = read_tickets(data or TICKETS, limit)
     settings = load_settings()
     with contextlib.ExitStack() as stack:
@@ -168,6 +174,16 @@ def demo(
         stream = functools.partial(_play, tickets=tickets, settings=settings, ended=ended)
         played = asyncio.run(with_client(settings, where, namespace, stream))
     print_lines("", *chart(_curves(played)), "", *_what_next(namespace, data, url))
+
+
+def _check_answers(url: str) -> None:
+    """Raises `ConfigurationError` where no gateway answers."""
+    try:
+        found = httpx.get(f"{url}/healthz", timeout=10, trust_env=False).status_code == 200
+    except (httpx.HTTPError, httpx.InvalidURL):
+        found = False
+    if not found:
+        raise ConfigurationError(f"--url: no gateway answers at {url}; give http://HOST:PORT")
 
 
 def _still_running() -> str | None:

@@ -38,6 +38,8 @@ from rules_store.errors import StoreError
 from rules_store.options import DEFAULT_OPTIONS
 from rules_store.store import RuleStore
 
+app = typer.Typer(add_completion=False)
+
 EMBEDDER_PATIENCE = 120.0
 """Seconds for a local model to be read from a slow disk."""
 UPSTREAM_PATIENCE = 10.0
@@ -276,6 +278,7 @@ def _engine(settings: Settings) -> Check:
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text")] = False,
 ) -> None:

@@ -57,7 +57,6 @@ def test_the_secret_alone_is_on_standard_output(ttcl: Any) -> None:
     assert "secret" not in out
     code, out, err = ttcl("keys", "list")
     assert listed["id"] in out
-    assert "live" in out
     assert "1 of 1" in err
 
 
@@ -114,8 +113,8 @@ def test_a_key_is_withdrawn_and_again(ttcl: Any) -> None:
     key = json.loads(out)["id"]
     for _ in range(2):
         code, out, err = ttcl("keys", "withdraw", key, "--reason", "it lied")
-        assert (code, out) == (0, "")
-        assert f"{key}: nothing to take back" in err
+        assert (code, err) == (0, "")
+        assert key in out
     code, out, _ = ttcl("keys", "withdraw", "environment-1", "--json")
     assert (code, json.loads(out)["counts"]) == (0, {})
     code, _, err = ttcl("keys", "withdraw", "key_nobody")

@@ -10,6 +10,7 @@ import pytest
 
 from rules_store.database.lock import held_alone
 from tests.app.cli.test_rules import Run, embeddings, new_database, ttcl
+from tests.rules_store.database.test_migrate import make_older
 
 __all__ = ["embeddings", "new_database", "ttcl"]
 
@@ -23,6 +24,8 @@ READS = [
     ("examples", "retire", "example_1"),
     ("keys", "list"),
     ("effect",),
+    ("events", "list"),
+    ("rules", "retire", "rule_1"),
 ]
 
 
@@ -31,15 +34,6 @@ def revision(path: Path) -> str:
         found: str = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
     connection.close()
     return found
-
-
-def make_older(path: Path) -> None:
-    """As the version before left it."""
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE embedders")
-        connection.execute("ALTER TABLE jobs DROP COLUMN lost")
-        connection.execute("UPDATE alembic_version SET version_num = '0007'")
-    connection.close()
 
 
 @pytest.fixture
@@ -72,7 +66,8 @@ def test_what_adds_something_says_that_it_makes_a_database(ttcl: Run, database: 
 
 def test_an_older_database_is_left_for_upgrade(ttcl: Run, database: Path) -> None:
     head = revision(database)
-    make_older(database)
+    database.unlink()
+    make_older(f"sqlite:///{database}")
     for command in (("rules", "list"), ("keys", "create", "app", "--namespace", "default")):
         done = ttcl(*command, code=2)
         assert f"has schema 0007; this version needs {head}. `ttcl upgrade`" in done.stderr
@@ -90,7 +85,8 @@ def test_an_older_database_is_left_for_upgrade(ttcl: Run, database: Path) -> Non
 
 
 def test_an_upgrade_waits_until_the_gateway_is_stopped(ttcl: Run, database: Path) -> None:
-    make_older(database)
+    database.unlink()
+    make_older(f"sqlite:///{database}")
     with held_alone(database):
         assert "stop it" in ttcl("upgrade", code=2).stderr
     assert revision(database) == "0007"
