@@ -17,7 +17,7 @@ COLUMNS = {
     "Episode": "id created_at namespace mode status reason question",
     "Event": "id at namespace kind actor reason change",
     "Job": "id kind namespace state attempts episode updated_at last_error",
-    "Key": "id name shown namespaces permissions last_used_at revoked_at",
+    "Key": "id name shown namespaces permissions last_used_at expires_at revoked_at",
     "NamespaceSummary": "name rules=rules.active candidates=rules.candidate"
     " quarantined=rules.quarantined examples=examples.active frozen paused",
     "Snapshot": "event label at actor reason",

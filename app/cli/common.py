@@ -62,10 +62,13 @@ def default_actor() -> str:
 
 
 def _actor(given: str) -> str:
+    from rules_store.models.events import is_own_actor
     from rules_store.models.namespaces import MAX_ACTOR_CHARS
 
     if len(given) > MAX_ACTOR_CHARS:
         raise typer.BadParameter(f"at most {MAX_ACTOR_CHARS} characters")
+    if is_own_actor(given):
+        raise typer.BadParameter("the service itself acts by this name")
     return given or default_actor()
 
 
@@ -192,6 +195,25 @@ def read_lines(file: str, namespace: str | None) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
+
+
+@asynccontextmanager
+async def loaded_if_needed(
+    embedder: CachedEmbedder, store: RuleStore, content: bytes
+) -> AsyncIterator[None]:
+    """Loads the embedding model where lines to import have vectors and the store does not know yet
+    how long those of its model are. Elsewhere, and where it can't be loaded, what comes without
+    vectors gets them from a running gateway."""
+    from app.upstream.embeddings import EmbeddingFailed
+
+    try:
+        if store.dimension is None and b'"vector' in content:
+            embedder.start()
+            with contextlib.suppress(EmbeddingFailed):
+                await embedder.embed(["a text, for the length of its vector"])
+        yield
+    finally:
+        await embedder.close()
 
 
 @asynccontextmanager

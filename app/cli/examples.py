@@ -4,7 +4,7 @@ stored. A running gateway takes changes up within a second."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from app.cli.common import (
     Reason,
     add_row,
     err,
+    loaded_if_needed,
     out,
     print_json,
     read_lines,
@@ -34,6 +35,9 @@ from rules_store.models.examples import (
 from rules_store.models.rules import RuleState
 from rules_store.operations.curation import PruneOrder, PrunePolicy
 from rules_store.operations.example_curation import ExamplePrunePlan
+
+if TYPE_CHECKING:
+    from rules_store.store import RuleStore
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -124,16 +128,19 @@ def examples_import(
     """Take examples in from JSON lines. Exit code 1 when a line was refused."""
     from app.api.examples_jsonl import import_lines
     from app.api.jsonl import Order
+    from app.api.schemas.examples import ExampleImport
     from app.settings import load_settings
     from app.wiring.factories import build_embedder
 
     content = read_lines(file, namespace)
     order = Order(namespace, dry_run, actor, reason)
-    # Not loaded: examples without vectors get them from the gateway.
     embedder = build_embedder(load_settings())
-    report = with_store(
-        lambda store: import_lines(store, embedder, content, order, trust=trust), creates=True
-    )
+
+    async def import_all(store: RuleStore) -> ExampleImport:
+        async with loaded_if_needed(embedder, store, content):
+            return await import_lines(store, embedder, content, order, trust=trust)
+
+    report = with_store(import_all, creates=True)
     if as_json:
         print_json(report.model_dump(mode="json", exclude={"object"}))
     else:

@@ -202,7 +202,9 @@ def _as_python(parameter: Parameter, operation: Operation) -> inspect.Parameter:
         names = f"{names}/--no-{names[2:]}"
     if parameter.name == ACTOR and not operation.reads:
         help_ = "Who does it, for the event log; unset: cli and your name on this machine"
-    option = typer.Option(names, help=help_)
+    # The field's own name is understood too.
+    also = [f"--{parameter.name.replace('_', '-')}"] if parameter.word != parameter.name else []
+    option = typer.Option(names, *also, help=help_)
     return _keyword(parameter.word, ANNOTATED[kind | None, option], None)
 
 

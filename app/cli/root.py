@@ -67,6 +67,7 @@ COMMANDS = {
     "keys": Entry("API keys: make, look at, change and revoke them.", "keys"),
     "jobs": Entry("Learning that waits, runs or failed."),
     "events": Entry("The log of every change, by whom and why."),
+    "store": Entry("Move the whole store to another database.", "store"),
     "stats": Entry("Counts of all that is stored, and the index against SQL."),
 }
 

@@ -33,6 +33,7 @@ from app.upstream.embeddings import (
 from app.upstream.types import ChatBackend
 from rules_store.database.engine import parse_url
 from rules_store.database.postgresql import libpq_address
+from rules_store.database.private import make_folder
 from rules_store.errors import (
     DatabaseMissing,
     OlderProcesses,
@@ -217,7 +218,7 @@ async def opened_store(
 def make_data_dir(settings: Settings) -> None:
     """Raises `ConfigurationError`."""
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.data_dir)
     except OSError as error:
         folder = settings.data_dir.absolute()
         raise ConfigurationError(

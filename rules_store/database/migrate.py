@@ -8,6 +8,7 @@ import inspect
 import logging
 import threading
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from alembic import command
@@ -15,8 +16,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection
+from sqlalchemy import inspect as inspect_database
 
-from rules_store.database.engine import open_database, parse_url
+from rules_store.database.engine import open_database, parse_url, shown
+from rules_store.database.interface import Database
+from rules_store.database.schema import metadata
 from rules_store.errors import DatabaseMissing, OlderProcesses, SchemaOutdated, StoreUnavailable
 from rules_store.options import StoreOptions
 
@@ -33,6 +37,21 @@ class Migration:
     revision: str
     summary: str
     """What it brings, in a sentence."""
+
+
+class SchemaState(Enum):
+    NONE = "none"
+    """Not a table of ours."""
+    FOREIGN = "foreign"
+    """Tables by the names of ours that no migration has made."""
+    OLDER = "older"
+    CURRENT = "current"
+
+
+async def state_of(database: Database) -> SchemaState:
+    """Changes nothing. Raises StoreUnavailable for a schema of a newer version."""
+    async with database.read() as connection:
+        return await connection.run_sync(_state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +83,7 @@ async def status(url: str, options: StoreOptions) -> SchemaStatus:
         for each in reversed(list(script.iterate_revisions("head", found or "base")))
     )
     head = script.get_current_head() or ""
-    return SchemaStatus(_shown(parsed), found, head, pending)
+    return SchemaStatus(shown(parsed), found, head, pending)
 
 
 async def _found(url: str, options: StoreOptions) -> str | None:
@@ -78,12 +97,6 @@ async def _found(url: str, options: StoreOptions) -> str | None:
 
 def _may_be_there(url: URL) -> bool:
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
-
-
-def _shown(url: URL) -> str:
-    if url.get_backend_name() == "sqlite":
-        return str(Path(url.database or "").absolute())
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
 async def check(url: str, options: StoreOptions) -> None:
@@ -156,6 +169,14 @@ def _revision(connection: Connection) -> str | None:
             "upgrade ttcl, or point the database URL at another database."
         )
     return found
+
+
+def _state(connection: Connection) -> SchemaState:
+    if (revision := _revision(connection)) is not None:
+        is_current = revision == _script().get_current_head()
+        return SchemaState.CURRENT if is_current else SchemaState.OLDER
+    found = set(inspect_database(connection).get_table_names()) & set(metadata.tables)
+    return SchemaState.FOREIGN if found else SchemaState.NONE
 
 
 def _run(connection: Connection) -> None:

@@ -51,7 +51,7 @@ def test_nothing_is_made_where_nothing_is(
     done = ttcl(*command, code=2)
     assert done.stdout == ""
     folder = database.parents[1]
-    assert f"no database of ttcl at {folder / 'elsewhere' / 'ttcl.db'}" in done.stderr
+    assert f"no database of ttcl at sqlite:///{folder / 'elsewhere' / 'ttcl.db'}" in done.stderr
     assert "'elsewhere' (TTCL_DATA_DIR) is looked for where a command runs" in done.stderr
     assert [path.name for path in folder.iterdir()] == ["data"]
 
@@ -59,7 +59,7 @@ def test_nothing_is_made_where_nothing_is(
 def test_what_adds_something_says_that_it_makes_a_database(ttcl: Run, database: Path) -> None:
     database.unlink()
     done = ttcl("keys", "create", "app", "--namespace", "default")
-    assert f"making a new database: {database}" in done.stderr
+    assert f"making a new database: sqlite:///{database}" in done.stderr
     assert "new database" not in ttcl("keys", "create", "app", "--namespace", "a").stderr
     assert len(ttcl("keys", "list", "--json").stdout.splitlines()) == 2
 
