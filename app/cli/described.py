@@ -95,6 +95,7 @@ def _parameter(
     if default not in (None, "", False) and name != "actor" and not isinstance(default, dict):
         told = f"{told} [default: {default}]".strip()
     choices = tuple(one.get("enum", ()))
+    is_moment = one.get("format") == "date-time"
     return Parameter(
         name,
         place,
@@ -102,9 +103,11 @@ def _parameter(
         required,
         told,
         choices,
-        is_moment=one.get("format") == "date-time",
+        is_moment=is_moment,
         nullable=len(options) < len(every),
-        may_be_empty=one.get("type") == "string" and not one.get("minLength"),
+        may_be_empty=not (is_moment or choices)
+        and one.get("type") == "string"
+        and not one.get("minLength"),
     )
 
 

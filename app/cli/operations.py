@@ -219,7 +219,9 @@ def _type(parameter: Parameter, operation: Operation) -> Any:
 
 def _clears(parameter: Parameter, operation: Operation) -> bool:
     """Whether an empty value takes away what is there."""
-    return operation.method == "patch" and parameter.nullable and not parameter.may_be_empty
+    one = parameter.kind in ("string", "choice", "integer", "number")
+    patched = operation.method == "patch" and parameter.place == "body"
+    return one and patched and parameter.nullable and not parameter.may_be_empty
 
 
 def _value(parameter: Parameter, given: Any, operation: Operation) -> Any:

@@ -54,7 +54,8 @@ async def open_administration(
     return AdminState(
         settings=settings,
         admin_key=admin_key,
-        keys=KeyRing(store, (), admin_key),
+        # Theirs too: a request is found by its id and whose it was.
+        keys=KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key),
         meter=Meter(store),
         large_bodies=FairSlots(slots=2, share=1),
         store=store,

@@ -81,7 +81,8 @@ def test_a_rule_goes_through_its_states(ttcl: Run) -> None:
     shown = ttcl("rules", "show", rule).stdout
     assert "Count every apple twice before you answer." in shown
     assert "rule.quarantined" in shown
-    assert rows(ttcl("rules", "evidence", rule, "--json"))[0]["rule"] == rule
+    (evidence,) = rows(ttcl("rules", "evidence", rule, "--json"))
+    assert evidence["rule_id"] == rule
 
 
 async def _an_answer() -> None:
