@@ -17,6 +17,7 @@ from benchmarks.feedback import FeedbackLevel
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Does it help? Compare the loop with the same number of plain calls.",
 )
 

@@ -43,6 +43,8 @@ from rules_store.models.keys import ADMIN
 from rules_store.options import DEFAULT_OPTIONS
 from rules_store.store import RuleStore
 
+app = typer.Typer(add_completion=False)
+
 EMBEDDER_PATIENCE = 120.0
 """Seconds for a local model to be read from a slow disk."""
 UPSTREAM_PATIENCE = 10.0
@@ -147,10 +149,16 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
         yield _keys(settings, 0, 0)
         return
     try:
-        if not await migrate.is_current(settings.resolved_database_url, DEFAULT_OPTIONS):
-            yield warn("database", f"{shown} has an older schema", "start ttcl serve to migrate it")
+        status = await migrate.status(settings.resolved_database_url, DEFAULT_OPTIONS)
+        if status.revision is None:
+            yield ok("database", f"{shown} is empty, and set up at the first start")
+            yield _keys(settings, 0, 0)
             return
-        async with opened_store(settings) as store:
+        if not status.is_current:
+            older = f"{shown} has schema {status.revision}; this version needs {status.head}"
+            yield warn("database", older, "ttcl upgrade (docs/upgrading.md)")
+            return
+        async with opened_store(settings, upgrade=False) as store:
             async for check in _stored(settings, store, shown):
                 yield check
     except (StoreError, ConfigurationError) as error:
@@ -299,6 +307,7 @@ def _engine(settings: Settings) -> Check:
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text")] = False,
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from app.exceptions import ConfigurationError
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
@@ -34,7 +34,12 @@ from app.upstream.types import ChatBackend
 from rules_store.database.engine import parse_url
 from rules_store.database.postgresql import libpq_address
 from rules_store.database.private import make_folder
-from rules_store.errors import StoreUnavailable
+from rules_store.errors import (
+    DatabaseMissing,
+    OlderProcesses,
+    SchemaOutdated,
+    StoreUnavailable,
+)
 from rules_store.options import StoreOptions
 from rules_store.policy.gate import GateOptions
 from rules_store.store import RuleStore
@@ -188,29 +193,64 @@ async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -
 
 @asynccontextmanager
 async def opened_store(
-    settings: Settings, embedding_model: str | None = None
+    settings: Settings, embedding_model: str | None = None, *, upgrade: bool = True
 ) -> AsyncIterator[RuleStore]:
     """The store of these settings. `embedding_model` None: the one that they name, which is not
-    loaded for it. Raises `ConfigurationError` with one sentence that says what to mend."""
-    try:
-        make_folder(settings.data_dir)
-    except OSError as error:
-        raise ConfigurationError(
-            f"TTCL_DATA_DIR: {settings.data_dir} can't be made: {error.strerror}"
-        ) from error
-    try:
+    loaded for it. `upgrade`: a database is made where there is none, and an older one brought to
+    this version's schema; else nothing is made or changed by opening it. Raises
+    `ConfigurationError` with one sentence that says what to mend."""
+    if upgrade:
+        make_data_dir(settings)
+    with explained(settings):
         store = await RuleStore.open(
             settings.resolved_database_url,
             embedding_model=embedding_model or build_embedder(settings).name,
             data_dir=settings.data_dir,
             options=store_options(settings),
+            upgrade=upgrade,
         )
-    except StoreUnavailable as error:
-        raise ConfigurationError(str(error)) from error
     try:
         yield store
     finally:
         await store.close()
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Raises `ConfigurationError`."""
+    try:
+        make_folder(settings.data_dir)
+    except OSError as error:
+        folder = settings.data_dir.absolute()
+        raise ConfigurationError(
+            f"TTCL_DATA_DIR: {folder} can't be made: {error.strerror}"
+        ) from error
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """What stands in the way of opening the database becomes a `ConfigurationError` that says what
+    to do about it."""
+    try:
+        yield
+    except DatabaseMissing as error:
+        where = ""
+        if settings.database_url is None and not settings.data_dir.is_absolute():
+            where = (
+                f" The data folder '{settings.data_dir}' (TTCL_DATA_DIR) is looked for where a "
+                "command runs: run it where the gateway runs, or set the folder's full path."
+            )
+        raise ConfigurationError(
+            f"{error}{where} Only `ttcl serve`, `ttcl worker`, `ttcl upgrade` and what adds "
+            "something make a new one."
+        ) from error
+    except SchemaOutdated as error:
+        raise ConfigurationError(f"{error} `ttcl upgrade` brings it there.") from error
+    except OlderProcesses as error:
+        raise ConfigurationError(
+            f"{error} Then start again, or run `ttcl upgrade` (docs/upgrading.md)."
+        ) from error
+    except StoreUnavailable as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def store_options(settings: Settings) -> StoreOptions:
