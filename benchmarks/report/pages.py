@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 
 from app.exceptions import ConfigurationError
-from benchmarks.report import experience, poisoned
+from benchmarks.report import experience, lengths, poisoned
 from benchmarks.report.document import (
     Block,
     Bullets,
@@ -37,6 +37,7 @@ FEEDBACK = {
     "none": "none",
     "binary": "right or wrong",
     "label": "the right answer",
+    "correction": "a better answer, the reference",
 }
 EXCERPT = 220
 """Characters of a question that are shown with an example."""
@@ -90,6 +91,7 @@ def build(
         ]
     blocks += [Heading("Along the stream"), _along(summary), *_images(plots, "stream.png")]
     blocks += [Heading("Cost"), _costs(summary), Paragraph(_COSTS), *_images(plots, "cost.png")]
+    blocks += lengths.blocks(run)
     blocks += experience.blocks(run)
     blocks += poisoned.blocks(run)
     blocks += _rules(run, summary, plots, with_questions=with_questions)

@@ -105,9 +105,10 @@ def test_a_sitting_from_pack_to_report(tmp_path: Path) -> None:
     assert "sc@2" in (merged / "gsm8k" / "report.md").read_text()
 
 
-def test_the_shipped_plan_names_arms_and_tasks_that_there_are() -> None:
-    jobs = planned(PLANS / "streams.toml", Path, limit=None, max_tokens=None)
-    assert {job.limit for job in jobs} == {300}
+@pytest.mark.parametrize(("plan", "limits"), [("streams", {300}), ("evidence", {300, 100})])
+def test_the_shipped_plans_name_arms_and_tasks_that_there_are(plan: str, limits: set[int]) -> None:
+    jobs = planned(PLANS / f"{plan}.toml", Path, limit=None, max_tokens=None)
+    assert {job.limit for job in jobs} == limits
     for job in jobs:
         make_arms(job.arms, feedback=FeedbackLevel(job.feedback))
         load_task(job.task)
