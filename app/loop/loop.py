@@ -291,7 +291,6 @@ class Loop:
         others: Sequence[Contrast] = (),
         judged: bool = False,
         gated: bool = True,
-        background: bool = True,
     ) -> Distillation:
         """The difference between better and worse, in rules; refused ones are marked, not
         dropped. `others`: contrasts of near questions that are shown beside this one. `judged`:
@@ -299,9 +298,7 @@ class Loop:
         then has to prove itself. Raises `UpstreamError`."""
         english = await _is_english(observation)
         prompt = self._distiller.render(observation, selection, others=others, english=english)
-        made = await self._written(
-            observation, selection, prompt, english, others, judged, gated, background
-        )
+        made = await self._written(observation, selection, prompt, english, others, judged, gated)
         return dataclasses.replace(made, others=len(others))
 
     async def revise(
@@ -313,7 +310,6 @@ class Loop:
         *,
         judged: bool = False,
         gated: bool = True,
-        background: bool = True,
     ) -> Distillation:
         """Rules of `distil` written once more, by what they did to other questions. Raises
         `UpstreamError`."""
@@ -321,9 +317,7 @@ class Loop:
         texts = [rule.text for rule in rules]
         prompt = self._distiller.render_revision(observation, texts, tried, english=english)
         shown = [Contrast(each.question, each.answer, each.without) for each in tried]
-        return await self._written(
-            observation, selection, prompt, english, shown, judged, gated, background
-        )
+        return await self._written(observation, selection, prompt, english, shown, judged, gated)
 
     async def _written(
         self,
@@ -334,16 +328,15 @@ class Loop:
         shown: Sequence[Contrast],
         judged: bool,
         gated: bool,
-        background: bool,
     ) -> Distillation:
         """What a distiller's prompt leads to. `shown`: what stood in it of other questions."""
         schema = self._distiller.schema(
             selection.case, question=observation.question, english=english
         )
         with span("distil", model=observation.model) as step:
-            reply = await self._ask_for_rules(observation, prompt, schema, background)
+            reply = await self._ask_for_rules(observation, prompt, schema)
             set_cost(step, reply.cost)
-            set_attributes(step, author=reply.author.model, fallback=reply.fallback)
+            set_attributes(step, author=reply.author.model, stood_in=reply.fallback is not None)
         said = reply.answer if reply.answer is not None else reply.completion.text
         with span("admit") as step:
             written = self._distiller.parse(selection.case, said)
@@ -354,9 +347,7 @@ class Loop:
             set_attributes(step, rules=len(rules), refused=refused)
         cost, elsewhere, judge = reply.cost, reply.elsewhere, None
         if judged and any(rule.refusal is None for rule in rules):
-            rules, more, judge = await self._judged(
-                reply.author, observation, rules, background, gated
-            )
+            rules, more, judge = await self._judged(reply.author, observation, rules, gated)
             cost += more
             elsewhere += Cost() if reply.author.served else more
         return Distillation(
@@ -376,7 +367,6 @@ class Loop:
         observation: Observation,
         prompt: Rendered,
         schema: dict[str, Any],
-        background: bool,
     ) -> _Reply:
         """By the model that is to write rules; where it fails, or rests after a failure, by the
         served one."""
@@ -387,7 +377,7 @@ class Loop:
             author = _Author(own.backend, own.name, served=False)
             try:
                 answer, completion = await _structured(
-                    author, observation, prompt.messages, schema, DISTILLER_TOKENS, background
+                    author, observation, prompt.messages, schema, DISTILLER_TOKENS
                 )
             except UpstreamError as error:
                 log.warning("the distiller does not answer", model=own.name, error=error)
@@ -401,7 +391,7 @@ class Loop:
             own.replaced()
         author = _Author(self._backend, observation.model, served=True)
         answer, completion = await _structured(
-            author, observation, prompt.messages, schema, DISTILLER_TOKENS, background
+            author, observation, prompt.messages, schema, DISTILLER_TOKENS
         )
         return _Reply(author, answer, completion, spent + completion.cost, spent, fallback)
 
@@ -410,7 +400,6 @@ class Loop:
         author: _Author,
         observation: Observation,
         rules: Sequence[DistilledRule],
-        background: bool,
         gated: bool,
     ) -> tuple[list[DistilledRule], Cost, dict[str, Any]]:
         """The rules as the model that wrote them sees them, what asking it cost, and what it said
@@ -418,15 +407,13 @@ class Loop:
         seen: list[DistilledRule] = []
         said: dict[str, Any] = {}
         with span("judge", model=author.model) as step:
-            fit, cost = await self._examined(author, observation, background)
+            fit, cost = await self._examined(author, observation)
             if not fit:
                 set_cost(step, cost)
                 return list(rules), cost, {"exam": "failed"}
             for rule in rules:
                 if rule.refusal is None:
-                    kind, spent, ref = await self._kind_of(
-                        author, observation, rule.text, background
-                    )
+                    kind, spent, ref = await self._kind_of(author, observation, rule.text)
                     cost += spent
                     said["prompt"] = ref
                     said[rule.polarity.value] = None if kind is None else kind.value
@@ -436,9 +423,7 @@ class Loop:
             set_cost(step, cost)
         return seen, cost, said
 
-    async def _examined(
-        self, author: _Author, observation: Observation, background: bool
-    ) -> tuple[bool, Cost]:
+    async def _examined(self, author: _Author, observation: Observation) -> tuple[bool, Cost]:
         """Whether the model is fit to judge, and what it took to find out. The exam ends as soon as
         it is failed."""
         # One name on two servers may be two models.
@@ -448,9 +433,7 @@ class Loop:
             return known, Cost()
         cost, mistakes = Cost(), {True: 0, False: 0}
         for question in rule_judge.EXAM:
-            kind, spent, prompt = await self._kind_of(
-                author, observation, question.rule, background
-            )
+            kind, spent, prompt = await self._kind_of(author, observation, question.rule)
             cost += spent
             if kind is None:
                 # A call that failed says nothing of the model; an answer that is none does.
@@ -466,7 +449,7 @@ class Loop:
         return True, cost
 
     async def _kind_of(
-        self, author: _Author, observation: Observation, rule: str, background: bool
+        self, author: _Author, observation: Observation, rule: str
     ) -> tuple[rule_judge.RuleKind | None, Cost, str | None]:
         """What the model says of a rule (None: no verdict), the cost, and by which prompt; None for
         a call that failed."""
@@ -474,7 +457,7 @@ class Loop:
         schema = self._rule_judge.schema()
         try:
             answer, completion = await _structured(
-                author, observation, prompt.messages, schema, rule_judge.VERDICT_TOKENS, background
+                author, observation, prompt.messages, schema, rule_judge.VERDICT_TOKENS
             )
         except UpstreamError as error:
             log.warning("rule not judged", episode=observation.episode_id, error=error)
@@ -496,14 +479,13 @@ async def _structured(
     messages: Sequence[Message],
     schema: dict[str, Any],
     limit: int,
-    background: bool,
 ) -> tuple[dict[str, Any] | None, Completion]:
-    """A greedy call of the loop's own. What the client says of thinking holds for the model that it
-    asked, and for no other."""
+    """A greedy call for which nobody waits. What the client says of thinking holds for the model
+    that it asked, and for no other."""
     switches = thinking_switches(observation) if author.served else {}
     params = {"temperature": 0, "seed": observation.seed, "max_tokens": limit, **switches}
     return await author.backend.structured(
-        author.model, list(messages), schema, params, background=background
+        author.model, list(messages), schema, params, background=True
     )
 
 

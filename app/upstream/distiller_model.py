@@ -17,6 +17,10 @@ REST = 60.0
 """Seconds for which it is not asked after a failure."""
 
 
+OF_THE_PROMPT = (400, 413, 422)
+"""Refusals that say nothing of the next prompt."""
+
+
 class DistillerModel:
     def __init__(
         self, backend: ChatBackend, name: str, clock: Callable[[], float] = time.monotonic
@@ -25,7 +29,7 @@ class DistillerModel:
         self.backend = backend
         self.name = name
         self.failure: str | None = None
-        """Why its last call failed; None where it was answered."""
+        """Why it does not answer, as far as its last call says; None where it does."""
         self.stood_in = 0
         """How often the served model wrote in its place, in this process; for metrics."""
         self._clock = clock
@@ -43,7 +47,10 @@ class DistillerModel:
         self.stood_in += 1
 
     def failed(self, error: UpstreamError) -> None:
+        if isinstance(error, UpstreamRejected):
+            # It comes at once, and may be of one prompt alone, whose words it may repeat.
+            if error.status not in OF_THE_PROMPT:
+                self.failure = f"it refuses, with status {error.status}"
+            return
         self.failure = error.message
-        # A refusal comes at once, and may be of one prompt alone.
-        if not isinstance(error, UpstreamRejected):
-            self._rests_until = self._clock() + REST
+        self._rests_until = self._clock() + REST

@@ -95,8 +95,8 @@ def _answers(run: RunResults) -> tuple[dict[str, dict[Key, str]], dict[Key, str]
     return answers, golds
 
 
-def _count(text: str) -> float:
-    return float(len(_WORD.findall(text)))
+def _count(text: str) -> int:
+    return len(_WORD.findall(text))
 
 
 def _matrix(values: Mapping[Key, float]) -> Scores:

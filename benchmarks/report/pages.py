@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -117,7 +118,16 @@ def _facts(run: RunResults) -> list[str]:
         + (f", {100 * noise:g}% of them another one instead" if noise else ""),
         f"Grader: {config['task']['grader']}; answers of at most "
         f"{config['task']['max_tokens']} tokens",
+        *_distiller(config.get("distiller")),
     ]
+
+
+def _distiller(config: dict[str, Any] | None) -> list[str]:
+    """Where rules are written otherwise than by default."""
+    if config is None:
+        return []
+    by = config["model"] or "the model itself"
+    return [f"Rules: written by {by}, variant {config['variant']}"]
 
 
 def _how(run: RunResults) -> str:

@@ -12,6 +12,7 @@ import pytest
 from app.exceptions import ConfigurationError
 from app.settings import Settings
 from benchmarks.journal import read_rows
+from benchmarks.report.pages import write_report
 from benchmarks.rule_lift import measure, read_rules
 from benchmarks.rundir import load_config
 from benchmarks.session import RunOptions, run
@@ -119,3 +120,5 @@ async def test_rules_of_another_model_are_its_calls(tmp_path: Path) -> None:
     writers = {call["model"] for call in calls if "positive" in str(call.get("schema"))}
     assert writers == {"large"}
     assert load_config(tmp_path / "run")["distiller"]["model"] == "large"
+    write_report(tmp_path / "run")
+    assert "written by large" in (tmp_path / "run" / "report.md").read_text()

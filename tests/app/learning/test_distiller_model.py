@@ -128,6 +128,7 @@ async def test_a_refusal_is_of_one_prompt(gw: Gateway, large: ScriptedUpstream) 
     large.when(is_distiller, written(LARGE_RULE))
     await taught(gw, "refused", "How many are left, in a text that is much too long?")
     assert learned(gw, "refused") == [(SERVED_RULE, MODEL)]
+    assert gw.app.state.ttcl.distiller_model.failure is None
     await taught(gw, "taken")
     assert learned(gw, "taken") == [(LARGE_RULE, LARGE)]
 
