@@ -80,7 +80,7 @@ _EFFECT = r"(?:helps?|harms?|beats?|improves?|gains?|saves?|better|worse|as good
 _CLAIM = re.compile(rf"\b{_ABOUT}\b[^.;:?]*?\b{_EFFECT}\b", re.IGNORECASE)
 _HEDGED = re.compile(
     r"\b(?:whether|if|where|until|when|may|might|can|could|would|not|no|none|what|how|have shown|"
-    r"lowest|least|said to|told apart|written)\b",
+    r"once|lowest|least|said to|told apart|written)\b",
     re.IGNORECASE,
 )
 
