@@ -10,7 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from app.exceptions import UpstreamError, UpstreamRejected
+from app.exceptions import (
+    UpstreamError,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from app.upstream.types import ChatBackend
 
 REST = 60.0
@@ -47,10 +52,12 @@ class DistillerModel:
         self.stood_in += 1
 
     def failed(self, error: UpstreamError) -> None:
+        """`failure` says it without the words of its server, which may repeat a client's."""
         if isinstance(error, UpstreamRejected):
-            # It comes at once, and may be of one prompt alone, whose words it may repeat.
+            # It comes at once, and may be of one prompt alone.
             if error.status not in OF_THE_PROMPT:
                 self.failure = f"it refuses, with status {error.status}"
             return
-        self.failure = error.message
+        own = isinstance(error, UpstreamUnavailable | UpstreamTimeout)
+        self.failure = error.message if own else "it answers with an error of its own"
         self._rests_until = self._clock() + REST
