@@ -74,7 +74,7 @@ def run(
     ] = None,
     feedback: Annotated[
         FeedbackLevel,
-        typer.Option(help="What an arm is told after each answer: right or wrong, or the label"),
+        typer.Option(help="Told after each answer: right or wrong, the label, or a correction"),
     ] = FeedbackLevel.NONE,
     label_noise: Annotated[
         float,

@@ -33,7 +33,13 @@ from app.settings import EngineBackend, Settings, is_loopback, load_settings
 from app.upstream.client import Upstream
 from app.upstream.embeddings import EmbeddingFailed
 from app.upstream.types import LoopParams
-from app.wiring.factories import build_embedder, load_prompts, opened_store
+from app.wiring.factories import (
+    build_distiller_server,
+    build_embedder,
+    build_upstream,
+    load_prompts,
+    opened_store,
+)
 from rules_store.database import migrate
 from rules_store.database.engine import parse_url
 from rules_store.database.engine import shown as shown_url
@@ -89,6 +95,8 @@ async def examine(settings: Settings) -> AsyncIterator[Check]:
         yield check
     yield await _embedder(settings)
     yield await _upstream(settings)
+    if settings.distiller_model is not None:
+        yield await _distiller(settings, settings.distiller_model)
 
 
 def _data_dir(settings: Settings) -> Check:
@@ -255,6 +263,35 @@ async def _upstream(settings: Settings) -> Check:
     finally:
         await upstream.close()
     return check
+
+
+async def _distiller(settings: Settings, model: str) -> Check:
+    """By one short structured question, as rules are asked for."""
+    name = "distiller"
+    where = settings.distiller_base_url or settings.upstream_base_url or ""
+    server = build_distiller_server(settings) or build_upstream(settings, where)
+    question = [{"role": "user", "content": 'Reply with JSON: {"ready": "yes"}'}]
+    try:
+        async with asyncio.timeout(UPSTREAM_PATIENCE):
+            answer, _ = await server.structured(
+                model, question, _READY, {"temperature": 0, "seed": 1, "max_tokens": 32}
+            )
+    except (UpstreamError, TimeoutError) as error:
+        said = error.message if isinstance(error, UpstreamError) else "no answer in time"
+        advice = "mend TTCL_DISTILLER_*; meanwhile the served model writes the rules"
+        return warn(name, f"{where}: {model}: {said}", advice)
+    finally:
+        await server.close()
+    form = "" if answer is not None else ", not in the form that it is asked for"
+    return ok(name, f"{where}: {model} answers{form}")
+
+
+_READY = {
+    "type": "object",
+    "properties": {"ready": {"type": "string", "enum": ["yes"]}},
+    "required": ["ready"],
+    "additionalProperties": False,
+}
 
 
 def _listed(where: str, models: list[str], wanted: str | None) -> Check:

@@ -18,6 +18,7 @@ from app.observability.metrics import Metrics
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.client import Upstream
+from app.upstream.distiller_model import DistillerModel
 from app.upstream.embeddings import Embedder
 from rules_store.store import RuleStore
 
@@ -40,6 +41,7 @@ class AdminState:
     """Turns of those that are read in a thread."""
     store: RuleStore
     upstream: Upstream
+    distiller_model: DistillerModel | None
     embedder: Embedder
     prompts: PromptLibrary
     feedback: FeedbackIntake
