@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -14,16 +13,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
-from app.access.admin_key import admin_key_file
-from app.cli import demo, doctor, effect, examples, namespaces, rules, worker
+from app.cli import demo, doctor, effect, examples, first_screen, namespaces, rules, worker
 from app.cli import keys as cli_keys
-from app.cli.common import err, print_lines, shortened
-from app.cli.demo_client import Answer, DemoClient, with_client
+from app.cli.common import err
 from app.exceptions import ConfigurationError, TTCLError
-from app.settings import EngineBackend, Policy, Settings, load_settings
+from app.settings import EngineBackend, Settings, load_settings
+from app.upstream.client import Upstream
 from rules_store.errors import StoreError
 
 app = typer.Typer(
@@ -43,8 +40,9 @@ for command in entry_points(group="ttcl.commands"):
     # What stands above this package in the import order (`ttcl bench`) mounts itself.
     app.add_typer(command.load(), name=command.name)
 
-EXAMPLE, RIGHT = "What is the chemical symbol for water?", "H2O"
 _SWITCH_INTERVAL = 0.001  # seconds
+_PATIENCE = 2.0
+"""Seconds for the upstream to list its models to the first screen."""
 
 
 @app.command()
@@ -74,8 +72,7 @@ def serve(
     sys.setswitchinterval(_SWITCH_INTERVAL)
     listener = _listen(settings)
     application = create_app(settings)
-    url = f"http://{settings.host}:{listener.getsockname()[1]}"
-    _banner(settings, url, admin_key_file(settings))
+    url = first_screen.address(settings.host, listener.getsockname()[1])
     config = uvicorn.Config(
         application,
         http=GatewayProtocol,
@@ -86,10 +83,19 @@ def serve(
         # Whoever can reach us could else write there where they come from.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                first_screen.show(settings, url, await _listed(application.state.ttcl.upstream))
+
+    server = Server(config)
     if first_question:
         # A thread: it is a client like any other, and ends with the process.
-        asking = threading.Thread(target=_first_question, args=(settings, url), daemon=True)
+        asking = threading.Thread(
+            target=first_screen.ask_first_question, args=(settings, url), daemon=True
+        )
         asking.start()
     logging.getLogger("uvicorn.error").addFilter(
         # The sentence is printed below; what nobody foresaw keeps its traceback.
@@ -104,39 +110,13 @@ def serve(
         raise getattr(application.state, "startup_error", error) from None
 
 
-def _first_question(settings: Settings, url: str) -> None:
-    err.print("waiting for model and embedder ...")
+async def _listed(upstream: Upstream) -> list[str]:
+    """The upstream's models; none where it does not answer at once."""
     try:
-        answer = asyncio.run(with_client(settings, url, settings.namespace, _first_answer))
-    except (TTCLError, httpx.HTTPError) as error:
-        err.print(f"the first question failed: {error}", markup=False)
-        return
-    print_lines(
-        f"asked: {EXAMPLE}",
-        f"answer: {shortened(answer.text, 70)}",
-        f"  with {answer.rules} rules and {answer.examples} examples of earlier answers in its"
-        " prompt.",
-        "Experience is what the service learns from being told: say what was right, and like",
-        "questions are answered with that before them. For this answer:",
-        f"  {_feedback_command(settings, url, answer.episode)}",
-        "`make demo` plays sixty tickets with their labels and shows what experience does there.",
-        f"serving on {url}/v1 - Ctrl-C stops it",
-    )
-
-
-async def _first_answer(client: DemoClient) -> Answer:
-    await client.ready(within=300)
-    return await client.ask([{"role": "user", "content": EXAMPLE}], with_experience=True)
-
-
-def _feedback_command(settings: Settings, url: str, episode: str) -> str:
-    body = json.dumps({"episode_id": episode, "label": RIGHT})
-    return f"curl {url}/v1/feedback {_curl_headers(settings)} -d '{body}'"
-
-
-def _curl_headers(settings: Settings) -> str:
-    auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
-    return f"{auth}-H 'Content-Type: application/json'"
+        async with asyncio.timeout(_PATIENCE):
+            return list(await upstream.models())
+    except (TTCLError, TimeoutError):
+        return []
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -152,54 +132,6 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
     listener.listen(2048)
     return listener
-
-
-def _banner(settings: Settings, url: str, key_file: Path) -> None:
-    model = settings.upstream_model or "MODEL"
-    if settings.upstream_base_url is None and settings.engine_model is None:
-        model = "SmolLM2-135M-Instruct"
-    body = json.dumps(
-        {
-            "model": model,
-            "messages": [{"role": "user", "content": EXAMPLE}],
-        }
-    )
-    key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)
-    upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
-    err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
-    err.print(_policy(settings), markup=False)
-    err.print(_cost(settings), markup=False)
-    err.print(f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}")
-    err.print("try it:", markup=False)
-    err.print(
-        f"  curl {url}/v1/chat/completions {_curl_headers(settings)} -d '{body}'",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _policy(settings: Settings) -> str:
-    if settings.resolved_policy is Policy.GATED:
-        return "policy gated: rules steer when replays have shown that they help (TTCL_POLICY)"
-    return "policy paper: rules steer at once (TTCL_POLICY)"
-
-
-def _cost(settings: Settings) -> str:
-    """What learning costs at most."""
-    if not settings.learn:
-        return "learning is off (TTCL_LEARN)"
-    gated = settings.resolved_policy is Policy.GATED
-    calls = settings.students + 3  # Teacher, Tutor, Students, the distiller
-    if gated if settings.judge_rules is None else settings.judge_rules:
-        calls += 2  # the model as the judge of a rule of each polarity
-    replays = ""
-    if gated:
-        replays = f" and {settings.gate_calls_per_answer:g} replays of candidates"
-    return (
-        f"learning: {settings.learn_sample_rate:.0%} of the requests, with at most {calls} upstream"
-        f" calls a request learned from{replays}, {settings.learn_calls_per_hour:,} calls an hour"
-        " and namespace (TTCL_LEARN_SAMPLE_RATE, TTCL_LEARN_CALLS_PER_HOUR)"
-    )
 
 
 @app.command(

@@ -24,6 +24,8 @@ _CPU_SERVER = "vllm.entrypoints.openai.api_server"
 """The command asks for a distribution of the name vllm, and the build for a CPU has another."""
 _STANDALONE = Path(__file__).parent / "standalone"
 _KV_CACHE_GIB = "1"
+VERSION = "0.32.0"
+"""Which everything is tested against. Of an environment of its own: it wants an older fastapi."""
 
 _PROBE = """
 import importlib.metadata as m, json
@@ -62,8 +64,8 @@ def find_python(explicit: Path | None = None) -> VllmPython:
         if (root / _OWN_VENV).exists():
             return _probe(root / _OWN_VENV)
     raise ConfigurationError(
-        "vLLM is not installed: run `make engine-vllm` (CPU) or `pip install 'ttcl[vllm]'` (GPU), "
-        f"or set {PYTHON_VARIABLE} to a Python that has it"
+        "vLLM is not installed: `make engine-vllm` makes an environment with it (CPU); on a GPU "
+        f"install vllm=={VERSION} into .venv-vllm, or set {PYTHON_VARIABLE} to a Python that has it"
     )
 
 
