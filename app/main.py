@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from app import __version__
 from app.access.admin_key import load_admin_key
@@ -51,7 +52,8 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
                 raise
             yield
 
-    app = FastAPI(
+    # Its pages of the API are whole where there is no internet.
+    app = FastAPIOffline(
         title="ttcl",
         version=__version__,
         summary="A frozen language model that gets better at its work, at test time",
@@ -59,6 +61,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         # FastAPI's own spans would double ours, and its logs carry what exceptions say.
         telemetry={"tracing": False, "logs": False},
         generate_unique_id_function=openapi.operation_id,
+        static_url="/docs/static",
+        # Or a page that is not on this machine's own address asks a host of Swagger's for a badge.
+        swagger_ui_parameters={"validatorUrl": None},
     )
     errors.install(app)
     openapi.install(app)

@@ -8,10 +8,11 @@ import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from app.cli.root import app
 from tests.documents.pages import PAGES, ROOT, Block, blocks, inline
@@ -66,12 +67,11 @@ def calls_of(program: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def find(words: list[str]) -> tuple[click.Command, list[str]]:
+def find(words: list[str]) -> tuple[Any, list[str]]:
     """The command that these words name, and what is left of them."""
-    command: click.Command = typer.main.get_command(app)
-    context = click.Context(command)
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        below = command.get_command(context, words[0])
+    command: Any = typer.main.get_command(app)
+    while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
+        below = command.get_command(command.context_class(command), words[0])
         assert below is not None, f"there is no command {words[0]}"
         command, words = below, words[1:]
     return command, words
