@@ -81,8 +81,9 @@ browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu;
 postgres: ## Install the PostgreSQL that the store's tests start (Debian, Ubuntu; as root or with sudo)
 	command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl || $(call apt,postgresql)
 
-compose: ## Install the client that checks docker-compose.yml (Debian, Ubuntu; as root or with sudo)
+compose: ## Install what checks docker-compose.yml and nginx.conf (Debian, Ubuntu; as root or with sudo)
 	docker compose version || command -v docker-compose || $(call apt,docker-compose)
+	command -v nginx || $(call apt,nginx-light)
 
 $(LM_EVAL_STAMP): requirements-lm-eval.txt
 	$(PYTHON) -m venv --clear $(LM_EVAL_VENV)

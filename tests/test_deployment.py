@@ -1,24 +1,30 @@
 """The files of docs/deployment and docker-compose.yml name what is really there.
 
-Where Compose's own client is not installed (make compose) its check is skipped; with
+Where Compose's own client or nginx is not installed (make compose) their checks are skipped; with
 REQUIRE_COMPOSE=1 that is a failure.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from app.engine import vllm
+from app.engine.address import free_port
 from app.observability.metrics import Metrics
 from app.settings import PREFIX, SETTINGS
 from tests.required import lacking
@@ -208,3 +214,62 @@ def test_kubernetes_objects_are_whole() -> None:
         assert container["image"] == services()["worker"]["image"]
     # Any gateway answers anybody.
     assert "sessionAffinity" not in objects[3]["spec"]
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with the headers that it got."""
+
+    def do_GET(self) -> None:
+        told = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[str]:
+    """A real nginx with docs/deployment/nginx.conf, in front of an `Echo`; its URL."""
+    if shutil.which("nginx") is None:
+        lacking("REQUIRE_COMPOSE", "there is no nginx (make compose)")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as behind:
+        threading.Thread(target=behind.serve_forever, daemon=True).start()
+        port = free_port()
+        text = (DEPLOYMENT / "nginx.conf").read_text()
+        text = re.sub(r"gateway-[12]:8080", f"127.0.0.1:{behind.server_port}", text)
+        text = text.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
+            "/tmp/", f"{tmp_path}/"
+        )
+        conf = tmp_path / "nginx.conf"
+        conf.write_text(text)
+        errors = str(tmp_path / "error.log")
+        command = ["nginx", "-c", str(conf), "-e", errors, "-g", "daemon off; error_log stderr;"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while True:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                with contextlib.suppress(httpx.ConnectError):
+                    httpx.get(url, timeout=30)
+                    break
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+            behind.shutdown()
+
+
+def test_nginx_keeps_what_a_server_with_tls_before_it_says(front: str) -> None:
+    def got(**headers: str) -> dict[str, str]:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return dict(httpx.get(f"{front}/console", headers=given, timeout=30).json())
+
+    assert got()["x-forwarded-proto"] == "http"
+    assert got(X_Forwarded_Proto="https")["x-forwarded-proto"] == "https"
+    # Nobody chooses where they come from, or what a cookie is worth.
+    assert got(X_Forwarded_For="192.0.2.7")["x-forwarded-for"] == "127.0.0.1"
+    assert got(X_Forwarded_Proto="javascript:")["x-forwarded-proto"] == "http"
+    assert httpx.get(f"{front}/metrics", timeout=30).status_code == 404
