@@ -2,6 +2,7 @@
 
 StoreError
 ├── StoreUnavailable      the database can't be used now; one sentence, nothing was changed
+│   └── CopyFailed        a database can't be copied there; the sentence says what is in the way
 ├── UnknownNamespace      no such namespace
 ├── UnknownRule           no such rule, or no such version of it
 ├── UnknownExample        no such example
@@ -33,6 +34,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """Locked, full, damaged, unreachable or of an unknown schema."""
+
+
+class CopyFailed(StoreUnavailable):
+    """Nothing of the source was changed."""
 
 
 class UnknownNamespace(StoreError):

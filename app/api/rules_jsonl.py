@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.access.callers import change_by
 from app.api import jsonl
 from app.api.jsonl import Order
 from app.api.schemas.rules import Domain, Import, Moment, Refused, RuleText, Trigger, Warned
@@ -113,11 +112,9 @@ async def _with_vectors(
 
 
 async def _write(store: RuleStore, items: Sequence[Numbered], order: Order, report: Import) -> None:
-    await store.namespaces.ensure(items[0][1].rule.namespace, actor=order.actor)
+    await store.namespaces.ensure(items[0][1].rule.namespace, actor=order.change.actor)
     try:
-        done = await store.exchange.import_rules(
-            [item for _, item in items], change=change_by(order.actor, order.reason)
-        )
+        done = await store.exchange.import_rules([item for _, item in items], change=order.change)
     except NamespaceFrozen as error:
         report.refused += [
             Refused(line=number, reason=f"namespace: {error}") for number, _ in items

@@ -32,6 +32,7 @@ from app.loop.steer.injector import prompt_of
 from app.observability.metrics import Metrics
 from app.observability.tracing import current, set_attributes, trace_headers
 from rules_store.models.effect import Served
+from rules_store.models.episodes import PLAYGROUND
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.keys import Permission
 from rules_store.models.rules import RuleHit
@@ -50,6 +51,8 @@ class Finisher:
         """A steered answer: what it teaches is found out in the background. An incomplete one is
         not kept, so that the client's retry counts as the first."""
         obstacle = call.obstacle or (None if complete else "answer_incomplete")
+        if call.playground:
+            obstacle = PLAYGROUND
         skipped = self._why_not(call, steered, obstacle, sampled=True)
         job = None
         if skipped is None:
@@ -136,6 +139,7 @@ class Finisher:
             **_withheld(given),
             **_drawn(steered),
             "cost": cost.as_dict(),
+            "milliseconds": round(call.summary.milliseconds),
             "degraded": list(steered.degraded),
             "request_id": call.client_request_id,
         }
@@ -178,7 +182,7 @@ class Finisher:
             namespace=call.namespace,
             answer=answer,
             trace=trace,
-            exposures=given.exposures(),
+            exposures=() if call.playground else given.exposures(),
             skipped=skipped,
             job=job,
             findings=findings,

@@ -85,13 +85,15 @@ class Steering:
     async def _give(self, call: ChatCall, steered: SteeredRequest, retrieval: Retrieval) -> None:
         """Draws the request's arm; control gets nothing of what was found for it, for which it is
         looked up all the same: what could have been given is to be known of both arms."""
-        drawn = self._effect.assign(call.namespace, conversation_key(call))
+        drawn = None
+        if not call.playground:
+            drawn = self._effect.assign(call.namespace, conversation_key(call))
+            call.summary.arm = drawn.arm.value
         steered.assignment = drawn
-        call.summary.arm = drawn.arm.value
         steered.offered = len(retrieval.experience.offered) > 1
         if retrieval.degraded is not None:
             self.degrade(steered, retrieval.degraded)
-        elif drawn.arm is Arm.STEERED:
+        elif drawn is None or drawn.arm is Arm.STEERED:
             if retrieval.incomplete:
                 self.degrade(steered, INDEX_INCOMPLETE)
             steered.experience = await fit(
@@ -133,7 +135,11 @@ class Steering:
             if (given := self._given_before(call, key)) is not None:
                 return await open_episode(), Retrieval(given)
         look_up = partial(
-            self._retriever.retrieve, call.namespace, call.question, limits, seed=seed
+            self._retriever.retrieve,
+            call.namespace,
+            call.question,
+            limits,
+            seed=None if call.playground else seed,
         )
         if self._retriever.waits(call.namespace, call.question, limits):
             opened, retrieval = await asyncio.gather(open_episode(), look_up())

@@ -21,6 +21,7 @@ from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE, load_settings
 from app.upstream.embeddings import CachedEmbedder
 from app.wiring.factories import opened_store
+from rules_store.models.events import is_own_actor
 from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.paging import Page
@@ -50,6 +51,8 @@ Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
 def _actor(given: str) -> str:
     if not 0 < len(given) <= MAX_ACTOR_CHARS:
         raise typer.BadParameter(f"1 to {MAX_ACTOR_CHARS} characters")
+    if is_own_actor(given):
+        raise typer.BadParameter("the service itself acts by this name")
     return given
 
 

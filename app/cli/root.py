@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import demo, doctor, effect, examples, first_screen, namespaces, rules, worker
+from app.cli import demo, doctor, effect, examples, first_screen, namespaces, rules, store, worker
 from app.cli import keys as cli_keys
 from app.cli.common import err
 from app.exceptions import ConfigurationError, TTCLError
@@ -33,6 +33,7 @@ app.add_typer(examples.app, name="examples")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(effect.app, name="effect")
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(store.app, name="store")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("worker")(worker.worker)

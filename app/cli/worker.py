@@ -23,10 +23,7 @@ def worker(
     from app.observability.logs import configure
     from app.wiring.worker_process import work
 
-    # It answers nobody, so it needs no clients' keys where TTCL_HOST is the image's 0.0.0.0.
-    given: dict[str, Any] = {"host": "127.0.0.1"}
-    if concurrency is not None:
-        given["learn_concurrency"] = concurrency
+    given: dict[str, Any] = {} if concurrency is None else {"learn_concurrency": concurrency}
     settings = load_settings(**given)
     configure(settings.log_format, settings.log_level)
 

@@ -7,6 +7,7 @@ Outcomes are added to what is known of their signal in the transaction that brin
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -21,15 +22,17 @@ from rules_store.models.effect import (
     SignalEffect,
     Suspension,
 )
+from rules_store.models.episodes import PLAYGROUND
 from rules_store.models.events import Change
 from rules_store.models.evidence import STRENGTH, Outcome
 from rules_store.models.namespaces import Namespace
+from rules_store.models.traffic import TrafficDay
 from rules_store.operations.context import StoreContext
 from rules_store.operations.namespaces import find
 from rules_store.policy import control
 from rules_store.policy.control import Arm, conversation_of, draw
 from rules_store.policy.effect import GUARD_ALPHA, EffectState, EffectVerdict
-from rules_store.repository import effect, events, namespaces
+from rules_store.repository import effect, events, namespaces, traffic
 
 GUARD = "guard"
 """Actor of what the guard decides."""
@@ -120,6 +123,30 @@ class EffectOperations:
         async with self._context.database.read() as connection:
             await find(connection, namespace)
             return await effect.spend_by_day(connection, namespace, since)
+
+    async def traffic(
+        self, *, days: int, within: Collection[str] | None = None
+    ) -> list[TrafficDay]:
+        """The last `days` days in UTC, today the last, each of them: of these namespaces, or of all
+        (None)."""
+        today = self._context.clock().replace(hour=0, minute=0, second=0, microsecond=0)
+        since = today - timedelta(days=days - 1)
+        async with self._context.database.read() as connection:
+            asked = await traffic.requests(connection, within, since, PLAYGROUND)
+            told = await traffic.told(connection, within, since)
+            served = await traffic.served(connection, within, since)
+            learned = await traffic.learning(connection, within, since)
+        shown = [(since + timedelta(days=number)).date() for number in range(days)]
+        return [
+            TrafficDay(
+                day,
+                *asked.get(day, (0,)),
+                *told.get(day, (0, 0)),
+                *served.get(day, (0, 0, 0, 0, 0, 0)),
+                *learned.get(day, (0, 0)),
+            )
+            for day in shown
+        ]
 
     # -- changing
 

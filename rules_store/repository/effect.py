@@ -41,7 +41,7 @@ from rules_store.policy.control import Arm
 from rules_store.policy.effect import NO_OUTCOMES, EffectState
 
 _ADD = insert(arms)
-_EPOCH = date(1970, 1, 1)
+EPOCH = date(1970, 1, 1)
 EFFECT_TABLES: tuple[Table, ...] = (effects, judged_conversations, effect_points)
 """What is begun anew where steering is resumed."""
 
@@ -246,7 +246,7 @@ async def forget(connection: AsyncConnection, namespace: str) -> None:
 
 def day_of(moment: datetime) -> int:
     """Since the epoch, in UTC."""
-    return (moment.astimezone(UTC).date() - _EPOCH).days
+    return (moment.astimezone(UTC).date() - EPOCH).days
 
 
 async def add_spend(
@@ -275,7 +275,7 @@ async def spend_by_day(
             spend_days.c.namespace == namespace, spend_days.c.day >= day_of(since)
         )
     ):
-        day = _EPOCH + timedelta(days=row.day)
+        day = EPOCH + timedelta(days=row.day)
         calls.setdefault(day, {})[Purpose(row.purpose)] = row.calls
         tokens.setdefault(day, {})[Purpose(row.purpose)] = row.tokens
     steered = await _experience_by_day(connection, namespace, since)

@@ -516,7 +516,11 @@ async def forget_conflicts(connection: AsyncConnection, ids: Sequence[str]) -> N
 
 
 async def conflicts(
-    connection: AsyncConnection, namespace: str | None, now: datetime, limit: int, after: int | None
+    connection: AsyncConnection,
+    within: Collection[str] | None,
+    now: datetime,
+    limit: int,
+    after: int | None,
 ) -> tuple[list[tuple[int, str, str]], int]:
     """(number of the link, id of the newer example, id of the older one), newest first, of pairs
     that are both active and unexpired; and the total."""
@@ -530,8 +534,8 @@ async def conflicts(
         .join(_other, _other.c.id == links.c.other)
         .where(_CONFLICT, *live)
     )
-    if namespace is not None:
-        pairs = pairs.where(links.c.namespace == namespace)
+    if within is not None:
+        pairs = pairs.where(links.c.namespace.in_(sorted(within)))
     total = await connection.scalar(select(func.count()).select_from(pairs.subquery())) or 0
     shown = pairs.order_by(links.c.seq.desc()).limit(limit)
     if after is not None:

@@ -78,7 +78,7 @@ async def create_example(body: ExampleCreate, state: State, caller: AdminWrite) 
     reach(caller, body.namespace)
     new, found = screened(NewExample(**body.content()))
     vector = await vector_of(state, body.question)
-    await state.store.namespaces.ensure(body.namespace, actor=body.actor)
+    await state.store.namespaces.ensure(body.namespace, actor=body.change.actor)
     stored = await state.store.examples.create(new, vector, change=body.change)
     return await _written(state, stored, found)
 

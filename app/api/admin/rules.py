@@ -57,7 +57,7 @@ async def list_rules(
 async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> WrittenRule:
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
-    await state.store.namespaces.ensure(body.namespace, actor=body.actor)
+    await state.store.namespaces.ensure(body.namespace, actor=body.change.actor)
     new = NewRule(**body.content())
     rule = await state.store.rules.create(new, vectors, change=body.change)
     return await _written(state, rule)

@@ -130,10 +130,11 @@ class Retriever:
         return given.only({hit.id for hit in rules} | {hit.id for hit in examples})
 
     async def retrieve(
-        self, namespace: str, question: str, limits: ExperienceLimits, *, seed: str = ""
+        self, namespace: str, question: str, limits: ExperienceLimits, *, seed: str | None = ""
     ) -> Retrieval:
         """Rules and examples of the namespace for a question. `seed` decides what is drawn: the
-        same one, with the same experience and evidence, gives the same. Never raises for a broken
+        same one, with the same experience and evidence, gives the same; None draws for nothing and
+        gives what most questions like this get. Never raises for a broken
         embedder or index."""
         incomplete = bool(question.strip()) and self._store.is_incomplete(namespace)
         if not question.strip() or not self._has_any(namespace, limits):
@@ -159,11 +160,11 @@ class Retriever:
             return Retrieval(degraded="index_failed")
 
     def _chosen(
-        self, namespace: str, vector: Vector, limits: ExperienceLimits, seed: str
+        self, namespace: str, vector: Vector, limits: ExperienceLimits, seed: str | None
     ) -> Experience:
         """Raises StoreError."""
         gated = self.gated(namespace)
-        rng = random.Random(seed) if gated else None
+        rng = random.Random(seed) if gated and seed is not None else None
         sifted = self._sift_all(namespace, vector, limits, rng)
         rules = [hit for each in sifted for hit in each.chosen]
         scores = {id: score for each in sifted for id, score in each.scores.items()}
@@ -171,7 +172,9 @@ class Retriever:
         offered = on_offer(rules=bool(rules), examples=bool(examples))
         if gated and len(offered) > 1:
             beliefs = self._store.evidence.beliefs_near(namespace, vector)
-            given = choose(beliefs, offered, random.Random(f"{seed}/choice"))
+            given = beliefs.best(offered)
+            if rng is not None:
+                given = choose(beliefs, offered, random.Random(f"{seed}/choice"))
             rules = rules if given.has_rules else []
             examples = examples if given.has_examples else []
         withheld: Hit | None = None
