@@ -4,8 +4,8 @@
 #   docker run --rm -p 127.0.0.1:8080:8080 -e TTCL_API_KEYS=... -v ttcl-data:/data \
 #       --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges ttcl:0.1.0
 #
-# The container binds to every interface of its own, so `ttcl serve` refuses to start without
-# TTCL_API_KEYS. A GPU is used by vLLM beside it (docker-compose.yml), never by this image.
+# The container binds to every interface of its own, so `ttcl serve` refuses to start without keys:
+# these, or some that `ttcl keys create` has put into the volume. A GPU is used by vLLM beside it (docker-compose.yml), never by this image.
 
 FROM python:3.11-slim AS build
 
@@ -21,7 +21,8 @@ WORKDIR /src
 ARG TORCH_INDEX_URL="https://download.pytorch.org/whl/cpu"
 COPY constraints.txt ./
 RUN { test -n "$TORCH_INDEX_URL" \
-      && pip install --retries 1 --timeout 20 --index-url "$TORCH_INDEX_URL" -c constraints.txt torch; } \
+      && pip install --retries 1 --timeout 20 --index-url "$TORCH_INDEX_URL" --no-deps \
+        -c constraints.txt torch; } \
     || pip install -c constraints.txt torch
 
 # The dependencies without the sources: this layer is kept until pyproject.toml or a pin changes.
