@@ -35,8 +35,9 @@ def address(host: str, port: int) -> str:
     return f"http://{reached}:{port}"
 
 
-def show(settings: Settings, url: str, listed: Iterable[str]) -> None:
-    """`listed`: the models that the upstream has listed, as far as that is known by now."""
+def show(settings: Settings, url: str, *, listed: Iterable[str], keyed: bool) -> None:
+    """`listed`: the models that the upstream has listed, as far as that is known by now; `keyed`:
+    requests need a key."""
     upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
     if settings.log_format is LogFormat.JSON:
         log.info(
@@ -56,8 +57,8 @@ def show(settings: Settings, url: str, listed: Iterable[str]) -> None:
         OFF,
         f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}",
         "try it: ask, say what was right, and ask again",
-        f"  {_ask_command(settings, url, _model(settings, listed))}",
-        f"  {_feedback_command(settings, url)}",
+        f"  {_ask_command(url, _model(settings, listed), _headers(keyed))}",
+        f"  {_feedback_command(url, _headers(keyed))}",
     ):
         err.print(line, markup=False, soft_wrap=True)
 
@@ -80,19 +81,19 @@ def _model(settings: Settings, listed: Iterable[str]) -> str:
     return path.name if path.is_dir() else settings.engine_model
 
 
-def _ask_command(settings: Settings, url: str, model: str) -> str:
+def _ask_command(url: str, model: str, headers: str) -> str:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": EXAMPLE}]})
     named = f"-H 'X-Request-ID: {REQUEST_ID}'"
-    return f"curl {url}/v1/chat/completions {_headers(settings)} {named} -d '{body}'"
+    return f"curl {url}/v1/chat/completions {headers} {named} -d '{body}'"
 
 
-def _feedback_command(settings: Settings, url: str) -> str:
+def _feedback_command(url: str, headers: str) -> str:
     body = json.dumps({"request_id": REQUEST_ID, "label": RIGHT})
-    return f"curl {url}/v1/feedback {_headers(settings)} -d '{body}'"
+    return f"curl {url}/v1/feedback {headers} -d '{body}'"
 
 
-def _headers(settings: Settings) -> str:
-    auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
+def _headers(keyed: bool) -> str:
+    auth = "-H 'Authorization: Bearer YOUR_KEY' " if keyed else ""
     return f"{auth}-H 'Content-Type: application/json'"
 
 

@@ -21,6 +21,7 @@ from app.cli.common import err
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Settings, load_settings
 from app.upstream.client import Upstream
+from app.wiring.container import AppState
 from rules_store.errors import StoreError
 
 app = typer.Typer(
@@ -89,7 +90,9 @@ def serve(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                first_screen.show(settings, url, await _listed(application.state.ttcl.upstream))
+                state: AppState = application.state.ttcl
+                listed = await _listed(state.upstream) if settings.upstream_base_url else []
+                first_screen.show(settings, url, listed=listed, keyed=state.keys.needed)
 
     server = Server(config)
     if first_question:

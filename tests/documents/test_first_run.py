@@ -17,7 +17,7 @@ SESSIONS = [("asking.md",), ("benchmarks.md",), ("admin.md", "effect.md")]
 
 def test_the_first_screen_says_what_it_costs_and_how_to_stop_it(first_run: FirstRun) -> None:
     screen = first_run.screen
-    for said in ("upstream calls", "TTCL_LEARN=false", "TTCL_MODE=off", "/console", "admin.key"):
+    for said in ("upstream call", "TTCL_LEARN=false", "TTCL_MODE=off", "/console", "admin.key"):
         assert said in screen, screen
     assert "answer: " in screen
     assert "nothing was learned from it" in screen

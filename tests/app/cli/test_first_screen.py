@@ -25,7 +25,8 @@ def settings(**given: Any) -> Settings:
 def screen(
     capsys: pytest.CaptureFixture[str], listed: tuple[str, ...] = (), **given: Any
 ) -> list[str]:
-    first_screen.show(settings(**given), "http://127.0.0.1:8080", listed)
+    url = "http://127.0.0.1:8080"
+    first_screen.show(settings(**given), url, listed=listed, keyed="api_keys" in given)
     return capsys.readouterr().err.splitlines()
 
 
@@ -60,6 +61,12 @@ def test_cost_and_switches_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "adds 94 to 100 answers at most (10 are explored, 9 calls each" in said
     assert "2,000 an hour" in said
     assert any("TTCL_MODE=off" in line for line in lines)
+
+
+def test_a_key_is_asked_for_where_there_are_some(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, needed in (({}, False), ({"api_keys": ("one",)}, True)):
+        commands = [line for line in screen(capsys, **given) if "curl" in line]
+        assert [("Bearer YOUR_KEY" in line) for line in commands] == [needed, needed]
 
 
 def test_json_has_no_line_for_people(capsys: pytest.CaptureFixture[str]) -> None:
