@@ -6,6 +6,7 @@ For people; where the log is JSON it is one line of that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,11 +21,14 @@ from app.cli.demo_client import Answer, DemoClient, with_client
 from app.engine.models import PACKAGED_NAME
 from app.exceptions import TTCLError
 from app.settings import LogFormat, Policy, Settings
+from app.wiring.container import AppState
 
 log = structlog.get_logger(__name__)
 
 EXAMPLE, RIGHT = "What is the chemical symbol for water?", "H2O"
 REQUEST_ID = "first-question"
+PATIENCE = 2.0
+"""Seconds for the upstream to list its models."""
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 """What is bound where every address is, and how this machine reaches it."""
 
@@ -33,6 +37,16 @@ def address(host: str, port: int) -> str:
     """Of the service, for who is on this machine."""
     reached = _ANY.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{reached}:{port}"
+
+
+async def show_ready(settings: Settings, url: str, state: AppState) -> None:
+    """Of a gateway that has begun to serve."""
+    listed: list[str] = []
+    if settings.upstream_base_url is not None:
+        with contextlib.suppress(TTCLError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                listed = list(await state.upstream.models())
+    show(settings, url, listed=listed, keyed=state.keys.needed)
 
 
 def show(settings: Settings, url: str, *, listed: Iterable[str], keyed: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -15,13 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import demo, doctor, effect, examples, first_screen, namespaces, rules, store, worker
+from app.cli import demo, doctor, effect, examples, namespaces, rules, store, worker
 from app.cli import keys as cli_keys
 from app.cli.common import err
 from app.exceptions import ConfigurationError, TTCLError
 from app.settings import EngineBackend, Settings, load_settings
-from app.upstream.client import Upstream
-from app.wiring.container import AppState
 from rules_store.errors import StoreError
 
 app = typer.Typer(
@@ -43,8 +40,6 @@ for command in entry_points(group="ttcl.commands"):
     app.add_typer(command.load(), name=command.name)
 
 _SWITCH_INTERVAL = 0.001  # seconds
-_PATIENCE = 2.0
-"""Seconds for the upstream to list its models to the first screen."""
 
 
 @app.command()
@@ -62,6 +57,7 @@ def serve(
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
+    from app.cli import first_screen
     from app.cli.http_protocol import GatewayProtocol
     from app.main import create_app
     from app.observability.logs import configure
@@ -90,9 +86,7 @@ def serve(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                state: AppState = application.state.ttcl
-                listed = await _listed(state.upstream) if settings.upstream_base_url else []
-                first_screen.show(settings, url, listed=listed, keyed=state.keys.needed)
+                await first_screen.show_ready(settings, url, application.state.ttcl)
 
     server = Server(config)
     if first_question:
@@ -112,15 +106,6 @@ def serve(
         server.run(sockets=[listener])
     except SystemExit as error:
         raise getattr(application.state, "startup_error", error) from None
-
-
-async def _listed(upstream: Upstream) -> list[str]:
-    """The upstream's models; none where it does not answer at once."""
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            return list(await upstream.models())
-    except (TTCLError, TimeoutError):
-        return []
 
 
 def _listen(settings: Settings) -> socket.socket:
