@@ -79,7 +79,8 @@ def compose(folder: Path, profile: str) -> Started:
             "environment": {k: v for k, v in each["environment"].items() if v is not None},
         }
         for name, each in resolved.items()
-        if each["image"].startswith("ttcl:")
+        # Not every client leaves out what other profiles start.
+        if each["image"].startswith("ttcl:") and profile in each.get("profiles", [profile])
     }
 
 
