@@ -38,7 +38,7 @@ class FirstRun:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
 
 
@@ -63,7 +63,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstRun]:
     )
     write_command(folder, folder / "socket")
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while "serving on" not in log.read_text():
             alive = process.poll() is None and time.monotonic() < deadline
             assert alive, log.read_text()[-3000:]

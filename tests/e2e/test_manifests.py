@@ -21,8 +21,7 @@ from app.engine.address import free_port
 from app.settings import load_settings
 from app.wiring.worker_process import check
 from tests import postgres
-from tests.compat.helpers import ask
-from tests.compat.test_concurrency import script_learning
+from tests.compat.helpers import ask, script_loop, script_majority
 from tests.e2e.image import DATA, container, environment
 from tests.e2e.service import wait_until
 from tests.fakes import ScriptedUpstream
@@ -117,7 +116,8 @@ class Machine:
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[ScriptedUpstream]:
     with ScriptedUpstream() as server:
-        script_learning(server)
+        script_loop(server)
+        script_majority(server, teacher=r"\boxed{6}", students=r"\boxed{7}")
         yield server
 
 
@@ -150,7 +150,7 @@ def test_the_worker_learns_what_the_gateway_was_asked(started: dict[str, Gateway
     )
     assert asked.status_code == 200, asked.text
     episode = gateway.settled(asked.json()["ttcl"]["episode"], within=PATIENCE)
-    assert episode["status"] == "learned"
+    assert episode["status"] == "learned", episode["reason"]
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "gateway-2", "worker"])
