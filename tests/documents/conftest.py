@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,7 +60,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstRun]:
             stderr=sink,
         )
     warm = subprocess.Popen(
-        [sys.executable, "-m", "tests.documents.warm_cli", str(folder / "socket")], cwd=ROOT
+        [sys.executable, "-m", "tests.documents.warm_cli", str(folder / "socket")],
+        cwd=ROOT,
+        start_new_session=True,
     )
     write_command(folder, folder / "socket")
     try:
@@ -71,7 +74,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstRun]:
         typed = {**environment, "PATH": f"{folder}:{environment['PATH']}"}
         yield FirstRun(f"http://127.0.0.1:{port}", folder, log.read_text(), typed)
     finally:
-        end(warm)
+        # With whatever command of its is not over.
+        os.killpg(warm.pid, signal.SIGTERM)
+        warm.wait(40)
         end(process)
 
 
