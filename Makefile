@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# First and by its exact version, so that nothing pulls another build of several gigabytes. Where
-# the package index has only the CUDA build, give pip PyTorch's own CPU index (PIP_EXTRA_INDEX_URL).
+# First and by its exact version, so that nothing pulls another build: PyPI's for Linux brings CUDA,
+# several gigabytes that nothing here uses. So it comes from PyTorch's index of CPU builds, unless
+# pip was given an index of somebody's own, or that one can't be reached: then it is what pip finds.
 TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 RECIPE := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d ' ' -f 1)
 RUN_STAMP := $(VENV)/.run-$(RECIPE)
@@ -35,8 +37,11 @@ help: ## Show the targets
 
 # The stamps are named by the checksum of what they install, and written last.
 $(RUN_STAMP):
-	@echo "Setting up $(VENV): about three minutes and 2 GB the first time"
+	@echo "Setting up $(VENV): about three minutes and 2 GB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip config list | grep -q index-url || $(BIN)/pip install --quiet --retries 0 \
+		--timeout 15 --index-url $(TORCH_INDEX) --no-deps $(TORCH) 2> /dev/null \
+		|| echo "$(TORCH_INDEX) can't be reached: torch may come with CUDA (several gigabytes more)"
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[local]'
 	$(BIN)/ttcl engine --fetch > /dev/null
@@ -74,8 +79,9 @@ browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu;
 postgres: ## Install the PostgreSQL that the store's tests start (Debian, Ubuntu; as root or with sudo)
 	command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl || $(call apt,postgresql)
 
-compose: ## Install the client that checks docker-compose.yml (Debian, Ubuntu; as root or with sudo)
+compose: ## Install what checks docker-compose.yml and nginx.conf (Debian, Ubuntu; as root or with sudo)
 	docker compose version || command -v docker-compose || $(call apt,docker-compose)
+	command -v nginx || $(call apt,nginx-light)
 
 $(LM_EVAL_STAMP): requirements-lm-eval.txt
 	$(PYTHON) -m venv --clear $(LM_EVAL_VENV)

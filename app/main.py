@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 
 from app import __version__
 from app.access.admin_key import load_admin_key
@@ -72,7 +73,8 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
                 raise
             yield
 
-    app = FastAPI(
+    # Its pages of the API are whole where there is no internet.
+    app = FastAPIOffline(
         title="ttcl",
         version=__version__,
         summary="A frozen language model that gets better at its work, at test time",
@@ -80,6 +82,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         # FastAPI's own spans would double ours, and its logs carry what exceptions say.
         telemetry={"tracing": False, "logs": False},
         generate_unique_id_function=openapi.operation_id,
+        static_url="/docs/static",
+        # Or a page that is not on this machine's own address asks a host of Swagger's for a badge.
+        swagger_ui_parameters={"validatorUrl": None},
     )
     errors.install(app)
     openapi.install(app)

@@ -189,7 +189,7 @@ DEFAULT_EXPERIMENT = Experiment()
 
 
 class Settings(BaseSettings):
-    """Every setting of the service; the README's table is tested against these fields."""
+    """Every setting of the service; docs/settings.md is tested against these fields."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
@@ -613,7 +613,9 @@ def refuse_unknown(env_file: Path | None, prefix: str, names: Iterable[str]) -> 
             named.setdefault(line.key, str(env_file))
     for name, source in sorted(named.items()):
         if name.upper().startswith(prefix) and name.upper() not in known:
-            raise ConfigurationError(f"{name} in {source} is not a setting; see the README's table")
+            raise ConfigurationError(
+                f"{name} in {source} is not a setting; docs/settings.md has them all"
+            )
 
 
 def _lines(env_file: Path | None) -> list[Binding]:

@@ -83,7 +83,9 @@ class DemoClient:
         body |= {"actor": "demo", "reason": "a stream of tickets with labels"}
         await self._post("/admin/v1/namespaces", body, self._admin)
 
-    async def ask(self, messages: list[dict[str, str]], *, with_experience: bool) -> Answer:
+    async def ask(
+        self, messages: list[dict[str, str]], *, with_experience: bool, learn: bool = True
+    ) -> Answer:
         body = {
             "model": self._model,
             "messages": messages,
@@ -92,6 +94,7 @@ class DemoClient:
             "ttcl": {
                 "mode": "steer",
                 "namespace": self._namespace,
+                "learn": learn,
                 **({} if with_experience else WITHOUT_EXPERIENCE),
             },
         }

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from app.access.admin_key import admin_key_file
 from app.cli.common import out, print_json
+from app.cli.cost import OFF, cost
 from app.engine.llama import check_llama
 from app.engine.vllm import check_vllm
 from app.exceptions import (
@@ -97,6 +98,7 @@ async def examine(settings: Settings) -> AsyncIterator[Check]:
     yield await _upstream(settings)
     if settings.distiller_model is not None:
         yield await _distiller(settings, settings.distiller_model)
+    yield ok("cost", f"{cost(settings)}; {OFF}")
 
 
 def _data_dir(settings: Settings) -> Check:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import os
 import signal
@@ -11,23 +9,16 @@ import socket
 import sys
 import threading
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
-import structlog
 import typer
 
-from app.access.admin_key import admin_key_file
-from app.cli.common import err, print_lines, shortened
-from app.cli.demo_client import Answer, DemoClient, with_client
-from app.engine.models import PACKAGED_NAME
-from app.exceptions import ConfigurationError, TTCLError
-from app.settings import EngineBackend, LogFormat, Policy, Settings, load_settings
+from app.cli.common import err
+from app.exceptions import ConfigurationError
+from app.settings import EngineBackend, Settings, load_settings
 
 app = typer.Typer(add_completion=False)
 
-EXAMPLE, RIGHT = "What is the chemical symbol for water?", "H2O"
 _SWITCH_INTERVAL = 0.001  # seconds
 
 
@@ -46,6 +37,7 @@ def serve(
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
+    from app.cli import first_screen
     from app.cli.http_protocol import GatewayProtocol
     from app.main import create_app
     from app.observability.logs import configure
@@ -59,8 +51,7 @@ def serve(
     _fetch_model(settings)
     listener = _listen(settings)
     application = create_app(settings)
-    url = f"http://{settings.host}:{listener.getsockname()[1]}"
-    _banner(settings, url, admin_key_file(settings))
+    url = first_screen.address(settings.host, listener.getsockname()[1])
     config = uvicorn.Config(
         application,
         http=GatewayProtocol,
@@ -71,10 +62,19 @@ def serve(
         # Whoever can reach us could else write there where they come from.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                await first_screen.show_ready(settings, url, application.state.ttcl)
+
+    server = Server(config)
     if first_question:
         # A thread: it is a client like any other, and ends with the process.
-        asking = threading.Thread(target=_first_question, args=(settings, url), daemon=True)
+        asking = threading.Thread(
+            target=first_screen.ask_first_question, args=(settings, url), daemon=True
+        )
         asking.start()
     logging.getLogger("uvicorn.error").addFilter(
         # The sentence is printed below; what nobody foresaw keeps its traceback.
@@ -100,41 +100,6 @@ def _fetch_model(settings: Settings) -> None:
         fetch_weights()
 
 
-def _first_question(settings: Settings, url: str) -> None:
-    err.print("waiting for model and embedder ...")
-    try:
-        answer = asyncio.run(with_client(settings, url, settings.namespace, _first_answer))
-    except (TTCLError, httpx.HTTPError) as error:
-        err.print(f"the first question failed: {error}", markup=False)
-        return
-    print_lines(
-        f"asked: {EXAMPLE}",
-        f"answer: {shortened(answer.text, 70)}",
-        f"  with {answer.rules} rules and {answer.examples} examples of earlier answers in its"
-        " prompt.",
-        "Experience is what the service learns from being told: say what was right, and like",
-        "questions are answered with that before them. For this answer:",
-        f"  {_feedback_command(settings, url, answer.episode)}",
-        "`make demo` plays sixty tickets with their labels and shows what experience does there.",
-        f"serving on {url}/v1 - Ctrl-C stops it",
-    )
-
-
-async def _first_answer(client: DemoClient) -> Answer:
-    await client.ready(within=300)
-    return await client.ask([{"role": "user", "content": EXAMPLE}], with_experience=True)
-
-
-def _feedback_command(settings: Settings, url: str, episode: str) -> str:
-    body = json.dumps({"episode_id": episode, "label": RIGHT})
-    return f"curl {url}/v1/feedback {_curl_headers(settings)} -d '{body}'"
-
-
-def _curl_headers(settings: Settings) -> str:
-    auth = "-H 'Authorization: Bearer YOUR_KEY' " if settings.api_keys else ""
-    return f"{auth}-H 'Content-Type: application/json'"
-
-
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # With its protocol named, asyncio sets TCP_NODELAY; uvloop always does.
@@ -148,70 +113,3 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
     listener.listen(2048)
     return listener
-
-
-def _banner(settings: Settings, url: str, key_file: Path) -> None:
-    """For people; where logs are for programs, one line of them."""
-    key = "TTCL_ADMIN_API_KEY" if settings.admin_api_key else str(key_file)
-    upstream = settings.upstream_base_url or f"embedded ({settings.engine.value})"
-    if settings.log_format is LogFormat.JSON:
-        structlog.get_logger(__name__).info(
-            "serving",
-            url=f"{url}/v1",
-            upstream=upstream,
-            admin_key=key,
-            policy=_policy(settings),
-            cost=_cost(settings),
-        )
-        return
-    messages = [{"role": "user", "content": EXAMPLE}]
-    body = json.dumps({"model": _model(settings), "messages": messages})
-    err.print(f"[bold]ttcl[/bold] on [bold]{url}/v1[/bold]  model: {upstream}")
-    err.print(_policy(settings), markup=False)
-    err.print(_cost(settings), markup=False)
-    err.print(f"console: {url}/console   admin API: {url}/admin/v1   admin key: {key}")
-    err.print("try it:", markup=False)
-    err.print(
-        f"  curl {url}/v1/chat/completions {_curl_headers(settings)} -d '{body}'",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _model(settings: Settings) -> str:
-    """Of an example: a model that is served, or MODEL where nobody knows one in time."""
-    if settings.upstream_model is not None:
-        return settings.upstream_model
-    if settings.upstream_base_url is None:
-        return PACKAGED_NAME if settings.engine_model is None else Path(settings.engine_model).stem
-    secret = settings.upstream_api_key
-    headers = {"Authorization": f"Bearer {secret.get_secret_value()}"} if secret else {}
-    try:
-        found = httpx.get(f"{settings.upstream_base_url}/models", headers=headers, timeout=2)
-        return str(found.json()["data"][0]["id"])
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError):
-        return "MODEL"
-
-
-def _policy(settings: Settings) -> str:
-    if settings.resolved_policy is Policy.GATED:
-        return "policy gated: rules steer when replays have shown that they help (TTCL_POLICY)"
-    return "policy paper: rules steer at once (TTCL_POLICY)"
-
-
-def _cost(settings: Settings) -> str:
-    """What learning costs at most."""
-    if not settings.learn:
-        return "learning is off (TTCL_LEARN)"
-    gated = settings.resolved_policy is Policy.GATED
-    calls = settings.students + 3  # Teacher, Tutor, Students, the distiller
-    if gated if settings.judge_rules is None else settings.judge_rules:
-        calls += 2  # the model as the judge of a rule of each polarity
-    replays = ""
-    if gated:
-        replays = f" and {settings.gate_calls_per_answer:g} replays of candidates"
-    return (
-        f"learning: {settings.learn_sample_rate:.0%} of the requests, with at most {calls} upstream"
-        f" calls a request learned from{replays}, {settings.learn_calls_per_hour:,} calls an hour"
-        " and namespace (TTCL_LEARN_SAMPLE_RATE, TTCL_LEARN_CALLS_PER_HOUR)"
-    )

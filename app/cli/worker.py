@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.common import err
-from app.settings import load_settings
+from app.settings import LogFormat, load_settings
 
 app = typer.Typer(add_completion=False)
 
@@ -31,6 +31,8 @@ def worker(
     configure(settings.log_format, settings.log_level)
 
     def ready() -> None:
+        if settings.log_format is LogFormat.JSON:
+            return  # its line in the log says the same
         err.print(f"learning, {settings.learn_concurrency} jobs at a time - Ctrl-C stops it")
 
     asyncio.run(work(settings, metrics_port, ready))

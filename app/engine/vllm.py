@@ -27,6 +27,8 @@ _KV_CACHE_GIB = "1"
 _SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """As `python -P`, which Python knows from 3.11 on only: no folder `vllm` of where we are stands in
 for the package."""
+VERSION = "0.32.0"
+"""Which everything is tested against. Of an environment of its own: it wants an older fastapi."""
 
 _PROBE = """
 import importlib.metadata as m, json
@@ -65,8 +67,8 @@ def find_python(explicit: Path | None = None) -> VllmPython:
         if (root / _OWN_VENV).exists():
             return _probe(root / _OWN_VENV)
     raise ConfigurationError(
-        "vLLM is not installed: run `make engine-vllm` (CPU) or `pip install 'ttcl[vllm]'` (GPU), "
-        f"or set {PYTHON_VARIABLE} to a Python that has it"
+        "vLLM is not installed: `make engine-vllm` makes an environment with it (CPU); on a GPU "
+        f"install vllm=={VERSION} into .venv-vllm, or set {PYTHON_VARIABLE} to a Python that has it"
     )
 
 

@@ -76,8 +76,15 @@ def exported(model: str) -> Path | None:
     return folder
 
 
+def without_telemetry() -> None:
+    """Before `onnxruntime` is imported: its builds tell Microsoft what they load, unless they find
+    this in the environment."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 def load(folder: Path) -> Encode:
     """What `export` wrote as a function of texts, to vectors of shape (n, dimension)."""
+    without_telemetry()
     import onnxruntime
     from tokenizers import Tokenizer
 

@@ -99,6 +99,7 @@ def _forms(exact: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
 
 def _quantised(**options: Any) -> Write:
     def write(source: Path, target: Path) -> None:
+        onnx_model.without_telemetry()
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, **options)
@@ -125,6 +126,7 @@ def _attention_alone(source: Path, target: Path) -> None:
 
 
 def _blocks(source: Path, target: Path) -> None:
+    onnx_model.without_telemetry()
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 

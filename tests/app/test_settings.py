@@ -1,4 +1,5 @@
-"""Settings: what is wrong stops the start with one sentence that names it; the README names all."""
+"""Settings: what is wrong stops the start with one sentence that names it; docs/settings.md names
+all."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
 from app.settings import SETTINGS, Policy, Settings, is_loopback, load_settings
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+TABLES = ROOT / "docs" / "settings.md"
 
 
 @pytest.fixture
@@ -226,7 +228,7 @@ def test_settings_that_were_read_can_not_change() -> None:
         settings.port = 1  # type: ignore[misc]
 
 
-# -- the README's table -------------------------------------------------------------------------
+# -- the tables of docs/settings.md ----------------------------------------------------------------
 
 
 def _shown(value: Any) -> str:
@@ -238,8 +240,8 @@ def _shown(value: Any) -> str:
     return str(value.value if isinstance(value, Enum) else value)
 
 
-def test_the_readme_describes_every_setting_and_no_other() -> None:
-    rows = re.findall(r"^\| `TTCL_(\w+)` \| (.*?) \| (.*?) \|$", README.read_text(), re.MULTILINE)
+def test_the_tables_describe_every_setting_and_no_other() -> None:
+    rows = re.findall(r"^\| `TTCL_(\w+)` \| (.*?) \| (.*?) \|$", TABLES.read_text(), re.MULTILINE)
     described = {name: (default, description) for name, default, description in rows}
     assert len(described) == len(rows), "a setting is described twice"
     fields = {
@@ -250,10 +252,9 @@ def test_the_readme_describes_every_setting_and_no_other() -> None:
 
 def test_every_setting_is_read_somewhere() -> None:
     """A setting that nothing reads is a defect."""
-    root = README.parent
     source = "\n".join(
         path.read_text()
-        for path in sorted((root / "app").rglob("*.py"))
+        for path in sorted((ROOT / "app").rglob("*.py"))
         if path.name != "settings.py"
     )
     indirect = {

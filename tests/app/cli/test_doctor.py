@@ -23,7 +23,10 @@ from tests.fakes import Reply, ScriptedUpstream
 from tests.gateway import MODEL
 
 ROOT = Path(__file__).parents[3]
-NAMES = ["data folder", "prompts", "admin key", "database", "keys", "embeddings", "model server"]
+NAMES = [
+    *("data folder", "prompts", "admin key", "database"),
+    *("keys", "embeddings", "model server", "cost"),
+]
 
 
 @pytest.fixture
