@@ -41,7 +41,6 @@ class AdminState:
     """Turns of those that are read in a thread."""
     store: RuleStore
     upstream: Upstream
-    distiller_model: DistillerModel | None
     embedder: Embedder
     prompts: PromptLibrary
     feedback: FeedbackIntake
@@ -51,6 +50,7 @@ class AdminState:
 
 @dataclass(slots=True, kw_only=True)
 class AppState(AdminState):
+    distiller_model: DistillerModel | None
     load: LoadLimit
     reembedding: Reembedding
     service: ChatService
