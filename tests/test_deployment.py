@@ -36,6 +36,7 @@ def exported() -> set[str]:
         examples_indexed=lambda: 0.0,
         outcomes={},
         spent={},
+        stood_in=lambda: 0.0,
     )
     metrics.follow_effect(suspended=list, signals=list)
     for family in metrics.registry.collect():

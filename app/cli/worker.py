@@ -10,7 +10,10 @@ import typer
 from app.cli.common import err
 from app.settings import load_settings
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command()
 def worker(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=64, help="Jobs at a time (TTCL_LEARN_CONCURRENCY)")

@@ -24,6 +24,9 @@ _CPU_SERVER = "vllm.entrypoints.openai.api_server"
 """The command asks for a distribution of the name vllm, and the build for a CPU has another."""
 _STANDALONE = Path(__file__).parent / "standalone"
 _KV_CACHE_GIB = "1"
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""As `python -P`, which Python knows from 3.11 on only: no folder `vllm` of where we are stands in
+for the package."""
 
 _PROBE = """
 import importlib.metadata as m, json
@@ -70,7 +73,12 @@ def find_python(explicit: Path | None = None) -> VllmPython:
 def _probe(python: Path) -> VllmPython:
     try:
         answer = subprocess.run(
-            [python, "-c", _PROBE], capture_output=True, text=True, check=True, timeout=60
+            [python, "-c", _PROBE],
+            env={**os.environ, **_SAFE_PATH},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
         found: dict[str, str] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -153,7 +161,7 @@ def vllm_environment(
     model: VllmModel, *, cpu: bool, given: Mapping[str, str], threads: int | None = None
 ) -> dict[str, str]:
     """`given` and what vLLM needs beside it; what `given` sets stands."""
-    chosen = {"VLLM_NO_USAGE_STATS": "1"}
+    chosen = {"VLLM_NO_USAGE_STATS": "1", **_SAFE_PATH}
     if Path(model.source).is_dir():
         chosen["HF_HUB_OFFLINE"] = "1"
     if cpu:

@@ -92,15 +92,18 @@ class Metrics:
         examples_indexed: Callable[[], float],
         outcomes: Mapping[str, int],
         spent: Mapping[Purpose, Cost],
+        stood_in: Callable[[], float],
     ) -> None:
         """From now on the gauges show what these say when somebody looks: learning jobs waiting,
-        rules and examples in the index, how many jobs ended with each outcome, and what learning
-        has spent in this process."""
+        rules and examples in the index, how many jobs ended with each outcome, what learning has
+        spent in this process, and how often the served model wrote rules because the one that
+        should did not answer."""
         self.jobs.set_function(backlog)
         self.rules.set_function(indexed)
         self.examples.set_function(examples_indexed)
         self.registry.register(_Outcomes(outcomes))
         self.registry.register(_Spent(spent))
+        self.registry.register(_StoodIn(stood_in))
 
     def follow_effect(
         self,
@@ -163,6 +166,20 @@ class _Spent(Collector):
             tokens.add_metric([purpose.value], cost.tokens)
         yield calls
         yield tokens
+
+
+class _StoodIn(Collector):
+    """A count that is kept elsewhere."""
+
+    def __init__(self, stood_in: Callable[[], float]) -> None:
+        self._stood_in = stood_in
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "ttcl_distiller_stand_ins",
+            "Rules that the served model wrote because the distiller's model did not answer",
+            value=self._stood_in(),
+        )
 
 
 class _Effect(Collector):

@@ -163,6 +163,22 @@ def test_a_misspelt_setting_is_a_line_too(tmp_path: Path) -> None:
     assert "TTCL_UPSTREAM" in done.stdout
 
 
+def test_the_distiller_is_asked_as_rules_are(
+    settings: dict[str, Any], upstream: ScriptedUpstream
+) -> None:
+    assert "distiller" not in examine(**settings)
+    upstream.when("ready", Reply.of_json({"ready": "yes"}))
+    found = examine(**settings, distiller_model=MODEL)["distiller"]
+    assert (found.verdict, found.said) == (CheckStatus.OK, f"{upstream.base_url}: {MODEL} answers")
+    other = examine(**settings, distiller_model="another")["distiller"]
+    assert other.verdict is CheckStatus.WARN
+    assert "another" in other.said
+    assert "served model writes" in other.advice
+    elsewhere = {"distiller_base_url": upstream.base_url, "distiller_model": MODEL}
+    upstream.down()
+    assert examine(**settings, **elsewhere)["distiller"].verdict is CheckStatus.WARN
+
+
 def test_what_others_can_read_and_who_could_ask_is_said(settings: dict[str, Any]) -> None:
     asyncio.run(_start(settings))
     folder = settings["data_dir"]
