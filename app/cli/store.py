@@ -57,6 +57,7 @@ def store_copy(
         "Stop the gateways of FROM, run this again for what they have written since, then start "
         "them with TTCL_DATABASE_URL set to TO.",
         markup=False,
+        soft_wrap=True,
     )
 
 
