@@ -18,6 +18,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 Place = "A URL (sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME) or the path of an SQLite file"
 
 
+@app.callback()
+def _group() -> None:
+    """Move the whole store to another database."""
+
+
 @app.command("copy")
 def store_copy(
     source: Annotated[str, typer.Argument(metavar="FROM", help=f"{Place}; it is only read")],
