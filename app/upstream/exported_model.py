@@ -111,7 +111,7 @@ def load(folder: Path, precision: str | None = None) -> Encode:
     wanted = [each.get_any_name() for each in model.inputs]
 
     def vector(text: str) -> npt.NDArray[np.float32]:
-        # Each text by itself: several at once gain a seventh, and would be filled up to the longest.
+        # By itself: several at once gain a seventh, and would be filled up to the longest.
         row = tokenizer.encode_batch([options["prompt"] + text])[0]
         inputs = {
             "input_ids": row.ids,
