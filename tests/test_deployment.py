@@ -34,8 +34,6 @@ def exported() -> set[str]:
         backlog=lambda: 0.0,
         indexed=lambda: 0.0,
         examples_indexed=lambda: 0.0,
-        outcomes={},
-        spent={},
     )
     metrics.follow_effect(suspended=list, signals=list)
     for family in metrics.registry.collect():

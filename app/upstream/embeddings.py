@@ -55,10 +55,6 @@ class Embedder(Protocol):
         """As `embed`, whatever is known of them already."""
         ...
 
-    def knows(self, text: str) -> bool:
-        """Whether `embed` has its vector at hand."""
-        ...
-
     def forget(self) -> None:
         """All vectors that are at hand: they are another model's."""
         ...
@@ -194,9 +190,6 @@ class CachedEmbedder:
         if dimension != self.dimension:
             self._cache.clear()
             self.dimension = dimension
-
-    def knows(self, text: str) -> bool:
-        return _key(bounded(text, LONGEST_EMBEDDED)) in self._cache
 
     def _row(self, text: str) -> Vectors | _PendingText:
         """The vector of a text where it is known, else what brings it with a later batch."""

@@ -58,9 +58,6 @@ class Given:
     def __init__(self) -> None:
         self.vector: Array = np.zeros(DIMENSION, dtype=np.float32)
 
-    def knows(self, text: str) -> bool:
-        return True
-
     def forget(self) -> None:
         """It has none."""
 
