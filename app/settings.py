@@ -208,6 +208,12 @@ class Settings(BaseSettings):
     # Who may come in, and where
     host: str = Field("127.0.0.1", description="Address to bind; not loopback needs API_KEYS")
     port: int = Field(8080, ge=0, le=65535, description="Port to bind")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Gateway processes behind the port; several need PostgreSQL and an upstream",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Comma-separated client keys; unset: open, on loopback only"
     )
@@ -443,6 +449,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"host {self.host} is not loopback and no keys are set: set TTCL_API_KEYS to a "
                 "comma-separated list of client keys, or bind to 127.0.0.1"
+            )
+        if self.workers > 1 and not (self.on_postgresql and self.upstream_base_url):
+            raise ValueError(
+                "TTCL_WORKERS: several processes need a database and a model server that they can "
+                "share: set TTCL_DATABASE_URL to a PostgreSQL, and TTCL_UPSTREAM_BASE_URL. On "
+                "SQLite one process serves; its embedder has a thread, and so a core, of its own"
             )
         if self.learn_concurrency == 0 and not self.on_postgresql:
             raise ValueError(

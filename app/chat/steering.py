@@ -151,9 +151,7 @@ class Steering:
             seed = key = turn_key(call.namespace, call.model.id, call.messages, limits)
             if (given := self._given_before(call, key)) is not None:
                 return Retrieval(given)
-        retrieval = await self._retriever.retrieve(
-            call.namespace, call.question, limits, seed=seed
-        )
+        retrieval = await self._retriever.retrieve(call.namespace, call.question, limits, seed=seed)
         if key is not None and retrieval.degraded is None:
             self._conversations.keep(key, retrieval.experience)
         return retrieval

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import socket
 import sys
@@ -44,7 +43,6 @@ for command in entry_points(group="ttcl.commands"):
     app.add_typer(command.load(), name=command.name)
 
 EXAMPLE, RIGHT = "What is the chemical symbol for water?", "H2O"
-_SWITCH_INTERVAL = 0.001  # seconds
 
 
 @app.command()
@@ -55,6 +53,9 @@ def serve(
     engine: Annotated[EngineBackend | None, typer.Option(help="Engine of the model")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes behind the port (PostgreSQL)")
+    ] = None,
     first_question: Annotated[
         bool, typer.Option(help="Ask a question once all is up, and show what can follow")
     ] = False,
@@ -62,35 +63,36 @@ def serve(
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
-    from app.cli.http_protocol import GatewayProtocol
-    from app.main import create_app
+    from app.cli import processes
     from app.observability.logs import configure
 
-    given: dict[str, Any] = {"engine_model": model, "engine": engine, "host": host, "port": port}
+    given: dict[str, Any] = {
+        "engine_model": model,
+        "engine": engine,
+        "host": host,
+        "port": port,
+        "workers": workers,
+    }
     settings = load_settings(**{key: value for key, value in given.items() if value is not None})
     configure(settings.log_format, settings.log_level)
-    # Database and embedder work in threads, each step of which waits this long for an interpreter
-    # that answers requests (Python's own 5 ms: a quarter longer at the 99th percentile).
-    sys.setswitchinterval(_SWITCH_INTERVAL)
+    sys.setswitchinterval(processes.SWITCH_INTERVAL)
     listener = _listen(settings)
-    application = create_app(settings)
+    if settings.workers == 1:
+        from app.main import create_app
+
+        application = create_app(settings)
+    else:
+        processes.check(settings)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     _banner(settings, url, admin_key_file(settings))
-    config = uvicorn.Config(
-        application,
-        http=GatewayProtocol,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=settings.stop_grace,
-        server_header=False,
-        # Whoever can reach us could else write there where they come from.
-        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
-    )
-    server = uvicorn.Server(config)
     if first_question:
         # A thread: it is a client like any other, and ends with the process.
         asking = threading.Thread(target=_first_question, args=(settings, url), daemon=True)
         asking.start()
+    if settings.workers > 1:
+        processes.serve(settings, listener)
+        return
+    server = uvicorn.Server(processes.server_config(application, settings))
     logging.getLogger("uvicorn.error").addFilter(
         # The sentence is printed below; what nobody foresaw keeps its traceback.
         lambda record: not hasattr(application.state, "startup_error")
