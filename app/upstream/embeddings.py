@@ -345,9 +345,9 @@ def local_embedder(model: str | None) -> CachedEmbedder:
         folder = exported_model.exported(path)
         return _on_torch(path) if folder is None else exported_model.load(folder)
 
-    # A text takes hardly less time among others than alone, and one that comes meanwhile waits for
-    # all of them.
-    return CachedEmbedder(name, load, max_batch=8)
+    # A text takes no less time among others than alone, and one that comes meanwhile waits for all
+    # of them; with the second, the thread has work while the event loop sees to the first.
+    return CachedEmbedder(name, load, max_batch=2)
 
 
 def _on_torch(path: str) -> Callable[[list[str]], Any]:

@@ -42,6 +42,7 @@ def main(
     data: Annotated[list[Path], typer.Argument(help="JSONL with a column question")],
     each: Annotated[int, typer.Option(help="Most questions of a file")] = 700,
     ask: Annotated[int, typer.Option(help="Most questions that look for others")] = 2000,
+    int8: Annotated[bool, typer.Option(help="Also the int8 forms, which takes minutes")] = True,
 ) -> None:
     logging.disable(logging.WARNING)
     folder = exported_model.exported(packaged_model())
@@ -56,7 +57,7 @@ def main(
         column.justify = "right"
     exact: Vectors | None = None
     with tempfile.TemporaryDirectory() as scratch:
-        for name, encode in _forms(folder, Path(scratch)):
+        for name, encode in _forms(folder, Path(scratch) if int8 else None):
             began = time.process_time()
             vectors = np.concatenate([_unit(encode([text])) for text in stored + asked])
             spent = f"{1000 * (time.process_time() - began) / len(vectors):.1f}"
@@ -94,11 +95,12 @@ def _nearest(stored: Vectors, asked: Vectors) -> np.ndarray[Any, Any]:
     return found
 
 
-def _forms(folder: Path, scratch: Path) -> Iterator[tuple[str, Encode]]:
-    """The float32 one first."""
+def _forms(folder: Path, scratch: Path | None) -> Iterator[tuple[str, Encode]]:
+    """The float32 one first; with a folder to write to also the int8 ones."""
     yield "float32", exported_model.load(folder, "f32")
     yield "bfloat16", exported_model.load(folder, "bf16")
-    yield from _of_eight_bits(folder, scratch)
+    if scratch is not None:
+        yield from _of_eight_bits(folder, scratch)
     if find_spec("model2vec") is not None:
         yield "static (model2vec)", _static()
 
