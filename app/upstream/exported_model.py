@@ -98,7 +98,7 @@ def load(folder: Path, precision: str | None = None) -> Encode:
     tokenizer.enable_padding(
         pad_id=options["pad_id"], pad_token=options["pad_token"], pad_to_multiple_of=BUCKET
     )
-    properties = {
+    properties: dict[str, Any] = {
         # One sentence is hardly faster on two threads, and far slower where a core is busy.
         "INFERENCE_NUM_THREADS": 1,
         "NUM_STREAMS": 1,

@@ -69,14 +69,19 @@ def _measure(
             for name, sent in zip(KINDS, headers, strict=True)
         ]
     rates: dict[str, list[float]] = {kind.name: [] for kind in kinds}
-    fresh = 1
+    fresh = 0
     for _ in track(range(rounds), description="slices", console=out):
         for kind in kinds:
-            start, among = 0, RECURRING
-            if "new" in kind.name:
-                fresh += 1
-                start, among = fresh * 10_000_000, None
-            rates[kind.name].append(pressure(kind, clients, seconds, start=start, among=among))
+            fresh += 1
+            new = "new" in kind.name
+            rate = pressure(
+                kind,
+                clients,
+                seconds,
+                start=fresh * 10_000_000 if new else 0,
+                among=None if new else RECURRING,
+            )
+            rates[kind.name].append(rate)
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
