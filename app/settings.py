@@ -206,7 +206,7 @@ class Settings(BaseSettings):
     )
 
     # Who may come in, and where
-    host: str = Field("127.0.0.1", description="Address to bind; not loopback needs API_KEYS")
+    host: str = Field("127.0.0.1", description="Address to bind; not loopback needs keys")
     port: int = Field(8080, ge=0, le=65535, description="Port to bind")
     workers: int = Field(
         1,
@@ -215,7 +215,9 @@ class Settings(BaseSettings):
         description="Gateway processes behind the port; several need PostgreSQL and an upstream",
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="Comma-separated client keys; unset: open, on loopback only"
+        (),
+        description="Comma-separated client keys, each for chat and learning everywhere; unset: "
+        "those of `ttcl keys` alone, and open on loopback while there are none",
     )
     admin_api_key: SecretStr | None = Field(
         None, description="Key of the admin API; unset: made at first start in DATA_DIR/admin.key"
@@ -261,7 +263,12 @@ class Settings(BaseSettings):
     )
     max_examples: int = Field(4, ge=0, le=MOST_EXAMPLES, description="Most examples recalled")
     example_floor: float = Field(
-        0.3, ge=-1, le=1, description="Least cosine of question and example"
+        0.3,
+        ge=-1,
+        le=1,
+        description="Least cosine of question and example; one with a label is of the same task "
+        "where its request had the same system messages, and then recalled however far its "
+        "question is",
     )
     experience_token_budget: int = Field(
         1536, ge=0, description="Most tokens of injected rules and examples together"
@@ -379,8 +386,10 @@ class Settings(BaseSettings):
     )
 
     # Pieces
-    database_url: str | None = Field(
-        None, description="SQLAlchemy URL; unset: SQLite at DATA_DIR/ttcl.db"
+    database_url: SecretStr | None = Field(
+        None,
+        description="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, the password as it "
+        "is; unset: SQLite at DATA_DIR/ttcl.db",
     )
     embedding_model: str | None = Field(
         None,
@@ -445,11 +454,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if not self.api_keys and not is_loopback(self.host):
-            raise ValueError(
-                f"host {self.host} is not loopback and no keys are set: set TTCL_API_KEYS to a "
-                "comma-separated list of client keys, or bind to 127.0.0.1"
-            )
         if self.workers > 1 and not (self.on_postgresql and self.upstream_base_url):
             raise ValueError(
                 "TTCL_WORKERS: several processes need a database and a model server that they can "
@@ -494,11 +498,13 @@ class Settings(BaseSettings):
 
     @property
     def on_postgresql(self) -> bool:
-        return (self.database_url or "").startswith("postgresql")
+        return self.resolved_database_url.startswith("postgresql")
 
     @property
     def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'ttcl.db'}"
+        if self.database_url is not None:
+            return self.database_url.get_secret_value().strip()
+        return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'ttcl.db'}"
 
     @property
     def resolved_policy(self) -> Policy:
@@ -562,10 +568,12 @@ def refuse_unknown(env_file: Path | None, prefix: str, names: Iterable[str]) -> 
     named = {name: "the environment" for name in os.environ if name.upper().startswith(prefix)}
     for line in _lines(env_file):
         if line.error or (line.key is not None and line.value is None):
-            text = line.original.string.strip().partition("\n")[0].partition("=")[0]
-            raise ConfigurationError(
-                f"{env_file}, line {line.original.line}: '{text[:60]}' is not NAME=VALUE"
-            )
+            # No more of what it says: it may be the rest of a password.
+            name = re.split(r"[\s=]", line.original.string.strip(), maxsplit=1)[0]
+            where = f"{env_file}, line {line.original.line}"
+            if name.upper() in known:
+                where += f", {name}"
+            raise ConfigurationError(f"{where}: not NAME=VALUE")
         if line.key is not None:
             named.setdefault(line.key, str(env_file))
     for name, source in sorted(named.items()):

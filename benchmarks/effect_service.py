@@ -9,22 +9,23 @@ is suspended, within so many requests, and in how many nothing is found where th
 
 Without `--http` each request is what the service makes of it for the comparison: the draw by its
 hash, the outcome added to its signal's state, verdict and guard after each; no HTTP, no SQL and no
-model. With it, it is the whole service: a gateway in a process of its own, its
-database, retrieval by embeddings, the rule in the prompt, the answer and the feedback by HTTP, and
-the verdict as the admin API tells it. A request takes 0.1 ms the one way, some 50 ms the other.
+model. With it, it is the whole service: a gateway in a process of its own, in which each seed has a
+namespace, its database, retrieval by embeddings, the rule in the prompt, the answer and the
+feedback by HTTP, and the verdict as the admin API tells it. A request takes 0.1 ms the one way,
+some 10 ms the other.
 """
 
 from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import orjson
 import typer
 from rich.console import Console
@@ -32,7 +33,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.model_server import Event, Receive, Send, Served, completion, respond, serving
-from benchmarks.serving.processes import ADMIN_KEY, gateway
+from benchmarks.serving.processes import ADMIN_KEY, Client, gateway
 from rules_store.policy.control import Arm, conversation_of, draw
 from rules_store.policy.effect import GUARD_ALPHA, NO_OUTCOMES, EffectVerdict
 
@@ -41,7 +42,11 @@ out = Console(highlight=False)
 NAMESPACE = "default"
 SHARE = 0.5
 RULE = "Check the sum of the invoice before the total is told."
-TRIGGER = "total of an invoice"
+QUESTION = "What is the total of the invoice?"
+LOOKS = 10
+"""Requests between two looks at what is known."""
+AT_A_TIME = 8
+"""Seeds that go through the service side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ SCENARIOS = (
     Scenario(-0.1, 2500, 0.6),
     Scenario(0.0, 2500, 0.5),
 )
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,67 +110,84 @@ class Coin(Served):
 
     model = "coin"
 
-    def __init__(self, scenario: Scenario, seed: int) -> None:
-        self._scenario = scenario
-        self._rng = random.Random(f"{scenario.name}/{seed}/http")
-
     async def chat(self, scope: Event, raw: bytes, receive: Receive, send: Send) -> None:
-        steered = RULE.encode() in raw
-        right = self._rng.random() < self._scenario.base + self._scenario.effect * steered
+        conversation = orjson.loads(raw)["user"]
+        scenario = BY_NAME[conversation.partition("/")[0]]
+        chance = scenario.base + scenario.effect * (RULE.encode() in raw)
+        right = random.Random(f"http/{conversation}").random() < chance
         answer = completion(self.model, "right" if right else "wrong", (20, 1))
         await respond(send, orjson.dumps(answer))
 
 
-def by_http(scenario: Scenario, seed: int) -> Found:
-    with serving(Coin(scenario, seed)) as model, _service(model) as http:
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A gateway, as an operator and a client see it."""
+
+    port: int
+    model: str
+
+    def found(self, scenario: Scenario, seed: int) -> Found:
+        """Asks conversation after conversation, each in a namespace of this seed alone."""
+        client = Client(self.port)
+        namespace = f"points.{scenario.name.lstrip('+')}.seed.{seed}"
+        rule: dict[str, Any] = {"polarity": "positive", "text": RULE, "trigger": QUESTION}
+        rule |= {"namespace": namespace, "state": "active", "actor": "benchmark"}
+        _call(client, "POST", "/admin/v1/rules", rule)
         for number in range(1, scenario.requests + 1):
             asked = {
-                "model": model.model,
-                "messages": [{"role": "user", "content": f"Total of an invoice {seed}/{number}?"}],
+                "model": self.model,
+                "messages": [{"role": "user", "content": QUESTION}],
+                "user": f"{scenario.name}/{seed}/{number}",
+                "ttcl": {"namespace": namespace},
             }
-            answer = _checked(http.post("/v1/chat/completions", json=asked)).json()
+            answer = _call(client, "POST", "/v1/chat/completions", asked)
             if answer["ttcl"]["arm"] is None:
                 return Found(number - 1, "suspended")
             right = answer["choices"][0]["message"]["content"] == "right"
             told = {"episode_id": answer["ttcl"]["episode"], "verified": right}
-            _checked(http.post("/v1/feedback", json=told))
-            if number % 10:
+            _call(client, "POST", "/v1/feedback", told)
+            if number % LOOKS:
                 continue
-            effect = _checked(http.get(f"/admin/v1/namespaces/{NAMESPACE}/effect")).json()
-            if effect["verdict"] == EffectVerdict.HELPS.value:
+            effect = _call(client, "GET", f"/admin/v1/namespaces/{namespace}/effect")
+            at_an_end = [EffectVerdict.HELPS.value]
+            if scenario.effect == 0:
+                at_an_end.append(EffectVerdict.HARMS.value)
+            if effect["verdict"] in at_an_end:
                 return Found(number, effect["verdict"])
-            if effect["verdict"] == EffectVerdict.HARMS.value and scenario.effect == 0:
-                return Found(number, effect["verdict"])
-    return Found(None)
+        return Found(None)
 
 
 @contextmanager
-def _service(model: Served) -> Iterator[httpx.Client]:
-    settings = {
-        "EMBEDDING_BASE_URL": model.base_url,
-        "EMBEDDING_MODEL": "words",
-        "CONTROL_RATE": str(SHARE),
-        "POLICY": "paper",
-        "LEARN_SAMPLE_RATE": "0",
-        "EXAMPLES": "off",
-        "SIMILARITY_FLOOR": "0.1",
-    }
+def service() -> Iterator[Service]:
+    """The gateway before the coin."""
+    with serving(Coin()) as model, tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "EMBEDDING_BASE_URL": model.base_url,
+            "EMBEDDING_MODEL": "words",
+            "CONTROL_RATE": str(SHARE),
+            "POLICY": "paper",
+            "LEARN_SAMPLE_RATE": "0",
+            "EXAMPLES": "off",
+            "LOG_LEVEL": "ERROR",
+        }
+        with gateway(model.port, Path(folder), **settings) as (port, _):
+            yield Service(port, model.model)
+
+
+def _call(client: Client, method: str, path: str, body: Any = None) -> Any:
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
-    rule: dict[str, Any] = {"polarity": "positive", "text": RULE, "trigger": TRIGGER}
-    rule |= {"namespace": NAMESPACE, "state": "active", "actor": "benchmark"}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        gateway(model.port, Path(folder), **settings) as (port, _),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as http,
-    ):
-        _checked(http.post("/admin/v1/rules", json=rule))
-        yield http
+    status, _, content = client.send(method, path, body, headers)
+    if status >= 400:
+        raise RuntimeError(content.decode())
+    return orjson.loads(content)
 
 
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_error:
-        raise RuntimeError(response.text)
-    return response
+def _each(
+    scenario: Scenario, seeds: int, one: Callable[[Scenario, int], Found], at_a_time: int
+) -> list[Found]:
+    with ThreadPoolExecutor(at_a_time) as pool:
+        runs = pool.map(lambda seed: one(scenario, seed), range(seeds))
+        return list(track(runs, scenario.name, total=seeds))
 
 
 def main(
@@ -176,17 +199,21 @@ def main(
     table = Table(title=f"{seeds} seeds, {'the whole service' if http else 'in memory'}")
     for column in ("points", "requests", "found as it is", "in half", "in nine of ten"):
         table.add_column(column, justify="right")
-    for scenario in SCENARIOS:
-        if only and scenario.name not in only.split(","):
-            continue
-        run = by_http if http else in_memory
-        found = [run(scenario, seed) for seed in track(range(seeds), scenario.name)]
-        right = sum(each.fits(scenario) for each in found)
-        after = sorted(scenario.requests + 1 if f.after is None else f.after for f in found)
-        row = [after[round(share * (seeds - 1))] for share in (0.5, 0.9)]
-        shown = [str(each) if each <= scenario.requests else "never" for each in row]
-        table.add_row(scenario.name, str(scenario.requests), f"{right} of {seeds}", *shown)
-    out.print(table)
+    chosen = [each for each in SCENARIOS if not only or each.name in only.split(",")]
+    with ExitStack() as stack:
+        one = stack.enter_context(service()).found if http else in_memory
+        for scenario in chosen:
+            found = _each(scenario, seeds, one, AT_A_TIME if http else 1)
+            table.add_row(*_row(scenario, found))
+            out.print(table)
+
+
+def _row(scenario: Scenario, found: list[Found]) -> list[str]:
+    right = sum(each.fits(scenario) for each in found)
+    after = sorted(scenario.requests + 1 if f.after is None else f.after for f in found)
+    shown = [after[round(share * (len(found) - 1))] for share in (0.5, 0.9)]
+    told = [str(each) if each <= scenario.requests else "never" for each in shown]
+    return [scenario.name, str(scenario.requests), f"{right} of {len(found)}", *told]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 StoreError
 ├── StoreUnavailable      the database can't be used now; one sentence, nothing was changed
+│   └── CopyFailed        a database can't be copied there; the sentence says what is in the way
 ├── UnknownNamespace      no such namespace
 ├── UnknownRule           no such rule, or no such version of it
 ├── UnknownExample        no such example
@@ -9,6 +10,7 @@ StoreError
 ├── UnknownEvent          no such event, snapshot or moment in a namespace's history
 ├── UnknownJob            no such learning job
 ├── DuplicateNamespace    the name is taken
+├── DuplicateRows         what is imported is here already
 ├── DuplicateSnapshot     the namespace has a snapshot of this label
 ├── NamespaceFrozen       its rules can't be changed now
 ├── InvalidSetting        a namespace can't be set up so   (field names it; also a ValueError)
@@ -33,6 +35,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """Locked, full, damaged, unreachable or of an unknown schema."""
+
+
+class CopyFailed(StoreUnavailable):
+    """Nothing of the source was changed."""
 
 
 class UnknownNamespace(StoreError):
@@ -87,6 +93,15 @@ class DuplicateNamespace(StoreError):
     def __init__(self, name: str) -> None:
         super().__init__(f"There is a namespace {name!r} already.")
         self.name = name
+
+
+class DuplicateRows(StoreError):
+    def __init__(self, namespace: str) -> None:
+        super().__init__(
+            f"Rows of {namespace!r} exclude each other, or are here already, in another namespace: "
+            "rules, examples and episodes keep their ids. Nothing was imported."
+        )
+        self.namespace = namespace
 
 
 class DuplicateSnapshot(StoreError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -36,8 +36,19 @@ from rules_store.operations.jobs import JobOperations
 from rules_store.operations.keys import KeyOperations
 from rules_store.operations.namespaces import NamespaceOperations
 from rules_store.operations.rules import RuleOperations
+from rules_store.operations.sessions import SessionOperations
+from rules_store.operations.store_copy import check_whole
 from rules_store.options import DEFAULT_OPTIONS, StoreOptions
-from rules_store.repository import embedders, episodes, events, examples, jobs, namespaces, rules
+from rules_store.repository import (
+    copies,
+    embedders,
+    episodes,
+    events,
+    examples,
+    jobs,
+    namespaces,
+    rules,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +85,12 @@ class RuleStore:
         """What rules are worth: feedback, outcomes, trials."""
         self.effect = EffectOperations(context)
         """What steering does on live traffic, and what it costs."""
-        self.effect = EffectOperations(context)
-        """What steering does on live traffic, and what it costs."""
         self.namespaces = NamespaceOperations(context)
         """Namespaces and their settings."""
         self.keys = KeyOperations(context)
         """API keys."""
+        self.sessions = SessionOperations(context)
+        """Who is signed in to the console."""
         self.embedder = EmbedderOperations(context)
         """The embedding model behind its name."""
         self.history = HistoryOperations(context)
@@ -108,6 +119,7 @@ class RuleStore:
         await migrate.upgrade(database_url, options)
         database = open_database(database_url, options)
         try:
+            await check_whole(database)
             async with database.read() as connection:
                 known = await embedders.find(connection, embedding_model)
             kept = generation_name(embedding_model, 0 if known is None else known.generation)
@@ -128,6 +140,14 @@ class RuleStore:
             logger.warning("index snapshot not written: %s", error)
         finally:
             await self.context.database.close()
+
+    async def begin_to_serve(self) -> None:
+        """From now on requests are answered from this store: where it was copied, no copy goes on
+        into it."""
+        async with self.context.database.read() as connection:
+            copied = await copies.under_way(connection) is not None
+        if copied:
+            await self.context.database.transact(copies.forget)
 
     async def ping(self) -> None:
         """One trivial query, and one trivial write. Raises StoreUnavailable that says what is wrong
@@ -172,17 +192,25 @@ class RuleStore:
         return self.context.index.search(namespace, query, polarity, k, triggers=triggers)
 
     def search_examples(
-        self, namespace: str, vector: Vector, k: int, *, floor: float = -1.0
+        self,
+        namespace: str,
+        vector: Vector,
+        k: int,
+        *,
+        floor: float = -1.0,
+        instructions: str | None = None,
     ) -> tuple[ExampleHit, ...]:
         """The k examples whose questions are nearest to `vector`, nearest first; no I/O.
 
         They are active, not expired by the store's clock, in no conflict, at least `floor` near,
-        and of one question (the same, or nearly: `CONFLICT_COSINE`) only the newest verified. An
-        unknown namespace has none. Raises InvalidVector.
+        and of one question (the same, or nearly: `CONFLICT_COSINE`) only the newest verified. Those
+        with a label whose request had these `instructions` are of the same task, whatever their
+        questions are about: they may be less near. An unknown namespace has none. Raises
+        InvalidVector.
         """
         query = unit(vector, self.dimension)
         now = self.context.clock()
-        return self.context.caches.examples.search(namespace, query, k, floor, now)
+        return self.context.caches.examples.search(namespace, query, k, floor, now, instructions)
 
     @property
     def dimension(self) -> int | None:
@@ -238,20 +266,24 @@ class RuleStore:
         """The index against SQL, for /readyz; both as of one moment, whoever writes meanwhile."""
         return await self.context.caches.parity()
 
-    async def stats(self) -> Stats:
-        """Exact counts of all that is stored, at one moment."""
+    async def stats(self, within: Collection[str] | None = None) -> Stats:
+        """Exact counts of all that is stored in these namespaces (None: in all), at one moment."""
         async with self.context.database.read() as connection:
             counts = await rules.counts(connection)
             of_examples = await examples.counts(connection)
             names = await namespaces.names(connection)
-            by_status = await episodes.counts(connection)
-            by_job_state = await jobs.counts(connection)
+            by_status = await episodes.counts(connection, within)
+            by_job_state = await jobs.counts(connection, within)
             last = await events.last_id(connection)
         states: Counter[str] = Counter({state.value: 0 for state in RuleState})
         polarities: Counter[str] = Counter()
         spaces: dict[str, dict[str, int]] = {}
         example_states: Counter[str] = Counter({state.value: 0 for state in RuleState})
         example_spaces: dict[str, dict[str, int]] = {}
+        if within is not None:
+            names = [name for name in names if name in within]
+            counts = [each for each in counts if each[0] in within]
+            of_examples = [each for each in of_examples if each[0] in within]
         for namespace, state, count in of_examples:
             example_states[state] += count
             example_spaces.setdefault(namespace, {})[state] = count

@@ -1,12 +1,21 @@
-"""The admin key: configured, or made at the first start and kept in the data folder."""
+"""The admin key: configured, or made at the first start and kept in the data folder. Once rotated
+it is a key of the store (`KeyOperations.rotate_admin`); the one here is what to start with.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
 from pathlib import Path
 
+import structlog
+
 from app.exceptions import ConfigurationError
 from app.settings import Settings
+from rules_store.database.private import keep_private, make_folder
+
+log = structlog.get_logger(__name__)
 
 SHORTEST = 5
 """Characters of an admin key; fewer are guessed."""
@@ -22,10 +31,10 @@ def load_admin_key(settings: Settings) -> str:
         return _checked(settings.admin_api_key.get_secret_value(), settings)
     path = admin_key_file(settings)
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.data_dir)
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(f"{secrets.token_urlsafe(32)}\n")
+            _write(path, secrets.token_urlsafe(32))
+        keep_private(path)
         key = path.read_text().strip()
     except OSError as error:
         raise ConfigurationError(
@@ -34,6 +43,38 @@ def load_admin_key(settings: Settings) -> str:
     if not key:
         raise ConfigurationError(f"{path} is empty: delete it, or set TTCL_ADMIN_API_KEY")
     return key
+
+
+def present_admin_key(settings: Settings) -> str:
+    """The key that gateways of these settings were started with; makes none. Raises
+    `ConfigurationError` where there is none."""
+    if settings.admin_api_key is None and not admin_key_file(settings).exists():
+        raise ConfigurationError(
+            f"There is no admin key: neither TTCL_ADMIN_API_KEY nor {admin_key_file(settings)}. "
+            "Set the one that the gateways were started with"
+        )
+    return load_admin_key(settings)
+
+
+async def keep_admin_key(settings: Settings, key: str) -> bool:
+    """Puts a new admin key into the data folder where the present one is kept there, for the next
+    start. False where it is not kept there, or can't be written."""
+    if settings.admin_api_key is not None:
+        return False
+    try:
+        await asyncio.to_thread(_write, admin_key_file(settings), key)
+    except OSError as error:
+        log.warning("the new admin key is not in the data folder", error=error)
+        return False
+    return True
+
+
+def _write(path: Path, key: str) -> None:
+    """All of it or nothing, whoever reads meanwhile, and for nobody else to read."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{key}\n")
+    os.replace(fresh, path)
 
 
 def _checked(key: str, settings: Settings) -> str:

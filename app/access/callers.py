@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -32,6 +32,12 @@ class Caller:
     """Of a request that names none; None: the configured default."""
     key: ApiKey | None = None
     """What limits and spend belong to; None for keys of the environment."""
+
+    @property
+    def actor(self) -> str | None:
+        """Who stands in the log for what is done with the key, whatever a request says: the name of
+        a key of the store. None: several people may have it, and say themselves who they are."""
+        return None if self.key is None else self.key.name
 
     def may(self, permission: Permission, namespace: str | None = None) -> bool:
         """With a namespace: whether it may do that there."""
@@ -62,22 +68,28 @@ class Caller:
 
 MOST_NAMES = 500
 """Keys among whose requests one is looked for by its id."""
-_ACTING: ContextVar[str | None] = ContextVar("acting", default=None)
+_ACTING: ContextVar[Caller | None] = ContextVar("acting", default=None)
 
 
 def act_for(caller: Caller) -> None:
     """What this request changes from now on is changed on the caller's behalf."""
-    _ACTING.set(caller.name)
+    _ACTING.set(caller)
 
 
 def change_by(actor: str, reason: str) -> Change:
-    """For the event log: who and why, as the request says, and with whose key."""
-    return Change(actor, reason, _ACTING.get())
+    """For the event log: who and why, and with whose key. `actor` is what the request says; a key
+    that has a name acts by that one."""
+    caller = _ACTING.get()
+    if caller is None:
+        return Change(actor, reason)
+    return Change(caller.actor or actor, reason, caller.name)
 
 
 CLIENT = frozenset({Permission.CHAT, Permission.LEARN})
 ANYONE = Caller(keys.ANYONE, CLIENT)
 """Who comes without a key while there are none."""
+ADMINISTRATOR = Caller(ADMIN, frozenset(Permission))
+"""Who comes with the admin key."""
 
 
 class KeyRing:
@@ -86,17 +98,21 @@ class KeyRing:
     def __init__(self, store: RuleStore, client_keys: Iterable[str], admin_key: str) -> None:
         self._store = store
         clients = {
-            _digest(key): Caller(f"environment-{place}", CLIENT)
+            digest_of(key): Caller(f"environment-{place}", CLIENT)
             for place, key in enumerate(client_keys, start=1)
         }
         self._needed = bool(clients)
-        admin = Caller(ADMIN, frozenset(Permission))
-        self._fixed = [*clients.items(), (_digest(admin_key), admin)]
+        self._fixed = [*clients.items(), (digest_of(admin_key), ADMINISTRATOR)]
 
     @property
     def needed(self) -> bool:
         """Whether a request must carry a key: once there is one in the environment or the store."""
         return self._needed or self._store.keys.exist
+
+    @property
+    def fixed(self) -> list[str]:
+        """Names of the keys of the environment."""
+        return [caller.name for _, caller in self._fixed]
 
     @property
     def several(self) -> bool:
@@ -109,22 +125,38 @@ class KeyRing:
         others = sorted(fixed | self._store.keys.ids)[:MOST_NAMES]
         return list(dict.fromkeys([first.name, *others]))
 
+    def still(self, name: str, fits: Callable[[bytes], bool]) -> Caller | None:
+        """The caller of this name as far as the key that `fits` knows by its SHA-256 is good still;
+        None where it is revoked, expired, rotated away or another one by now."""
+        for digest, caller in self._fixed:
+            if caller.name == name and fits(digest):
+                return None if self._store.keys.is_over(digest.hex()) else caller
+        key = self._store.keys.held_by(name, fits)
+        return None if key is None else caller_of(key)
+
     def caller(self, given: str) -> Caller | None:
         """Whose key this is; None for no live key. The time it takes tells nothing of a key."""
         if not given:
             return None
-        digest = _digest(given)
+        digest = digest_of(given)
         found: Caller | None = None
         for known, caller in self._fixed:
             if hmac.compare_digest(known, digest):
                 found = caller
-        if found is not None:
+        if found is not None and not self._store.keys.is_rotated_away(given):
             return found
         key = self._store.keys.find(given)
         return None if key is None else caller_of(key)
 
+    def why_not(self, given: str) -> str | None:
+        """What to tell somebody whose key is none any more; None where there is nothing to tell."""
+        expired = self._store.keys.expired_at(given) if given else None
+        return None if expired is None else f"This key expired at {expired:%Y-%m-%d %H:%M} UTC"
+
 
 def caller_of(key: ApiKey) -> Caller:
+    if key.id == ADMIN:
+        return ADMINISTRATOR
     everywhere = ALL in key.namespaces
     return Caller(
         name=key.id,
@@ -135,5 +167,6 @@ def caller_of(key: ApiKey) -> Caller:
     )
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """SHA-256 of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

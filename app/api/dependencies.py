@@ -42,10 +42,11 @@ async def client(request: Request, state: State) -> Caller:
 
 def client_of(state: AppState, headers: Headers) -> Caller:
     """Whoever these headers say may chat. Raises as `client`."""
-    caller = state.keys.caller(given_key(headers))
+    given = given_key(headers)
+    caller = state.keys.caller(given)
     if caller is None:
         if state.keys.needed:
-            raise AuthenticationFailed("Incorrect API key provided")
+            raise _no_key(state, given, "Incorrect API key provided")
         return ANYONE
     caller.demand(Permission.CHAT)
     return caller
@@ -66,7 +67,7 @@ async def admin(request: Request, state: State) -> Caller:
         return caller
     if declared is None:
         caller.demand_everywhere()
-    await _check_path(caller, request.path_params, state)
+    await check_path(caller, request.path_params, state)
     for named in request.query_params.getlist("namespace"):
         reach(caller, named)
     return caller
@@ -105,12 +106,20 @@ def namespace_forbidden(name: str) -> NotAllowed:
 def administrator_of(state: AppState, headers: Headers) -> Caller:
     """Whoever these headers say may use the admin API at all. Raises `AuthenticationFailed`,
     `NotAllowed`."""
-    caller = state.keys.caller(given_key(headers))
+    given = given_key(headers)
+    caller = state.keys.caller(given)
     if caller is None:
-        raise AuthenticationFailed("The admin API needs the admin key as a bearer token")
+        raise _no_key(state, given, "The admin API needs the admin key as a bearer token")
     if not any(caller.may(permission) for permission in _ADMIN):
         raise NotAllowed("This key may not use the admin API; the admin key is needed")
     return caller
+
+
+def _no_key(state: AppState, given: str, otherwise: str) -> AuthenticationFailed:
+    expired = state.keys.why_not(given)
+    if expired is None:
+        return AuthenticationFailed(otherwise)
+    return AuthenticationFailed(expired, code="key_expired")
 
 
 def _check_storable(path: dict[str, Any]) -> None:
@@ -121,8 +130,9 @@ def _check_storable(path: dict[str, Any]) -> None:
             raise NotFound(f"There is no such {kind}", param=kind, code=f"{kind}_not_found")
 
 
-async def _check_path(caller: Caller, path: dict[str, Any], state: AppState) -> None:
-    """Raises `NotFound`, UnknownRule, UnknownExample, UnknownEpisode."""
+async def check_path(caller: Caller, path: dict[str, Any], state: AppState) -> None:
+    """What an address names must be the caller's. Raises `NotFound`, UnknownRule,
+    UnknownExample, UnknownEpisode."""
     if "namespace" in path:
         reach(caller, path["namespace"])
     if "rule_id" in path:

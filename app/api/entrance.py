@@ -45,7 +45,7 @@ LINGER_SECONDS = 2.0
 take the refusal with it before the client has read it."""
 _LARGE = 65_536
 """Bytes from which a body is decompressed in a thread."""
-_MANY_AT_ONCE = (":import", "/v1/feedback:batch")
+_MANY_AT_ONCE = (":import", "/import", "/v1/feedback:batch")
 _WRITTEN_BY_PAGES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 """What a web page may send anywhere without asking first."""
 _READ_HERE = ("/v1/chat/completions", *FORMATS, "/v1/feedback", "/v1/feedback:batch")

@@ -40,6 +40,8 @@ def from_store(error: store.StoreError) -> TTCLError:
         return NotFound(str(error), param="job", code="job_not_found")
     if isinstance(error, store.NamespaceFrozen):
         return Conflict(str(error), param="namespace", code="namespace_frozen")
+    if isinstance(error, store.DuplicateRows):
+        return Conflict(str(error), param="body", code="rows_exist")
     if isinstance(error, store.DuplicateNamespace):
         return Conflict(str(error), param="name", code="namespace_exists")
     if isinstance(error, store.DuplicateSnapshot):

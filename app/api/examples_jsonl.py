@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.access.callers import change_by
 from app.api import jsonl
 from app.api.jsonl import Order
 from app.api.schemas.examples import (
@@ -142,11 +141,9 @@ async def _with_vectors(embedder: Embedder, items: Sequence[Numbered]) -> list[N
 async def _write(
     store: RuleStore, items: Sequence[Numbered], order: Order, report: ExampleImport
 ) -> None:
-    await store.namespaces.ensure(items[0][1].example.namespace, actor=order.actor)
+    await store.namespaces.ensure(items[0][1].example.namespace, actor=order.change.actor)
     try:
-        done = await store.examples.import_(
-            [item for _, item in items], change=change_by(order.actor, order.reason)
-        )
+        done = await store.examples.import_([item for _, item in items], change=order.change)
     except NamespaceFrozen as error:
         report.refused += [
             Refused(line=number, reason=f"namespace: {error}") for number, _ in items
@@ -191,6 +188,7 @@ class ExampleLine(BaseModel):
     answer: Answer
     label: Label | None = None
     domain: ExampleDomain = "default"
+    instructions: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
     trust: Trust | None = None
     source_episode: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=2000)

@@ -16,10 +16,12 @@ import orjson
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
+from app.access.callers import change_by
 from app.api.schemas.rules import Refused
 from app.exceptions import InvalidRequest
 from rules_store.errors import InvalidVector
 from rules_store.index.rule_index import unit
+from rules_store.models.events import Change
 from rules_store.models.rules import Vector
 
 MEDIA_TYPE = "application/x-ndjson"
@@ -39,6 +41,11 @@ class Order:
     actor: str
     reason: str
     reaches: Callable[[str], bool] = lambda namespace: True
+
+    @property
+    def change(self) -> Change:
+        """Who and why, for the event log."""
+        return change_by(self.actor, self.reason)
 
     def target(self, named: str | None) -> str:
         """Where a line goes that names this namespace. Raises ValueError with the reason of a

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.access.callers import change_by
 from app.api import jsonl
 from app.api.jsonl import Order
 from app.api.schemas.rules import Domain, Import, Moment, Refused, RuleText, Trigger, Warned
@@ -21,9 +21,12 @@ from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import Embedder, EmbeddingFailed
 from rules_store.database import json_codec
 from rules_store.errors import NamespaceFrozen
+from rules_store.models.evidence import Standing
 from rules_store.models.rules import Polarity, Rule, RuleFilter, RuleState, Vectors
 from rules_store.operations.exchange import ExportedRule, IncomingRule
 from rules_store.operations.rule_writes import MOST_LEARNED, new_rule_id
+from rules_store.policy.gate import Verdict
+from rules_store.policy.lift import Tally
 from rules_store.store import RuleStore
 
 # -- out
@@ -41,9 +44,10 @@ async def export_lines(
 
 
 async def import_lines(
-    store: RuleStore, embedder: Embedder, content: bytes, order: Order
+    store: RuleStore, embedder: Embedder, content: bytes, order: Order, *, trust: bool = False
 ) -> Import:
     """Takes the rules in, some hundreds a transaction; a dry run only tells what would happen.
+    `trust`: as `ExchangeOperations.import_rules` has it.
 
     Raises `InvalidRequest` for too many lines, StoreError.
     """
@@ -54,7 +58,8 @@ async def import_lines(
         rule = parsed.as_rule(order.target(parsed.namespace))
         # Never the file's word: one wrong vector would be the measure of everybody's.
         dimension = store.dimension or embedder.dimension
-        return IncomingRule(rule, unpacked(parsed, store.embedding_model, dimension))
+        vectors = unpacked(parsed, store.embedding_model, dimension)
+        return IncomingRule(rule, vectors, parsed.standing(rule))
 
     lines = jsonl.read(content, parse, report.refused)
     for items in jsonl.chunks(_each_once(lines, report), lambda item: item.rule.namespace):
@@ -65,7 +70,8 @@ async def import_lines(
             report.skipped += sum(id is not None for id in known)
             report.imported += sum(id is None for id in known)
         else:
-            await _write(store, await _with_vectors(store, embedder, items), order, report)
+            embedded_items = await _with_vectors(store, embedder, items)
+            await _write(store, embedded_items, order, report, trust=trust)
     report.refused.sort(key=lambda each: each.line)
     return report
 
@@ -107,16 +113,18 @@ async def _with_vectors(
     except EmbeddingFailed:
         return list(items)
     return [
-        (number, IncomingRule(item.rule, next(made).vectors) if item.vectors.text is None else item)
+        (number, replace(item, vectors=next(made).vectors) if item.vectors.text is None else item)
         for number, item in items
     ]
 
 
-async def _write(store: RuleStore, items: Sequence[Numbered], order: Order, report: Import) -> None:
-    await store.namespaces.ensure(items[0][1].rule.namespace, actor=order.actor)
+async def _write(
+    store: RuleStore, items: Sequence[Numbered], order: Order, report: Import, *, trust: bool
+) -> None:
+    await store.namespaces.ensure(items[0][1].rule.namespace, actor=order.change.actor)
     try:
         done = await store.exchange.import_rules(
-            [item for _, item in items], change=change_by(order.actor, order.reason)
+            [item for _, item in items], change=order.change, trust=trust
         )
     except NamespaceFrozen as error:
         report.refused += [
@@ -141,6 +149,21 @@ class LineVectors(BaseModel):
     trigger: str | None = Field(None, max_length=100_000)
 
 
+Weight = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class LineEvidence(BaseModel):
+    """What a rule's use has shown where it was exported, by weight, as of a moment."""
+
+    at: Moment
+    with_hits: Weight = 0.0
+    with_misses: Weight = 0.0
+    without_hits: Weight = 0.0
+    without_misses: Weight = 0.0
+    proven: bool = False
+    verdict: Verdict | None = None
+
+
 class RuleLine(BaseModel):
     """One rule. Fields that are not named here are passed over."""
 
@@ -163,6 +186,7 @@ class RuleLine(BaseModel):
     created_at: Moment | None = None
     embedding_model: str | None = Field(None, max_length=256)
     vectors: LineVectors | None = None
+    evidence: LineEvidence | None = Field(None, description="Counts where the import is trusted")
 
     @field_validator("domain", "source_episode", "reason")
     @classmethod
@@ -171,7 +195,7 @@ class RuleLine(BaseModel):
 
     def as_rule(self, namespace: str) -> Rule:
         made = (self.created_at or datetime.now(UTC)).astimezone(UTC)
-        own = {"id", "namespace", "created_at", "embedding_model", "vectors"}
+        own = {"id", "namespace", "created_at", "embedding_model", "vectors", "evidence"}
         return Rule(
             # A shorter one could be part of a word where rules are looked for in traces.
             id=self.id if self.id and _KEPT.match(self.id) else new_rule_id(),
@@ -181,6 +205,22 @@ class RuleLine(BaseModel):
             version=1,
             created_at=made,
             updated_at=made,
+        )
+
+    def standing(self, rule: Rule) -> Standing | None:
+        """Of the rule that it becomes."""
+        known = self.evidence
+        if known is None:
+            return None
+        return Standing(
+            item_id=rule.id,
+            seq=0,
+            namespace=rule.namespace,
+            at=known.at,
+            with_rule=Tally(known.with_hits, known.with_misses),
+            without_rule=Tally(known.without_hits, known.without_misses),
+            proven=known.proven,
+            verdict=known.verdict,
         )
 
 
@@ -194,7 +234,22 @@ def written(item: ExportedRule, model: str) -> bytes:
             "text": jsonl.packed(item.vectors.text),
             "trigger": jsonl.packed(item.vectors.trigger),
         }
+    if item.standing is not None:
+        shape["evidence"] = evidence_of(item.standing)
     return orjson.dumps(shape) + b"\n"
+
+
+def evidence_of(known: Standing) -> dict[str, Any]:
+    """As `LineEvidence` reads it."""
+    return {
+        "at": known.at,
+        "with_hits": known.with_rule.hits,
+        "with_misses": known.with_rule.misses,
+        "without_hits": known.without_rule.hits,
+        "without_misses": known.without_rule.misses,
+        "proven": known.proven,
+        "verdict": known.verdict,
+    }
 
 
 def unpacked(line: RuleLine, model: str, dimension: int | None) -> Vectors:

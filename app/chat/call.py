@@ -87,6 +87,10 @@ class ChatCall:
     """Whether a stream's last chunk carries the `ttcl` object."""
     chore: str | None = None
     """Which chore of a client this is (`app.chat.chores`); None for what somebody asked."""
+    playground: bool = False
+    """Whether somebody only looks at what experience does (the console's playground): it is drawn
+    for no arm, gets what most requests like it get, is credited to nothing and teaches nothing by
+    itself. Feedback on it does."""
     format: ApiFormat | None = None
     """The format of request and answer; None: chat's own."""
     summary: Summary = field(default_factory=Summary)

@@ -32,6 +32,7 @@ from app.loop.steer.injector import prompt_of
 from app.observability.metrics import Metrics
 from app.observability.tracing import current, set_attributes, trace_headers
 from rules_store.models.effect import Served
+from rules_store.models.episodes import PLAYGROUND
 from rules_store.models.evidence import NO_FINDINGS, Findings
 from rules_store.models.keys import Permission
 from rules_store.models.rules import RuleHit
@@ -93,7 +94,8 @@ class Finisher:
         """No answer went out: the episode says why, and nothing is learned."""
         await self._steering.settle(call, steered)
         call.summary.error = reason
-        await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), reason, None)
+        skipped = PLAYGROUND if call.playground else reason
+        await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), skipped, None)
 
     def abandon(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
         """As `failed`, for a caller that is being cancelled and can't wait."""
@@ -109,6 +111,8 @@ class Finisher:
     def _why_not(
         self, call: ChatCall, steered: SteeredRequest, obstacle: str | None, *, sampled: bool
     ) -> str | None:
+        if call.playground:
+            return PLAYGROUND
         opened = OpenEpisode(steered.episode or "", steered.recorded, steered.duplicate)
         return self._recorder.why_not(
             opened,
@@ -137,6 +141,7 @@ class Finisher:
             **_withheld(given),
             **_drawn(steered),
             "cost": cost.as_dict(),
+            "milliseconds": round(call.summary.milliseconds),
             "degraded": list(steered.degraded),
             "request_id": call.client_request_id,
         }
@@ -179,7 +184,7 @@ class Finisher:
             namespace=call.namespace,
             answer=answer,
             trace=trace,
-            exposures=given.exposures(),
+            exposures=() if call.playground else given.exposures(),
             skipped=skipped,
             job=job,
             findings=findings,

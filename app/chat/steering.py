@@ -13,6 +13,7 @@ from app.domain.trajectory import Message, Mode
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
+from app.loop.steer.injector import instructions_of
 from app.loop.steer.retriever import Retrieval, Retriever
 from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.metrics import Metrics
@@ -120,13 +121,15 @@ class Steering:
     async def _give(self, call: ChatCall, steered: SteeredRequest, retrieval: Retrieval) -> None:
         """Draws the request's arm; control gets nothing of what was found for it, for which it is
         looked up all the same: what could have been given is to be known of both arms."""
-        drawn = self._effect.assign(call.namespace, conversation_key(call))
+        drawn = None
+        if not call.playground:
+            drawn = self._effect.assign(call.namespace, conversation_key(call))
+            call.summary.arm = drawn.arm.value
         steered.assignment = drawn
-        call.summary.arm = drawn.arm.value
         steered.offered = len(retrieval.experience.offered) > 1
         if retrieval.degraded is not None:
             self.degrade(steered, retrieval.degraded)
-        elif drawn.arm is Arm.STEERED:
+        elif drawn is None or drawn.arm is Arm.STEERED:
             if retrieval.incomplete:
                 self.degrade(steered, INDEX_INCOMPLETE)
             steered.experience = await fit(
@@ -151,7 +154,13 @@ class Steering:
             seed = key = turn_key(call.namespace, call.model.id, call.messages, limits)
             if (given := self._given_before(call, key)) is not None:
                 return Retrieval(given)
-        retrieval = await self._retriever.retrieve(call.namespace, call.question, limits, seed=seed)
+        retrieval = await self._retriever.retrieve(
+            call.namespace,
+            call.question,
+            limits,
+            instructions=instructions_of(call.messages),
+            seed=None if call.playground else seed,
+        )
         if key is not None and retrieval.degraded is None:
             self._conversations.keep(key, retrieval.experience)
         return retrieval

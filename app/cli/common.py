@@ -19,8 +19,9 @@ from rich.text import Text
 from app.domain.printable import json_printable, printable
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE, load_settings
-from app.upstream.embeddings import CachedEmbedder
+from app.upstream.embeddings import CachedEmbedder, EmbeddingFailed
 from app.wiring.factories import opened_store
+from rules_store.models.events import is_own_actor
 from rules_store.models.evidence import Standing
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.paging import Page
@@ -50,6 +51,8 @@ Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
 def _actor(given: str) -> str:
     if not 0 < len(given) <= MAX_ACTOR_CHARS:
         raise typer.BadParameter(f"1 to {MAX_ACTOR_CHARS} characters")
+    if is_own_actor(given):
+        raise typer.BadParameter("the service itself acts by this name")
     return given
 
 
@@ -170,6 +173,23 @@ def read_lines(file: str, namespace: str | None) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
+
+
+@contextlib.asynccontextmanager
+async def loaded_if_needed(
+    embedder: CachedEmbedder, store: RuleStore, content: bytes
+) -> AsyncIterator[None]:
+    """Loads the embedding model where lines to import have vectors and the store does not know yet
+    how long those of its model are. Elsewhere, and where it can't be loaded, what comes without
+    vectors gets them from a running gateway."""
+    try:
+        if store.dimension is None and b'"vector' in content:
+            embedder.start()
+            with contextlib.suppress(EmbeddingFailed):
+                await embedder.embed(["a text, for the length of its vector"])
+        yield
+    finally:
+        await embedder.close()
 
 
 async def embedding_of(embedder: CachedEmbedder, text: str) -> Vector:

@@ -6,9 +6,11 @@ It changes nothing: what a first start would make is reported as not there yet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +36,10 @@ from app.upstream.types import LoopParams
 from app.wiring.factories import build_embedder, load_prompts, opened_store
 from rules_store.database import migrate
 from rules_store.database.engine import parse_url
+from rules_store.database.engine import shown as shown_url
+from rules_store.database.private import is_private
 from rules_store.errors import StoreError
+from rules_store.models.keys import ADMIN
 from rules_store.options import DEFAULT_OPTIONS
 from rules_store.store import RuleStore
 
@@ -91,7 +96,21 @@ def _data_dir(settings: Settings) -> Check:
         return fail(name, f"{existing} can't be written", "mend its rights, or set TTCL_DATA_DIR")
     if existing != path:
         return ok(name, f"{path} is made at the first start")
-    return ok(name, f"{path} can be written")
+    readable = [str(each) for each in (path, *_private_files(settings)) if not is_private(each)]
+    if readable:
+        advice = f"chmod go= {' '.join(readable)}"
+        return warn(name, f"others on this machine can read {', '.join(readable)}", advice)
+    return ok(name, f"{path} can be written, and read by nobody else")
+
+
+def _private_files(settings: Settings) -> list[Path]:
+    """Those that are there of what is kept in the data folder, or beside the database."""
+    found = [settings.data_dir / "engine.log"]
+    if not settings.on_postgresql:
+        with contextlib.suppress(StoreError):
+            database = Path(parse_url(settings.resolved_database_url).database or "")
+            found += [Path(f"{database}{end}") for end in ("", "-wal", "-shm")]
+    return [each for each in found if each.exists()]
 
 
 def _prompts(settings: Settings) -> Check:
@@ -110,7 +129,7 @@ def _admin_key(settings: Settings) -> Check:
         return ok(name, f"{path} is made at the first start")
     if not os.access(path, os.R_OK) or not path.read_text().strip():
         return fail(name, f"{path} can't be read, or is empty", "delete it to get a new one")
-    if path.stat().st_mode & 0o077:
+    if not is_private(path):
         return warn(name, f"{path} can be read by others", f"chmod 600 {path}")
     return ok(name, str(path))
 
@@ -122,7 +141,7 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
     except StoreError as error:
         yield fail("database", str(error), "mend TTCL_DATABASE_URL")
         return
-    shown = url.render_as_string(hide_password=True)
+    shown = shown_url(url)
     if url.get_backend_name() == "sqlite" and not _exists(url.database):
         yield ok("database", f"{shown} is made at the first start")
         yield _keys(settings, 0, 0)
@@ -141,8 +160,12 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
 async def _stored(settings: Settings, store: RuleStore, shown: str) -> AsyncIterator[Check]:
     stats = await store.stats()
     yield ok("database", f"{shown}: schema is current, {sum(stats.rules.values())} rules")
-    keys = (await store.keys.list(limit=10_000)).items
-    yield _keys(settings, sum(key.revoked_at is None for key in keys), len(keys))
+    keys = [key for key in (await store.keys.list(limit=10_000)).items if key.id != ADMIN]
+    now = datetime.now(UTC)
+    yield _keys(settings, sum(key.live(now) for key in keys), len(keys))
+    given = settings.admin_api_key
+    if given is not None and store.keys.is_rotated_away(given.get_secret_value()):
+        yield warn("admin key", "TTCL_ADMIN_API_KEY was rotated away", "set it to the new one")
     parity = await store.parity()
     found = f"{parity.indexed} of {parity.stored} rules that can steer"
     if parity.unembedded:
@@ -161,6 +184,12 @@ def _exists(path: str | None) -> bool:
 def _keys(settings: Settings, live: int, stored: int) -> Check:
     said = f"{len(settings.api_keys)} in TTCL_API_KEYS, {live} live in the store"
     if not settings.api_keys and not stored:
+        if not is_loopback(settings.host):
+            return fail(
+                "keys",
+                f"none, and {settings.host} is not loopback: no gateway starts",
+                "make one: ttcl keys create NAME --namespace default, or set TTCL_API_KEYS",
+            )
         return warn(
             "keys",
             f"none: whoever reaches {settings.host} may ask, and teach",

@@ -20,6 +20,7 @@ from app.cli.common import (
     embedding_of,
     err,
     lift_of,
+    loaded_if_needed,
     out,
     print_json,
     read_lines,
@@ -441,12 +442,17 @@ def examples_import(
     """Take examples in from JSON lines. Exit code 1 when a line was refused."""
     from app.api.examples_jsonl import import_lines
     from app.api.jsonl import Order
+    from app.api.schemas.examples import ExampleImport
 
     content = read_lines(file, namespace)
     order = Order(namespace, dry_run, actor, reason)
-    # Not loaded: examples without vectors get them from the gateway.
     embedder = build_embedder(load_settings())
-    report = with_store(lambda store: import_lines(store, embedder, content, order, trust=trust))
+
+    async def import_all(store: RuleStore) -> ExampleImport:
+        async with loaded_if_needed(embedder, store, content):
+            return await import_lines(store, embedder, content, order, trust=trust)
+
+    report = with_store(import_all)
     if as_json:
         print_json(report.model_dump(mode="json", exclude={"object"}))
     else:

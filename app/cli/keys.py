@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import getpass
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
+from app.access.admin_key import keep_admin_key, present_admin_key
 from app.cli.common import add_row, err, out, print_json, table, with_store
 from app.exceptions import ConfigurationError
+from app.settings import load_settings
 from rules_store.models.events import Change
-from rules_store.models.keys import ALL, ApiKey, NewKey, Permission
+from rules_store.models.keys import ADMIN, ALL, ApiKey, NewKey, Permission
 from rules_store.models.namespaces import MAX_ACTOR_CHARS
+from rules_store.store import RuleStore
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -34,25 +38,60 @@ def keys_create(
         int | None, typer.Option(min=1, help="On each gateway; unset: any")
     ] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=1, help="UTC; unset: any")] = None,
+    expires_at: Annotated[
+        datetime | None,
+        typer.Option(help="UTC; unset: never", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    ] = None,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secret is printed this once, alone on standard output."""
-    from app.api.schemas.keys import KeyWithSecret
-
     new = _checked(
         name=name,
         namespaces=namespace,
         **({"permissions": permission} if permission else {}),
         requests_per_minute=requests_per_minute,
         tokens_per_day=tokens_per_day,
+        expires_at=None if expires_at is None else expires_at.replace(tzinfo=UTC),
     )
     key, secret = with_store(lambda s: s.keys.create(new, change=Change(_actor(), reason)))
+    _say_secret(key, secret, f"for {', '.join(key.namespaces)}", as_json)
+
+
+@app.command("rotate")
+def keys_rotate(
+    key_id: Annotated[str, typer.Argument(help="Of a key, or admin for the admin key")],
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=2160, help="For so long the present secret is valid still")
+    ] = 1.0,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give a key a new secret, which is printed this once. Running gateways take it within a
+    second. Of the admin key: where it is kept in the data folder the new one is put there;
+    elsewhere put it into TTCL_ADMIN_API_KEY before the overlap is over."""
+    change, overlap = Change(_actor(), reason), timedelta(hours=overlap_hours)
+    settings = load_settings()
+
+    async def rotate(store: RuleStore) -> tuple[ApiKey, str]:
+        if key_id != ADMIN:
+            return await store.keys.rotate(key_id, overlap=overlap, change=change)
+        present = present_admin_key(settings)
+        rotated = await store.keys.rotate_admin(present, overlap=overlap, change=change)
+        await keep_admin_key(settings, rotated[1])
+        return rotated
+
+    key, secret = with_store(rotate)
+    _say_secret(key, secret, f"has a new secret, {overlap_hours:g} h beside the old", as_json)
+
+
+def _say_secret(key: ApiKey, secret: str, what: str, as_json: bool) -> None:
+    from app.api.schemas.keys import KeyWithSecret
+
     if as_json:
         print_json(KeyWithSecret.of(key, secret=secret))
         return
-    where = ", ".join(key.namespaces)
-    err.print(f"{key.id} for {where}. This is the only time the secret is shown:", markup=False)
+    err.print(f"{key.id} {what}. This is the only time the secret is shown:", markup=False)
     sys.stdout.write(f"{secret}\n")
 
 
@@ -128,6 +167,15 @@ def _actor() -> str:
         return "cli"
 
 
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    if key.expires_at is None:
+        return "live"
+    live = key.live(datetime.now(UTC))
+    return f"{'live until' if live else 'expired'} {key.expires_at:%Y-%m-%d %H:%M}"
+
+
 def _show(keys: list[ApiKey]) -> None:
     shown = table("id name begins namespaces permissions limits used state")
     for key in keys:
@@ -142,6 +190,6 @@ def _show(keys: list[ApiKey]) -> None:
             ", ".join(permission.value for permission in key.permissions),
             ", ".join(filter(None, limits)) or "-",
             f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never",
-            "revoked" if key.revoked_at else "live",
+            _state(key),
         )
     out.print(shown)

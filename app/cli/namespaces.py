@@ -4,8 +4,10 @@ stored. A running gateway takes changes up within a second."""
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +15,13 @@ from typing import Annotated, Any
 import typer
 
 from app.api.schemas.common import ResponseModel
-from app.api.schemas.namespaces import Namespace, NamespaceSummary, RolledBack, Snapshot
+from app.api.schemas.namespaces import (
+    Namespace,
+    NamespaceImported,
+    NamespaceSummary,
+    RolledBack,
+    Snapshot,
+)
 from app.cli.common import (
     Actor,
     AsJson,
@@ -238,6 +246,46 @@ def namespaces_export(
         err.print(f"{with_store(write)} rows")
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
+
+
+@app.command("import")
+def namespaces_import(
+    file: Annotated[str, typer.Argument(help="As `export` writes it; - is standard input")],
+    namespace: Annotated[str | None, typer.Option(help="Unset: its own name")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Its evidence counts: what steered steers at once")
+    ] = False,
+    actor: Actor = "cli",
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take in all of a namespace, under a name that is free: all of it or nothing.
+
+    Under the policy gated its rules prove themselves anew, unless you trust where it was."""
+    from app.api.namespace_jsonl import import_lines
+
+    if namespace is not None and not NAMESPACE.match(namespace):
+        raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
+    given = sys.stdin.buffer.read() if file == "-" else None
+
+    def lines() -> Iterator[bytes]:
+        with io.BytesIO(given) if given is not None else Path(file).open("rb") as source:
+            yield from source
+
+    change = Change(actor, reason)
+    try:
+        done = with_store(
+            lambda store: import_lines(store, lines, name=namespace, trust=trust, change=change)
+        )
+    except OSError as error:
+        raise InvalidRequest(f"{file}: {error.strerror}") from error
+    if as_json:
+        print_json(NamespaceImported.of(done))
+        return
+    out.print(f"{done.name}: {sum(done.rows.values())} rows", markup=False)
+    if done.left_out:
+        left = ", ".join(f"{count} {table}" for table, count in done.left_out.items())
+        err.print(f"left out, since it was measured elsewhere (--trust): {left}", markup=False)
 
 
 def _parsed(assignments: list[str]) -> NamespaceSettings:

@@ -2,8 +2,8 @@
 
 uvicorn's supervisor starts them with the socket that is bound already, starts one anew that has
 died, and ends them as it is ended. They are gateways like those of several machines: what belongs
-to one process (keys' rates, open requests, sessions of the console) belongs to each of them, but
-what is told at `/metrics` is the sum of all.
+to one process (keys' rates, open requests) belongs to each of them, but what is told at `/metrics`
+is the sum of all.
 """
 
 from __future__ import annotations

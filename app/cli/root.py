@@ -17,7 +17,7 @@ import httpx
 import typer
 
 from app.access.admin_key import admin_key_file
-from app.cli import demo, doctor, effect, examples, namespaces, rules, worker
+from app.cli import demo, doctor, effect, examples, namespaces, rules, store, worker
 from app.cli import keys as cli_keys
 from app.cli.common import err, print_lines, shortened
 from app.cli.demo_client import Answer, DemoClient, with_client
@@ -35,6 +35,7 @@ app.add_typer(examples.app, name="examples")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(effect.app, name="effect")
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(store.app, name="store")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("worker")(worker.worker)

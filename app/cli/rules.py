@@ -18,6 +18,7 @@ from app.cli.common import (
     embedding_of,
     err,
     lift_of,
+    loaded_if_needed,
     out,
     print_json,
     read_lines,
@@ -119,19 +120,29 @@ def import_(
     file: Annotated[str, typer.Argument(help="JSON lines, as `export` writes them; - is stdin")],
     namespace: Annotated[str | None, typer.Option(help="Instead of the lines' own")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only tell what would happen")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Their evidence counts: what steered steers at once")
+    ] = False,
     actor: Actor = "cli",
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take rules in from JSON lines. Exit code 1 when a line was refused."""
+    """Take rules in from JSON lines. Exit code 1 when a line was refused.
+
+    Under the policy gated an imported rule proves itself anew, unless you trust where it was."""
     from app.api.jsonl import Order
     from app.api.rules_jsonl import import_lines
+    from app.api.schemas.rules import Import
 
     content = read_lines(file, namespace)
     order = Order(namespace, dry_run, actor, reason)
-    # Not loaded: rules without vectors get them from the gateway.
     embedder = build_embedder(load_settings())
-    report = with_store(lambda store: import_lines(store, embedder, content, order))
+
+    async def import_all(store: RuleStore) -> Import:
+        async with loaded_if_needed(embedder, store, content):
+            return await import_lines(store, embedder, content, order, trust=trust)
+
+    report = with_store(import_all)
     if as_json:
         print_json(report.model_dump(mode="json", exclude={"object"}))
     else:

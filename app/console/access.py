@@ -1,4 +1,9 @@
-"""The door of the console: who is signed in, whether a form is theirs, and errors as pages.
+"""The door of the console: who is signed in, what their key may see and change, whether a form is
+theirs, and errors as pages.
+
+A page names what it is about in its address: `namespace`, `rule_id`, `example_id`, `episode_id`.
+What is not in the caller's namespaces is none for them, and so is what a form or a filter names. A
+list keeps to `desk.within` itself.
 
 NotSignedIn             to the log-in page, and back here after it
 TTCLError, StoreError   a page with the sentence and the status
@@ -18,24 +23,28 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
-from app.access.callers import Caller
+from app.access.callers import Caller, act_for
 from app.access.throttle import Throttle
+from app.api.dependencies import check_path, reach
 from app.api.errors import from_store
 from app.chat.request import param_name
 from app.console.rendering import Pages, redirect
-from app.console.sessions import COOKIE, Notice, Session, Sessions
+from app.console.sessions import COOKIE, NOTICE_COOKIE, Notice, Session, Sessions
 from app.exceptions import InvalidRequest, NotAllowed, PayloadTooLarge, TTCLError
 from app.wiring.container import AppState
 from rules_store.errors import StoreError
 from rules_store.models.events import Change
-from rules_store.models.keys import ADMIN, Permission
+from rules_store.models.keys import Permission
 
 log = structlog.get_logger(__name__)
 
 MAX_FORM_BYTES = 1_000_000
 """Question and answer of an example, each of 32,000 characters at most, take up to 12 bytes for
 one."""
-MAX_FIELDS = 50
+MAX_FILE_BYTES = 20_000_000
+"""Of JSON lines; a form writes many of their characters as three."""
+MAX_FIELDS = 200
+"""A list that is changed in bulk has a field for each row."""
 MOST_BANNERS = 5
 HOME = "/console"
 LOGIN = "/console/login"
@@ -65,7 +74,6 @@ class Console:
     """What lives as long as the application; built by `app.console.site.install`."""
 
     pages: Pages
-    sessions: Sessions
     throttle: Throttle
 
 
@@ -109,31 +117,60 @@ class SignedInRequest:
     state: AppState
     session: Session
     pages: Pages
+    notice: Notice | None = None
 
     @property
     def caller(self) -> Caller:
-        """Who comes with the admin key, as the admin API knows them."""
-        return Caller(self.session.actor, frozenset(Permission))
+        """What the key that they came with may do, as the admin API knows it."""
+        return self.session.caller
+
+    @property
+    def actor(self) -> str:
+        return self.session.actor
+
+    @property
+    def within(self) -> frozenset[str] | None:
+        """The namespaces that a list may show; None: all."""
+        return self.caller.namespaces
+
+    async def namespaces(self) -> list[str]:
+        """Names that a filter offers."""
+        names = await self.state.store.namespaces.names()
+        return [name for name in names if self.caller.reaches(name)]
 
     def change(self, reason: str) -> Change:
-        """Of who is signed in, which takes the admin key."""
-        return Change(self.session.actor, reason, ADMIN)
+        """Of who is signed in, with their key."""
+        return Change(self.actor, reason, self.caller.name)
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         path = self.request.url.path
-        suspended = self.state.store.effect.suspended()[:MOST_BANNERS]
-        return self.pages.render(
-            template, self.session, status=status, path=path, suspended=suspended, **context
+        names = self.state.store.effect.suspended()
+        suspended = [name for name in names if self.caller.reaches(name)]
+        response = self.pages.render(
+            template,
+            self.session,
+            status=status,
+            path=path,
+            notice=self.notice,
+            origin=str(self.request.base_url).rstrip("/"),
+            suspended=suspended[:MOST_BANNERS],
+            **context,
         )
+        if NOTICE_COOKIE in self.request.cookies:
+            # Told once.
+            response.delete_cookie(NOTICE_COOKIE, path=HOME)
+        return response
 
     def go(self, path: str, notice: str, kind: str = "done") -> RedirectResponse:
         """To another page, with a sentence on what was done."""
-        self.session.notice = Notice(notice, kind)
-        return redirect(path)
+        response = redirect(path)
+        sealed = self.session.sealed(Notice(notice, kind))
+        set_cookie(self.request, response, NOTICE_COOKIE, sealed, 60)
+        return response
 
     def problem(self, sentence: str) -> None:
         """Shown at the top of the page that is rendered next."""
-        self.session.notice = Notice(sentence, "problem")
+        self.notice = Notice(sentence, "problem")
 
 
 def console_of(request: Request) -> Console:
@@ -141,13 +178,29 @@ def console_of(request: Request) -> Console:
     return console
 
 
+def sessions_of(request: Request) -> Sessions:
+    state: AppState = request.app.state.ttcl
+    return Sessions(state.store.sessions, state.keys)
+
+
 async def signed_in(request: Request) -> SignedInRequest:
-    """Raises `NotSignedIn`."""
-    console = console_of(request)
-    session = console.sessions.find(request.cookies.get(COOKIE))
+    """Raises `NotSignedIn`; `NotFound`, UnknownRule, UnknownExample, UnknownEpisode for what is
+    not the caller's."""
+    session = await sessions_of(request).find(request.cookies.get(COOKIE))
     if session is None:
         raise NotSignedIn
-    return SignedInRequest(request, request.app.state.ttcl, session, console.pages)
+    state: AppState = request.app.state.ttcl
+    request.state.console_session = session
+    caller = session.caller
+    act_for(caller)
+    if not caller.everywhere:
+        await check_path(caller, request.path_params, state)
+        for named in filter(None, request.query_params.getlist("namespace")):
+            reach(caller, named)
+    if request.method in ("GET", "HEAD"):
+        caller.demand(Permission.ADMIN_READ)
+    notice = session.opened(request.cookies.get(NOTICE_COOKIE))
+    return SignedInRequest(request, state, session, console_of(request).pages, notice)
 
 
 At = Annotated[SignedInRequest, Depends(signed_in)]
@@ -155,24 +208,59 @@ At = Annotated[SignedInRequest, Depends(signed_in)]
 
 async def checked_form(request: Request, desk: At) -> Form:
     """The fields of the body. Raises `NotAllowed` without the session's CSRF token, which may also
-    be in the header `X-CSRF-Token`."""
-    fields = await form_fields(request)
+    be in the header `X-CSRF-Token`; `NotFound` where they name a namespace that is not the
+    caller's."""
+    return await _checked(request, desk, MAX_FORM_BYTES)
+
+
+async def writing_form(request: Request, desk: At) -> Form:
+    """As `checked_form`, from who may change things."""
+    desk.caller.demand(Permission.ADMIN_WRITE)
+    return await _checked(request, desk, MAX_FORM_BYTES)
+
+
+async def large_form(request: Request, desk: At) -> Form:
+    """As `writing_form`, of one that brings a file."""
+    desk.caller.demand(Permission.ADMIN_WRITE)
+    return await _checked(request, desk, MAX_FILE_BYTES)
+
+
+async def _checked(request: Request, desk: SignedInRequest, most: int) -> Form:
+    fields = await form_fields(request, most)
     token = request.headers.get("x-csrf-token") or fields.pop("csrf", "")
     if not desk.session.fits(token):
         raise NotAllowed("This form is not of your session: go back, reload and send it again")
+    if named := fields.get("namespace", "").strip():
+        reach(desk.caller, named)
     return Form(fields)
 
 
-Posted = Annotated[Form, Depends(checked_form)]
+Asked = Annotated[Form, Depends(checked_form)]
+"""Of a form that changes nothing."""
+Posted = Annotated[Form, Depends(writing_form)]
+Uploaded = Annotated[Form, Depends(large_form)]
 
 
-async def form_fields(request: Request) -> dict[str, str]:
+def set_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+    """For the server and this site only, and where the page came by TLS for TLS only."""
+    response.set_cookie(
+        name,
+        value,
+        max_age=seconds,
+        path=HOME,
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+async def form_fields(request: Request, most: int = MAX_FORM_BYTES) -> dict[str, str]:
     """The last of each field. Raises `PayloadTooLarge`, `InvalidRequest`."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise PayloadTooLarge(f"The form is larger than {MAX_FORM_BYTES} bytes")
+        if len(body) > most:
+            raise PayloadTooLarge(f"The form is larger than {most} bytes")
     try:
         pairs = parse_qsl(bytes(body).decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError as error:
@@ -217,10 +305,12 @@ def _to_login(request: Request) -> Response:
 
 
 def _problem(request: Request, error: TTCLError) -> Response:
-    console = console_of(request)
-    session = console.sessions.find(request.cookies.get(COOKIE))
-    response = console.pages.render(
-        "error.html", session, status=error.status, path=request.url.path, error=error
+    response = console_of(request).pages.render(
+        "error.html",
+        getattr(request.state, "console_session", None),
+        status=error.status,
+        path=request.url.path,
+        error=error,
     )
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after)))

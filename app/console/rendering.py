@@ -12,8 +12,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from markupsafe import Markup
 
 from app import __version__
+from app.console import words as wording
 from app.console.diff import compare
-from app.console.sessions import Session
+from app.console.sessions import Notice, Session
+from app.console.words import because, happened, words
+from rules_store.policy.lift import Tally
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -41,21 +44,35 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters.update(
-            ago=self._ago, count=count, percent=percent, words=words, query=query
+            ago=self._ago,
+            count=count,
+            percent=percent,
+            words=words,
+            because=because,
+            happened=happened,
+            query=query,
+            seconds=seconds,
+            share=share,
         )
         self._environment.globals.update(
-            version=__version__, compare=compare, rules_and_examples=rules_and_examples
+            version=__version__,
+            compare=compare,
+            rules_and_examples=rules_and_examples,
+            said=wording,
+            is_here=is_here,
         )
 
     def render(
-        self, template: str, session: Session | None, *, status: int = 200, **context: Any
+        self,
+        template: str,
+        session: Session | None,
+        *,
+        status: int = 200,
+        notice: Notice | None = None,
+        **context: Any,
     ) -> HTMLResponse:
-        """The page; the session's notice is shown on it and thereby used up."""
-        notice = None
-        if session is not None:
-            notice, session.notice = session.notice, None
         text = self._environment.get_template(template).render(
-            session=session, notice=notice, **context
+            **{"origin": "", "session": session, "notice": notice, **context}
         )
         return HTMLResponse(text, status_code=status, headers=HEADERS)
 
@@ -69,6 +86,12 @@ class Pages:
         return Markup('<time datetime="{}" title="{}">{}</time>').format(
             moment.isoformat(), exact, distance((self._clock() - moment).total_seconds(), moment)
         )
+
+
+def is_here(path: str, places: list[str]) -> bool:
+    """Whether a page is one of these places, or below one of them."""
+    below = (place for place in places if place != "/console")
+    return path in places or any(path.startswith(f"{place}/") for place in below)
 
 
 def redirect(path: str) -> RedirectResponse:
@@ -104,9 +127,16 @@ def percent(share: float | None) -> str:
     return "\N{EN DASH}" if share is None else f"{100 * share:.0f} %"
 
 
-def words(name: str) -> str:
-    """`distiller_wrote_nothing` as people write it; a sentence stays as it is."""
-    return name if " " in name else name.replace("_", " ").replace(":", ": ")
+def seconds(milliseconds: float | None) -> str:
+    """`820 ms`, `1.4 s`; a dash where nobody knows."""
+    if milliseconds is None:
+        return "\N{EN DASH}"
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def share(tally: Tally) -> float | None:
+    """Of the outcomes that there were, those that were right; None where there was none."""
+    return tally.hits / tally.size if tally.size else None
 
 
 def query(values: dict[str, Any], **changed: Any) -> str:

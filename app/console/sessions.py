@@ -1,27 +1,33 @@
-"""Who is signed in to the console. Sessions live in this process: a restart signs everyone out.
+"""Who is signed in to the console, by a cookie that holds a random token and nothing else.
 
-The cookie holds a random token and nothing else; here only its hash is kept. Each session has its
-own CSRF token, which every form sends back.
+In SQL there is the token's hash with who it is and since when (`rules_store.operations.sessions`).
+What else a session needs is made of the token: the CSRF token that every form sends back, the
+signature of the sentence that waits for the next page, and the proof that the key of the
+environment that opened it is the one there is now.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import json
 import secrets
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.access.callers import Caller, KeyRing, digest_of
+from rules_store.models.keys import Permission
+from rules_store.operations.sessions import SessionOperations
+
 COOKIE = "ttcl_console"
-IDLE = 2 * 3600.0
-"""Seconds without a request after which a session is over."""
-LIFETIME = 12 * 3600.0
-"""Seconds after which it is over in any case."""
-MOST_SESSIONS = 1000
+NOTICE_COOKIE = "ttcl_console_notice"
+LONGEST_NOTICE = 2000
+"""Bytes; a cookie holds 4 KB."""
+ADMIN_PERMISSIONS = (Permission.ADMIN_READ, Permission.ADMIN_WRITE)
+"""One of which opens the console."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One sentence for the next page: what an action did."""
 
@@ -30,65 +36,94 @@ class Notice:
     """done | problem"""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Session:
+    """Somebody who is signed in, for one request."""
+
     actor: str
     """Goes into the event log with every change."""
-    csrf: str
-    started: float
-    seen: float
-    notice: Notice | None = None
+    caller: Caller
+    """What the key may do, as of now."""
+    token: str
+
+    @property
+    def csrf(self) -> str:
+        return _signed(self.token, b"csrf")
+
+    @property
+    def may_write(self) -> bool:
+        return self.caller.may(Permission.ADMIN_WRITE)
 
     def fits(self, token: str) -> bool:
         """Whether `token` is this session's CSRF token, in constant time."""
         return hmac.compare_digest(token.encode(), self.csrf.encode())
 
+    def sealed(self, notice: Notice) -> str:
+        """For the cookie that brings it to the next page; no other session can read it."""
+        text = notice.text.encode()[:LONGEST_NOTICE].decode(errors="ignore")
+        content = json.dumps([notice.kind, text], ensure_ascii=False).encode()
+        packed = base64.urlsafe_b64encode(content).decode()
+        return f"{packed}.{_signed(self.token, packed.encode())}"
+
+    def opened(self, sealed: str | None) -> Notice | None:
+        """What `sealed` made; None of anything else."""
+        packed, _, signature = (sealed or "").rpartition(".")
+        expected = _signed(self.token, packed.encode())
+        if not hmac.compare_digest(signature.encode(), expected.encode()):
+            return None
+        kind, text = json.loads(base64.urlsafe_b64decode(packed))
+        return Notice(text, kind)
+
 
 class Sessions:
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._open: dict[str, Session] = {}
-        self._secret = secrets.token_bytes(32)
+    def __init__(self, store: SessionOperations, keys: KeyRing) -> None:
+        self._store = store
+        self._keys = keys
 
-    def start(self, actor: str) -> str:
-        """A new session's token, for the cookie. The oldest session gives way to the limit."""
-        self._drop_ended()
-        while len(self._open) >= MOST_SESSIONS:
-            del self._open[next(iter(self._open))]
-        token, now = secrets.token_urlsafe(32), self._clock()
-        self._open[_hash(token)] = Session(actor, secrets.token_urlsafe(32), now, now)
+    async def start(self, caller: Caller, actor: str, key: str) -> str:
+        """A new session's token, for the cookie. Raises StoreError."""
+        token = secrets.token_urlsafe(32)
+        await self._store.start(
+            _hash(token),
+            actor=actor,
+            key_id=caller.name,
+            key_proof=_signed(token, digest_of(key)),
+        )
         return token
 
-    def find(self, token: str | None) -> Session | None:
-        """The session, its idle time begun anew; None where it is over or never was."""
+    async def find(self, token: str | None) -> Session | None:
+        """None where it is over or never was, or where its key may not come in any more. Raises
+        StoreError."""
         if not token:
             return None
-        session = self._open.get(_hash(token))
-        if session is None:
+        known = await self._store.find(_hash(token))
+        if known is None:
             return None
-        if self._ended(session):
-            self.end(token)
-            return None
-        session.seen = self._clock()
-        return session
 
-    def end(self, token: str | None) -> None:
+        def fits(digest: bytes) -> bool:
+            return hmac.compare_digest(_signed(token, digest), known.key_proof)
+
+        caller = self._keys.still(known.key_id, fits)
+        if caller is None or not any(caller.may(each) for each in ADMIN_PERMISSIONS):
+            await self._store.end(known.hash)
+            return None
+        return Session(known.actor, caller, token)
+
+    async def end(self, token: str | None) -> None:
+        """Raises StoreError."""
         if token:
-            self._open.pop(_hash(token), None)
+            await self._store.end(_hash(token))
 
-    def login_token(self, nonce: str) -> str:
-        """What the form at the door sends back for the nonce in its cookie: there is no session
-        yet that could hold a CSRF token."""
-        return hmac.new(self._secret, nonce.encode(), hashlib.sha256).hexdigest()
 
-    def _ended(self, session: Session) -> bool:
-        now = self._clock()
-        return now - session.seen > IDLE or now - session.started > LIFETIME
+def login_token(nonce: str) -> str:
+    """What the form at the door sends back for the nonce in its cookie: there is no session yet
+    that could hold a CSRF token, and no other site can read or set the cookie."""
+    return _hash(f"door {nonce}")
 
-    def _drop_ended(self) -> None:
-        for key in [key for key, session in self._open.items() if self._ended(session)]:
-            del self._open[key]
+
+def _signed(token: str, content: bytes) -> str:
+    return hmac.new(token.encode(), content, hashlib.sha256).hexdigest()
 
 
 def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -10,28 +10,33 @@ from app.console.pages import (
     conflicts,
     effect,
     episodes,
+    events,
     example,
     examples,
     explain,
     files,
     jobs,
+    keys,
     login,
     namespaces,
     not_found,
     overview,
+    playground,
     prune,
     quarantine,
     rollback,
     rule,
     rules,
+    settings,
+    transfer,
 )
 from app.console.rendering import Pages
-from app.console.sessions import Sessions
 
 PARTS = (
     files,
     login,
     overview,
+    playground,
     effect,
     rules,
     rule,
@@ -42,6 +47,10 @@ PARTS = (
     episodes,
     namespaces,
     rollback,
+    settings,
+    transfer,
+    keys,
+    events,
     jobs,
     prune,
     explain,
@@ -51,6 +60,6 @@ PARTS = (
 
 def install(app: FastAPI) -> None:
     """Adds the pages, and what they share, to the application."""
-    app.state.console = Console(Pages(), Sessions(), Throttle())
+    app.state.console = Console(Pages(), Throttle())
     for part in PARTS:
         app.include_router(part.router)

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 
@@ -29,9 +30,9 @@ class ServerProcess:
         cls, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> ServerProcess:
         """Output goes to the end of `log`. Raises OSError."""
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _rotate(log)
-        with log.open("ab") as output:
+        with _opened(log) as output:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.PIPE,
@@ -95,6 +96,14 @@ async def _answers(url: str) -> None:
 def _rotate(log: Path) -> None:
     if log.exists() and log.stat().st_size > _LOG_LIMIT:
         log.replace(log.with_name(log.name + ".1"))
+
+
+def _opened(log: Path) -> BinaryIO:
+    """For nobody else to read: a model server may tell what it was asked."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with contextlib.suppress(OSError):
+        os.fchmod(file, 0o600)
+    return os.fdopen(file, "ab")
 
 
 def log_tail(log: Path, lines: int = 5) -> str:

@@ -102,6 +102,8 @@ def prepare_model(model: str | None, *, data_dir: Path, python: VllmPython) -> V
     gguf = find_gguf(model)
     folder = converted_folder(gguf, data_dir)
     if not folder.is_dir():
+        # Whoever makes the data folder makes it for its owner alone.
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _convert(gguf, folder, python)
     return VllmModel(str(folder), gguf.name, PACKAGED_CONTEXT if gguf.packaged else None)
 

@@ -26,6 +26,7 @@ from app.learning.lessons import LONGEST_ANSWER
 from app.loop.admission.examples import screened
 from app.loop.reflect.answers import AnswerForm, extract, strip_reasoning
 from app.loop.reflect.equivalence import ComparisonUnfinished
+from app.loop.steer.injector import instructions_of
 from app.upstream.embeddings import Embedder, vector_of_question
 from rules_store.models.episodes import Episode
 from rules_store.models.evidence import Outcome, Precedent, Reference, Signal
@@ -128,7 +129,7 @@ class FeedbackIntake:
         )
         if new.outdated:
             return dataclasses.replace(teaching, skipped=OUTDATED)
-        example, skipped = self._example(episode, new, reading)
+        example, skipped = self._example(episode, new, reading, observation)
         return dataclasses.replace(
             teaching,
             example=example,
@@ -204,7 +205,11 @@ class FeedbackIntake:
     # -- what follows
 
     def _example(
-        self, episode: Episode, new: NewFeedback, reading: _Reading
+        self,
+        episode: Episode,
+        new: NewFeedback,
+        reading: _Reading,
+        observation: Observation | None,
     ) -> tuple[NewExample | None, str | None]:
         """The example that a feedback makes; or None, and why there is none."""
         if reading.right is None:
@@ -221,6 +226,7 @@ class FeedbackIntake:
             trust=_trust(new),
             label=reading.label,
             domain=(episode.trace.get("request") or {}).get("domain", "default"),
+            instructions=None if observation is None else instructions_of(observation.messages),
             state=RuleState.CANDIDATE if waits else RuleState.ACTIVE,
             reason=WAITS if waits else None,
             source_episode=episode.id,

@@ -33,7 +33,7 @@ class Capabilities:
         self._logprobs: bool | None = None
         self._tokenizer: bool | None = None
         self.thinks = False
-        """Whether it was seen to think before it answers."""
+        """Whether it thought before it answered, the last time that anybody looked."""
 
     def refuses(self, name: str) -> bool:
         at = self._refused.get(name)

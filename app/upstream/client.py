@@ -365,13 +365,16 @@ class Upstream:
         background: bool,
     ) -> Completion:
         """One call, with room to think where the loop's own limit would leave none: at once for a
-        model that is known to think, else after its answer was cut before it began."""
+        model that thought the last time, else after its answer was cut before it began. One that
+        only a prompt made think is soon found not to."""
         limit = body.get(LIMIT)
         if LIMIT not in added or not isinstance(limit, int):
             return await self._tolerant(body, added, caps, plain=plain, background=background)
         roomy = {**body, LIMIT: limit + THINKING_ROOM}
         if caps.thinks:
-            return await self._tolerant(roomy, added, caps, plain=plain, background=background)
+            roomed = await self._tolerant(roomy, added, caps, plain=plain, background=background)
+            caps.thinks = roomed.thought
+            return roomed
         completion = await self._tolerant(body, added, caps, plain=plain, background=background)
         if not completion.spent_on_thinking:
             return completion

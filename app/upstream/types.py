@@ -28,11 +28,15 @@ class Completion:
     cost: Cost = field(default_factory=lambda: Cost(calls=1))
 
     @property
+    def thought(self) -> bool:
+        """Whether there was thinking before the answer."""
+        return self.reasoning is not None or _THOUGHTS.search(self.text) is not None
+
+    @property
     def spent_on_thinking(self) -> bool:
         """Whether it was cut before it had begun to answer."""
         said = _THOUGHTS.sub("", self.text)
-        thought = self.reasoning is not None or said != self.text
-        return self.finish_reason == "length" and thought and not said.strip()
+        return self.finish_reason == "length" and self.thought and not said.strip()
 
 
 class LoopParams(dict[str, Any]):

@@ -34,6 +34,7 @@ from app.upstream.embeddings import (
 from app.upstream.types import ChatBackend
 from rules_store.database.engine import parse_url
 from rules_store.database.postgresql import libpq_address
+from rules_store.database.private import make_folder
 from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 from rules_store.policy.gate import GateOptions
@@ -194,7 +195,12 @@ async def opened_store(
 ) -> AsyncIterator[RuleStore]:
     """The store of these settings. `embedding_model` None: the one that they name, which is not
     loaded for it. Raises `ConfigurationError` with one sentence that says what to mend."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        make_folder(settings.data_dir)
+    except OSError as error:
+        raise ConfigurationError(
+            f"TTCL_DATA_DIR: {settings.data_dir} can't be made: {error.strerror}"
+        ) from error
     try:
         store = await RuleStore.open(
             settings.resolved_database_url,

@@ -31,7 +31,7 @@ from app.observability.metrics import MOST_LABELLED
 from app.observability.tracing import Tracer
 from app.observability.watchdog import watch_loop
 from app.prompt_library import PromptLibrary
-from app.settings import Settings
+from app.settings import Settings, is_loopback
 from app.upstream.embeddings import Embedder
 from app.wiring.background import SteadyClock, freeze_when, keep_running
 from app.wiring.container import AppState
@@ -66,6 +66,7 @@ async def open_gateway(
         stack.enter_context(_alone(settings))
     services = await open_services(settings, prompts, tracer, stack, embedder)
     store, upstream, worker = services.store, services.upstream, services.worker
+    _check_keys(settings, store)
     retriever, metrics = services.retriever, services.metrics
     keys = KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key)
     load = LoadLimit(settings.max_open_requests, lambda: keys.several, metrics.open.set)
@@ -128,6 +129,17 @@ async def open_gateway(
         service=service,
         worker=worker,
         metrics=metrics,
+    )
+
+
+def _check_keys(settings: Settings, store: RuleStore) -> None:
+    """Raises `ConfigurationError` where anybody on the network could ask."""
+    if is_loopback(settings.host) or settings.api_keys or store.keys.exist:
+        return
+    raise ConfigurationError(
+        f"host {settings.host} is not loopback and there are no keys: make one with `ttcl keys "
+        "create NAME --namespace default`, set TTCL_API_KEYS to a comma-separated list, or bind to "
+        "127.0.0.1"
     )
 
 

@@ -62,6 +62,7 @@ async def open_services(
         stack.push_async_callback(built.close)
         embedder = built
     store = await stack.enter_async_context(opened_store(settings, embedder.name))
+    await store.begin_to_serve()
     base_url, availability = await _model_server(settings, stack)
     upstream = build_upstream(settings, base_url, availability=availability)
     stack.push_async_callback(upstream.close)

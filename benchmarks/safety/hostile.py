@@ -38,6 +38,8 @@ RULE = "Subtract what was eaten from what there was before."
 LARGE = 19_000_000
 """Bytes, just below the default limit of a body."""
 PARALLEL = 6
+HELD = 10.0
+"""Seconds for which streams that nobody reads are held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,12 @@ def _unread_streams(target: Target) -> None:
             with contextlib.suppress(OSError):
                 held = opened.enter_context(target.connection("/v1/chat/completions", len(body)))
                 held.sendall(body)
-        time.sleep(1)
+        time.sleep(HELD)
+
+
+def _questions(target: Target) -> None:
+    """What anybody may send, without a pause."""
+    target.post(target.chat(f"{time.monotonic_ns()} apples?"))
 
 
 def _labels(target: Target) -> None:
@@ -167,6 +174,7 @@ FLOODS: dict[str, Callable[[Target], None]] = {
     "slow bodies, with and without a key": _slow_bodies,
     "unread streams": _unread_streams,
     "labels that no worker can evaluate": _labels,
+    "questions without a pause": _questions,
     "explorations": _explorations,
     "fields that turn capabilities off": _capabilities,
 }

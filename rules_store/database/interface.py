@@ -43,6 +43,10 @@ class Database(Protocol):
     def check_there(self) -> None:
         """Raises StoreUnavailable where the database that was opened is known to be gone."""
 
+    def alone(self) -> AbstractAsyncContextManager[None]:
+        """Until the end of the block nobody else has it alone. Raises StoreUnavailable where
+        somebody has. What ends with its process gives it up, however it ends."""
+
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """One consistent view."""
 

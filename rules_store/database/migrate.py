@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from enum import Enum
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from rules_store.database.engine import open_database
+from rules_store.database.interface import Database
+from rules_store.database.schema import metadata
 from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 
@@ -23,6 +26,21 @@ _ALEMBIC = threading.Lock()
 async def upgrade(url: str, options: StoreOptions) -> None:
     """Runs what is missing. Raises StoreUnavailable when the schema is not one it knows."""
     await asyncio.to_thread(_upgrade_alone, url, options)
+
+
+class SchemaState(Enum):
+    NONE = "none"
+    """Not a table of ours."""
+    FOREIGN = "foreign"
+    """Tables by the names of ours that no migration has made."""
+    OLDER = "older"
+    CURRENT = "current"
+
+
+async def state_of(database: Database) -> SchemaState:
+    """Changes nothing. Raises StoreUnavailable for a schema of a newer version."""
+    async with database.read() as connection:
+        return await connection.run_sync(_state)
 
 
 async def is_current(url: str, options: StoreOptions) -> bool:
@@ -74,6 +92,15 @@ def _is_current(connection: Connection) -> bool:
             "upgrade ttcl, or point the database URL at another database."
         )
     return found == script.get_current_head()
+
+
+def _state(connection: Connection) -> SchemaState:
+    if _is_current(connection):
+        return SchemaState.CURRENT
+    if MigrationContext.configure(connection).get_current_revision() is not None:
+        return SchemaState.OLDER
+    found = set(inspect(connection).get_table_names()) & set(metadata.tables)
+    return SchemaState.FOREIGN if found else SchemaState.NONE
 
 
 def _run(connection: Connection) -> None:

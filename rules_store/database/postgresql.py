@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _CHANNEL = "ttcl_events"
 _EVENT_LOCK = 0x7474636C  # an advisory lock: 'ttcl'
+_ALONE_LOCK = 0x74746370
+_TRY_ALONE = text(f"SELECT pg_try_advisory_lock({_ALONE_LOCK})")
 _TAKE_TURN = text(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK}), pg_notify('{_CHANNEL}', '')")
 _PAUSE = 2.0  # seconds before another try at a connection
 _ALIVE = 30.0  # seconds of silence after which the connection is tried
@@ -32,7 +34,7 @@ _ALIVE = 30.0  # seconds of silence after which the connection is tried
 class PostgresDatabase:
     """One pool of connections; statements wait `busy_timeout` seconds for a lock."""
 
-    def __init__(self, url: URL, options: StoreOptions) -> None:
+    def __init__(self, url: URL, options: StoreOptions, *, read_only: bool = False) -> None:
         self.url = url
         self._options = options
         self._writes = new_engine(
@@ -40,7 +42,9 @@ class PostgresDatabase:
         )
         notice_ended_connections(self._writes.sync_engine)
         prepare_nothing_behind_a_pooler(self._writes.sync_engine)
-        self._reads = self._writes.execution_options(isolation_level="REPEATABLE READ")
+        self._reads = self._writes.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=read_only
+        )
 
     def check_there(self) -> None:
         """The server itself will tell."""
@@ -50,6 +54,20 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         await self._writes.dispose()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        # Of the session: no transaction stays open for it.
+        with translated():
+            autocommit = self._writes.execution_options(isolation_level="AUTOCOMMIT")
+            async with autocommit.connect() as connection:
+                if not await connection.scalar(_TRY_ALONE):
+                    raise StoreUnavailable("Another process is copying into this database.")
+                try:
+                    yield
+                finally:
+                    # Back in the pool the connection would keep it.
+                    await connection.invalidate()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

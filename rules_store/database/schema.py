@@ -85,6 +85,17 @@ metadata = MetaData(
 # One row: which database this is, so that an index snapshot of another one is recognised.
 identity = Table("store_identity", metadata, Column("id", String(32), primary_key=True))
 
+# What is copied into this database from another one (its identity), until somebody serves from it.
+# `last_event`: the last one that was copied, once the copy has ended.
+store_copies = Table(
+    "store_copies",
+    metadata,
+    Column("source", String(32), primary_key=True),
+    Column("begun_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("last_event", Integer),
+)
+
 # `control_share`: what the default schedule has come to. `suspension`: why nothing steers.
 namespaces = Table(
     "namespaces",
@@ -157,6 +168,7 @@ examples = Table(
     Column("answer", StorableText, nullable=False),
     Column("label", StorableText),
     Column("domain", String(128), nullable=False),
+    Column("instructions", String(32)),
     Column("trust", String(16), nullable=False),  # consensus | score | verifier | label
     Column("exposures", Integer, nullable=False),
     Column("source_episode", String(64)),
@@ -285,7 +297,18 @@ api_keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
     sqlite_autoincrement=True,
+)
+
+# Hashes of secrets that a rotation has put others in place of, and until when they are valid still.
+# Those of the admin key stay for good: a gateway that is started with one must know it for old.
+old_secrets = Table(
+    "old_secrets",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("key_id", String(64), nullable=False),
+    Column("valid_until", UtcDateTime, nullable=False),
 )
 
 key_spend = Table(
@@ -583,4 +606,20 @@ withdrawn_items = Table(
     metadata,
     Column("key_id", String(64), primary_key=True),
     Column("item_id", String(64), primary_key=True),
+)
+
+
+# Who is signed in to the console. `hash`: of the cookie's token; `key_id`: whose key opened it, as
+# everywhere; `key_proof`: by which a key of the environment is known again (`console.sessions`).
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("actor", String(128), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("key_proof", String(64), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index(None, "expires_at"),
 )

@@ -26,6 +26,8 @@ from sqlalchemy.pool import NullPool
 
 from rules_store.database.compiled import DRIVER
 from rules_store.database.interface import Work, new_engine, pool_options, translated
+from rules_store.database.lock import held_alone
+from rules_store.database.private import keep_private, make_file
 from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 
@@ -41,11 +43,11 @@ _MAPPED = 256 * 2**20  # bytes of the file read without copying: a scan takes ha
 
 
 class SqliteDatabase:
-    def __init__(self, url: URL, options: StoreOptions) -> None:
+    def __init__(self, url: URL, options: StoreOptions, *, read_only: bool = False) -> None:
         self.url = url
         self._path = Path(url.database or "")
         self._options = options
-        connect = partial(_connect, self._path)
+        connect = partial(_connect, self._path, read_only)
         self._reads = new_engine(
             url,
             async_creator=partial(connect, options.busy_timeout),
@@ -80,6 +82,11 @@ class SqliteDatabase:
             raise StoreUnavailable(
                 f"The database file {self._path} is another one than was opened."
             )
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        with held_alone(self._path, "copy"):
+            yield
 
     async def close(self) -> None:
         async with self._turn:  # after who waits
@@ -183,10 +190,11 @@ def _driver(connection: AsyncConnection) -> _Connection:
     return driver
 
 
-async def _connect(path: Path, busy_timeout: float) -> _Connection:
+async def _connect(path: Path, read_only: bool, busy_timeout: float) -> _Connection:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
-            path,
+            f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
+            uri=read_only,
             timeout=busy_timeout,
             isolation_level=None,  # transactions are begun here, not by the driver
             check_same_thread=False,
@@ -229,12 +237,16 @@ def checkpoint(path: Path) -> None:
 
 
 def _prepare(path: Path, busy_timeout: float) -> None:
-    """Creates the file where there is none, checks that it is ours to write, switches to WAL.
+    """Creates the file where there is none, checks that it is ours to write, keeps others from
+    reading it, switches to WAL.
 
     Raises StoreUnavailable with what to mend.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_file(path)
+        # SQLite gives those that it makes beside the database the rights of this one.
+        for beside in ("-wal", "-shm"):
+            keep_private(path.with_name(path.name + beside))
         connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"The database file {path} can't be opened: {error}.") from error

@@ -17,7 +17,7 @@ from rules_store.index.evidence_cache import EvidenceCache
 from rules_store.index.example_index import ExampleIndex
 from rules_store.index.namespace_cache import NamespaceCache
 from rules_store.index.rule_index import RuleIndex
-from rules_store.models.keys import ApiKey
+from rules_store.models.keys import ADMIN, ApiKey, Secret
 from rules_store.models.stats import Parity
 from rules_store.options import StoreOptions
 from rules_store.repository import embeddings, events, examples, keys, namespaces, rules
@@ -46,8 +46,8 @@ class Caches:
         self.examples = ExampleIndex(dimension)
         """As of the last event of `rules`, or later."""
         self.namespaces = NamespaceCache(options)
-        self.keys: dict[str, tuple[str, ApiKey]] = {}
-        """By the hash of their secret; the hash itself comes first."""
+        self.secrets: dict[str, Secret] = {}
+        """Of API keys, by their digests."""
         self._options = options
         self.evidence = EvidenceCache(embedding_model, options.precedents, options.choices)
         self._database = database
@@ -65,9 +65,15 @@ class Caches:
         options = self._options
         return EvidenceCache(self._embedding_model, options.precedents, options.choices)
 
+    def all_keys(self) -> list[ApiKey]:
+        """All of them, but for the admin key, which is nobody's in particular."""
+        present = (each.key for each in self.secrets.values() if each.valid_until is None)
+        return [key for key in present if key.id != ADMIN]
+
     def live_keys(self) -> list[ApiKey]:
-        """Those that are not revoked."""
-        return [key for _, key in self.keys.values() if key.revoked_at is None]
+        """Those that are neither revoked nor expired."""
+        now = self._clock()
+        return [key for key in self.all_keys() if key.live(now)]
 
     @property
     def dimension(self) -> int | None:
@@ -84,7 +90,7 @@ class Caches:
         async with self._database.read() as connection:
             # After the index has a last event: what changes from here on is caught up with.
             self.namespaces.update(await namespaces.every(connection))
-            self.keys = await keys.by_hash(connection)
+            self.secrets = await keys.by_hash(connection)
         await self.catch_up()
 
     async def catch_up(self) -> None:
@@ -168,8 +174,8 @@ class Caches:
 
     def _apply(self, index: RuleIndex, example_index: ExampleIndex, batch: EventBatch) -> None:
         """No await here: a search sees all of these changes or none."""
-        if batch.keys is not None:
-            self.keys = batch.keys
+        if batch.secrets is not None:
+            self.secrets = batch.secrets
         for event in batch.events:
             if event.kind == events.NAMESPACE_DELETED:
                 index.forget(event.namespace)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.models.events import Event
 from rules_store.models.examples import IndexedExample
-from rules_store.models.keys import ApiKey
+from rules_store.models.keys import Secret
 from rules_store.models.namespaces import Namespace
 from rules_store.models.rules import IndexRow
 from rules_store.repository import embeddings, events, examples, keys, namespaces
@@ -29,8 +29,8 @@ class EventBatch:
     """The examples that they touch, as these are now."""
     deleted_examples: frozenset[str]
     """Ids of the examples that they touch and that are not there any more."""
-    keys: dict[str, tuple[str, ApiKey]] | None
-    """Every key, if one has changed."""
+    secrets: dict[str, Secret] | None
+    """Of every key, if one has changed."""
     changed: frozenset[str]
     """Namespaces that the events change, or that were not known."""
     namespaces: Mapping[str, Namespace]

@@ -7,6 +7,7 @@ belongs to one thread at a time: built in a worker thread, used on the event loo
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -40,6 +41,8 @@ class ExampleIndex:
         """By id."""
         self._rivals: dict[str, set[str]] = {}
         """Id of an indexed example -> ids that it contradicts, indexed or not."""
+        self._tasks: Counter[tuple[str, str | None] | None] = Counter()
+        """How many examples there are of each `_task_of`."""
         self._shelves: dict[str, Shelf] = {}
 
     def __len__(self) -> int:
@@ -102,8 +105,9 @@ class ExampleIndex:
         return np.array_equal(self._shelves[row.namespace].vectors([row.seq])[0], row.vector)
 
     def _remember(self, row: IndexedExample) -> None:
-        self._part(row.id)
+        self._forget(row.seq)
         self._entries[row.seq] = replace(row, vector=None)
+        self._tasks[_task_of(row)] += 1
         self._seqs[row.id] = row.seq
         for other in row.rivals:
             # Of both, as the other one's row need not change when this one comes.
@@ -124,6 +128,7 @@ class ExampleIndex:
         if entry is not None:
             self._part(entry.id)
             del self._seqs[entry.id]
+            self._tasks[_task_of(entry)] -= 1
         return entry
 
     def _part(self, id: str) -> None:
@@ -138,17 +143,32 @@ class ExampleIndex:
     # -- asking
 
     def search(
-        self, namespace: str, query: Vector, k: int, floor: float, now: datetime
+        self,
+        namespace: str,
+        query: Vector,
+        k: int,
+        floor: float,
+        now: datetime,
+        instructions: str | None = None,
     ) -> tuple[ExampleHit, ...]:
         """See `RuleStore.search_examples`; `query` has length 1."""
         shelf = self._shelves.get(namespace)
         if not shelf or k < 1:
             return ()
+        task = None if instructions is None else (namespace, instructions)
+        if not self._tasks[task]:
+            task = None
         wanted = k + _MORE
         while True:
             found = shelf.search(query, wanted)
-            exhausted = len(found) < wanted or found[-1][1] < floor
-            kept = self._recallable(shelf, found, k, floor, now)
+            exhausted = len(found) < wanted or (task is None and found[-1][1] < floor)
+            near_enough = [
+                (seq, cosine)
+                for seq, cosine in found
+                if cosine >= floor - _ROUNDING
+                or (task is not None and _task_of(self._entries[seq]) == task)
+            ]
+            kept = self._recallable(shelf, near_enough, k, now)
             if exhausted or len(kept) == k:
                 return tuple(kept)
             wanted *= 4
@@ -158,14 +178,13 @@ class ExampleIndex:
         shelf: Shelf,
         found: Sequence[tuple[int, float]],
         k: int,
-        floor: float,
         now: datetime,
     ) -> list[ExampleHit]:
         """The k nearest of what was found that may be shown, one of each question."""
         near = [
             (round(cosine, 6), self._entries[seq])
             for seq, cosine in found
-            if cosine >= floor - _ROUNDING and self._shown(self._entries[seq], now)
+            if self._shown(self._entries[seq], now)
         ]
         near.sort(key=lambda pair: (-pair[0], pair[1].seq))
         if not near:
@@ -245,6 +264,12 @@ def _outdated(entries: Sequence[IndexedExample], cosines: Vector) -> set[int]:
             # Those alike that are newer have been looked at: they are outdated themselves.
             outdated.update(same[at])
     return outdated
+
+
+def _task_of(entry: IndexedExample) -> tuple[str, str | None] | None:
+    """Namespace and instructions of an example with a label; None of any other."""
+    labelled = entry.instructions is not None and entry.label is not None
+    return (entry.namespace, entry.instructions) if labelled else None
 
 
 def _expired(entry: IndexedExample, now: datetime) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from rules_store.database.private import make_folder
 from rules_store.index.rule_index import Entry, RuleIndex
 from rules_store.index.shelf import Arrays
 from rules_store.models.rules import Polarity, RuleState, ShelfKey
@@ -78,7 +79,7 @@ def write(path: Path, origin: Origin, what: Copy, last_event_mark: str) -> None:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -7,6 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+PLAYGROUND = "playground"
+"""Why a request is skipped that somebody made only to look at what experience does."""
+
 
 class EpisodeStatus(StrEnum):
     PENDING = "pending"
@@ -14,6 +17,15 @@ class EpisodeStatus(StrEnum):
     LEARNED = "learned"
     SKIPPED = "skipped"
     FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """What feedback said of an answer, by a half of the score where it gave one."""
+
+    GOOD = "good"
+    BAD = "bad"
+    ANY = "any"
+    """Something at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,15 @@ class EpisodeFilter:
     """Only of these; None: of all."""
     status: EpisodeStatus | None = None
     mode: str | None = None
+    reason: str | None = None
+    text: str | None = None
+    """Substring of question or answer in any case (on SQLite: of ASCII letters)."""
+    created_after: datetime | None = None
+    """Aware; this moment and later."""
+    created_before: datetime | None = None
+    """Aware; earlier than this moment."""
+    feedback: Verdict | None = None
+    """Only those of which somebody has said this."""
 
 
 @dataclass(frozen=True, slots=True)

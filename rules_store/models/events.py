@@ -10,6 +10,21 @@ from typing import Any
 from rules_store.models.examples import Example
 from rules_store.models.rules import Rule, RuleState
 
+SYSTEM = "system"
+POLICY = "policy"
+LEARNER = "learner"
+GATE = "gate"
+"""Actor of what trials and outcomes decide."""
+EVIDENCE = "evidence"
+"""Actor of what votes decide."""
+OWN_ACTORS = frozenset({SYSTEM, POLICY, LEARNER, GATE, EVIDENCE})
+"""Who acts by itself: nobody else may act by these names, since what they did is told by them."""
+
+
+def is_own_actor(name: str) -> bool:
+    """Whether the service itself acts by this name, however it is spelt."""
+    return name.strip().casefold() in OWN_ACTORS
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

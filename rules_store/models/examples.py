@@ -61,6 +61,9 @@ class Example:
     """From then on it is recalled no more; None: never."""
     created_at: datetime
     updated_at: datetime
+    instructions: str | None = None
+    """A digest of the system messages that its request had; None where it had none, or none is
+    known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class NewExample:
     reason: str | None = None
     source_episode: str | None = None
     expires_at: datetime | None = None
+    instructions: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +164,4 @@ class IndexedExample:
     expires_at: datetime | None
     vector: Vector | None
     rivals: Collection[str] = ()
+    instructions: str | None = None

@@ -41,9 +41,26 @@ class ApiKey:
     last_used_at: datetime | None = None
     """Some seconds late."""
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    """None: never."""
+
+    def live(self, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     def reaches(self, namespace: str) -> bool:
         return ALL in self.namespaces or namespace in self.namespaces
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What a request may carry to be known for a key."""
+
+    digest: str
+    """SHA-256 of it, in hexadecimal digits."""
+    key: ApiKey
+    valid_until: datetime | None = None
+    """Of one that was rotated away; None: the key's present one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +70,18 @@ class NewKey:
     permissions: tuple[Permission, ...]
     requests_per_minute: int | None = None
     tokens_per_day: int | None = None
+    expires_at: datetime | None = None
 
 
 class KeyChanges(TypedDict, total=False):
-    """What `KeyOperations.patch` is to change; a limit of None is none."""
+    """What `KeyOperations.patch` is to change; a limit or an end of None is none."""
 
     name: str
     namespaces: tuple[str, ...]
     permissions: tuple[Permission, ...]
     requests_per_minute: int | None
     tokens_per_day: int | None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Outcomes are added to what is known of their signal in the transaction that brin
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -21,15 +22,19 @@ from rules_store.models.effect import (
     SignalEffect,
     Suspension,
 )
+from rules_store.models.episodes import PLAYGROUND
 from rules_store.models.events import Change
 from rules_store.models.evidence import STRENGTH, Outcome
 from rules_store.models.namespaces import Namespace
+from rules_store.models.traffic import TrafficDay
+from rules_store.operations import voices
 from rules_store.operations.context import StoreContext
 from rules_store.operations.namespaces import find
 from rules_store.policy import control
 from rules_store.policy.control import Arm, conversation_of, draw
 from rules_store.policy.effect import GUARD_ALPHA, EffectState, EffectVerdict
-from rules_store.repository import effect, events, namespaces
+from rules_store.policy.voices import Voice
+from rules_store.repository import effect, events, namespaces, traffic
 
 GUARD = "guard"
 """Actor of what the guard decides."""
@@ -120,6 +125,30 @@ class EffectOperations:
         async with self._context.database.read() as connection:
             await find(connection, namespace)
             return await effect.spend_by_day(connection, namespace, since)
+
+    async def traffic(
+        self, *, days: int, within: Collection[str] | None = None
+    ) -> list[TrafficDay]:
+        """The last `days` days in UTC, today the last, each of them: of these namespaces, or of all
+        (None)."""
+        today = self._context.clock().replace(hour=0, minute=0, second=0, microsecond=0)
+        since = today - timedelta(days=days - 1)
+        async with self._context.database.read() as connection:
+            asked = await traffic.requests(connection, within, since, PLAYGROUND)
+            told = await traffic.told(connection, within, since)
+            served = await traffic.served(connection, within, since)
+            learned = await traffic.learning(connection, within, since)
+        shown = [(since + timedelta(days=number)).date() for number in range(days)]
+        return [
+            TrafficDay(
+                day,
+                *asked.get(day, (0,)),
+                *told.get(day, (0, 0)),
+                *served.get(day, (0, 0, 0, 0, 0, 0)),
+                *learned.get(day, (0, 0)),
+            )
+            for day in shown
+        ]
 
     # -- changing
 
@@ -213,7 +242,8 @@ async def note(
 async def guard(
     context: StoreContext, connection: AsyncConnection, namespace: str, now: datetime
 ) -> None:
-    """Suspends the namespace where an outcome that was told shows that steering harms. Within
+    """Suspends the namespace where the outcomes that were told show that steering harms; where more
+    than one key reaches it, what is left without any one of them has to say so too. Within
     `StoreContext.change`."""
     known = context.namespaces.get(namespace)
     if known is None or known.suspension is not None or known.settings.guard is False:
@@ -221,6 +251,10 @@ async def guard(
     margin = known.settings.guard_margin or 0.0
     for each in await effect.states(connection, namespace):
         if each.signal not in TOLD or not each.state.below(-margin, GUARD_ALPHA):
+            continue
+        if voices.bounded(context, namespace) and not await _several_say_so(
+            context, connection, namespace, each
+        ):
             continue
         shown = each.interval
         assert shown.difference is not None, "it was drawn for"
@@ -238,6 +272,35 @@ async def guard(
             after={"suspension": suspension.as_json()},
         )
         return
+
+
+async def _several_say_so(
+    context: StoreContext, connection: AsyncConnection, namespace: str, found: SignalEffect
+) -> bool:
+    """Whether the mean of steered answers is below that of control without any one key's word."""
+    sums = await effect.sums_by_key(connection, namespace, found.signal, found.started_at)
+    by_voice: dict[Voice, list[Mapping[Arm, tuple[float, float]]]] = {}
+    for key_id, by_arm in sums.items():
+        voice = voices.voice_of(context, namespace, key_id)
+        by_voice.setdefault(voice, []).append(by_arm)
+    return all(
+        _below(each for other, told in by_voice.items() if other != voice for each in told)
+        for voice in by_voice
+        if voice is not None
+    )
+
+
+def _below(told: Iterable[Mapping[Arm, tuple[float, float]]]) -> bool:
+    """Whether there are outcomes of both arms, and those of steered ones are worse on average."""
+    weights, totals = dict.fromkeys(Arm, 0.0), dict.fromkeys(Arm, 0.0)
+    for by_arm in told:
+        for arm, (weight, total) in by_arm.items():
+            weights[arm] += weight
+            totals[arm] += total
+    if not all(weights.values()):
+        return False
+    means = {arm: totals[arm] / weights[arm] for arm in Arm}
+    return means[Arm.STEERED] < means[Arm.CONTROL]
 
 
 def _share(rate: float | str, known: Namespace | None) -> float:

@@ -164,6 +164,16 @@ class EpisodeOperations:
         await self._context.database.transact(finish, at_request_end=True)
         self._context.exposures.pending |= bool(exposures)
 
+    async def annotate(self, episode_id: str, entries: dict[str, Any]) -> None:
+        """More entries of the episode's trace. Raises UnknownEpisode."""
+
+        async def annotate(connection: AsyncConnection) -> None:
+            if await episodes.find(connection, episode_id) is None:
+                raise UnknownEpisode(episode_id)
+            await episodes.annotate(connection, episode_id, entries)
+
+        await self._context.database.transact(annotate)
+
     async def get(self, episode_id: str) -> Episode:
         """Raises UnknownEpisode."""
         async with self._context.database.read() as connection:

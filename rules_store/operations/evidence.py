@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.errors import UnknownEpisode
@@ -98,6 +100,11 @@ class EvidenceOperations:
         """Oldest first; none of an unknown episode."""
         async with self._context.database.read() as connection:
             return await feedback.of_episode(connection, episode_id)
+
+    async def feedback_of_each(self, episode_ids: Sequence[str]) -> dict[str, list[Feedback]]:
+        """Episode -> what was said of it, oldest first, of those of which anything was."""
+        async with self._context.database.read() as connection:
+            return await feedback.of_episodes(connection, episode_ids)
 
     async def record_outcome(
         self, episode_id: str, outcome: Outcome, *, key_id: str | None = None

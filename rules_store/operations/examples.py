@@ -4,7 +4,7 @@ writes one event, in its transaction."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -123,14 +123,20 @@ class ExampleOperations:
         return similar[:limit]
 
     async def conflicts(
-        self, namespace: str | None = None, *, limit: int = 50, cursor: str | None = None
+        self,
+        namespace: str | None = None,
+        *,
+        within: Collection[str] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page:
-        """`Conflict`s that are not settled, the newest first; `one` is the later example of the
-        two. Raises InvalidCursor."""
+        """`Conflict`s that are not settled, of one namespace or of those `within` (None: of all),
+        the newest first; `one` is the later example of the two. Raises InvalidCursor."""
         before = paging.decode("conflicts", cursor)
         model, now = self._context.embedding_model, self._context.clock()
+        among = within if namespace is None else (namespace,)
         async with self._context.database.read() as connection:
-            pairs, total = await examples.conflicts(connection, namespace, now, limit + 1, before)
+            pairs, total = await examples.conflicts(connection, among, now, limit + 1, before)
             ids = list({id for _, *both in pairs for id in both})
             found = await examples.by_ids(connection, ids)
             vectors = await examples.vectors_of(connection, model, ids)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.errors import UnknownNamespace
 from rules_store.models.events import Change
+from rules_store.models.evidence import Standing
 from rules_store.models.rules import (
     EVERY_RULE,
     Polarity,
@@ -20,10 +21,12 @@ from rules_store.models.rules import (
 )
 from rules_store.operations import capacity, rule_writes
 from rules_store.operations.context import StoreContext
-from rules_store.repository import events, rules_bulk
+from rules_store.policy.lift import retention
+from rules_store.repository import events, rules_bulk, standings
 
 _AT_ONCE = 500
 IMPORTED = "rule.imported"
+TRUSTED = "rule.trusted"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +36,8 @@ class ExportedRule:
     rule: Rule
     vectors: Vectors | None
     """Under the store's embedding model; None where they were not asked for."""
+    standing: Standing | None
+    """None: there is no evidence."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +47,8 @@ class IncomingRule:
 
     rule: Rule
     vectors: Vectors
+    standing: Standing | None = None
+    """What is known of its worth there; counts where the import is trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +82,14 @@ class ExchangeOperations:
                     if vectors
                     else {}
                 )
+                known = await standings.some(connection, [rule.id for _, rule in found])
             if not found:
                 return
             after = found[-1][0]
             yield [
-                ExportedRule(rule, given.get(seq, Vectors()) if vectors else None)
+                ExportedRule(
+                    rule, given.get(seq, Vectors()) if vectors else None, known.get(rule.id)
+                )
                 for seq, rule in found
             ]
 
@@ -88,9 +98,12 @@ class ExchangeOperations:
         async with self._context.database.read() as connection:
             return await _known(connection, rules)
 
-    async def import_rules(self, items: Sequence[IncomingRule], *, change: Change) -> ImportResult:
+    async def import_rules(
+        self, items: Sequence[IncomingRule], *, change: Change, trust: bool = False
+    ) -> ImportResult:
         """Writes those whose text is new to their namespace and polarity, in one transaction; an
-        event each. All are of one namespace.
+        event each. All are of one namespace. `trust`: the evidence that comes along counts here,
+        and an active rule without any need not prove itself first; another event each.
 
         Raises UnknownNamespace, NamespaceFrozen, InvalidVector.
         """
@@ -109,9 +122,50 @@ class ExchangeOperations:
             await rules_bulk.insert_all(connection, new, self._context.embedding_model, vectors)
             rows = [rule_writes.event_row(None, rule, IMPORTED, change) for _, rule in new]
             await events.append_many(connection, rows)
+            if trust:
+                given = dict(zip(outcomes, items, strict=True))
+                await self._trust(connection, [(rule, given[rule.id]) for _, rule in new], change)
             active = [rule.id for _, rule in new if rule.state is RuleState.ACTIVE]
             evicted = await capacity.make_room(self._context, connection, namespace, active)
         return ImportResult(tuple(outcomes), tuple(evicted))
+
+    async def _trust(
+        self,
+        connection: AsyncConnection,
+        imported: Sequence[tuple[Rule, IncomingRule]],
+        change: Change,
+    ) -> None:
+        """`imported`: rules as they are here, with what came."""
+        numbers = await rules_bulk.numbers_of(connection, [rule.id for rule, _ in imported])
+        now, half_life = self._context.clock(), self._context.options.half_life_days
+        known: list[Standing] = []
+        for rule, came in imported:
+            fresh = Standing(rule.id, numbers[rule.id], rule.namespace, now)
+            if came.standing is not None:
+                known.append(_carried(fresh, came.standing, half_life))
+            elif rule.state is RuleState.ACTIVE:
+                known.append(replace(fresh, proven=True))
+        await standings.put_all(connection, known)
+        trusted = {each.item_id for each in known}
+        rows = [
+            rule_writes.event_row(rule, rule, TRUSTED, change)
+            for rule, _ in imported
+            if rule.id in trusted
+        ]
+        await events.append_many(connection, rows)
+
+
+def _carried(fresh: Standing, there: Standing, half_life_days: float) -> Standing:
+    """What is known there of the rule, here and now. Tests begin anew: their trials stay there."""
+    factor = min(1.0, retention(there.at, fresh.at, half_life_days))
+    carried = replace(
+        fresh,
+        with_rule=there.with_rule.aged(factor),
+        without_rule=there.without_rule.aged(factor),
+        proven=there.proven,
+        verdict=there.verdict,
+    )
+    return carried.relifted()
 
 
 async def _sorted_out(

@@ -4,12 +4,12 @@ often a rule was used, day by day."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 from rules_store.database.json_codec import storable
-from rules_store.errors import DuplicateSnapshot
+from rules_store.errors import DuplicateSnapshot, UnknownEvent
 from rules_store.index.rule_index import unit
 from rules_store.models import paging
 from rules_store.models.episodes import EpisodeStatus
@@ -72,6 +72,15 @@ class HistoryOperations:
         async with self._context.database.read() as connection:
             found, total = await events.page(connection, where, limit + 1, before)
         return paging.page("events", [(event.id, event) for event in found], total, limit)
+
+    async def event(self, event_id: int, *, within: Collection[str] | None = None) -> Event:
+        """`within`: the namespaces that it may be of; None: any. Raises UnknownEvent."""
+        where = EventFilter(within=within, since_event=event_id, until_event=event_id)
+        async with self._context.database.read() as connection:
+            found, _ = await events.page(connection, where, 1, None)
+        if not found:
+            raise UnknownEvent(f"There is no event {event_id}.")
+        return found[0]
 
     # -- snapshots
 

@@ -26,6 +26,8 @@ from rules_store.models.namespaces import (
 )
 from rules_store.models.paging import Page
 from rules_store.operations.context import StoreContext
+from rules_store.operations.namespace_import import ImportedNamespace, NamespaceImport, Rows
+from rules_store.operations.namespace_rows import RowReader
 from rules_store.repository import events, namespaces
 
 
@@ -201,6 +203,25 @@ class NamespaceOperations:
             )
             last = await events.last_id(connection)
         return DeletedNamespace(name, last, **removed)
+
+    async def import_(
+        self,
+        checked: RowReader,
+        rows: Rows,
+        *,
+        name: str | None = None,
+        trust: bool = False,
+        change: Change,
+    ) -> ImportedNamespace:
+        """Takes in what `export` gave. `checked` has read all rows to their end, and `rows` gives
+        them from the beginning, each time that it is called. `name`: another one for it.
+
+        `trust`: the evidence comes along, so that what steered there steers at once; without, rules
+        prove themselves anew (policy gated) and what was measured there is left out.
+
+        Raises DuplicateNamespace, DuplicateRows, InvalidRow.
+        """
+        return await NamespaceImport(self._context, checked, rows, change, trust=trust).run(name)
 
     async def export(self, name: str) -> AsyncIterator[dict[str, Any]]:
         """Every row of every table that is of this namespace, as JSON: `table` and `row`; vectors

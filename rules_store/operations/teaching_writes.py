@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.json_codec import storable
 from rules_store.errors import FeedbackConflict, UnknownEpisode
 from rules_store.models.episodes import Episode
-from rules_store.models.events import Change
+from rules_store.models.events import EVIDENCE, Change
 from rules_store.models.evidence import STRENGTH, LinkKind, Signal
 from rules_store.models.examples import Example, Given
 from rules_store.models.feedback import (
@@ -45,8 +45,6 @@ from rules_store.repository import (
 FROZEN = "namespace_frozen"
 OUTWEIGHED = "stronger_feedback_before"
 """A score makes no example where a label or a verifier has judged the answer."""
-EVIDENCE = "evidence"
-"""Actor of what votes decide."""
 COMPLETED = "example.completed"
 
 

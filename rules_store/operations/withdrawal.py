@@ -24,13 +24,13 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.models.episodes import EpisodeStatus
-from rules_store.models.events import Change, Event
+from rules_store.models.events import EVIDENCE, Change, Event
 from rules_store.models.evidence import Standing, Trial
 from rules_store.models.examples import Example, Trust
 from rules_store.models.jobs import JobKind
 from rules_store.models.keys import ALL, Withdrawal
 from rules_store.models.rules import Rule, RuleState
-from rules_store.operations import example_writes, rule_writes, teaching_writes, trials, voices
+from rules_store.operations import example_writes, rule_writes, trials, voices
 from rules_store.operations.context import StoreContext
 from rules_store.operations.effect import resume
 from rules_store.policy import votes
@@ -339,7 +339,7 @@ class _Run:
         standing: Standing,
         words: str,
     ) -> bool:
-        if last.actor == teaching_writes.EVIDENCE:
+        if last.actor == EVIDENCE:
             namespace = example.namespace
             usual = await evidence.latest_votes(connection, namespace, votes.LATEST)
             own = await evidence.votes_of_item(connection, example.id)
@@ -428,7 +428,7 @@ def _last_move(history: Sequence[Event]) -> Event | None:
 
 def _vouched_before(history: Sequence[Event], end: Event | None) -> bool:
     """Whether a person made it active before `end`, the latest time that it became active."""
-    learned = (trials.GATE, events.LEARNER, events.POLICY, events.SYSTEM, teaching_writes.EVIDENCE)
+    learned = (trials.GATE, events.LEARNER, events.POLICY, events.SYSTEM, EVIDENCE)
     vouched = False
     for event in history:
         if end is not None and event.id >= end.id:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Table, delete, func, insert, literal, select, update
+from sqlalchemy import Row, Table, case, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
@@ -41,7 +41,7 @@ from rules_store.policy.control import Arm
 from rules_store.policy.effect import NO_OUTCOMES, EffectState
 
 _ADD = insert(arms)
-_EPOCH = date(1970, 1, 1)
+EPOCH = date(1970, 1, 1)
 EFFECT_TABLES: tuple[Table, ...] = (effects, judged_conversations, effect_points)
 """What is begun anew where steering is resumed."""
 
@@ -212,6 +212,37 @@ async def outcomes_by_arm(
     return found
 
 
+async def sums_by_key(
+    connection: AsyncConnection, namespace: str, signal: Signal, since: datetime
+) -> dict[str, dict[Arm, tuple[float, float]]]:
+    """By who told them: the outcomes, by arm, of requests at or after a moment that could be given
+    experience. Each counts by one over the probability of its arm: the sum of that, and of that
+    times the outcome."""
+    chance = case((arms.c.arm == Arm.CONTROL.value, arms.c.share), else_=1.0 - arms.c.share)
+    statement = (
+        select(
+            outcomes.c.key_id,
+            arms.c.arm,
+            func.sum(1.0 / chance),
+            func.sum(outcomes.c.value / chance),
+        )
+        .join(arms, arms.c.episode_id == outcomes.c.episode_id)
+        .where(
+            outcomes.c.namespace == namespace,
+            outcomes.c.source == signal.value,
+            arms.c.created_at >= since,
+            arms.c.offered,
+            arms.c.share > 0,
+            arms.c.share < 1,
+        )
+        .group_by(outcomes.c.key_id, arms.c.arm)
+    )
+    found: dict[str, dict[Arm, tuple[float, float]]] = {}
+    for key_id, arm, weight, total in await connection.execute(statement):
+        found.setdefault(key_id, {})[Arm(arm)] = (float(weight), float(total))
+    return found
+
+
 async def has_requests(connection: AsyncConnection, namespace: str, least: int) -> bool:
     """Whether the namespace has had so many requests that were drawn for."""
     some = select(literal(1)).where(arms.c.namespace == namespace).limit(least).subquery()
@@ -246,7 +277,7 @@ async def forget(connection: AsyncConnection, namespace: str) -> None:
 
 def day_of(moment: datetime) -> int:
     """Since the epoch, in UTC."""
-    return (moment.astimezone(UTC).date() - _EPOCH).days
+    return (moment.astimezone(UTC).date() - EPOCH).days
 
 
 async def add_spend(
@@ -275,7 +306,7 @@ async def spend_by_day(
             spend_days.c.namespace == namespace, spend_days.c.day >= day_of(since)
         )
     ):
-        day = _EPOCH + timedelta(days=row.day)
+        day = EPOCH + timedelta(days=row.day)
         calls.setdefault(day, {})[Purpose(row.purpose)] = row.calls
         tokens.setdefault(day, {})[Purpose(row.purpose)] = row.tokens
     steered = await _experience_by_day(connection, namespace, since)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
-from rules_store.database.dialect import insert_unless_there
+from rules_store.database.dialect import contains, insert_unless_there
+from rules_store.database.json_codec import storable
 from rules_store.database.schema import arms, episodes, feedback, jobs, precedents
-from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus
+from rules_store.models.episodes import Episode, EpisodeFilter, EpisodeStatus, Verdict
 from rules_store.models.jobs import JobState
 
-LISTED = ("rules_injected", "examples_injected", "given", "rules_learned", "cost", "degraded")
+LISTED = (
+    *("rules_injected", "examples_injected", "given", "rules_learned"),
+    *("cost", "milliseconds", "degraded"),
+)
 """Entries of a trace that a list shows."""
 _LISTED = [
     *(column for column in episodes.c if column.name != "trace"),
@@ -152,6 +156,15 @@ async def conclude(
     )
 
 
+async def annotate(connection: AsyncConnection, episode_id: str, entries: dict[str, Any]) -> None:
+    """More entries of a trace, in place of those of the same name."""
+    mine = episodes.c.id == episode_id
+    before = await connection.scalar(select(episodes.c.trace).where(mine).with_for_update())
+    await connection.execute(
+        update(episodes).where(mine).values(trace={**(before or {}), **entries})
+    )
+
+
 async def sweep(connection: AsyncConnection, before: datetime, at: datetime) -> int:
     """Pending episodes that began before `before` and have no job."""
     has_job = select(jobs.c.id).where(jobs.c.episode_id == episodes.c.id).exists()
@@ -209,7 +222,7 @@ async def page(
 
     Of each trace what `LISTED` names: of a whole page of them the database reads what a process
     that answers requests should not."""
-    condition = and_(true(), *_conditions(where))
+    condition = and_(true(), *_conditions(connection.dialect.name, where))
     total = await connection.scalar(select(func.count()).select_from(episodes).where(condition))
     statement = select(*_LISTED).where(condition).order_by(episodes.c.seq.desc()).limit(limit)
     if before is not None:
@@ -218,22 +231,48 @@ async def page(
     return [(row.seq, _listed(row)) for row in rows], total or 0
 
 
-async def counts(connection: AsyncConnection) -> dict[str, int]:
-    """Status -> episodes."""
+async def counts(
+    connection: AsyncConnection, within: Collection[str] | None = None
+) -> dict[str, int]:
+    """Status -> episodes, of these namespaces or of all."""
     statement = select(episodes.c.status, func.count()).group_by(episodes.c.status)
+    if within is not None:
+        statement = statement.where(episodes.c.namespace.in_(sorted(within)))
     return {row[0]: row[1] for row in await connection.execute(statement)}
 
 
-def _conditions(where: EpisodeFilter) -> Iterator[ColumnElement[bool]]:
+def _conditions(dialect: str, where: EpisodeFilter) -> Iterator[ColumnElement[bool]]:
     for column, value in (
         (episodes.c.namespace, where.namespace),
         (episodes.c.status, where.status),
         (episodes.c.mode, where.mode),
+        (episodes.c.reason, where.reason),
     ):
         if value is not None:
             yield column == value
     if where.namespaces is not None:
         yield episodes.c.namespace.in_(sorted(where.namespaces))
+    if where.text is not None:
+        part = storable(where.text)
+        texts = (episodes.c.question, episodes.c.answer)
+        yield or_(*(contains(dialect, column, part) for column in texts))
+    if where.created_after is not None:
+        yield episodes.c.created_at >= where.created_after
+    if where.created_before is not None:
+        yield episodes.c.created_at < where.created_before
+    if where.feedback is not None:
+        said = select(feedback.c.seq).where(feedback.c.episode_id == episodes.c.id)
+        yield said.where(*_SAID[where.feedback]).exists()
+
+
+_FOUND = feedback.c.effect["right"].as_boolean()
+_RIGHT = or_(feedback.c.verified.is_(True), feedback.c.score >= 0.5, _FOUND.is_(True))
+_WRONG = or_(feedback.c.verified.is_(False), feedback.c.score < 0.5, _FOUND.is_(False))
+_SAID: dict[Verdict, tuple[ColumnElement[bool], ...]] = {
+    Verdict.GOOD: (_RIGHT,),
+    Verdict.BAD: (_WRONG,),
+    Verdict.ANY: (),
+}
 
 
 def _listed(row: Row[Any]) -> Episode:

@@ -26,13 +26,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.dialect import utc_parts
 from rules_store.database.json_codec import storable
 from rules_store.database.schema import episodes, events
+from rules_store.models.events import GATE as GATE
+from rules_store.models.events import LEARNER as LEARNER
+from rules_store.models.events import POLICY as POLICY
+from rules_store.models.events import SYSTEM as SYSTEM
 from rules_store.models.events import Change, Event, EventFilter
 
-SYSTEM = "system"
-POLICY = "policy"
-LEARNER = "learner"
-GATE = "gate"
-"""Actor of what trials and outcomes decide."""
 OF_NAMESPACES = "namespace."
 NAMESPACE_DELETED = "namespace.deleted"
 KEY_WITHDRAWN = "key.withdrawn"

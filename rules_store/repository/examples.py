@@ -56,6 +56,7 @@ _UPDATE = (
                 "answer",
                 "label",
                 "domain",
+                "instructions",
                 "trust",
                 "version",
                 "reason",
@@ -516,7 +517,11 @@ async def forget_conflicts(connection: AsyncConnection, ids: Sequence[str]) -> N
 
 
 async def conflicts(
-    connection: AsyncConnection, namespace: str | None, now: datetime, limit: int, after: int | None
+    connection: AsyncConnection,
+    within: Collection[str] | None,
+    now: datetime,
+    limit: int,
+    after: int | None,
 ) -> tuple[list[tuple[int, str, str]], int]:
     """(number of the link, id of the newer example, id of the older one), newest first, of pairs
     that are both active and unexpired; and the total."""
@@ -530,8 +535,8 @@ async def conflicts(
         .join(_other, _other.c.id == links.c.other)
         .where(_CONFLICT, *live)
     )
-    if namespace is not None:
-        pairs = pairs.where(links.c.namespace == namespace)
+    if within is not None:
+        pairs = pairs.where(links.c.namespace.in_(sorted(within)))
     total = await connection.scalar(select(func.count()).select_from(pairs.subquery())) or 0
     shown = pairs.order_by(links.c.seq.desc()).limit(limit)
     if after is not None:
@@ -579,6 +584,7 @@ def example_of(row: Row[Any]) -> Example:
         answer=row.answer,
         label=row.label,
         domain=row.domain,
+        instructions=row.instructions,
         trust=Trust(row.trust),
         exposures=row.exposures,
         source_episode=row.source_episode,
@@ -598,6 +604,7 @@ def _changeable(example: Example) -> dict[str, Any]:
         "answer": example.answer,
         "label": example.label,
         "domain": example.domain,
+        "instructions": example.instructions,
         "trust": example.trust,
         "version": example.version,
         "reason": example.reason,
@@ -621,6 +628,7 @@ def _indexed(row: Row[Any], model: str, rivals: Collection[str]) -> IndexedExamp
         expires_at=row.expires_at,
         vector=_vector(row, model),
         rivals=rivals,
+        instructions=row.instructions,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -59,6 +60,17 @@ async def of_episode(connection: AsyncConnection, episode_id: str) -> list[Feedb
     """Oldest first."""
     rows = await connection.execute(_OF_EPISODE, {"episode": episode_id})
     return [_feedback(row) for row in rows]
+
+
+async def of_episodes(
+    connection: AsyncConnection, episode_ids: Sequence[str]
+) -> dict[str, list[Feedback]]:
+    """Episode -> what was said of it, oldest first, of those of which anything was."""
+    found: dict[str, list[Feedback]] = {}
+    statement = select(feedback).where(feedback.c.episode_id.in_(episode_ids))
+    for row in await connection.execute(statement.order_by(feedback.c.seq)):
+        found.setdefault(row.episode_id, []).append(_feedback(row))
+    return found
 
 
 def _feedback(row: Row[Any]) -> Feedback:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -217,9 +218,13 @@ async def record(connection: AsyncConnection, job_id: int) -> JobRecord | None:
     return None if row is None else _record(row)
 
 
-async def counts(connection: AsyncConnection) -> dict[str, int]:
-    """State -> jobs."""
+async def counts(
+    connection: AsyncConnection, within: Collection[str] | None = None
+) -> dict[str, int]:
+    """State -> jobs, of these namespaces or of all."""
     statement = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+    if within is not None:
+        statement = statement.where(jobs.c.namespace.in_(sorted(within)))
     return {row[0]: row[1] for row in await connection.execute(statement)}
 
 

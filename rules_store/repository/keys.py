@@ -11,8 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import MOST, insert_or_add
 from rules_store.database.json_codec import storable
-from rules_store.database.schema import api_keys, key_spend
-from rules_store.models.keys import ApiKey, DailyKeyUsage, KeyUsage, NewKey, Permission
+from rules_store.database.schema import api_keys, key_spend, old_secrets
+from rules_store.models.keys import (
+    ApiKey,
+    DailyKeyUsage,
+    KeyUsage,
+    NewKey,
+    Permission,
+    Secret,
+)
 
 _USED = (
     update(api_keys)
@@ -38,6 +45,7 @@ async def insert_key(
             permissions=[permission.value for permission in new.permissions],
             requests_per_minute=new.requests_per_minute,
             tokens_per_day=new.tokens_per_day,
+            expires_at=new.expires_at,
             created_at=at,
         )
     )
@@ -55,14 +63,39 @@ async def update_key(connection: AsyncConnection, key: ApiKey) -> None:
             requests_per_minute=key.requests_per_minute,
             tokens_per_day=key.tokens_per_day,
             revoked_at=key.revoked_at,
+            expires_at=key.expires_at,
         )
     )
 
 
-async def by_hash(connection: AsyncConnection) -> dict[str, tuple[str, ApiKey]]:
-    """Every key, revoked ones too, with and by the SHA-256 of its secret."""
-    rows = await connection.execute(select(api_keys))
-    return {row.hash: (row.hash, _key(row)) for row in rows}
+async def put_secret(connection: AsyncConnection, key_id: str, shown: str, digest: str) -> str:
+    """Gives the key, which is there, another secret; the digest of the one that it had."""
+    own = api_keys.c.id == key_id
+    before = await connection.scalar(select(api_keys.c.hash).where(own))
+    await connection.execute(update(api_keys).where(own).values(shown=shown, hash=digest))
+    return str(before)
+
+
+async def put_old_secret(
+    connection: AsyncConnection, key_id: str, digest: str, valid_until: datetime
+) -> None:
+    """Where it is known for old already, that stays as it was."""
+    known = select(old_secrets.c.hash).where(old_secrets.c.hash == digest)
+    if await connection.scalar(known) is None:
+        values = {"hash": digest, "key_id": key_id, "valid_until": valid_until}
+        await connection.execute(insert(old_secrets).values(values))
+
+
+async def by_hash(connection: AsyncConnection) -> dict[str, Secret]:
+    """By their SHA-256, the secrets of all keys, revoked ones too, and their old secrets."""
+    keys, found = {}, {}
+    for row in await connection.execute(select(api_keys)):
+        keys[row.id] = _key(row)
+        found[row.hash] = Secret(row.hash, keys[row.id])
+    for row in await connection.execute(select(old_secrets)):
+        if row.key_id in keys:
+            found.setdefault(row.hash, Secret(row.hash, keys[row.key_id], row.valid_until))
+    return found
 
 
 async def find(connection: AsyncConnection, key_id: str) -> ApiKey | None:
@@ -118,4 +151,5 @@ def _key(row: Row[Any]) -> ApiKey:
         created_at=row.created_at,
         last_used_at=row.last_used_at,
         revoked_at=row.revoked_at,
+        expires_at=row.expires_at,
     )

@@ -192,6 +192,16 @@ async def by_ids(connection: AsyncConnection, rule_ids: Sequence[str]) -> dict[s
     return found
 
 
+async def numbers_of(connection: AsyncConnection, rule_ids: Sequence[str]) -> dict[str, int]:
+    """Id -> sequence number of those that are there."""
+    found: dict[str, int] = {}
+    for start in range(0, len(rule_ids), _AT_ONCE):
+        some = rule_ids[start : start + _AT_ONCE]
+        rows = await connection.execute(select(rules.c.id, rules.c.seq).where(rules.c.id.in_(some)))
+        found.update({row.id: row.seq for row in rows})
+    return found
+
+
 async def batch(
     connection: AsyncConnection, where: RuleFilter, after: int, limit: int
 ) -> list[tuple[int, Rule]]:
@@ -307,13 +317,7 @@ async def insert_all(
     if not rows:
         return
     await connection.execute(insert(rules), rows)
-    ids = [rule.id for _, rule in new]
-    numbered: dict[str, int] = {}
-    for start in range(0, len(ids), _AT_ONCE):
-        statement = select(rules.c.id, rules.c.seq).where(
-            rules.c.id.in_(ids[start : start + _AT_ONCE])
-        )
-        numbered.update({row.id: row.seq for row in await connection.execute(statement)})
+    numbered = await numbers_of(connection, [rule.id for _, rule in new])
     values = [
         {"rule_seq": numbered[id], "model": model, "kind": kind, "vector": _bytes(vector)}
         for id, given in vectors.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -47,26 +47,14 @@ async def since(connection: AsyncConnection, since: datetime | None) -> list[Sta
 
 
 async def put(connection: AsyncConnection, new: Standing) -> None:
-    values = {
-        "item_id": new.item_id,
-        "item_seq": new.seq,
-        "namespace": new.namespace,
-        "at": new.at,
-        "with_hits": new.with_rule.hits,
-        "with_misses": new.with_rule.misses,
-        "without_hits": new.without_rule.hits,
-        "without_misses": new.without_rule.misses,
-        "helped": new.helped,
-        "harmed": new.harmed,
-        "tried": new.tried,
-        "proven": new.proven,
-        "verdict": new.verdict,
-        "lift": new.lift.mean,
-        "lift_low": new.lift.low,
-        "lift_high": new.lift.high,
-    }
-    replaced = [name for name in values if name != "item_id"]
-    await connection.execute(insert_or_replace(connection, standings, *replaced), values)
+    await put_all(connection, [new])
+
+
+async def put_all(connection: AsyncConnection, new: Sequence[Standing]) -> None:
+    if new:
+        rows = [_values(each) for each in new]
+        replaced = [name for name in rows[0] if name != "item_id"]
+        await connection.execute(insert_or_replace(connection, standings, *replaced), rows)
 
 
 async def vouch(connection: AsyncConnection, rule: Rule, at: datetime) -> None:
@@ -147,6 +135,27 @@ async def unproven_since(
         .order_by(rules.c.seq)
     )
     return list(await connection.scalars(statement))
+
+
+def _values(new: Standing) -> dict[str, Any]:
+    return {
+        "item_id": new.item_id,
+        "item_seq": new.seq,
+        "namespace": new.namespace,
+        "at": new.at,
+        "with_hits": new.with_rule.hits,
+        "with_misses": new.with_rule.misses,
+        "without_hits": new.without_rule.hits,
+        "without_misses": new.without_rule.misses,
+        "helped": new.helped,
+        "harmed": new.harmed,
+        "tried": new.tried,
+        "proven": new.proven,
+        "verdict": new.verdict,
+        "lift": new.lift.mean,
+        "lift_low": new.lift.low,
+        "lift_high": new.lift.high,
+    }
 
 
 def _standing(row: Any) -> Standing:

@@ -93,7 +93,7 @@ def test_a_broken_line_of_the_file_is_refused(
     file.write_text(f"TTCL_MODE=off\n{line}\n")
     message = refusal(file)
     assert "line 2" in message
-    assert re.split("[ =]", line)[0] in message
+    assert ("TTCL_" in line) == (re.split("[ =]", line)[0] in message)
     assert "NAME=VALUE" in message
 
 
@@ -159,23 +159,20 @@ def test_a_wrong_secret_is_not_repeated(env: pytest.MonkeyPatch) -> None:
     env.setenv("TTCL_UPSTREAM_BASE_URL", "user:geheim@host")
     assert "geheim" not in refusal()
     env.delenv("TTCL_UPSTREAM_BASE_URL")
-    settings = Settings(_env_file=None, upstream_api_key="geheim", api_keys=("geheim",))
+    settings = Settings(
+        _env_file=None,
+        upstream_api_key="geheim",
+        api_keys=("geheim",),
+        database_url="postgresql://ttcl:geheim@db/ttcl",
+    )
     assert "geheim" not in repr(settings)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org", ""])
-def test_another_address_than_loopback_needs_keys(env: pytest.MonkeyPatch, host: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load_settings(host=host)
-    assert "TTCL_API_KEYS" in str(caught.value)
-    assert load_settings(host=host, api_keys="a").host == host
+    assert "geheim" not in repr(settings.flat())
 
 
 @pytest.mark.parametrize("keys", ["", ",", " , "])
-def test_keys_that_are_none_do_not_open_the_address(env: pytest.MonkeyPatch, keys: str) -> None:
-    env.setenv("TTCL_HOST", "0.0.0.0")
+def test_keys_that_are_none_are_none(env: pytest.MonkeyPatch, keys: str) -> None:
     env.setenv("TTCL_API_KEYS", keys)
-    assert "TTCL_API_KEYS" in refusal()
+    assert load_settings().api_keys == ()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ async def test_whatever_one_client_sends_another_is_answered_and_steered(
     upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hostile, "LARGE", 3_000_000)
+    monkeypatch.setattr(hostile, "HELD", 1.0)
     upstream.default = Reply("The answer is \\boxed{6}.")
     with running_gateway(upstream, learn_sample_rate=0.0) as gateway:
         victim, flood = await asyncio.to_thread(prepared, gateway.url, MODEL, ADMIN_KEY)

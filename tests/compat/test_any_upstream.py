@@ -108,6 +108,11 @@ def thinker(body: Body) -> Told:
     return told
 
 
+def talked_into(body: Body) -> Told:
+    """Thinks where the question says so."""
+    return thinker(body) if "Think aloud" in str(body["messages"]) else loop_answer(body)
+
+
 REFUSAL = {"refusal": "I can't help with that."}
 CUT = {"reasoning": "Hmm. Let me"}
 AUDIO = {"audio": {"id": "a1", "data": "UklGRg==", "transcript": "seven", "expires_at": 5}}
@@ -156,6 +161,7 @@ MODELS: dict[str, Callable[[Body], Told]] = {
     "silent": silent,
     "thinker": thinker,
     "thinker-2": thinker,
+    "talked-into": talked_into,
     "refusing": lambda body: said(body, None, message=REFUSAL),
     "cut": lambda body: said(body, None, message=CUT, finish="length"),
     "audio": lambda body: said(body, None, message=AUDIO),
@@ -323,6 +329,21 @@ def test_06_a_model_that_thinks_first_is_learned_from(gateway, server, switched)
     episode = gateway.settled(response.headers["x-ttcl-episode"])
     assert (episode["status"], episode["reason"]) == ("learned", None)
     assert gateway.app.state.ttcl.upstream.capabilities_of(model).thinks is not switched
+
+
+def test_06_a_model_that_a_prompt_made_think_is_soon_found_not_to(gateway, server) -> None:
+    capabilities = gateway.app.state.ttcl.upstream.capabilities_of("talked-into")
+    for asked_to, seen in ((f"Think aloud. {QUESTION}", True), (QUESTION, False)):
+        response = ask(
+            gateway,
+            "talked-into",
+            "steer",
+            question=asked_to,
+            namespace=f"talked-into-{seen}",
+            ttcl={"learn": True},
+        )
+        gateway.settled(response.headers["x-ttcl-episode"])
+        assert capabilities.thinks is seen
 
 
 def test_06_a_spent_budget_is_named(gateway, server) -> None:

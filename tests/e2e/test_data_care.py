@@ -152,6 +152,8 @@ OF_NO_NAMESPACE = {
     "embedders",
     "withdrawals",
     "withdrawn_items",
+    "old_secrets",
+    "store_copies",
 }
 """What is the whole store's."""
 

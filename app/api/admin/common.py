@@ -9,13 +9,12 @@ from typing import Annotated, TypeVar
 from fastapi import Query
 
 from app.api.dependencies import unknown_namespace
-from app.api.schemas.rules import Rule, VersionedWrite
+from app.api.schemas.rules import ActingName, Rule, VersionedWrite
 from app.exceptions import Overloaded
 from app.settings import NAMESPACE_PATTERN
 from app.upstream.embeddings import EmbeddingFailed
 from app.wiring.container import AppState
 from rules_store.models.evidence import Standing
-from rules_store.models.namespaces import MAX_ACTOR_CHARS
 from rules_store.models.rules import Rule as StoredRule
 from rules_store.models.rules import Vector, Vectors
 
@@ -26,7 +25,7 @@ EMBEDDING_TIMEOUT = 10.0
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[str | None, Query(max_length=500)]
-ActorParameter = Annotated[str, Query(min_length=1, max_length=MAX_ACTOR_CHARS)]
+ActorParameter = Annotated[ActingName, Query()]
 SimilarTo = Annotated[
     str,
     # Each may take 12 bytes of an address, of which the server reads 64 KB.

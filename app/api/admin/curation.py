@@ -149,13 +149,21 @@ async def import_rules(
         str | None, Query(pattern=NAMESPACE_PATTERN, description="Instead of the lines' own")
     ] = None,
     dry_run: bool = False,
+    trust: Annotated[
+        bool,
+        Query(
+            description="The evidence that comes along counts, so that what steered before steers "
+            "at once; otherwise every rule proves itself anew (policy gated)"
+        ),
+    ] = False,
     actor: ActorParameter = "admin",
     reason: Annotated[str, Query(max_length=2000)] = "",
 ) -> Import:
     """Reports how many rules were written, how many were skipped because the namespace has their
     text, and each refused line with its reason."""
     order = jsonl.Order(namespace, dry_run, actor, reason, caller.reaches)
-    return await import_lines(state.store, state.embedder, await request.body(), order)
+    content = await request.body()
+    return await import_lines(state.store, state.embedder, content, order, trust=trust)
 
 
 @router.post(

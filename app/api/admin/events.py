@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 
 from app.api.admin.common import Cursor, Limit, Namespace
 from app.api.dependencies import AdminRead, State
@@ -57,4 +57,11 @@ async def list_events(
         within=caller.namespaces,
     )
     page = await state.store.history.events(where, limit=limit, cursor=cursor)
-    return ListOf[Event].of(page, data=page.items)
+    return ListOf[Event].of(page, data=[Event.listed(each) for each in page.items])
+
+
+@router.get("/events/{event_id}", summary="One event, with the whole of its texts")
+async def get_event(
+    event_id: Annotated[int, Path(ge=1, le=LARGEST_ID)], state: State, caller: AdminRead
+) -> Event:
+    return Event.of(await state.store.history.event(event_id, within=caller.namespaces))

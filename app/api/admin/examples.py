@@ -78,7 +78,7 @@ async def create_example(body: ExampleCreate, state: State, caller: AdminWrite) 
     reach(caller, body.namespace)
     new, found = screened(NewExample(**body.content()))
     vector = await vector_of(state, body.question)
-    await state.store.namespaces.ensure(body.namespace, actor=body.actor)
+    await state.store.namespaces.ensure(body.namespace, actor=body.change.actor)
     stored = await state.store.examples.create(new, vector, change=body.change)
     return await _written(state, stored, found)
 
@@ -88,7 +88,8 @@ async def get_example(example_id: str, state: State, _: AdminRead) -> ExampleWit
     stored = await state.store.examples.get(example_id)
     page = await state.store.examples.history(example_id, limit=500)
     standings = await state.store.evidence.standings_of([example_id])
-    return ExampleWithHistory.of(stored, standings.get(example_id), history=page.items)
+    events = [Event.listed(each) for each in page.items]
+    return ExampleWithHistory.of(stored, standings.get(example_id), history=events)
 
 
 @router.get("/examples/{example_id}/history", summary="What happened to an example, newest first")
@@ -96,7 +97,7 @@ async def example_history(
     example_id: str, state: State, _: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[Event]:
     page = await state.store.examples.history(example_id, limit=limit, cursor=cursor)
-    return ListOf[Event].of(page, data=page.items)
+    return ListOf[Event].of(page, data=[Event.listed(each) for each in page.items])
 
 
 @router.get("/examples/{example_id}/evidence", summary="Whether an example helps, and where shown")

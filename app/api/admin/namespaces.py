@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import StreamingResponse
 
 from app.access.callers import change_by
-from app.api.admin.common import ActorParameter, Cursor, Limit
+from app.api import jsonl
+from app.api.admin.common import ActorParameter, Cursor, Limit, known_namespace
 from app.api.dependencies import AdminRead, AdminWrite, State, namespace_forbidden
-from app.api.schemas.common import ListOf, refuses
+from app.api.namespace_jsonl import export_lines, import_lines
+from app.api.schemas.common import ListOf, refuses, text
 from app.api.schemas.effect import Effect, Spending, Spent, SpentDay
 from app.api.schemas.namespaces import (
     Curve,
@@ -17,6 +20,7 @@ from app.api.schemas.namespaces import (
     Namespace,
     NamespaceCreate,
     NamespaceDeleted,
+    NamespaceImported,
     NamespacePatch,
     NamespaceSummary,
     RollbackBody,
@@ -39,6 +43,7 @@ router = APIRouter(prefix="/namespaces", tags=["namespaces"])
 Name = Annotated[str, Path(pattern=NAMESPACE_PATTERN)]
 Days = Annotated[int, Query(ge=1, le=MOST_REPORT_DAYS, description="The latest so many")]
 EMBEDDED_AT_ONCE = 64
+ROW = '{"table": "namespaces", "row": {"name": "support", "frozen": false, "settings": {}}}'
 
 
 @router.get("", summary="List namespaces with what is in them, by name")
@@ -87,6 +92,56 @@ async def delete_namespace(
         raise InvalidRequest("confirm: must be the namespace's name", param="confirm")
     deleted = await state.store.namespaces.delete(namespace, change=change_by(actor, reason))
     return NamespaceDeleted.of(deleted)
+
+
+@router.get(
+    "/{namespace}/export",
+    summary="All that is stored about a namespace, as JSON lines",
+    response_class=StreamingResponse,
+    responses=text(jsonl.MEDIA_TYPE, ROW, description="A row of a table a line"),
+)
+async def export_namespace(namespace: Name, state: State, _: AdminRead) -> StreamingResponse:
+    """All as of one moment; `import` takes it in again, here under another name or elsewhere."""
+    await known_namespace(state, namespace)
+    return jsonl.download(export_lines(state.store, namespace), f"{namespace}.jsonl")
+
+
+@router.post(
+    "/{namespace}/import",
+    status_code=201,
+    summary="Take in what a namespace's export gave, under this name",
+    responses=refuses(409),
+    openapi_extra=jsonl.body_of(ROW),
+)
+async def import_namespace(
+    namespace: Name,
+    request: Request,
+    state: State,
+    caller: AdminWrite,
+    trust: Annotated[
+        bool,
+        Query(
+            description="The evidence comes along, so that what steered there steers here at once; "
+            "otherwise every rule proves itself anew (policy gated)"
+        ),
+    ] = False,
+    actor: ActorParameter = "admin",
+    reason: Annotated[str, Query(max_length=2000)] = "",
+) -> NamespaceImported:
+    """All of it or nothing. Rules, examples and episodes keep their ids, so what is still here in
+    another namespace is not taken in twice. Larger ones than a body may be go by `ttcl namespaces
+    import`."""
+    if not caller.reaches(namespace):
+        raise namespace_forbidden(namespace)
+    content = await request.body()
+    done = await import_lines(
+        state.store,
+        lambda: content.splitlines(),
+        name=namespace,
+        trust=trust,
+        change=change_by(actor, reason),
+    )
+    return NamespaceImported.of(done)
 
 
 @router.post("/{namespace}/freeze", summary="Let nobody change what a namespace has learned")

@@ -57,7 +57,7 @@ async def list_rules(
 async def create_rule(body: RuleCreate, state: State, caller: AdminWrite) -> WrittenRule:
     reach(caller, body.namespace)
     vectors = await vectors_of(state, body.text, body.trigger)
-    await state.store.namespaces.ensure(body.namespace, actor=body.actor)
+    await state.store.namespaces.ensure(body.namespace, actor=body.change.actor)
     new = NewRule(**body.content())
     rule = await state.store.rules.create(new, vectors, change=body.change)
     return await _written(state, rule)
@@ -72,7 +72,7 @@ async def _written(state: AppState, rule: StoredRule) -> WrittenRule:
 @router.get("/rules/{rule_id}", summary="One rule with its history")
 async def get_rule(rule_id: str, state: State, _: AdminRead) -> RuleWithHistory:
     rule = await state.store.rules.get(rule_id)
-    events = await state.store.rules.events(rule_id)
+    events = [Event.listed(each) for each in await state.store.rules.events(rule_id)]
     return RuleWithHistory.of(rule, await standing_of(state, rule), history=events)
 
 
@@ -81,7 +81,7 @@ async def rule_history(
     rule_id: str, state: State, _: AdminRead, limit: Limit = 50, cursor: Cursor = None
 ) -> ListOf[Event]:
     page = await state.store.rules.history(rule_id, limit=limit, cursor=cursor)
-    return ListOf[Event].of(page, data=page.items)
+    return ListOf[Event].of(page, data=[Event.listed(each) for each in page.items])
 
 
 @router.get("/rules/{rule_id}/evidence", summary="What speaks for a rule and against it")

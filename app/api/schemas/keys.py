@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from app.api.schemas.common import AT, ResponseModel, Timestamp, example, example_of
-from app.api.schemas.rules import Write
+from app.api.schemas.rules import Moment, Write
 from app.settings import NAMESPACE_PATTERN
-from rules_store.models.keys import ALL, KeyChanges, NewKey, Permission
+from rules_store.models.events import is_own_actor
+from rules_store.models.keys import ADMIN, ALL, KeyChanges, NewKey, Permission
 
 MOST = 2**31 - 1
 NAMESPACE_OR_ALL = rf"^\*$|{NAMESPACE_PATTERN}"
@@ -25,7 +27,24 @@ def _each_once(permissions: tuple[Permission, ...]) -> tuple[Permission, ...]:
     return tuple(each for each in Permission if each in permissions)
 
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+def _nobody_elses(name: str) -> str:
+    if is_own_actor(name) or name.casefold() == ADMIN:
+        raise ValueError("who acts by this name is another one: it stands in the log for its key")
+    return name
+
+
+def _to_come(moment: datetime) -> datetime:
+    if moment <= datetime.now(UTC):
+        raise ValueError("must be in the future")
+    return moment
+
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    Field(description="Whose key it is: the actor of all changes that are made with it"),
+    AfterValidator(_nobody_elses),
+]
 Names = Annotated[
     tuple[Annotated[str, StringConstraints(pattern=NAMESPACE_OR_ALL)], ...],
     Field(
@@ -43,6 +62,11 @@ PerMinute = Annotated[
 ]
 PerDay = Annotated[int | None, Field(ge=1, le=MOST, description="Tokens a UTC day; null: any")]
 
+ExpiresAt = Annotated[
+    Annotated[Moment, AfterValidator(_to_come)] | None,
+    Field(description="From then on the key is refused; null: never"),
+]
+
 
 class KeyCreate(Write):
     model_config = example(
@@ -59,6 +83,7 @@ class KeyCreate(Write):
     permissions: Permissions = (Permission.CHAT, Permission.LEARN)
     requests_per_minute: PerMinute = None
     tokens_per_day: PerDay = None
+    expires_at: ExpiresAt = None
 
     def as_new(self) -> NewKey:
         return NewKey(**self.content())
@@ -72,6 +97,7 @@ class KeyPatch(Write):
     permissions: Permissions | None = None
     requests_per_minute: PerMinute = None
     tokens_per_day: PerDay = None
+    expires_at: ExpiresAt = None
 
     @model_validator(mode="after")
     def _something(self) -> KeyPatch:
@@ -83,8 +109,20 @@ class KeyPatch(Write):
         return self
 
     def changes(self) -> KeyChanges:
-        """What was given. A null limit takes the limit away."""
+        """What was given. A null limit or end takes it away."""
         return cast(KeyChanges, self.content(exclude_unset=True))
+
+
+class KeyRotate(Write):
+    model_config = example(overlap_hours=24, actor="kim", reason="once a quarter")
+
+    overlap_hours: float = Field(
+        1.0, ge=0, le=24 * 90, description="For so long the present secret is valid beside the new"
+    )
+
+    @property
+    def overlap(self) -> timedelta:
+        return timedelta(hours=self.overlap_hours)
 
 
 class Spend(ResponseModel):
@@ -104,6 +142,7 @@ class Key(ResponseModel):
     created_at: Timestamp
     last_used_at: Timestamp | None = Field(examples=[AT])
     revoked_at: Timestamp | None = Field(examples=[AT])
+    expires_at: Timestamp | None = Field(examples=[AT])
     used_today: Spend = Field(Spend(), examples=[example_of(Spend)])
 
 

@@ -163,6 +163,19 @@ class NamespaceSummary(Namespace):
         )
 
 
+class NamespaceImported(ResponseModel):
+    object: Literal["namespace.import"] = "namespace.import"
+    name: NamespaceName
+    rows: dict[str, int] = Field(
+        description="What was taken in, by table", examples=[{"rules": 3, "events": 5}]
+    )
+    left_out: dict[str, int] = Field(
+        description="What was measured there and does not count here, by table",
+        examples=[{"standings": 3}],
+    )
+    trusted: bool = Field(examples=[False])
+
+
 class NamespaceDeleted(ResponseModel):
     object: Literal["namespace.deleted"] = "namespace.deleted"
     name: NamespaceName

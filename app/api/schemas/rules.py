@@ -34,7 +34,8 @@ from app.loop.steer.explain import InjectionVerdict
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.episodes import Episode as StoredEpisode
 from rules_store.models.episodes import EpisodeStatus
-from rules_store.models.events import Change
+from rules_store.models.events import Change, is_own_actor
+from rules_store.models.events import Event as StoredEvent
 from rules_store.models.evidence import Evidence as StoredEvidence
 from rules_store.models.evidence import ExposureRecord, LinkKind, Reference, Signal, Standing
 from rules_store.models.examples import Given, Trust
@@ -72,6 +73,15 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _not_own(name: str) -> str:
+    if is_own_actor(name):
+        raise ValueError("the service itself acts by this name")
+    return name
+
+
+ActingName = Annotated[
+    str, Field(min_length=1, max_length=MAX_ACTOR_CHARS), AfterValidator(_not_own)
+]
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 RuleText = Annotated[
     str,
@@ -84,11 +94,12 @@ Domain = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Write(BaseModel):
-    """Every change says who made it and why; both go into the event log."""
+    """Every change says who made it and why; both go into the event log. A key that has a name acts
+    by that one, whatever `actor` says."""
 
     model_config = ConfigDict(extra="forbid", **example(actor="kim", reason="looked at it"))
 
-    actor: str = Field("admin", min_length=1, max_length=MAX_ACTOR_CHARS)
+    actor: ActingName = "admin"
     reason: str = Field("", max_length=2000)
 
     @property
@@ -203,6 +214,22 @@ class Event(ResponseModel):
     before: dict[str, Any] | None = Field(examples=[{"state": "active", "version": 2}])
     after: dict[str, Any] | None = Field(examples=[{"state": "retired", "version": 3}])
     key_id: KeyId
+    cut: list[str] = Field(
+        [],
+        description="Texts of `before` and `after` shown by their beginning; GET /events/{id} has "
+        "the whole",
+        examples=[["after.answer"]],
+    )
+
+    @classmethod
+    def listed(cls, event: StoredEvent) -> Self:
+        """As one of many: long texts by their beginning."""
+        sides, cut = {}, []
+        for side, row in (("before", event.before), ("after", event.after)):
+            texts = [name for name, value in (row or {}).items() if isinstance(value, str)]
+            sides[side], long = shortened(row, *texts) if row else (row, [])
+            cut += [f"{side}.{name}" for name in long]
+        return cls.of(event, **sides, cut=cut)
 
 
 class WrittenRule(Rule):

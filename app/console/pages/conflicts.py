@@ -14,7 +14,7 @@ PAGE = 20
 @router.get("/conflicts")
 async def conflicts(desk: At, namespace: Text = "", cursor: Text = "") -> HTMLResponse:
     page = await desk.state.store.examples.conflicts(
-        namespace or None, limit=PAGE, cursor=cursor or None
+        namespace or None, within=desk.within, limit=PAGE, cursor=cursor or None
     )
     return desk.page(
         "conflicts.html",
@@ -22,5 +22,5 @@ async def conflicts(desk: At, namespace: Text = "", cursor: Text = "") -> HTMLRe
         namespace=namespace,
         cursor=cursor,
         filters={"namespace": namespace},
-        namespaces=await desk.state.store.namespaces.names(),
+        namespaces=await desk.namespaces(),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.api.schemas.effect import IN_WORDS, Effect, SignalOutcome
 from app.console import charts
-from app.console.access import At, Id, Posted, Text, console_router
+from app.console.access import At, Id, Posted, SignedInRequest, Text, console_router
 from app.wiring.container import AppState
-from rules_store.models.events import Change
 from rules_store.operations.effect import REPORT_DAYS
 
 router = console_router()
@@ -20,15 +21,17 @@ FIRST = 3
 
 @router.get("/effect")
 async def effects(desk: At, cursor: Text = "") -> HTMLResponse:
-    page = await desk.state.store.namespaces.list(limit=PAGE, cursor=cursor or None)
+    page = await desk.state.store.namespaces.list(
+        within=desk.within, limit=PAGE, cursor=cursor or None
+    )
     shown = [await effect_of(desk.state, each.namespace.name) for each in page.items]
     return desk.page("effects.html", page=page, effects=shown, cursor=cursor)
 
 
-@router.get("/effect/{name}")
-async def effect(name: Id, desk: At) -> HTMLResponse:
-    found = await effect_of(desk.state, name)
-    spend = await desk.state.store.effect.spend(name, days=REPORT_DAYS)
+@router.get("/effect/{namespace}")
+async def effect(namespace: Id, desk: At) -> HTMLResponse:
+    found = await effect_of(desk.state, namespace)
+    spend = await desk.state.store.effect.spend(namespace, days=REPORT_DAYS)
     return desk.page(
         "effect.html",
         effect=found,
@@ -38,11 +41,10 @@ async def effect(name: Id, desk: At) -> HTMLResponse:
     )
 
 
-@router.post("/effect/{name}/resume")
-async def resume(name: Id, desk: At, form: Posted) -> RedirectResponse:
-    change = Change(desk.session.actor, form.reason)
-    await desk.state.store.effect.resume(name, change=change)
-    return desk.go(f"/console/effect/{name}", "Steered again: the comparison begins anew.")
+@router.post("/effect/{namespace}/resume")
+async def resume(namespace: Id, desk: At, form: Posted) -> RedirectResponse:
+    await desk.state.store.effect.resume(namespace, change=desk.change(form.reason))
+    return desk.go(f"/console/effect/{namespace}", "Steered again: the comparison begins anew.")
 
 
 async def effect_of(state: AppState, name: str) -> Effect:
@@ -51,14 +53,16 @@ async def effect_of(state: AppState, name: str) -> Effect:
     return Effect.of_report(report, await state.store.effect.spend(name))
 
 
-async def first_effects(state: AppState) -> list[Effect]:
-    """Of the suspended namespaces, and then of those in which most is known: a few."""
+async def first_effects(desk: SignedInRequest, busy: Iterable[str] = ()) -> list[Effect]:
+    """Of the suspended namespaces, then of those in which most is known, then of the `busy` ones: a
+    few."""
+    state = desk.state
     names = [*state.store.effect.suspended()]
     names += [name for name, _ in await state.store.effect.latest(20 * FIRST)]
-    names.append(state.settings.namespace)
-    first = list(dict.fromkeys(names))[:FIRST]
-    known = [name for name in first if state.store.namespaces.get(name) is not None]
-    return [await effect_of(state, name) for name in known]
+    names += [*busy, state.settings.namespace]
+    seen = [name for name in dict.fromkeys(names) if desk.caller.reaches(name)]
+    known = [name for name in seen if state.store.namespaces.get(name) is not None]
+    return [await effect_of(state, name) for name in known[:FIRST]]
 
 
 def _chart(signal: SignalOutcome) -> charts.IntervalChart | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from fastapi import Depends
@@ -12,60 +12,79 @@ from fastapi.responses import HTMLResponse, Response
 from app.api.errors import from_store
 from app.api.schemas.common import validated
 from app.api.schemas.feedback import FeedbackBody
-from app.console.access import At, Form, Id, Posted, SignedInRequest, Text, console_router
+from app.console import words
+from app.console.access import (
+    At,
+    Form,
+    Id,
+    Posted,
+    SignedInRequest,
+    Text,
+    among,
+    console_router,
+)
 from app.console.episode_view import CASES, evidence_of
-from app.console.rendering import rules_and_examples, words
+from app.console.lists import dates
+from app.console.rendering import rules_and_examples
 from app.exceptions import InvalidRequest
 from rules_store.errors import StoreError
-from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
+from rules_store.models.episodes import PLAYGROUND, EpisodeFilter, EpisodeStatus, Verdict
 from rules_store.models.examples import ExampleFilter
 from rules_store.models.feedback import FeedbackEffect, NewFeedback
-from rules_store.models.keys import ADMIN
 from rules_store.models.rules import RuleState
 
 router = console_router()
 
-PAGE = 30
+PAGE = 40
 EXAMPLES = 10
-MODES = ("steer", "explore")
+FEEDBACK = {"good": "found right", "bad": "found wrong", "any": "any"}
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     """What the list's form sends. An empty field is no filter."""
 
+    q: Text = ""
     namespace: Text = ""
     status: Text = ""
     mode: Text = ""
+    feedback: Text = ""
+    since: Text = ""
+    until: Text = ""
     cursor: Text = ""
 
-    @property
-    def filter(self) -> EpisodeFilter:
-        known = self.status in list(EpisodeStatus)
+    def filter(self, within: frozenset[str] | None) -> EpisodeFilter:
+        """Raises `InvalidRequest`."""
+        made = dates(self.since, self.until)
         return EpisodeFilter(
             namespace=self.namespace or None,
-            status=EpisodeStatus(self.status) if known else None,
-            mode=self.mode if self.mode in MODES else None,
+            namespaces=within,
+            status=among(EpisodeStatus, self.status),
+            mode=self.mode if self.mode in words.MODES else None,
+            text=self.q.strip() or None,
+            feedback=among(Verdict, self.feedback),
+            created_after=made.since,
+            created_before=made.until,
         )
 
 
 @router.get("/episodes")
 async def list_episodes(desk: At, search: Annotated[Search, Depends()]) -> HTMLResponse:
-    page = await desk.state.store.episodes.list(
-        search.filter, limit=PAGE, cursor=search.cursor or None
+    store = desk.state.store
+    page = await store.episodes.list(
+        search.filter(desk.within), limit=PAGE, cursor=search.cursor or None
     )
+    filters = asdict(search)
+    del filters["cursor"]
     return desk.page(
         "episodes.html",
         page=page,
+        feedback=await store.evidence.feedback_of_each([each.id for each in page.items]),
         search=search,
-        filters={
-            "namespace": search.namespace,
-            "status": search.status,
-            "mode": search.mode,
-        },
-        namespaces=await desk.state.store.namespaces.names(),
-        statuses=list(EpisodeStatus),
-        modes=MODES,
+        filters=filters,
+        narrowed=any(filters.values()),
+        namespaces=await desk.namespaces(),
+        judged=FEEDBACK,
     )
 
 
@@ -86,35 +105,52 @@ async def teach(episode_id: Id, desk: At, form: Posted) -> Response:
             correction=form.get("correction") or None,
             verified=VERDICTS.get(form.get("verdict")),
             outdated=form.get("verdict") == "outdated",
-            comment=f"{desk.session.actor}: {form.reason}",
+            comment=f"{desk.actor}: {form.reason}",
             key=form.get("key") or None,
         )
         new = NewFeedback(**body.model_dump(exclude={"episode_id", "request_id"}))
-        given = await desk.state.feedback.take(episode, new, learn=True, key_id=ADMIN)
+        given = await desk.state.feedback.take(episode, new, learn=True, key_id=desk.caller.name)
     except (StoreError, InvalidRequest) as error:
         known = from_store(error) if isinstance(error, StoreError) else error
         desk.problem(known.message)
         return await _page(desk, episode_id, status=known.status, typed=form)
-    return desk.go(f"/console/episodes/{episode_id}", _followed(given.effect))
+    return desk.go(f"/console/episodes/{episode_id}", followed(given.effect))
 
 
+@router.post("/episodes/{episode_id}/judge")
+async def judge(episode_id: Id, desk: At, form: Posted) -> Response:
+    """A thumb, or the right answer: what `POST /v1/feedback` does with the same words."""
+    episode = await desk.state.store.episodes.get(episode_id)
+    body = validated(
+        FeedbackBody,
+        episode_id=episode_id,
+        score=THUMBS.get(form.get("thumb")),
+        label=form.get("label") or None,
+        correction=form.get("correction") or None,
+        comment=f"{desk.actor}, in the console",
+        key=form.get("key") or None,
+    )
+    new = NewFeedback(**body.model_dump(exclude={"episode_id", "request_id"}))
+    given = await desk.state.feedback.take(episode, new, learn=True, key_id=desk.caller.name)
+    page = f"/console/episodes/{episode_id}"
+    if form.get("back") == PLAYGROUND:
+        page = f"/console/playground?episode={episode_id}#result"
+    return desk.go(page, followed(given.effect))
+
+
+THUMBS = {"up": 1.0, "down": 0.0}
 VERDICTS = {"right": True, "wrong": False}
-SKIPPED = {
-    "right_answer_unknown": "nobody has said what is right",
-    "examples_off": "the namespace keeps none",
-    "learning_off": "the namespace does not learn",
-}
 
 
-def _followed(effect: FeedbackEffect) -> str:
+def followed(effect: FeedbackEffect) -> str:
     """What followed from a feedback, as a sentence or several."""
     said = ["Taken."]
     if effect.example is not None:
-        held = effect.example_state not in (None, RuleState.ACTIVE)
-        said.append(f"It made an example{f' ({effect.example_state})' if held else ''}.")
+        state = effect.example_state or RuleState.ACTIVE.value
+        held = "" if state == RuleState.ACTIVE else f", {words.STATES.get(state, state)}"
+        said.append(f"It is kept as an example{held}.")
     elif effect.skipped is not None and effect.skipped != "outdated":
-        why = SKIPPED.get(effect.skipped, words(effect.skipped))
-        said.append(f"It made no example: {why}.")
+        said.append(f"It made no example: {words.because(effect.skipped)}.")
     if effect.lesson:
         said.append("A rule may follow from it.")
     if effect.retired:

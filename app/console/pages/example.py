@@ -34,7 +34,7 @@ async def edit(example_id: Id, desk: At, form: Posted) -> Response:
             label=form.get("label") or None,
             domain=form.get("domain"),
             expires_at=_moment(form.get("expires_at")),
-            actor=desk.session.actor,
+            actor=desk.actor,
             reason=form.reason,
             expected_version=form.number("expected_version"),
         )

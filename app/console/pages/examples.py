@@ -1,8 +1,9 @@
-"""The list of examples: search, filters, pages; and a new one, written by hand."""
+"""The list of examples: search, filters, pages, changes to many at once; and a new one, written by
+hand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from fastapi import Depends
@@ -12,6 +13,7 @@ from app.api.admin.examples import create_example
 from app.api.errors import from_store
 from app.api.schemas.common import validated
 from app.api.schemas.examples import ExampleCreate
+from app.console import words
 from app.console.access import (
     LIFTS,
     At,
@@ -22,6 +24,7 @@ from app.console.access import (
     among,
     console_router,
 )
+from app.console.lists import MOVES, dates, move_picked
 from app.exceptions import InvalidRequest
 from rules_store.errors import StoreError
 from rules_store.models.examples import ExampleFilter, Trust
@@ -30,6 +33,7 @@ from rules_store.models.rules import RuleSort, RuleState
 router = console_router()
 
 PAGE = 50
+HERE = "/console/examples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +45,27 @@ class Search:
     state: Text = ""
     trust: Text = ""
     lift: Text = ""
+    since: Text = ""
+    until: Text = ""
     episode: Text = ""
     sort: Text = RuleSort.NEWEST.value
     cursor: Text = ""
 
-    @property
-    def filter(self) -> ExampleFilter:
+    def filter(self, within: frozenset[str] | None) -> ExampleFilter:
+        """Raises `InvalidRequest`."""
         least, most = LIFTS.get(self.lift, (None, None))
+        made = dates(self.since, self.until)
         return ExampleFilter(
             min_lift=least,
             max_lift=most,
             namespace=self.namespace or None,
+            namespaces=within,
             state=among(RuleState, self.state),
             trust=among(Trust, self.trust),
             text=self.q.strip() or None,
             source_episode=self.episode or None,
+            created_after=made.since,
+            created_before=made.until,
         )
 
 
@@ -73,7 +83,7 @@ async def add(desk: At, form: Posted) -> Response:
             question=form.get("question"),
             answer=form.get("answer"),
             label=form.get("label") or None,
-            actor=desk.session.actor,
+            actor=desk.actor,
             reason=form.reason,
         )
         written = await create_example(body, desk.state, desk.caller)
@@ -83,9 +93,16 @@ async def add(desk: At, form: Posted) -> Response:
         return await _page(desk, Search(), status=known.status, typed=form)
     held = written.state is RuleState.QUARANTINED
     return desk.go(
-        f"/console/examples/{written.id}",
-        f"It waits in quarantine: {written.reason}." if held else "It is recalled from now on.",
+        f"{HERE}/{written.id}",
+        f"Held back until you release it: {words.because(written.reason or 'no reason')}."
+        if held
+        else "It is recalled from now on.",
     )
+
+
+@router.post("/examples/bulk")
+async def bulk(desk: At, form: Posted) -> Response:
+    return await move_picked(desk, form, desk.state.store.examples, page=HERE, noun="example")
 
 
 async def _page(
@@ -94,27 +111,20 @@ async def _page(
     store = desk.state.store
     sort = among(RuleSort, search.sort) or RuleSort.NEWEST
     page = await store.examples.list(
-        search.filter, sort=sort, limit=PAGE, cursor=search.cursor or None
+        search.filter(desk.within), sort=sort, limit=PAGE, cursor=search.cursor or None
     )
+    filters = asdict(search)
+    del filters["cursor"]
     return desk.page(
         "examples.html",
         status=status,
         page=page,
         standings=await store.evidence.standings_of([each.id for each in page.items]),
-        lifts=list(LIFTS),
         search=search,
-        filters={
-            "q": search.q,
-            "namespace": search.namespace,
-            "state": search.state,
-            "trust": search.trust,
-            "lift": search.lift,
-            "episode": search.episode,
-            "sort": search.sort,
-        },
-        namespaces=await store.namespaces.names(),
-        states=list(RuleState),
-        trusts=list(Trust),
-        sorts=list(RuleSort),
+        filters=filters,
+        namespaces=await desk.namespaces(),
+        sort=sort.value,
+        moves=MOVES,
         typed=typed.fields if typed else None,
+        first=desk.state.settings.namespace,
     )

@@ -66,7 +66,7 @@ async def _page(
         status=status,
         text=text,
         namespace=namespace,
-        namespaces=await desk.state.store.namespaces.names(),
+        namespaces=await desk.namespaces(),
         found=found,
         verdicts=VERDICTS,
     )

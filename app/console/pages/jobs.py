@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.console.access import At, Number, Posted, Text, console_router
+from rules_store.errors import UnknownJob
 from rules_store.models.jobs import JobFilter, JobState
 from rules_store.operations.jobs import EVERY_NAMESPACE
 
@@ -18,9 +19,8 @@ HERE = "/console/jobs"
 async def jobs(desk: At, state: Text = "", namespace: Text = "", cursor: Text = "") -> HTMLResponse:
     store = desk.state.store
     known = JobState(state) if state in list(JobState) else None
-    where = JobFilter(state=known, namespace=namespace or None)
+    where = JobFilter(within=desk.within, state=known, namespace=namespace or None)
     page = await store.jobs.list(where, limit=PAGE, cursor=cursor or None)
-    stats = await store.stats()
     return desk.page(
         "jobs.html",
         page=page,
@@ -28,15 +28,19 @@ async def jobs(desk: At, state: Text = "", namespace: Text = "", cursor: Text = 
         namespace=namespace,
         cursor=cursor,
         filters={"state": state, "namespace": namespace},
-        namespaces=await store.namespaces.names(),
+        namespaces=await desk.namespaces(),
         states=list(JobState),
-        counts=stats.jobs,
+        counts=(await store.stats(desk.within)).jobs,
+        everywhere=desk.caller.everywhere,
         paused=EVERY_NAMESPACE in await store.jobs.paused(),
     )
 
 
 @router.post("/jobs/{job_id}/retry")
 async def retry(job_id: Number, desk: At, form: Posted) -> RedirectResponse:
+    job = await desk.state.store.jobs.get(job_id)
+    if not desk.caller.reaches(job.namespace):
+        raise UnknownJob(job_id)
     await desk.state.store.jobs.retry_failed(job_id, change=desk.change(form.reason))
     desk.state.worker.wake()
     return desk.go(HERE, f"Job {job_id} will be tried again.")
@@ -44,12 +48,14 @@ async def retry(job_id: Number, desk: At, form: Posted) -> RedirectResponse:
 
 @router.post("/jobs/pause")
 async def pause(desk: At, form: Posted) -> RedirectResponse:
+    desk.caller.demand_everywhere()
     await desk.state.store.jobs.pause(None, change=desk.change(form.reason))
     return desk.go(HERE, "Learning is paused everywhere; jobs under way come to their end.")
 
 
 @router.post("/jobs/resume")
 async def resume(desk: At, form: Posted) -> RedirectResponse:
+    desk.caller.demand_everywhere()
     await desk.state.store.jobs.resume(None, change=desk.change(form.reason))
     desk.state.worker.wake()
     return desk.go(HERE, "Learning goes on.")

@@ -104,7 +104,7 @@ async def _page(desk: SignedInRequest, wish: PruneForm, *, status: int = 200) ->
         wish=shown,
         plan=plan,
         listed=plan.victims[:MOST_SHOWN] if plan else (),
-        namespaces=await store.namespaces.names(),
+        namespaces=await desk.namespaces(),
         policies=MEANINGS,
         kinds=KINDS,
     )

@@ -16,9 +16,10 @@ EXAMPLES = 20
 
 @router.get("/quarantine")
 async def quarantine(desk: At, namespace: Text = "", cursor: Text = "") -> HTMLResponse:
-    where = RuleFilter(namespace=namespace or None, state=RuleState.QUARANTINED)
+    chosen = namespace or None
+    where = RuleFilter(namespace=chosen, namespaces=desk.within, state=RuleState.QUARANTINED)
     page = await desk.state.store.rules.list(where, limit=PAGE, cursor=cursor or None)
-    held = ExampleFilter(namespace=namespace or None, state=RuleState.QUARANTINED)
+    held = ExampleFilter(namespace=chosen, namespaces=desk.within, state=RuleState.QUARANTINED)
     return desk.page(
         "quarantine.html",
         page=page,
@@ -26,5 +27,5 @@ async def quarantine(desk: At, namespace: Text = "", cursor: Text = "") -> HTMLR
         namespace=namespace,
         cursor=cursor,
         filters={"namespace": namespace},
-        namespaces=await desk.state.store.namespaces.names(),
+        namespaces=await desk.namespaces(),
     )

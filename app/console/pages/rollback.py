@@ -22,13 +22,13 @@ MOST_SHOWN = 200
 Event = Annotated[int, Query(ge=1, le=2**31 - 1)]
 
 
-@router.get("/namespaces/{name}/rollback")
-async def preview(name: Id, desk: At, event: Event) -> Response:
-    return await _page(desk, name, event)
+@router.get("/namespaces/{namespace}/rollback")
+async def preview(namespace: Id, desk: At, event: Event) -> Response:
+    return await _page(desk, namespace, event)
 
 
-@router.post("/namespaces/{name}/rollback")
-async def confirm(name: Id, desk: At, form: Posted) -> Response:
+@router.post("/namespaces/{namespace}/rollback")
+async def confirm(namespace: Id, desk: At, form: Posted) -> Response:
     """Refused where something has happened since the preview."""
     seen = form.number("before_event")
     if seen is None:
@@ -37,19 +37,19 @@ async def confirm(name: Id, desk: At, form: Posted) -> Response:
         RollbackBody,
         to_event=form.number("event"),
         expected_event=seen,
-        actor=desk.session.actor,
+        actor=desk.actor,
         reason=form.reason,
     )
     assert body.to_event is not None
     try:
-        done = await roll_back(name, body, desk.state)
+        done = await roll_back(namespace, body, desk.state)
     except PreviewOutdated:
         desk.problem("Something has changed since the preview. Nothing was done; look again.")
-        return await _page(desk, name, body.to_event, status=409)
+        return await _page(desk, namespace, body.to_event, status=409)
     what = rules_and_examples(done.changed, done.examples_changed)
     verb = "is" if done.changed + done.examples_changed == 1 else "are"
     return desk.go(
-        f"/console/namespaces/{name}",
+        f"/console/namespaces/{namespace}",
         f"{what} {verb} as after event {body.to_event} again. "
         f"Going back to event {done.before_event} undoes it.",
     )

@@ -21,8 +21,9 @@ from app.console.access import (
 )
 from app.console.changing import Action, Move, carry_out, moving
 from app.console.episode_view import CASES, EpisodeView, evidence_of
+from app.console.rendering import share
 from rules_store.models.episodes import Episode
-from rules_store.models.evidence import Trial
+from rules_store.models.evidence import Evidence, Trial
 from rules_store.models.rules import Rule
 from rules_store.operations.history import RuleUsage
 from rules_store.policy.lift import NOTHING
@@ -48,7 +49,7 @@ async def edit(rule_id: Id, desk: At, form: Posted) -> Response:
             text=form.get("text"),
             trigger=form.get("trigger"),
             domain=form.get("domain"),
-            actor=desk.session.actor,
+            actor=desk.actor,
             reason=form.reason,
             expected_version=form.number("expected_version"),
         )
@@ -69,7 +70,7 @@ async def edit(rule_id: Id, desk: At, form: Posted) -> Response:
 @router.post("/rules/{rule_id}/retire")
 async def retire(rule_id: Id, desk: At, form: Posted) -> Response:
     move = desk.state.store.rules.retire
-    return await _move(desk, rule_id, move, "Retired: it steers no more.", form)
+    return await _move(desk, rule_id, move, "Retired: no request gets it any more.", form)
 
 
 @router.post("/rules/{rule_id}/restore")
@@ -98,13 +99,13 @@ async def restore(rule_id: Id, desk: At, form: Posted) -> Response:
 @router.post("/rules/{rule_id}/quarantine")
 async def quarantine(rule_id: Id, desk: At, form: Posted) -> Response:
     move = desk.state.store.rules.quarantine
-    return await _move(desk, rule_id, move, "In quarantine: it steers no more.", form)
+    return await _move(desk, rule_id, move, "Held back: no request gets it any more.", form)
 
 
 @router.post("/rules/{rule_id}/release")
 async def release(rule_id: Id, desk: At, form: Posted) -> Response:
     move = desk.state.store.rules.release
-    return await _move(desk, rule_id, move, "Released: it steers from now on.", form)
+    return await _move(desk, rule_id, move, "Released: requests get it from now on.", form)
 
 
 @router.post("/rules/{rule_id}/reject")
@@ -152,6 +153,7 @@ async def _page(
         evidence=evidence,
         worth=worth,
         lift_chart=_lift_chart(worth.trials),
+        proof=_proof(worth),
         listed=LISTED,
         cases=CASES,
         typed=typed.fields if typed else None,
@@ -161,6 +163,14 @@ async def _page(
 async def _evidence(desk: SignedInRequest, rule: Rule) -> tuple[Episode | None, EpisodeView | None]:
     episode = await desk.state.store.episodes.source_of(rule)
     return episode, None if episode is None else evidence_of(episode)
+
+
+def _proof(worth: Evidence) -> str:
+    """How the rule's trial stands, as it was measured."""
+    standing = worth.standing
+    if standing is not None and standing.proven:
+        return "passed" if worth.trials else "none: a person vouches for it"
+    return "under way" if standing is not None and standing.tried else "none yet"
 
 
 def _chart(use: RuleUsage) -> charts.BarChart | None:
@@ -179,7 +189,7 @@ def _lift_chart(newest_first: Sequence[Trial]) -> charts.LineChart | None:
     for trial in trials:
         with_rule = with_rule.plus(trial.with_rule, trial.weight)
         without_rule = without_rule.plus(trial.without_rule, trial.weight)
-        series["with the rule"].append(with_rule.mean)
-        series["without it"].append(without_rule.mean)
+        series["with the rule"].append(share(with_rule))
+        series["without it"].append(share(without_rule))
     labels = [f"{trial.at:%-d %b}" if trial.at else "" for trial in trials]
     return charts.lines(labels, series)

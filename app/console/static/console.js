@@ -45,6 +45,7 @@ function live(form) {
       target.replaceChildren(...(status ? [status] : []), ...fresh.childNodes);
       history.replaceState(null, "", address);
       target.removeAttribute("aria-busy");
+      target.dispatchEvent(new Event("replaced", { bubbles: true }));
     } catch (error) {
       if (error.name !== "AbortError") form.submit();
     }
@@ -115,6 +116,124 @@ function policies() {
   show();
 }
 
+// What is done with rows is offered once some are chosen. By the document: lists are put in anew.
+function rows() {
+  function show() {
+    for (const form of document.querySelectorAll("form[data-rows]")) {
+      const boxes = [...form.querySelectorAll("tbody .pick input")];
+      const chosen = boxes.filter((box) => box.checked).length;
+      const bar = form.querySelector(".bulk");
+      bar.hidden = chosen === 0;
+      bar.classList.toggle("over", chosen > 0);
+      bar.querySelector("legend").textContent = `${chosen} chosen`;
+      const all = form.querySelector("[data-pick-all]");
+      all.checked = chosen > 0 && chosen === boxes.length;
+      all.indeterminate = chosen > 0 && chosen < boxes.length;
+    }
+  }
+  document.addEventListener("change", ({ target }) => {
+    if (target.matches("[data-pick-all]")) {
+      for (const box of target.form.querySelectorAll("tbody .pick input")) box.checked = target.checked;
+    }
+    if (target.closest(".pick")) show();
+  });
+  document.addEventListener("replaced", show);
+  window.addEventListener("pageshow", show);
+  show();
+}
+
+// A chosen file is read into the field that is sent.
+function files() {
+  for (const input of document.querySelectorAll("input[data-into]")) {
+    input.closest("[hidden]").hidden = false;
+    input.addEventListener("change", async () => {
+      const [file] = input.files;
+      if (file) document.getElementById(input.dataset.into).value = await file.text();
+    });
+  }
+}
+
+// The playground: both answers as they are written.
+function ask() {
+  const form = document.querySelector("form[data-ask]");
+  if (!form) return;
+  const result = document.getElementById("result");
+
+  function side(name, kind) {
+    const article = document.createElement("article");
+    article.className = `side ${kind}`;
+    const title = document.createElement("h2");
+    title.textContent = name;
+    const said = document.createElement("div");
+    said.className = "said";
+    article.append(title, said);
+    return { article, said };
+  }
+
+  function tell(text, problem) {
+    const line = document.createElement("p");
+    line.className = problem ? "notice problem" : "unseen";
+    line.setAttribute("role", problem ? "alert" : "status");
+    line.textContent = text;
+    return line;
+  }
+
+  async function* linesOf(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const parts = (rest + value).split("\n");
+      rest = parts.pop();
+      yield* parts.filter(Boolean).map((part) => JSON.parse(part));
+    }
+  }
+
+  async function send(response) {
+    const sides = { with: side("With experience", "with"), without: side("The model alone", "without") };
+    const both = document.createElement("div");
+    both.className = "versus answers";
+    both.setAttribute("aria-busy", "true");
+    both.append(sides.with.article, sides.without.article);
+    result.replaceChildren(tell("Both answers are being written."), both);
+    for await (const line of linesOf(response)) {
+      if (line.error) {
+        result.prepend(tell(line.error, true));
+        return;
+      }
+      if (line.text) sides[line.side].said.append(line.text);
+      if (line.episode) {
+        const address = `${form.getAttribute("action")}?episode=${line.episode}`;
+        const page = await fetch(address, { headers: { Accept: "text/html" } });
+        const fresh = new DOMParser().parseFromString(await page.text(), "text/html");
+        result.replaceChildren(tell("Both answers are there."), ...fresh.getElementById("result").childNodes);
+        history.replaceState(null, "", address);
+        return;
+      }
+    }
+    result.prepend(tell("The connection was cut before both answers were there.", true));
+  }
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button[type=submit]");
+    button.disabled = true;
+    try {
+      const body = new URLSearchParams(new FormData(form));
+      const response = await fetch(`${form.getAttribute("action")}/stream`, { method: "POST", body });
+      const told = response.headers.get("Content-Type") ?? "";
+      if (response.ok && told.startsWith("application/x-ndjson")) await send(response);
+      // What is wrong, or that the session is over, a whole page says.
+      else form.submit();
+    } catch {
+      result.prepend(tell("The service can't be reached.", true));
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
 // A form is sent once.
 function once() {
   document.addEventListener("submit", (event) => {
@@ -133,4 +252,7 @@ document.querySelectorAll("form[data-live]").forEach(live);
 keys();
 actions();
 policies();
+rows();
+files();
+ask();
 once();

@@ -14,6 +14,7 @@ from app.loop.reflect.answers import extract, strip_reasoning
 from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.scoring import cosine, exclusion
 from app.loop.reflect.selection import json_expected
+from app.loop.steer.injector import instructions_of
 from app.upstream.embeddings import Embedder
 from rules_store.models.evidence import Outcome, Precedent, Reference, Signal, Trial
 from rules_store.models.examples import NewExample, Trust
@@ -79,6 +80,7 @@ def consensus_example(observation: Observation, selection: Selection) -> NewExam
             trust=Trust.CONSENSUS,
             label=_reference(selection),
             domain=observation.domain,
+            instructions=instructions_of(observation.messages),
             source_episode=observation.episode_id,
         )
     )[0]

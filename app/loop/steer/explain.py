@@ -11,7 +11,7 @@ from enum import StrEnum
 from app.domain.trajectory import Message
 from app.loop.steer.budget import TokenCounter, fit
 from app.loop.steer.experience import Experience
-from app.loop.steer.injector import has_images
+from app.loop.steer.injector import has_images, instructions_of
 from app.loop.steer.retriever import RankedExamples, RankedRules, Retriever
 from app.loop.steer.writer import ExperienceWriter
 from app.settings import ExperienceLimits
@@ -150,7 +150,8 @@ class Explainer:
             for polarity, count in most.items()
         }
         wanted = 0 if has_images(question.messages) else limits.examples
-        recalled = self._retriever.recall(namespace, question.vector, wanted)
+        instructions = instructions_of(question.messages)
+        recalled = self._retriever.recall(namespace, question.vector, wanted, instructions)
         fitting = Experience(
             tuple(hit for each in sifted.values() for hit in each.chosen), recalled.chosen
         )

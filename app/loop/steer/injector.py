@@ -9,9 +9,11 @@ results) changes nothing of this: each step's messages begin with those of the s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from app.domain.bounds import bounded
 from app.domain.trajectory import Message
 
 SYSTEM_ROLES = ("system", "developer")
@@ -86,6 +88,16 @@ def question_of(messages: Sequence[Message]) -> str:
 def prompt_of(messages: Sequence[Message]) -> str:
     """The text of all turns."""
     return "\n".join(text_of(message.get("content")) for message in messages)
+
+
+def instructions_of(messages: Sequence[Message]) -> str | None:
+    """A digest of the system messages: requests with the same ones are of one task. None where
+    there are none."""
+    told = [text_of(each.get("content")) for each in messages if each.get("role") in SYSTEM_ROLES]
+    text = bounded("\n".join(told)).strip()
+    if not text:
+        return None
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def has_images(messages: Sequence[Message]) -> bool:

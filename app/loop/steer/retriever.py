@@ -70,9 +70,9 @@ class RankedRules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankedExamples:
-    """What became of the examples: `near` was looked at, nearest first and none below the floor;
-    those not `trusted` enough for the namespace and those `unlikely` to help fell away, and
-    `chosen` are the first of the rest."""
+    """What became of the examples: `near` was looked at, nearest first and, but for those of the
+    same task, none below the floor; those not `trusted` enough for the namespace and those
+    `unlikely` to help fell away, and `chosen` are the first of the rest."""
 
     floor: float
     near: tuple[ExampleHit, ...] = ()
@@ -126,11 +126,18 @@ class Retriever:
         return given.only({hit.id for hit in rules} | {hit.id for hit in examples})
 
     async def retrieve(
-        self, namespace: str, question: str, limits: ExperienceLimits, *, seed: str = ""
+        self,
+        namespace: str,
+        question: str,
+        limits: ExperienceLimits,
+        *,
+        instructions: str | None = None,
+        seed: str | None = "",
     ) -> Retrieval:
-        """Rules and examples of the namespace for a question. `seed` decides what is drawn: the
-        same one, with the same experience and evidence, gives the same. Never raises for a broken
-        embedder or index."""
+        """Rules and examples of the namespace for a question. `instructions`: as
+        `injector.instructions_of` has them. `seed` decides what is drawn: the same one, with the
+        same experience and evidence, gives the same; None draws for nothing and gives what most
+        questions like this get. Never raises for a broken embedder or index."""
         incomplete = bool(question.strip()) and self._store.is_incomplete(namespace)
         if not question.strip() or not self._has_any(namespace, limits):
             return Retrieval(incomplete=incomplete)
@@ -148,26 +155,34 @@ class Retriever:
             return Retrieval(degraded="embedder_failed")
         try:
             with span("retrieve"):
-                found = self._chosen(namespace, vector, limits, seed)
+                found = self._chosen(namespace, vector, limits, instructions, seed)
                 return Retrieval(found, incomplete=incomplete)
         except StoreError as error:
             log.warning("experience not searched", error=error)
             return Retrieval(degraded="index_failed")
 
     def _chosen(
-        self, namespace: str, vector: Vector, limits: ExperienceLimits, seed: str
+        self,
+        namespace: str,
+        vector: Vector,
+        limits: ExperienceLimits,
+        instructions: str | None,
+        seed: str | None,
     ) -> Experience:
         """Raises StoreError."""
         gated = self.gated(namespace)
-        rng = random.Random(seed) if gated else None
+        rng = random.Random(seed) if gated and seed is not None else None
         sifted = self._sift_all(namespace, vector, limits, rng)
         rules = [hit for each in sifted for hit in each.chosen]
         scores = {id: score for each in sifted for id, score in each.scores.items()}
-        examples = list(self.recall(namespace, vector, limits.examples).chosen)
+        recalled = self.recall(namespace, vector, limits.examples, instructions)
+        examples = list(recalled.chosen)
         offered = on_offer(rules=bool(rules), examples=bool(examples))
         if gated and len(offered) > 1:
             beliefs = self._store.evidence.beliefs_near(namespace, vector)
-            given = choose(beliefs, offered, random.Random(f"{seed}/choice"))
+            given = beliefs.best(offered)
+            if rng is not None:
+                given = choose(beliefs, offered, random.Random(f"{seed}/choice"))
             rules = rules if given.has_rules else []
             examples = examples if given.has_examples else []
         withheld: Hit | None = None
@@ -192,12 +207,18 @@ class Retriever:
             sifted.append(found)
         return sifted
 
-    def recall(self, namespace: str, vector: Vector, most: int) -> RankedExamples:
-        """At most `most` examples for a question's vector. Raises StoreError."""
+    def recall(
+        self, namespace: str, vector: Vector, most: int, instructions: str | None
+    ) -> RankedExamples:
+        """At most `most` examples for a question's vector. Below the floor are only those with a
+        label whose requests had the same instructions: even on other subjects they show what an
+        answer to them looks like. Raises StoreError."""
         floor, use = self._options.example_floor, self.example_use(namespace)
         if most < 1 or use is ExampleUse.OFF:
             return RankedExamples(floor)
-        near = self._store.search_examples(namespace, vector, most * POOL, floor=floor)
+        near = self._store.search_examples(
+            namespace, vector, most * POOL, floor=floor, instructions=instructions
+        )
         untrusted: frozenset[str] = frozenset()
         unlikely: frozenset[str] = frozenset()
         if use is not ExampleUse.CONSENSUS:

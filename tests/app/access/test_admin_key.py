@@ -33,6 +33,12 @@ def test_a_second_gateway_on_one_file_is_refused_until_the_first_is_gone(tmp_pat
     with held_alone(database):
         with pytest.raises(StoreUnavailable, match="Another gateway"), held_alone(database):
             pass
+        (tmp_path / "by-another-name.db").symlink_to(database)
+        with (
+            pytest.raises(StoreUnavailable, match="Another gateway"),
+            held_alone(tmp_path / "by-another-name.db"),
+        ):
+            pass
         with held_alone(tmp_path / "other.db"):
             pass
     with held_alone(database):

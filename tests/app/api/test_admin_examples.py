@@ -47,6 +47,20 @@ def take(gw: Gateway, content: bytes | str, **params: Any) -> dict[str, Any]:
 # -- one example --------------------------------------------------------------------------------
 
 
+def test_events_in_a_list_are_short_and_one_is_whole(gw: Gateway, namespace: str) -> None:
+    answer = "word " * 1_000
+    made = add(gw, namespace, answer=answer)
+    for path in ("/events", f"/examples/{made['id']}/history"):
+        event = get(gw, path, **({"namespace": namespace} if path == "/events" else {}))["data"][0]
+        assert event["cut"] == ["after.answer"]
+        assert (len(event["after"]["answer"]), event["after"]["question"]) == (1_000, QUESTION)
+    (shown,) = get(gw, f"/examples/{made['id']}")["history"]
+    assert shown == event
+    whole = get(gw, f"/events/{event['id']}")
+    assert (whole["cut"], whole["after"]["answer"]) == ([], answer.strip())
+    assert gw.admin("GET", "/events/1000000").json()["error"]["code"] == "event_not_found"
+
+
 def test_an_example_lives(gw: Gateway, namespace: str) -> None:
     made = add(gw, namespace, label="charged_twice", domain="bank")
     assert (made["state"], made["trust"], made["version"]) == ("active", "label", 1)

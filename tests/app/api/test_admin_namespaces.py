@@ -380,3 +380,65 @@ def test_the_curve_counts_what_was_learned(
         assert sum(point["learned"] for point in curve["data"]) == 1
         assert sum(point["rules_created"] for point in curve["data"]) >= 1
     refused(gw.admin("GET", f"/namespaces/{namespace}/curve", params={"by": "x"}), 400, "by")
+
+
+# -- out and in again ----------------------------------------------------------------------------
+
+
+def moved(gw: Gateway, name: str, content: bytes | str, **params: Any) -> httpx.Response:
+    given = {**WHO, **params}
+    return gw.admin("POST", f"/namespaces/{name}/import", content=content, params=given)
+
+
+def test_a_namespace_goes_out_and_comes_in_again(gw: Gateway, namespace: str) -> None:
+    make(gw, namespace, capacity=7)
+    rule = gw.add_rule(namespace, "Add the parts.", "sums")
+    exported = gw.admin("GET", f"/namespaces/{namespace}/export")
+    assert exported.headers["content-type"].startswith("application/x-ndjson")
+    content = exported.content
+    assert moved(gw, namespace, content).json()["error"]["code"] == "namespace_exists"
+    assert moved(gw, f"{namespace}-2", content).json()["error"]["code"] == "rows_exist"
+    gw.admin("DELETE", f"/namespaces/{namespace}", params={"confirm": namespace, **WHO})
+    done = moved(gw, f"{namespace}-2", content, trust="true")
+    assert done.status_code == 201, done.text
+    assert (done.json()["rows"]["rules"], done.json()["trusted"]) == (1, True)
+    (kept,) = gw.rules(f"{namespace}-2")
+    assert (kept["id"], kept["state"]) == (rule["id"], "active")
+    assert got(gw, f"/namespaces/{namespace}-2")["settings"]["capacity"] == 7
+    (event,) = events(gw, namespace=f"{namespace}-2", kind="namespace.imported")
+    assert (event["actor"], event["reason"]) == ("ann", "because")
+    # What comes in so is found like anything else.
+    body = {"namespace": f"{namespace}-2", "text": "Add the parts.", "limit": 3}
+    told = gw.admin("POST", "/rules:explain", json=body).json()
+    assert [each["id"] for each in told["candidates"]] == [rule["id"]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"table": 1, "row": 2}',
+        b'{"table": "rules", "row": {"seq": 1}}',
+        b'{"table": "effects", "row": {"state": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}}",
+        b'{"table": "events", "row": {"id": 1e999}}',
+        b"{" * 5000,
+    ],
+)
+def test_what_is_no_export_is_refused_whole(gw: Gateway, namespace: str, content: bytes) -> None:
+    response = moved(gw, namespace, content)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == "body"
+    assert gw.admin("GET", f"/namespaces/{namespace}").status_code == 404
+
+
+def test_a_key_of_one_namespace_moves_no_other(gw: Gateway, namespace: str) -> None:
+    make(gw, namespace)
+    body = {"name": "k", "namespaces": ["elsewhere"], "permissions": ["admin-read", "admin-write"]}
+    secret = gw.admin("POST", "/keys", json=body).json()["secret"]
+    headers = {"Authorization": f"Bearer {secret}"}
+    path = f"{gw.url}/admin/v1/namespaces/{namespace}"
+    assert httpx.get(f"{path}/export", headers=headers).status_code == 404
+    assert httpx.post(f"{path}/import", headers=headers, content=b"").status_code == 404

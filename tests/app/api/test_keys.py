@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -567,3 +568,88 @@ def test_a_key_of_one_namespace_withdraws_nobody(gw: Gateway, namespace: str) ->
     bound = make(gw, namespace, permissions=["admin-read", "admin-write"])
     path = f"/admin/v1/keys/{bound['id']}/withdraw"
     assert send(gw, bound["secret"], "POST", path, json={}).status_code == 403
+
+
+# -- whose keys they are, and their ends ---------------------------------------------------------
+
+
+def test_the_name_of_a_key_is_the_actor_whatever_is_said(gw: Gateway, namespace: str) -> None:
+    made = make(gw, "*", name="Ann Lee", permissions=["chat", "admin-read", "admin-write"])
+    claimed = {"actor": "mallory", "reason": "because"}
+    rule = {"namespace": namespace, "polarity": "positive", "text": "Add the parts.", **claimed}
+    written = send(gw, made["secret"], "POST", "/admin/v1/rules", json=rule).json()
+    line = '{"polarity": "positive", "text": "Take away."}'
+    path = f"/admin/v1/rules:import?namespace={namespace}&actor=mallory"
+    assert send(gw, made["secret"], "POST", path, content=line).json()["imported"] == 1
+    gw.admin("POST", f"/rules/{written['id']}/retire", json=claimed)
+    events = gw.admin("GET", "/events", params={"namespace": namespace}).json()["data"]
+    found = {event["kind"]: (event["actor"], event["key_id"]) for event in events}
+    hers = ("Ann Lee", made["id"])
+    assert found["rule.created"] == found["rule.imported"] == hers
+    assert found["namespace.created"][0] == "Ann Lee"
+    # The admin key is nobody's in particular.
+    assert found["rule.retired"] == ("mallory", "admin")
+    # Nobody acts by the names that the service itself acts by.
+    refused(gw.admin("POST", "/rules", json={**rule, "actor": "Learner"}), 400, "invalid_value")
+    by_gate = path.removeprefix("/admin/v1").replace("mallory", "gate")
+    refused(gw.admin("POST", by_gate, content=line), 400, "invalid_value")
+    for name in ("policy", "Admin", "system"):
+        body = {"name": name, "namespaces": ["a"]}
+        assert (
+            refused(gw.admin("POST", "/keys", json=body), 400, "invalid_value")["param"] == "name"
+        )
+
+
+def test_a_key_that_has_expired_is_told_so(
+    gw: Gateway, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = {"name": "x", "namespaces": ["a"], "expires_at": "2001-01-01T00:00:00Z"}
+    assert refused(gw.admin("POST", "/keys", json=past), 400, "invalid_value")["param"] == (
+        "expires_at"
+    )
+    end = datetime.now(UTC) + timedelta(hours=1)
+    made = make(gw, namespace, permissions=[*BASIC, "admin-read"], expires_at=end.isoformat())
+    assert ask(gw, made["secret"]).status_code == 200
+    context = gw.app.state.ttcl.store.context
+    monkeypatch.setattr(context, "clock", lambda: end)
+    said = refused(ask(gw, made["secret"]), 401, "key_expired")["message"]
+    assert f"{end:%Y-%m-%d %H:%M} UTC" in said
+    refused(send(gw, made["secret"], "GET", "/admin/v1/rules"), 401, "key_expired")
+    gw.admin("PATCH", f"/keys/{made['id']}", json={"expires_at": None})
+    assert ask(gw, made["secret"]).status_code == 200
+
+
+def test_a_key_is_rotated_by_who_may_do_what_it_may(gw: Gateway, namespace: str) -> None:
+    made = make(gw, namespace, permissions=["chat", "admin-read"])
+    writer = make(gw, "*", permissions=["chat", "admin-write"])
+    path = f"/admin/v1/keys/{made['id']}/rotate"
+    refused(send(gw, writer["secret"], "POST", path, json={}), 403, "not_allowed")
+    admins = "/admin/v1/keys/admin/rotate"
+    refused(send(gw, writer["secret"], "POST", admins, json={}), 403, "not_allowed")
+    refused(gw.admin("POST", "/keys/none/rotate", json={}), 404, "key_not_found")
+    wrong = {"overlap_hours": -1}
+    refused(gw.admin("POST", f"/keys/{made['id']}/rotate", json=wrong), 400, "invalid_value")
+    fresh = gw.admin("POST", f"/keys/{made['id']}/rotate", json={"overlap_hours": 1}).json()
+    assert (fresh["id"], fresh["name"]) == (made["id"], made["name"])
+    assert fresh["secret"].startswith(fresh["shown"])
+    for secret in (made["secret"], fresh["secret"]):
+        assert ask(gw, secret, namespace=namespace).status_code == 200
+    last = gw.admin("POST", f"/keys/{made['id']}/rotate", json={"overlap_hours": 0}).json()
+    assert ask(gw, fresh["secret"]).status_code == 401
+    assert ask(gw, last["secret"]).status_code == 200
+
+
+def test_the_admin_key_is_rotated_while_the_gateway_runs(upstream: ScriptedUpstream) -> None:
+    with running_gateway(upstream, admin_api_key=None, api_keys=()) as gateway:
+        file = gateway.app.state.ttcl.settings.data_dir / "admin.key"
+        first = file.read_text().strip()
+        path = "/admin/v1/keys/admin/rotate"
+        second = send(gateway, first, "POST", path, json={"overlap_hours": 1}).json()["secret"]
+        assert file.read_text().strip() == second
+        for secret in (first, second):
+            assert send(gateway, secret, "GET", "/admin/v1/stats").status_code == 200
+        third = send(gateway, second, "POST", path, json={"overlap_hours": 0}).json()["secret"]
+        assert send(gateway, second, "GET", "/admin/v1/stats").status_code == 401
+        assert send(gateway, third, "GET", "/admin/v1/stats").status_code == 200
+        # No client's key was made by it: who comes without one is let in as before.
+        assert ask(gateway, None).status_code == 200

@@ -161,3 +161,20 @@ def test_a_misspelt_setting_is_a_line_too(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout.startswith("fail settings")
     assert "TTCL_UPSTREAM" in done.stdout
+
+
+def test_what_others_can_read_and_who_could_ask_is_said(settings: dict[str, Any]) -> None:
+    asyncio.run(_start(settings))
+    folder = settings["data_dir"]
+    assert examine(**settings)["data folder"].verdict is CheckStatus.OK
+    folder.chmod(0o755)
+    (folder / "ttcl.db").chmod(0o644)
+    checks = examine(**settings, host="0.0.0.0")
+    assert checks["data folder"].verdict is CheckStatus.WARN
+    assert checks["data folder"].advice == f"chmod go= {folder} {folder / 'ttcl.db'}"
+    assert checks["keys"].verdict is CheckStatus.FAIL
+    url = "postgresql://ttcl:ge/heim@#1@127.0.0.1:1/store"
+    shown = examine(**settings, database_url=url)["database"]
+    assert shown.verdict is CheckStatus.FAIL
+    assert "postgresql://ttcl@127.0.0.1:1/store" in shown.said
+    assert "heim" not in repr(shown)

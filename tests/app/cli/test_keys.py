@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,34 @@ def test_a_key_is_withdrawn_and_again(ttcl: Any) -> None:
     code, _, err = ttcl("keys", "withdraw", "key_nobody")
     assert code != 0
     assert "no API key" in err
+
+
+def test_keys_end_and_are_rotated_the_admin_key_too(ttcl: Any, tmp_path: Path) -> None:
+    wrong = ("--expires-at", "2001-01-01")
+    code, _, err = ttcl("keys", "create", "kim", "--namespace", "a", *wrong)
+    assert code == 2
+    assert "expires_at: must be in the future" in err
+    _, out, _ = ttcl("keys", "create", "kim", "--namespace", "a", "--expires-at", "2099-01-01")
+    _, listed, _ = ttcl("keys", "list", "--json")
+    key = json.loads(listed)
+    assert key["expires_at"].startswith("2099-01-01T00:00:00")
+    code, fresh, err = ttcl("keys", "rotate", key["id"])
+    assert code == 0
+    assert fresh.startswith("ttcl_")
+    assert fresh != out
+    assert "1 h beside the old" in err
+    code, _, err = ttcl("keys", "rotate", "admin")
+    assert code == 2
+    assert "There is no admin key" in err
+    file = tmp_path / "data" / "admin.key"
+    file.write_text("present-key\n")
+    file.chmod(0o644)
+    code, fresh, _ = ttcl("keys", "rotate", "admin", "--overlap-hours", "0")
+    assert code == 0
+    assert file.read_text() == fresh
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    _, listed, _ = ttcl("keys", "list")
+    assert "admin" in listed
+    code, _, err = ttcl("keys", "revoke", "admin")
+    assert code == 2
+    assert "rotate it instead" in err

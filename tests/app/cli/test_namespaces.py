@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,3 +101,28 @@ def test_what_happens_while_a_rollback_asks_stops_it(
     back = ("namespaces", "rollback", "maths", "--to-snapshot", "good")
     assert "changed since the preview" in ttcl(*back, code=2).stderr
     assert rules_of(ttcl) == {"Shown.": "active", "Not shown.": "active"}
+
+
+def test_a_namespace_goes_out_and_comes_in_again(ttcl: Run, tmp_path: Path) -> None:
+    bring(ttcl, "Add the parts.", "Take away.")
+    ttcl("namespaces", "export", "maths", "maths.jsonl")
+    assert "already" in ttcl("namespaces", "import", "maths.jsonl", code=2).stderr
+    ttcl("namespaces", "delete", "maths", "--confirm", "maths")
+    done = one(ttcl("namespaces", "import", "maths.jsonl", "--trust", "--json").stdout)
+    assert (done["name"], done["rows"]["rules"], done["trusted"]) == ("maths", 2, True)
+    assert rules_of(ttcl) == {"Add the parts.": "active", "Take away.": "active"}
+    ttcl("namespaces", "delete", "maths", "--confirm", "maths")
+    content = (tmp_path / "maths.jsonl").read_text()
+    shown = ttcl("namespaces", "import", "-", "--namespace", "other", given=content)
+    assert "other: " in shown.stdout
+    for wrong, said in (
+        ('{"table": "rules", "row": {"id": "x"}}', "line 1: rules."),
+        ("not JSON", "line 1: not JSON"),
+        ("[]", "line 1: not"),
+        ("", "namespaces"),
+        (content.replace("Add the parts.", "x" * 5000), "rules.text"),
+        (content.replace('"positive"', '"sideways"'), "rules.polarity"),
+    ):
+        assert said in ttcl("namespaces", "import", "-", given=wrong, code=2).stderr
+    assert "nowhere" in ttcl("namespaces", "import", "nowhere", code=2).stderr
+    assert "--namespace" in ttcl("namespaces", "import", "-", "--namespace", "a b", code=2).stderr

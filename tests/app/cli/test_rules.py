@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from app.api.jsonl import packed
 from app.cli import main
-from tests.fakes import ScriptedUpstream
+from tests.fakes import ScriptedUpstream, bag_of_words
 
 
 @dataclass
@@ -133,3 +135,33 @@ def test_a_mistake_is_one_sentence(ttcl: Run, arguments: tuple[str, ...], said: 
     done = ttcl("rules", *arguments, code=2)
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_an_import_keeps_vectors_also_into_an_empty_database(ttcl: Run) -> None:
+    """They are as long as the embedding model's: the file's word would be the measure of all."""
+    text = "Count the apples in step 1."
+    vector = packed(bag_of_words([text], 384)[0])
+    carried = {"embedding_model": "hash-384", "vectors": {"text": vector, "trigger": None}}
+    short = {
+        "embedding_model": "hash-384",
+        "vectors": {"text": packed(np.ones(3)), "trigger": None},
+    }
+    given = "\n".join([line(1, **carried), line(2, **short)])
+    (told,) = rows(ttcl("rules", "import", "-", "--json", given=given, code=1))
+    assert (told["imported"], told["unembedded"]) == (1, 0)
+    assert told["refused"][0]["reason"].startswith("vectors.text")
+    (kept,) = rows(ttcl("rules", "export"))
+    assert kept["vectors"]["text"] == vector
+
+
+def test_what_is_trusted_brings_its_evidence(ttcl: Run) -> None:
+    evidence = {"at": "2026-01-01T00:00:00+00:00", "with_hits": 4.0, "proven": True}
+    ttcl("rules", "import", "-", given=line(1, evidence=evidence))
+    ttcl("rules", "import", "-", "--trust", given=line(2, evidence=evidence))
+    probation, trusted = sorted(rows(ttcl("rules", "export")), key=lambda row: row["id"])
+    assert "evidence" not in probation
+    assert trusted["evidence"]["proven"]
+    assert 0 < trusted["evidence"]["with_hits"] < 4
+    wrong = {**evidence, "with_hits": -1}
+    (told,) = rows(ttcl("rules", "import", "-", "--json", given=line(3, evidence=wrong), code=1))
+    assert told["refused"][0]["reason"].startswith("evidence.with_hits")

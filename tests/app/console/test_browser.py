@@ -253,6 +253,53 @@ def test_an_example_is_added_and_found(site: Gateway, page: Page, namespace: str
     expect(page.get_by_role("status")).to_have_text("1 example")
 
 
+def test_rows_are_chosen_and_retired_together(site: Gateway, page: Page, namespace: str) -> None:
+    for number in range(3):
+        site.add_rule(namespace, f"Rule number {number}.", "")
+    page.goto(f"rules?namespace={namespace}")
+    bar = page.get_by_role("group", name="chosen")
+    expect(bar).to_be_hidden()
+    page.get_by_label("Choose “Rule number 1.”").focus()
+    page.keyboard.press("Space")
+    expect(bar).to_contain_text("1 chosen")
+    page.get_by_label("Choose all rows").check()
+    expect(bar).to_contain_text("3 chosen")
+    page.get_by_label("Choose “Rule number 0.”").uncheck()
+    bar.get_by_label("Reason").fill("not needed")
+    bar.get_by_role("button", name="Retire").click()
+    expect(page.get_by_role("status").first).to_have_text("2 rules were retired.")
+    states = {rule["text"]: rule["state"] for rule in site.rules(namespace)}
+    assert [states[f"Rule number {number}."] for number in range(3)] == [
+        "active",
+        "retired",
+        "retired",
+    ]
+
+
+def test_both_answers_come_without_leaving_the_page_and_one_is_taught(
+    site: Gateway, page: Page, world: World, namespace: str
+) -> None:
+    site.add_rule(namespace, "Name the capital before its country.", "")
+    page.goto(f"playground?namespace={namespace}")
+    page.get_by_label("Question").fill("Name the capital of France before its country.")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Ask twice").press("Enter")
+    expect(page.get_by_role("article", name="With experience")).to_contain_text("answer")
+    expect(page.get_by_role("article", name="The model alone")).to_contain_text("answer")
+    expect(page.get_by_role("heading", name="What it was given")).to_be_visible()
+    expect(page.locator("#result .list")).to_contain_text("Name the capital before its country.")
+    assert "episode=ep_" in page.url
+    page.locator("summary", has_text="What the model was sent").click()
+    expect(page.locator("#result mark.plus").first).to_contain_text("Name the capital")
+    assert serious(page) == []
+    page.locator("summary", has_text="Teach it the right answer").click()
+    page.get_by_label("In short").fill("Paris")
+    page.get_by_role("button", name="Teach", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("kept as an example")
+    (made,) = site.admin("GET", "/examples", params={"namespace": namespace}).json()["data"]
+    assert made["label"] == "Paris"
+
+
 def test_a_rules_text_never_becomes_code(page: Page, world: World) -> None:
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -340,6 +387,12 @@ def paths(world: World) -> list[str]:
         "explain",
         "effect",
         f"effect/{SHOP}",
+        "playground",
+        "keys",
+        "events",
+        "settings",
+        f"namespaces/{SHOP}/settings",
+        "transfer",
     ]
 
 

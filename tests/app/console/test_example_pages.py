@@ -73,7 +73,7 @@ def test_an_example_is_written_by_hand(site: Gateway, visitor: Visitor, namespac
     assert last_event(site, made["id"]) == ("example.created", "ada", "from the handbook")
     fields = {**fields, "question": "Write to ann@example.com", "reason": "r"}
     assert (
-        "It waits in quarantine: personal_data"
+        "Held back until you release it: contains personal data"
         in visitor.done("/examples", "/examples", **fields).text
     )
     for wrong, said in (({"reason": ""}, "Say why"), ({"answer": " "}, "answer")):
@@ -89,7 +89,7 @@ def test_an_example_is_edited_and_moved(
     path = f"/examples/{example['id']}"
     page = visitor.page(path)
     assert QUESTION in page.text
-    assert "the right answer was told" in page.text
+    assert "right answer told" in page.text
     assert "It was not shown yet." in page.text
     page = visitor.done(path, f"{path}/edit", answer="twice", label="t", reason="shorter")
     assert "Saved as version 2." in page.text
@@ -160,7 +160,7 @@ def test_held_back_examples_wait_in_quarantine(
 ) -> None:
     held = add(site, namespace, answer="Write to ann@example.com.")
     page = visitor.page("/quarantine", namespace=namespace)
-    assert "Held back: personal_data: e-mail" in page.text
+    assert "Held back: contains personal data (e-mail" in page.text
     at = f"/quarantine?namespace={namespace}"
     visitor.done(at, f"/examples/{held['id']}/release", reason="an invented address")
     assert stored(site, held["id"])["state"] == "active"
@@ -212,7 +212,7 @@ def test_the_right_answer_is_taught_on_the_episodes_page(
         done = visitor.post(f"{here}/teach", **taught)
         assert done.status_code == 303
     page = read(visitor.http.get(done.headers["location"]).text)
-    assert "Taken. It made an example." in page.text
+    assert "Taken. It is kept as an example." in page.text
     assert "right answer: 56" in page.text
     assert "ada: counted" in page.text
     (made,) = site.admin("GET", "/examples", params={"namespace": namespace}).json()["data"]
@@ -280,4 +280,4 @@ def test_importing_is_left_to_the_api_but_its_examples_are_shown(
     told = site.admin("POST", "/examples:import", content=json.dumps(line))
     assert told.json()["imported"] == 1
     (shown,) = listed(visitor, namespace=namespace)
-    assert "a verifier found it right" in visitor.page(f"/examples/{shown}").text
+    assert "verified" in visitor.page(f"/examples/{shown}").text

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from app.access.throttle import FAILURES, WINDOW, Throttle
-from app.console.sessions import IDLE, LIFETIME, MOST_SESSIONS, Sessions
 from tests.app.console.visitor import Visitor, read
 from tests.app.console.world import CLINIC, EVIL, SHOP, World
 from tests.gateway import ADMIN_KEY, CLIENT_KEY, Gateway
@@ -153,25 +152,6 @@ def test_logging_out_ends_the_session_and_not_just_the_cookie(visitor: Visitor) 
     assert visitor.send("", "/logout").headers["location"] == "/console/login"
     visitor.http.cookies.set("ttcl_console", cookie)
     assert visitor.get("/rules").status_code == 303
-
-
-def test_a_session_ends_when_idle_and_in_any_case() -> None:
-    now = [0.0]
-    sessions = Sessions(lambda: now[0])
-    idle, busy = sessions.start("a"), sessions.start("b")
-    while now[0] <= LIFETIME:
-        assert sessions.find(busy) is not None
-        now[0] += IDLE / 2
-    assert sessions.find(busy) is None
-    assert sessions.find(idle) is None
-
-
-def test_sessions_are_bounded() -> None:
-    sessions = Sessions(lambda: 0.0)
-    first = sessions.start("a")
-    for _ in range(MOST_SESSIONS):
-        sessions.start("b")
-    assert sessions.find(first) is None
 
 
 def test_a_made_up_cookie_is_no_session(stranger: Visitor) -> None:

@@ -73,12 +73,17 @@ async def test_what_a_rule_is_worth_is_shown_and_filtered(
     sent = httpx.post(f"{site.base_url}/feedback", json=told, headers=site.headers, timeout=30)
     assert sent.status_code == 201, sent.text
     text = " ".join(visitor.page(path).text.split())
-    assert "Lift +0.17" in text
-    assert "outcomes average 67 % with the rule and 50 % without it" in text
+    # Nothing went without it, so there is nothing that it could be compared with.
+    assert "100 % of the outcomes with the rule were right. Without it there is none yet" in text
+    assert "Lift" not in text
+    assert "nothing to compare with yet" in text
+    assert "50 %" not in text
     for lift, shown in (("above_zero", [rule["id"]]), ("below_zero", [])):
         found = visitor.page("/rules", namespace=namespace, lift=lift)
         assert items(found) == shown
-    assert "lift +0.17" in " ".join(visitor.page("/rules", namespace=namespace).text.split())
+    listed = " ".join(visitor.page("/rules", namespace=namespace).text.split())
+    assert "no comparison yet" in listed
+    assert "by hand" in listed
 
 
 def test_rules_come_in_pages_with_the_total(
@@ -280,7 +285,7 @@ def test_an_episode_tells_its_whole_story(site: Gateway, visitor: Visitor, world
         "Carry minutes above sixty",
         "5 calls",
         "fine, but long",
-        "tutor gave too few",
+        "Some rewordings changed the question",
         "What the model was sent",
     ):
         assert said in page.text, said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 
 from rules_store.errors import UnknownNamespace
 from rules_store.models.effect import Assignment, Purpose, Served
+from rules_store.models.episodes import PLAYGROUND
 from rules_store.models.events import Change, EventFilter
 from rules_store.models.evidence import Findings, Outcome, Signal
 from rules_store.models.feedback import NewFeedback, Teaching
 from rules_store.models.jobs import Spend
+from rules_store.models.keys import ADMIN
 from rules_store.operations.effect import RESUMED, SHARE_CHANGED, SUSPENDED
 from rules_store.policy import control
 from rules_store.policy.control import Arm, conversation_of, draw
@@ -47,19 +50,28 @@ async def answer(
 
 
 async def tell(
-    store: RuleStore, name: str, value: float, signal: Signal = Signal.LABEL, key: str | None = None
+    store: RuleStore,
+    name: str,
+    value: float,
+    signal: Signal = Signal.LABEL,
+    key: str | None = None,
+    teller: str = TELLER,
 ) -> None:
     new = NewFeedback(score=value, key=key)
     teaching = Teaching(learns=True, outcome=Outcome(signal, value))
-    await store.evidence.add_feedback(name, new, teaching, key_id=TELLER)
+    await store.evidence.add_feedback(name, new, teaching, key_id=teller)
 
 
-async def many(store: RuleStore, count: int, *, control: float, steered: float) -> None:
+async def many(
+    store: RuleStore, count: int, *, control: float, steered: float, teller: str = TELLER
+) -> None:
     """Requests in turns of the arms; of each arm the first so many parts in ten are right."""
     for at in range(count):
         arm, right = ((Arm.CONTROL, control), (Arm.STEERED, steered))[at % 2]
         value = float((at // 2 * 7) % 10 < 10 * right)
-        await answer(store, f"ep{at}", arm, value=value)
+        name = f"{teller}-ep{at}"
+        await answer(store, name, arm)
+        await tell(store, name, value, teller=teller)
 
 
 async def test_outcomes_are_counted_by_arm_and_signal(store: RuleStore) -> None:
@@ -139,6 +151,35 @@ async def test_a_suspension_ends_with_the_word_that_it_stood_on(store: RuleStore
     assert (await store.effect.report("default")).signals == ()
     found = await store.history.events(EventFilter(namespace="default", kind=RESUMED))
     assert [each.actor for each in found.items] == ["kim"]
+
+
+@pytest.fixture
+async def shared(tmp_path: Path, clock: Clock) -> AsyncIterator[RuleStore]:
+    """Whose namespaces two keys reach."""
+    opened = await open_store(tmp_path, clock=clock, keys_outside=2)
+    await opened.namespaces.ensure("default")
+    yield opened
+    await opened.close()
+
+
+async def test_no_key_suspends_alone_what_others_reach_too(shared: RuleStore) -> None:
+    await many(shared, 60, control=1.0, steered=0.0, teller="hostile")
+    assert (await shared.effect.report("default")).verdict is EffectVerdict.HARMS
+    assert shared.effect.suspension_of("default") is None
+    # One who says the opposite, and says little.
+    await many(shared, 10, control=0.0, steered=1.0, teller="honest")
+    assert shared.effect.suspension_of("default") is None
+
+
+async def test_keys_that_agree_suspend(shared: RuleStore) -> None:
+    await many(shared, 60, control=1.0, steered=0.0, teller="one")
+    await many(shared, 4, control=1.0, steered=0.0, teller="another")
+    assert shared.effect.suspension_of("default") is not None
+
+
+async def test_an_operators_word_suspends(shared: RuleStore) -> None:
+    await many(shared, 60, control=1.0, steered=0.0, teller=ADMIN)
+    assert shared.effect.suspension_of("default") is not None
 
 
 async def test_harm_suspends_until_somebody_resumes(store: RuleStore) -> None:
@@ -299,3 +340,41 @@ def test_the_draw_is_of_namespace_and_conversation() -> None:
     )
     # A share that falls moves nobody into control.
     assert lower < higher
+
+
+# -- traffic
+
+
+async def test_traffic_is_added_up_by_day_and_within_some_namespaces(
+    store: RuleStore, clock: Clock
+) -> None:
+    await store.namespaces.ensure("other")
+    await answer(store, "a", Arm.STEERED, value=1.0)
+    await answer(store, "b", Arm.CONTROL, value=0.0, namespace="other")
+    await store.episodes.begin(
+        "looked at", namespace="default", mode="steer", question="Q", model="m"
+    )
+    await store.episodes.finish("looked at", answer="A", trace={}, reason=PLAYGROUND)
+    await answer(store, "elsewhere", Arm.STEERED, namespace="other")
+    clock.forward(24 * 3600)
+    await answer(store, "c", Arm.STEERED)
+    days = await store.effect.traffic(days=3)
+    assert [day.requests for day in days] == [0, 3, 1]
+    first, second = days[1:]
+    assert (first.steered, first.experience_tokens, first.prompt_tokens) == (2, 80, 300)
+    assert (first.measured, first.milliseconds, first.completion_tokens) == (3, 60.0, 30)
+    assert (second.steered, second.learning_calls, second.good) == (1, 0, 0)
+    own = await store.effect.traffic(days=2, within=["default"])
+    assert [day.requests for day in own] == [1, 1]
+    assert await store.effect.traffic(days=1, within=[]) != days
+
+
+async def test_traffic_counts_what_feedback_found(store: RuleStore) -> None:
+    await answer(store, "a", Arm.STEERED)
+    await answer(store, "b", Arm.STEERED)
+    for name, right in (("a", True), ("b", False)):
+        await store.evidence.add_feedback(
+            name, NewFeedback(verified=right), Teaching(learns=True, right=right), key_id=TELLER
+        )
+    (today,) = await store.effect.traffic(days=1)
+    assert (today.good, today.bad) == (1, 1)

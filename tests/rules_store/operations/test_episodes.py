@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rules_store.errors import InvalidCursor, StoreUnavailable, UnknownEpisode, UnknownNamespace
-from rules_store.models.episodes import EpisodeFilter, EpisodeStatus
+from rules_store.models.episodes import EpisodeFilter, EpisodeStatus, Verdict
+from rules_store.models.feedback import NewFeedback, Teaching
 from rules_store.models.jobs import JobState
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
@@ -267,3 +269,46 @@ async def test_whatever_was_written_can_be_stored(store: RuleStore) -> None:
     assert episode.answer == "lone \ufffd and \ufffd"
     assert episode.trace == {"x": {"y": [None, "lone \ufffd and \ufffd"]}, "3": 4}
     assert await store.jobs.claim("w") is not None
+
+
+# -- what is looked for
+
+
+async def test_episodes_are_found_by_words_days_reasons_and_feedback(
+    store: RuleStore, clock: Clock
+) -> None:
+    asked = {"a": "How late is 50% of it?", "b": "How late is 50 of it?", "c": "Why?"}
+    for name, question in asked.items():
+        await store.episodes.begin(
+            name, namespace="default", mode="steer", question=question, model="m"
+        )
+        reason = "playground" if name == "c" else None
+        await store.episodes.finish(name, answer="It is LATE.", trace={}, reason=reason)
+        clock.forward(24 * 3600)
+    told = {"a": NewFeedback(score=1.0), "b": NewFeedback(score=0.0), "c": NewFeedback(label="x")}
+    for name, new in told.items():
+        right = {"a": True, "b": False, "c": None}[name]
+        await store.evidence.add_feedback(name, new, Teaching(learns=True, right=right))
+
+    async def found(**where: Any) -> list[str]:
+        page = await store.episodes.list(EpisodeFilter(**where))
+        return [episode.id for episode in page.items]
+
+    assert await found(text="50%") == ["a"]
+    assert await found(text="is late") == ["c", "b", "a"]
+    assert await found(reason="playground") == ["c"]
+    assert await found(feedback=Verdict.GOOD) == ["a"]
+    assert await found(feedback=Verdict.BAD) == ["b"]
+    assert await found(feedback=Verdict.ANY) == ["c", "b", "a"]
+    second = (await store.episodes.get("b")).created_at
+    assert await found(created_after=second) == ["c", "b"]
+    assert await found(created_before=second) == ["a"]
+
+
+async def test_a_trace_is_added_to(store: RuleStore) -> None:
+    await store.episodes.begin("a", namespace="default", mode="steer", question="Q", model="m")
+    await store.episodes.finish("a", answer="A", trace={"cost": 1, "more": 1})
+    await store.episodes.annotate("a", {"more": 2, "other": 3})
+    assert (await store.episodes.get("a")).trace == {"cost": 1, "more": 2, "other": 3}
+    with pytest.raises(UnknownEpisode):
+        await store.episodes.annotate("none", {})

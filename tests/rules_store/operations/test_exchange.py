@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import pytest
 
 from rules_store.errors import InvalidVector, NamespaceFrozen, UnknownNamespace
 from rules_store.models.events import Change
+from rules_store.models.evidence import Standing
 from rules_store.models.rules import Polarity, RuleFilter, RuleState, Vectors
 from rules_store.operations.exchange import ExportedRule, IncomingRule
+from rules_store.policy.lift import Tally
 from rules_store.store import RuleStore
 from tests.rules_store.helpers import (
     NEGATIVE,
     POSITIVE,
+    Clock,
     all_rules,
     axis,
     begin,
@@ -37,7 +41,7 @@ async def exported(store: RuleStore, **where: Any) -> list[ExportedRule]:
 
 
 def incoming(items: list[ExportedRule]) -> list[IncomingRule]:
-    return [IncomingRule(item.rule, item.vectors or Vectors()) for item in items]
+    return [IncomingRule(item.rule, item.vectors or Vectors(), item.standing) for item in items]
 
 
 async def filled(store: RuleStore) -> None:
@@ -189,3 +193,38 @@ async def test_nearest_in_any_state(store: RuleStore) -> None:
     ]
     assert await found(states=[RuleState.RETIRED], polarity=POSITIVE) == []
     assert await found(states=[RuleState.RETIRED], polarity=NEGATIVE) == [(gone.id, 0.6)]
+
+
+async def test_a_trusted_import_steers_as_it_did(store: RuleStore, tmp_path: Path) -> None:
+    """Evidence comes along; what has none and was active is vouched for; else all is anew."""
+    proven = await write(store, "Proven rule", axis(1))
+    candidate = await write(store, "Candidate", axis(2), state=RuleState.CANDIDATE)
+    items = incoming(await exported(store))
+    bare = [replace(item, standing=None) for item in items]
+    for number, (given, trust, expected) in enumerate(
+        [(items, False, {}), (items, True, {proven.id: True}), (bare, True, {proven.id: True})]
+    ):
+        other = await open_store(tmp_path / str(number))
+        await other.namespaces.ensure("default")
+        await other.exchange.import_rules(given, change=BY, trust=trust)
+        known = await other.evidence.standings_of([proven.id, candidate.id])
+        assert {id: each.proven for id, each in known.items()} == expected
+        for id in expected:
+            assert other.evidence.standing_of(id) == known[id]
+        history = [each.kind for each in await other.rules.events(proven.id)]
+        assert history == ["rule.imported"] + ["rule.trusted"] * trust
+        await other.close()
+
+
+async def test_evidence_that_comes_along_has_aged(store: RuleStore, clock: Clock) -> None:
+    rule = await write(store, "Proven rule", axis(1))
+    there = Standing(rule.id, 7, "elsewhere", clock.now - timedelta(days=30), Tally(8, 2))
+    fresh = replace(rule, text="Another text", id="rule_of_another_house")
+    await store.exchange.import_rules(
+        [IncomingRule(fresh, Vectors(), replace(there, proven=True))], change=BY, trust=True
+    )
+    known = store.evidence.standing_of("rule_of_another_house")
+    assert known is not None
+    assert (known.with_rule.hits, known.with_rule.misses) == pytest.approx((4, 1))
+    assert known.lift.mean > 0
+    assert (known.at, known.namespace) == (clock.now, "default")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,77 @@ async def test_revoked_is_for_good(store: RuleStore, clock: Clock) -> None:
         await store.keys.revoke(key.id, change=WHO)
     with pytest.raises(InvalidTransition):
         await store.keys.patch(key.id, {"name": "again"}, change=WHO)
+
+
+async def test_a_key_ends_at_its_time_and_can_be_given_more(store: RuleStore, clock: Clock) -> None:
+    end = clock.now + timedelta(hours=1)
+    key, secret = await make(store, expires_at=end)
+    assert store.keys.find(secret) == key
+    assert store.keys.expired_at(secret) is None
+    clock.forward(3600)
+    assert store.keys.find(secret) is None
+    assert store.keys.expired_at(secret) == end
+    assert store.keys.expired_at("ttcl_another") is None
+    assert store.keys.exist, "a key that has expired must not open the service"
+    assert store.context.caches.live_keys() == []
+    await store.keys.patch(key.id, {"expires_at": end + timedelta(hours=1)}, change=WHO)
+    assert store.keys.find(secret) is not None
+    await store.keys.patch(key.id, {"expires_at": None}, change=WHO)
+    clock.forward(10**9)
+    assert store.keys.find(secret) is not None
+
+
+async def test_a_rotated_key_has_two_secrets_for_a_while(
+    store: RuleStore, clock: Clock, tmp_path: Path
+) -> None:
+    key, first = await make(store)
+    other = await open_store(tmp_path, clock=clock)
+    rotated, second = await store.keys.rotate(key.id, overlap=timedelta(hours=1), change=WHO)
+    await other.catch_up()
+    for process in (store, other):
+        assert process.keys.find(first) == process.keys.find(second) == rotated
+        assert (rotated.id, rotated.name) == (key.id, key.name)
+        assert process.keys.count == len(process.context.caches.live_keys()) == 1
+        assert not process.keys.is_rotated_away(first)
+    await other.close()
+    _, third = await store.keys.rotate(key.id, overlap=timedelta(0), change=WHO)
+    assert store.keys.find(second) is None
+    clock.forward(3600)
+    assert store.keys.find(first) is None
+    assert store.keys.is_rotated_away(first)
+    assert store.keys.expired_at(first) == clock.now
+    assert store.keys.find(third) is not None
+    await store.keys.revoke(key.id, change=WHO)
+    assert store.keys.find(third) is None
+    with pytest.raises(InvalidTransition):
+        await store.keys.rotate(key.id, overlap=timedelta(0), change=WHO)
+    assert second[:20] not in repr(sql(tmp_path, "SELECT * FROM events"))
+
+
+async def test_the_admin_key_is_rotated_into_the_store(store: RuleStore, clock: Clock) -> None:
+    hour = timedelta(hours=1)
+    key, second = await store.keys.rotate_admin("started-with", overlap=hour, change=WHO)
+    assert key.id == "admin"
+    assert store.keys.find(second) == key
+    assert not store.keys.is_rotated_away("started-with")
+    # It is nobody's key in particular: it neither closes the service nor counts as a voice.
+    assert not store.keys.exist
+    assert store.context.caches.live_keys() == []
+    clock.forward(3600)
+    assert store.keys.is_rotated_away("started-with")
+    _, third = await store.keys.rotate_admin("started-with", overlap=timedelta(0), change=WHO)
+    assert store.keys.is_rotated_away("started-with")
+    assert store.keys.find(second) is None
+    # A gateway that is started with the new one rotates as well.
+    _, fourth = await store.keys.rotate_admin(third, overlap=timedelta(0), change=WHO)
+    assert store.keys.find(third) is None
+    assert store.keys.find(fourth) is not None
+    for refused in (
+        store.keys.revoke("admin", change=WHO),
+        store.keys.patch("admin", {"permissions": (CHAT,)}, change=WHO),
+    ):
+        with pytest.raises(InvalidTransition):
+            await refused
 
 
 async def test_an_unknown_key_is_said_to_be_unknown(store: RuleStore) -> None:

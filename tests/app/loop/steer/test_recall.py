@@ -15,6 +15,7 @@ from app.loop.steer.budget import BLOCK_OVERHEAD, EXAMPLE_OVERHEAD, TokenCounter
 from app.loop.steer.conversations import ConversationCache, is_agents, turn_key
 from app.loop.steer.experience import Experience
 from app.loop.steer.explain import Explainer, Explanation, InjectionVerdict, Question
+from app.loop.steer.injector import instructions_of
 from app.loop.steer.retriever import Retriever, RetrieverOptions
 from app.loop.steer.writer import ExperienceWriter, takes_turns
 from app.prompt_library import PromptLibrary
@@ -88,6 +89,25 @@ async def test_the_nearest_above_the_floor_come_first_and_no_more_than_asked_for
     assert await recalled(retriever(store)) == made
     assert await recalled(retriever(store), ExperienceLimits(3, 3, 2)) == made[:2]
     assert await recalled(retriever(store, example_floor=0.9)) == made[:1]
+
+
+async def test_those_of_the_same_task_are_shown_however_far_their_questions_are(
+    store: RuleStore,
+) -> None:
+    def told(instructions: str) -> str | None:
+        return instructions_of([{"role": "system", "content": instructions}])
+
+    near = await example(store, "count apples in the basket now")
+    task = {"instructions": told("Sort the ticket.")}
+    far = await example(store, "paint a wall", "home", **task)
+    await example(store, "paint a door", "It takes a brush.", label=None, **task)
+    await example(store, "paint a gate", "home", instructions=told("Translate."))
+    found = retriever(store)
+    assert await recalled(found, **task) == [near.id, far.id]
+    for other in (None, told("Say hello."), instructions_of([{"role": "user", "content": "Hi"}])):
+        assert await recalled(found, instructions=other) == [near.id]
+    await store.examples.retire(far.id, change=WHY)
+    assert await recalled(found, **task) == [near.id]
 
 
 async def test_of_equally_near_ones_the_more_trusted_and_then_the_newer_comes_first(
