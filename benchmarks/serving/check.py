@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.serving import first_token, latency
 from benchmarks.serving.asking import Kind, pressure
-from benchmarks.serving.contents import Contents, write
+from benchmarks.serving.contents import Contents
 from benchmarks.serving.processes import Client, gateway, scripted_upstream
 
 RATIOS = Path(__file__).with_name("ratios.json")
@@ -70,8 +70,6 @@ def measure(requests: int) -> dict[str, float]:
     """Ratios by name; less is better."""
     with tempfile.TemporaryDirectory() as scratch, scripted_upstream("--pause", "0") as upstream:
         folder = Path(scratch)
-        with gateway(upstream, folder, LEARN="false") as (port, _):
-            write(port, CONTENTS)
         start = min(_start(upstream, folder) for _ in range(2))
         with gateway(upstream, folder, LEARN="false") as (port, pid):
             single = latency.measure(port, pid, upstream, [CONTENTS], requests, CLIENTS, 0.0)
