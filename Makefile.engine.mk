@@ -1,6 +1,6 @@
 # vLLM on a CPU, in an environment of its own: `make engine-vllm` (about two minutes, 2 GB).
-# On a machine with a GPU install the extra `ttcl[vllm]` instead; `ttcl engine --backend vllm`
-# then finds vLLM in its own interpreter.
+# On a machine with a GPU: `python3 -m venv .venv-vllm` and `.venv-vllm/bin/pip install` the version of
+# `app/engine/vllm.py` instead (docs/engines.md).
 
 PYTHON ?= python3
 # The gateway's environment knows where the weights of SmolLM2 are.

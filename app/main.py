@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 
 from app import __version__
 from app.access.admin_key import load_admin_key
@@ -29,8 +32,27 @@ from app.exceptions import TTCLError
 from app.observability.tracing import NO_TRACES, open_tracer
 from app.settings import Settings
 from app.upstream.embeddings import Embedder
+from app.wiring.container import AdminState
 from app.wiring.factories import load_prompts
 from app.wiring.gateway import open_gateway
+
+
+def create_admin_api(state: AdminState | None = None) -> FastAPI:
+    """The admin API and feedback alone, for commands: no port, no middleware. Without a state it
+    can only be described."""
+    unique = openapi.operation_id
+    app = FastAPI(title="ttcl", version=__version__, generate_unique_id_function=unique)
+    app.state.ttcl = state
+    errors.install(app)
+    for module in (feedback, admin):
+        app.include_router(module.router)
+    return app
+
+
+def describe_admin_api() -> dict[str, Any]:
+    """The OpenAPI document of `create_admin_api`."""
+    app = create_admin_api()
+    return get_openapi(title=app.title, version=app.version, routes=app.routes)
 
 
 def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastAPI:
@@ -51,7 +73,8 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
                 raise
             yield
 
-    app = FastAPI(
+    # Its pages of the API are whole where there is no internet.
+    app = FastAPIOffline(
         title="ttcl",
         version=__version__,
         summary="A frozen language model that gets better at its work, at test time",
@@ -59,6 +82,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         # FastAPI's own spans would double ours, and its logs carry what exceptions say.
         telemetry={"tracing": False, "logs": False},
         generate_unique_id_function=openapi.operation_id,
+        static_url="/docs/static",
+        # Or a page that is not on this machine's own address asks a host of Swagger's for a badge.
+        swagger_ui_parameters={"validatorUrl": None},
     )
     errors.install(app)
     openapi.install(app)

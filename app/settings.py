@@ -85,6 +85,17 @@ class ExperienceLimits:
         return self.positive + self.negative
 
 
+class DistillerVariant(StrEnum):
+    """What the distiller sees, and how often it writes."""
+
+    CONTRAST = "contrast"
+    """One contrast, once."""
+    CLUSTER = "cluster"
+    """A contrast beside those of near questions, once."""
+    REVISED = "revised"
+    """One contrast; then once more, with what the rules did to near stored questions."""
+
+
 class EngineBackend(StrEnum):
     LLAMA = "llama"
     VLLM = "vllm"
@@ -98,6 +109,11 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    distiller_variant: DistillerVariant = Field(
+        DistillerVariant.CONTRAST,
+        description="What the distiller sees: contrast (one), cluster (those of near questions as "
+        "well) or revised (one; then what its rules did to near stored questions)",
+    )
     mmr_lambda: float = Field(
         0.7,
         ge=0,
@@ -173,7 +189,7 @@ DEFAULT_EXPERIMENT = Experiment()
 
 
 class Settings(BaseSettings):
-    """Every setting of the service; the README's table is tested against these fields."""
+    """Every setting of the service; docs/settings.md is tested against these fields."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
@@ -361,6 +377,21 @@ class Settings(BaseSettings):
         le=100,
         description="Upstream calls of learning from feedback that one answered request pays for",
     )
+    distiller_model: str | None = Field(
+        None,
+        description="Another model than the served one that writes the rules, of the upstream or "
+        "of DISTILLER_BASE_URL; unset: the served one. While it does not answer, the served one "
+        "writes",
+    )
+    distiller_base_url: str | None = Field(
+        None,
+        description="OpenAI-compatible server of that model; it gets questions and answers of "
+        "every namespace. Unset: the upstream",
+    )
+    distiller_api_key: SecretStr | None = Field(None, description="Bearer key for that server")
+    distiller_timeout: float = Field(
+        120.0, gt=0, description="Seconds without a byte from that server before it counts as down"
+    )
     judge_rules: bool | None = Field(
         None,
         description="Ask the model what each new rule does, one call a rule, and hold back what is "
@@ -442,7 +473,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("upstream_base_url", "embedding_base_url")
+    @field_validator("upstream_base_url", "embedding_base_url", "distiller_base_url")
     @classmethod
     def _normal_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -464,6 +495,22 @@ class Settings(BaseSettings):
             raise ValueError(
                 "TTCL_LEARN_CONCURRENCY: 0 leaves learning to `ttcl worker`, which needs "
                 "PostgreSQL: set TTCL_DATABASE_URL, or TTCL_LEARN=false to learn nothing"
+            )
+        if self.distiller_base_url is not None and self.distiller_model is None:
+            raise ValueError(
+                "TTCL_DISTILLER_BASE_URL: name the model of that server in TTCL_DISTILLER_MODEL"
+            )
+        if self.distiller_api_key is not None and self.distiller_base_url is None:
+            raise ValueError(
+                "TTCL_DISTILLER_API_KEY: it is for TTCL_DISTILLER_BASE_URL, which is not set; the "
+                "upstream gets TTCL_UPSTREAM_API_KEY"
+            )
+        if self.distiller_model is not None and not (
+            self.distiller_base_url or self.upstream_base_url
+        ):
+            raise ValueError(
+                "TTCL_DISTILLER_MODEL: the embedded server has no other model; name the one that "
+                "has it in TTCL_DISTILLER_BASE_URL"
             )
         return self
 
@@ -578,7 +625,9 @@ def refuse_unknown(env_file: Path | None, prefix: str, names: Iterable[str]) -> 
             named.setdefault(line.key, str(env_file))
     for name, source in sorted(named.items()):
         if name.upper().startswith(prefix) and name.upper() not in known:
-            raise ConfigurationError(f"{name} in {source} is not a setting; see the README's table")
+            raise ConfigurationError(
+                f"{name} in {source} is not a setting; docs/settings.md has them all"
+            )
 
 
 def _lines(env_file: Path | None) -> list[Binding]:

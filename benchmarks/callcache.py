@@ -153,7 +153,17 @@ class MeteredBackend:
         self._cache = cache
         self._backend = backend
         self._scope = scope
+        self._server: Row = {}
+        """What tells its calls from those to the run's own server."""
         self.meter = Meter()
+
+    def through(self, backend: ChatBackend, server: str) -> MeteredBackend:
+        """For calls to another server, told from others by that name; they count as those of this
+        one do."""
+        other = MeteredBackend(self._cache, backend, self._scope)
+        other._server = {"server": server}
+        other.meter = self.meter
+        return other
 
     async def complete(
         self,
@@ -169,6 +179,7 @@ class MeteredBackend:
             "messages": messages,
             "params": params,
             "logprobs": logprobs,
+            **self._server,
         }
 
         async def call() -> Row:
@@ -197,7 +208,13 @@ class MeteredBackend:
         *,
         background: bool = False,
     ) -> tuple[dict[str, Any] | None, Completion]:
-        request = {"model": model, "messages": messages, "params": params, "schema": schema}
+        request = {
+            "model": model,
+            "messages": messages,
+            "params": params,
+            "schema": schema,
+            **self._server,
+        }
 
         async def call() -> Row:
             value, completion = await self._backend.structured(

@@ -17,6 +17,7 @@ from benchmarks.feedback import FeedbackLevel
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Does it help? Compare the loop with the same number of plain calls.",
 )
 
@@ -73,7 +74,7 @@ def run(
     ] = None,
     feedback: Annotated[
         FeedbackLevel,
-        typer.Option(help="What an arm is told after each answer: right or wrong, or the label"),
+        typer.Option(help="Told after each answer: right or wrong, the label, or a correction"),
     ] = FeedbackLevel.NONE,
     label_noise: Annotated[
         float,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.exceptions import ConfigurationError
 from benchmarks.data import Question
@@ -16,17 +16,33 @@ _SEED = "label noise"
 
 
 class FeedbackLevel(StrEnum):
-    """Each level tells all that the one before tells."""
+    """The first three tell all that the one before tells."""
 
     NONE = "none"
     BINARY = "binary"
     """Whether the answer was right."""
     LABEL = "label"
     """The right answer as well."""
+    CORRECTION = "correction"
+    """Of open tasks: the reference answer, as somebody's better one. Nobody says whether an answer
+    was right."""
 
     def covers(self, other: FeedbackLevel) -> bool:
-        levels = list(FeedbackLevel)
-        return levels.index(self) >= levels.index(other)
+        """Whether it tells what the other one does."""
+        return other in _COVERED[self]
+
+
+_COVERED = {
+    FeedbackLevel.NONE: {FeedbackLevel.NONE},
+    FeedbackLevel.BINARY: {FeedbackLevel.NONE, FeedbackLevel.BINARY},
+    FeedbackLevel.LABEL: {FeedbackLevel.NONE, FeedbackLevel.BINARY, FeedbackLevel.LABEL},
+    # An example needs an answer, which a correction is as well.
+    FeedbackLevel.CORRECTION: {
+        FeedbackLevel.NONE,
+        FeedbackLevel.LABEL,
+        FeedbackLevel.CORRECTION,
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +50,22 @@ class Feedback:
     """What an arm is told about its answer, as a client would tell the API."""
 
     right: bool
+    """Whether it was; False of a correction, which says that there is a better one."""
     label: str | None = None
     """The right answer, where the run's feedback gives it."""
+    correction: str | None = None
+    """A better answer in full, of an open task."""
+
+    @property
+    def answer(self) -> str | None:
+        """What an example of it would say."""
+        return self.label if self.correction is None else self.correction
+
+    def as_body(self) -> dict[str, Any]:
+        """Fields of `POST /v1/feedback`."""
+        if self.correction is not None:
+            return {"correction": self.correction}
+        return {"verified": self.right} if self.label is None else {"label": self.label}
 
 
 class Graded(Protocol):

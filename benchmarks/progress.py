@@ -21,6 +21,9 @@ from rich.text import Text
 
 from benchmarks.arms.base import Repeat
 
+LINES = 10
+"""Of a pass, where there is no terminal."""
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -28,7 +31,7 @@ class _Rate(ProgressColumn):
 
 
 class ProgressBar:
-    """A `Watcher`. Where there is no terminal it prints a line for each finished pass."""
+    """A `Watcher`. Where there is no terminal it prints a line for each tenth of a pass."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -45,6 +48,7 @@ class ProgressBar:
         )
         self._task: TaskID | None = None
         self._name = ""
+        self._told = ""
         self._scores: dict[str, list[float]] = {}
         """Per arm: sum of scores and number of questions, in this sitting."""
 
@@ -58,11 +62,11 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._finish()
+        self._tell()
         self._progress.stop()
 
     def pass_begins(self, arm: str, repeat: Repeat, done: int, total: int) -> None:
-        self._finish()
+        self._tell()
         self._name = f"{arm}, seed {repeat.seed}, order {repeat.order}"
         self._task = self._progress.add_task(
             self._name, total=total, completed=done, score=self._score(arm)
@@ -72,18 +76,25 @@ class ProgressBar:
         sums = self._scores.setdefault(arm, [0.0, 0.0])
         sums[0] += score
         sums[1] += 1
-        if self._task is not None:
-            self._progress.update(self._task, advance=1, score=self._score(arm))
+        if self._task is None:
+            return
+        self._progress.update(self._task, advance=1, score=self._score(arm))
+        task = self._progress.tasks[-1]
+        total = int(task.total or 0)
+        if int(task.completed) % max(1, total // LINES) == 0:
+            self._tell()
 
-    def _finish(self) -> None:
-        if self._task is not None and not self._console.is_terminal:
-            task = self._progress.tasks[-1]
-            self._console.print(
-                f"{self._name}: {task.completed:.0f} of {task.total:.0f}, "
-                f"score {task.fields['score']}",
-                markup=False,
-            )
-        self._task = None
+    def _tell(self) -> None:
+        """How far the pass is, once for each place."""
+        if self._task is None or self._console.is_terminal:
+            return
+        task = self._progress.tasks[-1]
+        line = (
+            f"{self._name}: {task.completed:.0f} of {task.total:.0f}, score {task.fields['score']}"
+        )
+        if line != self._told:
+            self._console.print(line, markup=False)
+        self._told = line
 
     def _score(self, arm: str) -> str:
         total, count = self._scores.get(arm, [0.0, 0.0])

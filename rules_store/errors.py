@@ -2,6 +2,9 @@
 
 StoreError
 ├── StoreUnavailable      the database can't be used now; one sentence, nothing was changed
+│   ├── DatabaseMissing   there is none, or nothing in it       (database says where)
+│   ├── SchemaOutdated    it is an older version's              (found and needed are revisions)
+│   ├── OlderProcesses    processes of an older version use what is to be upgraded
 │   └── CopyFailed        a database can't be copied there; the sentence says what is in the way
 ├── UnknownNamespace      no such namespace
 ├── UnknownRule           no such rule, or no such version of it
@@ -28,6 +31,8 @@ StoreError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class StoreError(Exception):
     """Base of the tree; `str(error)` is a sentence for people."""
@@ -35,6 +40,28 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """Locked, full, damaged, unreachable or of an unknown schema."""
+
+
+class DatabaseMissing(StoreUnavailable):
+    def __init__(self, database: str) -> None:
+        super().__init__(f"There is no database of ttcl at {database}.")
+        self.database = database
+
+
+class SchemaOutdated(StoreUnavailable):
+    def __init__(self, database: str, found: str, needed: str) -> None:
+        super().__init__(f"{database} has schema {found}; this version needs {needed}.")
+        self.found = found
+        self.needed = needed
+
+
+class OlderProcesses(StoreUnavailable):
+    def __init__(self, processes: Sequence[str]) -> None:
+        """`processes`: a word or two about each."""
+        super().__init__(
+            "The database is older than this version, and processes of an older version use it "
+            f"({', '.join(processes)}), which could not go on after an upgrade: stop them first."
+        )
 
 
 class CopyFailed(StoreUnavailable):

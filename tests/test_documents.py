@@ -38,7 +38,7 @@ def words_of_the_project() -> frozenset[str]:
                 continue
             if folder == "." and path.suffix == ".md":
                 continue
-            if path.suffix in SOURCES or path.name == "Makefile":
+            if path.suffix in SOURCES or path.name in ("Makefile", "Dockerfile"):
                 words |= set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
     return frozenset(words)
 

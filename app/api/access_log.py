@@ -11,20 +11,37 @@ import time
 from collections.abc import Callable
 
 import structlog
+from starlette.types import Scope
 
 from app.chat.call import ChatCall
 from app.exceptions import TTCLError
 
 log = structlog.get_logger(__name__)
 
+_WRITTEN = "access_line"
+"""In the scope's state of a request that has its line."""
+_ASKED_BY_MACHINES = ("/healthz", "/readyz", "/metrics")
+"""Every few seconds, by what watches us."""
+_MOST = 200
+"""Characters of a path."""
+
+
+def refused(scope: Scope, status: int) -> None:
+    """The line of a request that came to nothing before anybody took it on (no key, no such path,
+    a body that is too large); nothing where it has one."""
+    state, path = scope["state"], scope["path"]
+    if _WRITTEN not in state and path not in _ASKED_BY_MACHINES:
+        log.info("request", method=scope["method"], path=path[:_MOST], status=status)
+
 
 class AccessEntry:
     """Written once: at the answer, or at the end of its stream."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.error: TTCLError | None = None
         """What the request was answered with."""
-        self._path = path
+        self._path = scope["path"]
+        scope["state"][_WRITTEN] = True
         self._began = time.perf_counter()
         self._call: ChatCall | None = None
         self._streams = False

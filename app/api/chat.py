@@ -123,7 +123,7 @@ async def served(
     request: Request, state: AppState, caller: Caller, fmt: ApiFormat | None
 ) -> Response:
     """The answer to a request in this format (None: chat's). Raises `TTCLError`."""
-    access = AccessEntry(request.scope["path"])
+    access = AccessEntry(request.scope)
     # The mark is of the text's encoding, no part of the text.
     raw = (await request.body()).removeprefix(codecs.BOM_UTF8)
     mode = "unknown"

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from app.api.dependencies import State
 from app.api.schemas.common import Health, Readiness, text
 from app.exceptions import TTCLError
+from app.upstream.distiller_model import DistillerModel
 from app.wiring.container import AppState
 from rules_store.errors import StoreError
 
@@ -50,6 +51,8 @@ async def readiness(state: AppState) -> Readiness:
         "embedder": _embedder(state),
         "disk": await asyncio.to_thread(_disk, state),
     }
+    if state.distiller_model is not None:
+        checks["distiller"] = _distiller(state.distiller_model)
     degraded = [name for name, check in checks.items() if not check["ok"]]
     return Readiness(
         status="unavailable" if not upstream["ok"] else "degraded" if degraded else "ready",
@@ -105,6 +108,12 @@ async def _index(state: AppState) -> dict[str, Any]:
         "examples_without_embedding": parity.examples_unembedded,
         "events_behind": parity.behind,
     }
+
+
+def _distiller(model: DistillerModel) -> dict[str, Any]:
+    """As its last call in this process went; without it the served model writes the rules."""
+    check: dict[str, Any] = {"ok": model.failure is None, "model": model.name}
+    return check if model.failure is None else {**check, "reason": model.failure}
 
 
 def _embedder(state: AppState) -> dict[str, Any]:

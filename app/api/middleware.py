@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from app.api.access_log import refused
 from app.observability.tracing import Tracer, set_attributes, set_failed, trace_id
 from app.upstream.headers import OWN_REQUEST_ID, REQUEST_ID
 
@@ -57,6 +58,8 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    refused(scope, message["status"])
                 headers = MutableHeaders(scope=message)
                 # That of the model server, whose answer it is, is what its people ask for.
                 headers[OWN_REQUEST_ID if REQUEST_ID in headers else REQUEST_ID] = request_id

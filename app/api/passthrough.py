@@ -53,7 +53,7 @@ async def pass_through(request: Request, state: State, caller: Client) -> Respon
     path = request.scope["path"]
     if not acceptable(path):
         raise NotFound(f"Unknown path: {request.method} {path}")
-    access = AccessEntry(path)
+    access = AccessEntry(request.scope)
     body = await request.body()
     status = 500
     leave: Callable[[], None] | None = None

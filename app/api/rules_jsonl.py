@@ -183,12 +183,13 @@ class RuleLine(BaseModel):
     frequency: int = Field(1, ge=1, le=MOST_LEARNED)
     source_episode: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=2000)
+    written_by: str | None = Field(None, max_length=200)
     created_at: Moment | None = None
     embedding_model: str | None = Field(None, max_length=256)
     vectors: LineVectors | None = None
     evidence: LineEvidence | None = Field(None, description="Counts where the import is trusted")
 
-    @field_validator("domain", "source_episode", "reason")
+    @field_validator("domain", "source_episode", "reason", "written_by")
     @classmethod
     def _storable(cls, value: str | None) -> str | None:
         return None if value is None else json_codec.storable(value)

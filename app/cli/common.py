@@ -1,34 +1,37 @@
-"""What the commands share: where they print, and the store while they use it."""
+"""What the commands share: where they print, and the store while they use it.
+
+Help and completion import this too: what takes long to import is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from app.domain.printable import json_printable, printable
 from app.exceptions import InvalidRequest
-from app.settings import NAMESPACE, load_settings
-from app.upstream.embeddings import CachedEmbedder, EmbeddingFailed
-from app.wiring.factories import opened_store
-from rules_store.models.events import is_own_actor
-from rules_store.models.evidence import Standing
-from rules_store.models.namespaces import MAX_ACTOR_CHARS
-from rules_store.models.paging import Page
-from rules_store.models.rules import Vector
-from rules_store.operations.curation import PrunePlan
-from rules_store.operations.example_curation import ExamplePrunePlan
-from rules_store.store import RuleStore
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from app.settings import Settings
+    from app.upstream.embeddings import CachedEmbedder
+    from rules_store.models.rules import Vector
+    from rules_store.operations.curation import PrunePlan
+    from rules_store.operations.example_curation import ExamplePrunePlan
+    from rules_store.store import RuleStore
 
 T = TypeVar("T")
 
@@ -48,23 +51,62 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a ta
 Namespace = Annotated[str | None, typer.Option(help="Only this namespace")]
 
 
+def default_actor() -> str:
+    """Who runs the command, as the machine knows it."""
+    from rules_store.models.namespaces import MAX_ACTOR_CHARS
+
+    try:
+        return f"cli:{getpass.getuser()}"[:MAX_ACTOR_CHARS]
+    except (KeyError, OSError):  # a container's user may have no name
+        return "cli"
+
+
 def _actor(given: str) -> str:
-    if not 0 < len(given) <= MAX_ACTOR_CHARS:
-        raise typer.BadParameter(f"1 to {MAX_ACTOR_CHARS} characters")
+    from rules_store.models.events import is_own_actor
+    from rules_store.models.namespaces import MAX_ACTOR_CHARS
+
+    if len(given) > MAX_ACTOR_CHARS:
+        raise typer.BadParameter(f"at most {MAX_ACTOR_CHARS} characters")
     if is_own_actor(given):
         raise typer.BadParameter("the service itself acts by this name")
-    return given
+    return given or default_actor()
 
 
-Actor = Annotated[str, typer.Option(help="Who does it, for the event log", callback=_actor)]
+Actor = Annotated[
+    str,
+    typer.Option(
+        help="Who does it, for the event log; unset: cli and your name on this machine",
+        callback=_actor,
+        show_default=False,
+    ),
+]
 Reason = Annotated[str, typer.Option(help="Why, for the event log")]
 
 
-def with_store(work: Callable[[RuleStore], Coroutine[Any, Any, T]]) -> T:
-    """What `work` gives on the store that a gateway of these settings would use."""
+@asynccontextmanager
+async def opened(settings: Settings, *, creates: bool = False) -> AsyncIterator[RuleStore]:
+    """The store that a gateway of these settings would use, as it is: no database is made, but
+    where `creates` says so, and none is brought to another schema. Raises `ConfigurationError`."""
+    from app.wiring.factories import explained, opened_store, store_options
+    from rules_store.database import migrate
+
+    makes = False
+    if creates:
+        with explained(settings):
+            options = store_options(settings)
+            status = await migrate.status(settings.resolved_database_url, options)
+        if makes := status.revision is None:
+            err.print(f"making a new database: {status.database}", markup=False, soft_wrap=True)
+    async with opened_store(settings, upgrade=makes) as store:
+        yield store
+
+
+def with_store(work: Callable[[RuleStore], Coroutine[Any, Any, T]], *, creates: bool = False) -> T:
+    """What `work` gives on the store of these settings; `creates` as `opened` has it."""
+    from app.settings import load_settings
 
     async def run() -> T:
-        async with opened_store(load_settings()) as store:
+        async with opened(load_settings(), creates=creates) as store:
             return await work(store)
 
     return asyncio.run(run())
@@ -72,7 +114,7 @@ def with_store(work: Callable[[RuleStore], Coroutine[Any, Any, T]]) -> T:
 
 def print_json(value: BaseModel | dict[str, Any]) -> None:
     """One line."""
-    shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    shown = value if isinstance(value, dict) else value.model_dump(mode="json")
     sys.stdout.write(json.dumps(shown) + "\n")
 
 
@@ -101,11 +143,6 @@ def shortened(text: str, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
-def lift_of(standing: Standing | None) -> str:
-    """Empty while nothing is measured."""
-    return f"{standing.lift.mean:+.2f}" if standing is not None and standing.measured else ""
-
-
 def say_pruned(plan: PrunePlan | ExamplePrunePlan, what: str, *, shown: int) -> None:
     """Below a table of the first so many that a prune takes."""
     more = len(plan.victims) - shown
@@ -115,24 +152,7 @@ def say_pruned(plan: PrunePlan | ExamplePrunePlan, what: str, *, shown: int) -> 
     )
 
 
-def show_history(page: Page, as_json: bool) -> None:
-    """Events of one rule or example, newest first."""
-    from app.api.schemas.rules import Event
-
-    if as_json:
-        for event in page.items:
-            print_json(Event.of(event))
-        return
-    shown = table("event at kind actor reason change")
-    for event in page.items:
-        at = event.at.isoformat(" ", "seconds")
-        changed = _changed(event.before, event.after)
-        add_row(shown, event.id, at, event.kind, event.actor, event.reason, changed)
-    out.print(shown)
-    err.print(f"{len(page.items)} of {page.total}")
-
-
-def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+def changed_fields(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
     """The fields that an event changed, one a line."""
     if before is None or after is None:
         return ""
@@ -167,6 +187,8 @@ def write_lines(file: Path | None, lines: Callable[[RuleStore], AsyncIterator[by
 def read_lines(file: str, namespace: str | None) -> bytes:
     """The content of a file to import, `-` is standard input. Raises `InvalidRequest` where it
     can't be read, or where no namespace is named so."""
+    from app.settings import NAMESPACE
+
     if namespace is not None and not NAMESPACE.match(namespace):
         raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
     try:
@@ -175,13 +197,15 @@ def read_lines(file: str, namespace: str | None) -> bytes:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
 
 
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def loaded_if_needed(
     embedder: CachedEmbedder, store: RuleStore, content: bytes
 ) -> AsyncIterator[None]:
     """Loads the embedding model where lines to import have vectors and the store does not know yet
     how long those of its model are. Elsewhere, and where it can't be loaded, what comes without
     vectors gets them from a running gateway."""
+    from app.upstream.embeddings import EmbeddingFailed
+
     try:
         if store.dimension is None and b'"vector' in content:
             embedder.start()
@@ -192,11 +216,19 @@ async def loaded_if_needed(
         await embedder.close()
 
 
-async def embedding_of(embedder: CachedEmbedder, text: str) -> Vector:
-    """Loads the embedding model for this one text. Raises `EmbeddingFailed`."""
+@asynccontextmanager
+async def started(embedder: CachedEmbedder) -> AsyncIterator[CachedEmbedder]:
+    """With its model loaded. Raises `EmbeddingFailed`."""
     embedder.start()
     try:
-        row: Vector = (await embedder.embed([text]))[0]
-        return row
+        await embedder.embed(["ready?"])
+        yield embedder
     finally:
         await embedder.close()
+
+
+async def embedding_of(embedder: CachedEmbedder, text: str) -> Vector:
+    """Loads the embedding model for this one text. Raises `EmbeddingFailed`."""
+    async with started(embedder):
+        row: Vector = (await embedder.embed([text]))[0]
+        return row

@@ -16,12 +16,14 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import numpy as np
 import typer
 
@@ -32,6 +34,8 @@ from app.exceptions import ConfigurationError
 from app.settings import Settings, load_settings
 from app.upstream.embeddings import CachedEmbedder, Vectors
 from app.wiring.factories import build_embedder
+
+app = typer.Typer(add_completion=False)
 
 TICKETS = Path(__file__).parent / "tickets.jsonl"
 """Sixty tickets to the desk of an outdoor shop, of eight intents; written for this demo."""
@@ -135,6 +139,7 @@ def _ticket(row: dict[str, Any]) -> Ticket:
     return Ticket(text, label.strip())
 
 
+@app.command()
 def demo(
     data: Annotated[
         Path | None,
@@ -152,25 +157,53 @@ def demo(
     """Play a stream of tickets, every second one with experience, and draw the accuracy."""
     if (ask is None) != (namespace is None):
         raise ConfigurationError("--ask and --namespace are given together")
+    if url is not None:
+        _check_answers(url)
     tickets = read_tickets(data or TICKETS, limit)
     settings = load_settings()
     with contextlib.ExitStack() as stack:
-        where = url or stack.enter_context(_own_gateway(settings))
+        ended = _still_running
+        if (where := url) is None:
+            where, ended = stack.enter_context(_own_gateway(settings))
         if ask is not None and namespace is not None:
             labels = labels_of(tickets)
-            ask_one = functools.partial(_ask_one, text=ask, labels=labels)
+            ask_one = functools.partial(_ask_one, text=ask, labels=labels, ended=ended)
             asyncio.run(with_client(settings, where, namespace, ask_one))
             return
         namespace = f"demo-{int(time.time())}"
-        stream = functools.partial(_play, tickets=tickets, settings=settings)
+        stream = functools.partial(_play, tickets=tickets, settings=settings, ended=ended)
         played = asyncio.run(with_client(settings, where, namespace, stream))
     print_lines("", *chart(_curves(played)), "", *_what_next(namespace, data, url))
 
 
-async def _play(client: DemoClient, tickets: Sequence[Ticket], settings: Settings) -> list[Played]:
+def _check_answers(url: str) -> None:
+    """Raises `ConfigurationError` where no gateway answers."""
+    try:
+        found = httpx.get(f"{url}/healthz", timeout=10, trust_env=False).status_code == 200
+    except (httpx.HTTPError, httpx.InvalidURL):
+        found = False
+    if not found:
+        raise ConfigurationError(f"--url: no gateway answers at {url}; give http://HOST:PORT")
+
+
+def _still_running() -> str | None:
+    """Of a gateway that somebody else looks after."""
+    return None
+
+
+def _tell(reason: str) -> None:
+    err.print(f"  {reason}", markup=False)
+
+
+async def _play(
+    client: DemoClient,
+    tickets: Sequence[Ticket],
+    settings: Settings,
+    ended: Callable[[], str | None],
+) -> list[Played]:
     err.print("waiting for model and embedder ...")
+    await client.ready(300, ended, _tell)
     vectors = await embedded(build_embedder(settings), tickets)
-    await client.ready(within=300)
     await client.learn_from_labels_alone()
     print_lines(
         f"{len(tickets)} tickets, {len(labels_of(tickets))} labels. After each answer the service "
@@ -229,8 +262,10 @@ def _what_next(namespace: str, data: Path | None, url: str | None) -> list[str]:
     ]
 
 
-async def _ask_one(client: DemoClient, text: str, labels: Sequence[str]) -> None:
-    await client.ready(within=300)
+async def _ask_one(
+    client: DemoClient, text: str, labels: Sequence[str], ended: Callable[[], str | None]
+) -> None:
+    await client.ready(300, ended, _tell)
     for with_experience in (False, True):
         answer = await client.ask(asked(text, labels), with_experience=with_experience)
         side = (
@@ -242,15 +277,26 @@ async def _ask_one(client: DemoClient, text: str, labels: Sequence[str]) -> None
 
 
 @contextlib.contextmanager
-def _own_gateway(settings: Settings) -> Iterator[str]:
-    """A gateway in a process of its own, on a free port, under the same settings."""
+def _own_gateway(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """A gateway in a process of its own, on a free port, under the same settings; and what says why
+    it has ended, None while it runs."""
     with socket.socket() as probe:
         probe.bind((settings.host, 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield f"http://{settings.host}:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    command = [sys.executable, "-P", "-m", "app.cli", "serve", "--port", str(port)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+
+        def ended() -> str | None:
+            if process.poll() is None:
+                return None
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines()
+            last = said[-1].removeprefix("ttcl: ") if said else "it said nothing"
+            return f"the gateway of the demo has ended (code {process.returncode}): {last}"
+
+        try:
+            yield f"http://{settings.host}:{port}", ended
+        finally:
+            process.terminate()
+            process.wait(timeout=30)

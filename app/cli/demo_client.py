@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from app.access.admin_key import load_admin_key
+from app.engine.supervisor import GIVEN_UP
 from app.exceptions import TTCLError
 from app.settings import Settings
 
@@ -47,19 +47,32 @@ class DemoClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def ready(self, within: float) -> None:
-        """Waits until everything is up. Raises `TTCLError`."""
+    async def ready(
+        self,
+        within: float,
+        ended: Callable[[], str | None] = lambda: None,
+        told: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """Waits until everything is up. `ended`: why the service has ended, None while it runs;
+        `told`: gets what is waited for, each time that changes. Raises `TTCLError`."""
         deadline = time.monotonic() + within
-        last = "no answer"
+        last = "it does not answer"
         while time.monotonic() < deadline:
+            if (end := ended()) is not None:
+                raise TTCLError(end)
             try:
                 body = (await self._http.get("/readyz")).json()
-                last = json.dumps(body["checks"])
                 if body["status"] == "ready":
                     self._model = str(body["checks"]["upstream"]["models"][0])
                     return
+                reasons = _reasons(body)
             except (httpx.HTTPError, ValueError, KeyError):
-                pass
+                reasons = last
+            if reasons != last:
+                told(reasons)
+            if GIVEN_UP in reasons:
+                raise TTCLError(reasons)
+            last = reasons
             await asyncio.sleep(POLL)
         raise TTCLError(f"the service was not ready within {within:.0f} s: {last}")
 
@@ -70,7 +83,9 @@ class DemoClient:
         body |= {"actor": "demo", "reason": "a stream of tickets with labels"}
         await self._post("/admin/v1/namespaces", body, self._admin)
 
-    async def ask(self, messages: list[dict[str, str]], *, with_experience: bool) -> Answer:
+    async def ask(
+        self, messages: list[dict[str, str]], *, with_experience: bool, learn: bool = True
+    ) -> Answer:
         body = {
             "model": self._model,
             "messages": messages,
@@ -79,6 +94,7 @@ class DemoClient:
             "ttcl": {
                 "mode": "steer",
                 "namespace": self._namespace,
+                "learn": learn,
                 **({} if with_experience else WITHOUT_EXPERIENCE),
             },
         }
@@ -99,6 +115,14 @@ class DemoClient:
         if response.status_code not in (200, 201):
             raise TTCLError(response.json()["error"]["message"])
         return response.json()
+
+
+def _reasons(readiness: dict[str, Any]) -> str:
+    """Each check that is not ok, and why."""
+    checks = readiness["checks"]
+    return "; ".join(
+        f"{name}: {checks[name].get('reason', 'not ready')}" for name in readiness["degraded"]
+    )
 
 
 async def with_client(

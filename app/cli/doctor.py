@@ -20,6 +20,7 @@ from rich.text import Text
 
 from app.access.admin_key import admin_key_file
 from app.cli.common import out, print_json
+from app.cli.cost import OFF, cost
 from app.engine.llama import check_llama
 from app.engine.vllm import check_vllm
 from app.exceptions import (
@@ -33,7 +34,13 @@ from app.settings import EngineBackend, Settings, is_loopback, load_settings
 from app.upstream.client import Upstream
 from app.upstream.embeddings import EmbeddingFailed
 from app.upstream.types import LoopParams
-from app.wiring.factories import build_embedder, load_prompts, opened_store
+from app.wiring.factories import (
+    build_distiller_server,
+    build_embedder,
+    build_upstream,
+    load_prompts,
+    opened_store,
+)
 from rules_store.database import migrate
 from rules_store.database.engine import parse_url
 from rules_store.database.engine import shown as shown_url
@@ -42,6 +49,8 @@ from rules_store.errors import StoreError
 from rules_store.models.keys import ADMIN
 from rules_store.options import DEFAULT_OPTIONS
 from rules_store.store import RuleStore
+
+app = typer.Typer(add_completion=False)
 
 EMBEDDER_PATIENCE = 120.0
 """Seconds for a local model to be read from a slow disk."""
@@ -87,6 +96,9 @@ async def examine(settings: Settings) -> AsyncIterator[Check]:
         yield check
     yield await _embedder(settings)
     yield await _upstream(settings)
+    if settings.distiller_model is not None:
+        yield await _distiller(settings, settings.distiller_model)
+    yield ok("cost", f"{cost(settings)}; {OFF}")
 
 
 def _data_dir(settings: Settings) -> Check:
@@ -147,10 +159,16 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
         yield _keys(settings, 0, 0)
         return
     try:
-        if not await migrate.is_current(settings.resolved_database_url, DEFAULT_OPTIONS):
-            yield warn("database", f"{shown} has an older schema", "start ttcl serve to migrate it")
+        status = await migrate.status(settings.resolved_database_url, DEFAULT_OPTIONS)
+        if status.revision is None:
+            yield ok("database", f"{shown} is empty, and set up at the first start")
+            yield _keys(settings, 0, 0)
             return
-        async with opened_store(settings) as store:
+        if not status.is_current:
+            older = f"{shown} has schema {status.revision}; this version needs {status.head}"
+            yield warn("database", older, "ttcl upgrade (docs/upgrading.md)")
+            return
+        async with opened_store(settings, upgrade=False) as store:
             async for check in _stored(settings, store, shown):
                 yield check
     except (StoreError, ConfigurationError) as error:
@@ -249,6 +267,35 @@ async def _upstream(settings: Settings) -> Check:
     return check
 
 
+async def _distiller(settings: Settings, model: str) -> Check:
+    """By one short structured question, as rules are asked for."""
+    name = "distiller"
+    where = settings.distiller_base_url or settings.upstream_base_url or ""
+    server = build_distiller_server(settings) or build_upstream(settings, where)
+    question = [{"role": "user", "content": 'Reply with JSON: {"ready": "yes"}'}]
+    try:
+        async with asyncio.timeout(UPSTREAM_PATIENCE):
+            answer, _ = await server.structured(
+                model, question, _READY, {"temperature": 0, "seed": 1, "max_tokens": 32}
+            )
+    except (UpstreamError, TimeoutError) as error:
+        said = error.message if isinstance(error, UpstreamError) else "no answer in time"
+        advice = "mend TTCL_DISTILLER_*; meanwhile the served model writes the rules"
+        return warn(name, f"{where}: {model}: {said}", advice)
+    finally:
+        await server.close()
+    form = "" if answer is not None else ", not in the form that it is asked for"
+    return ok(name, f"{where}: {model} answers{form}")
+
+
+_READY = {
+    "type": "object",
+    "properties": {"ready": {"type": "string", "enum": ["yes"]}},
+    "required": ["ready"],
+    "additionalProperties": False,
+}
+
+
 def _listed(where: str, models: list[str], wanted: str | None) -> Check:
     name = "model server"
     listed = f"{where} lists {', '.join(models) or 'no model'}"
@@ -299,6 +346,7 @@ def _engine(settings: Settings) -> Check:
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text")] = False,
 ) -> None:

@@ -27,6 +27,7 @@ from rules_store.store import RuleStore
 
 app = typer.Typer(
     invoke_without_command=True,
+    add_completion=False,
     help="Whether steering helps, and what it costs. Alone: a line for each namespace.",
 )
 
@@ -61,7 +62,7 @@ def effect_show(name: str, days: Days = REPORT_DAYS, as_json: AsJson = False) ->
 
 @app.command("resume")
 def effect_resume(
-    name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
+    name: str, actor: Actor = "", reason: Reason = "", as_json: AsJson = False
 ) -> None:
     """Steer again where the guard has suspended it; the comparison begins anew."""
 

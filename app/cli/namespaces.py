@@ -10,18 +10,11 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.api.schemas.common import ResponseModel
-from app.api.schemas.namespaces import (
-    Namespace,
-    NamespaceImported,
-    NamespaceSummary,
-    RolledBack,
-    Snapshot,
-)
+from app.cli.answers import show_one
 from app.cli.common import (
     Actor,
     AsJson,
@@ -33,14 +26,15 @@ from app.cli.common import (
     table,
     with_store,
 )
+from app.cli.operations import add_commands
 from app.exceptions import InvalidRequest
-from app.settings import NAMESPACE
 from rules_store.models.events import Change, Rollback, RollbackTarget
 from rules_store.models.namespaces import NamespaceSettings
-from rules_store.models.namespaces import NamespaceSummary as StoredSummary
-from rules_store.store import RuleStore
 
-app = typer.Typer(no_args_is_help=True, help="Namespaces: set up, freeze, roll back, delete.")
+if TYPE_CHECKING:
+    from rules_store.store import RuleStore
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 KNOWN = ", ".join(sorted(NamespaceSettings.model_fields))
 SHOWN = 30
@@ -52,111 +46,46 @@ Assignments = Annotated[
 ]
 
 
-@app.command("list")
-def namespaces_list(as_json: AsJson = False) -> None:
-    """Every namespace with what is in it."""
-
-    async def read(store: RuleStore) -> list[StoredSummary]:
-        found: list[StoredSummary] = []
-        cursor = None
-        while True:
-            page = await store.namespaces.list(limit=500, cursor=cursor)
-            found += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return found
-
-    summaries = with_store(read)
-    if as_json:
-        for each in summaries:
-            print_json(NamespaceSummary.of(each))
-        return
-    shown = table("namespace active candidate quarantined retired examples episodes waiting state")
-    for each in summaries:
-        rules = [each.rules.get(s, 0) for s in ("active", "candidate", "quarantined", "retired")]
-        states = [word for word, holds in _states(each) if holds]
-        add_row(
-            shown,
-            each.namespace.name,
-            *rules,
-            each.examples.get("active", 0),
-            sum(each.episodes.values()),
-            each.jobs.get("pending", 0),
-            ", ".join(states) or "-",
-        )
-    out.print(shown)
-
-
-@app.command("show")
-def namespaces_show(name: str, as_json: AsJson = False) -> None:
-    """One namespace with its settings and what is in it."""
-    summary = with_store(lambda store: store.namespaces.summary(name))
-    _show(NamespaceSummary.of(summary), as_json)
-
-
 @app.command("create")
 def namespaces_create(
     name: str,
     settings: Assignments = None,
-    actor: Actor = "cli",
+    actor: Actor = "",
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a namespace (its first use would, too)."""
+    from app.api.schemas.namespaces import Namespace
+    from app.settings import NAMESPACE
+
     if not NAMESPACE.match(name):
         raise InvalidRequest("NAME: 1 to 64 letters, digits, '_', '.', '-'", param="name")
     given = _parsed(settings or [])
     made = with_store(
-        lambda store: store.namespaces.create(name, given, change=Change(actor, reason))
+        lambda store: store.namespaces.create(name, given, change=Change(actor, reason)),
+        creates=True,
     )
-    _show(Namespace.of(made), as_json)
+    show_one("", Namespace.of(made).model_dump(mode="json"), as_json)
 
 
 @app.command("set")
 def namespaces_set(
     name: str,
     settings: Assignments = None,
-    actor: Actor = "cli",
+    actor: Actor = "",
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Change settings of a namespace: `ttcl namespaces set NAME learn=false capacity=200`."""
+    from app.api.schemas.namespaces import Namespace
+
     given = _parsed(settings or []).model_dump(exclude_unset=True)
     if not given:
         raise InvalidRequest(f"nothing to set: give SETTING=VALUE of {KNOWN}", param="settings")
     done = with_store(
         lambda store: store.namespaces.change_settings(name, given, change=Change(actor, reason))
     )
-    _show(Namespace.of(done), as_json)
-
-
-@app.command("freeze")
-def namespaces_freeze(
-    name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
-) -> None:
-    """Let nobody change the rules and examples of a namespace."""
-    done = with_store(lambda store: store.namespaces.freeze(name, change=Change(actor, reason)))
-    _show(Namespace.of(done), as_json)
-
-
-@app.command("unfreeze")
-def namespaces_unfreeze(
-    name: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
-) -> None:
-    """Let a frozen namespace change again."""
-    done = with_store(lambda store: store.namespaces.unfreeze(name, change=Change(actor, reason)))
-    _show(Namespace.of(done), as_json)
-
-
-@app.command("snapshot")
-def namespaces_snapshot(
-    name: str, label: str, actor: Actor = "cli", reason: Reason = "", as_json: AsJson = False
-) -> None:
-    """Name this point of a namespace's history, to roll back to."""
-    made = with_store(
-        lambda store: store.history.snapshot(name, label, change=Change(actor, reason))
-    )
-    _show(Snapshot.of(made), as_json)
+    show_one("", Namespace.of(done).model_dump(mode="json"), as_json)
 
 
 @app.command("rollback")
@@ -169,7 +98,7 @@ def rollback(
     to_snapshot: Annotated[str | None, typer.Option(help="A snapshot's label")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only show what would change")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
-    actor: Actor = "cli",
+    actor: Actor = "",
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -178,6 +107,8 @@ def rollback(
     What gets an old text back steers again once a running gateway has embedded it, which
     takes seconds.
     """
+    from app.api.schemas.namespaces import RolledBack
+
     if sum(given is not None for given in (to_event, to_time, to_snapshot)) != 1:
         raise InvalidRequest("give exactly one of --to-event, --to-time and --to-snapshot")
     when = None if to_time is None else to_time.replace(tzinfo=UTC)
@@ -213,7 +144,7 @@ def namespaces_delete(
     confirm: Annotated[
         str | None, typer.Option(help="The name again; unset: it is asked for")
     ] = None,
-    actor: Actor = "cli",
+    actor: Actor = "",
     reason: Reason = "",
 ) -> None:
     """Delete a namespace with all that is in it. There is no way back."""
@@ -255,7 +186,7 @@ def namespaces_import(
     trust: Annotated[
         bool, typer.Option("--trust", help="Its evidence counts: what steered steers at once")
     ] = False,
-    actor: Actor = "cli",
+    actor: Actor = "",
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -263,6 +194,8 @@ def namespaces_import(
 
     Under the policy gated its rules prove themselves anew, unless you trust where it was."""
     from app.api.namespace_jsonl import import_lines
+    from app.api.schemas.namespaces import NamespaceImported
+    from app.settings import NAMESPACE
 
     if namespace is not None and not NAMESPACE.match(namespace):
         raise InvalidRequest("--namespace: 1 to 64 letters, digits, '_', '.', '-'")
@@ -275,7 +208,8 @@ def namespaces_import(
     change = Change(actor, reason)
     try:
         done = with_store(
-            lambda store: import_lines(store, lines, name=namespace, trust=trust, change=change)
+            lambda store: import_lines(store, lines, name=namespace, trust=trust, change=change),
+            creates=True,
         )
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}") from error
@@ -299,27 +233,9 @@ def _parsed(assignments: list[str]) -> NamespaceSettings:
     return NamespaceSettings.read(given)
 
 
-def _states(summary: StoredSummary) -> list[tuple[str, bool]]:
-    return [("frozen", summary.namespace.frozen), ("paused", summary.paused)]
-
-
-def _show(answer: ResponseModel, as_json: bool) -> None:
-    if as_json:
-        print_json(answer)
-        return
-    shown = table("what value")
-    for key, value in answer.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            for inner, each in value.items():
-                # Counts of nothing are left out; a setting of 0 is one.
-                if each is not None and (each != 0 or key == "settings"):
-                    add_row(shown, f"{key}.{inner}", each)
-        else:
-            add_row(shown, key, value)
-    out.print(shown)
-
-
 def _show_rollback(plan: Rollback) -> None:
+    from app.api.schemas.namespaces import RolledBack
+
     rolled = RolledBack.of(plan)
     shown = table("id before after text")
     for change in rolled.changes[:SHOWN]:
@@ -338,3 +254,6 @@ def _show_rollback(plan: Rollback) -> None:
 
 def _listed(changed: dict[str, Any]) -> str:
     return "; ".join(f"{name}: {value}" for name, value in changed.items() if name != "reason")
+
+
+add_commands(app, "namespaces")

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def server_config(application: Any, settings: Settings, **more: Any) -> uvicorn.
     )
 
 
-def check(settings: Settings) -> None:
+def _check(settings: Settings) -> None:
     """What each of them would find out for itself, and the key that each would make. Raises
     `ConfigurationError`."""
     from app.access.admin_key import load_admin_key
@@ -65,13 +67,14 @@ def check(settings: Settings) -> None:
     load_admin_key(settings)
 
 
-def serve(settings: Settings, listener: socket.socket) -> None:
-    """Until SIGTERM or SIGINT. Raises SystemExit where a process could not start; that has said
-    why."""
+def serve(settings: Settings, listener: socket.socket, url: str) -> None:
+    """Until SIGTERM or SIGINT. Raises `ConfigurationError`; SystemExit where a process could not
+    start, which has said why."""
+    _check(settings)
     with tempfile.TemporaryDirectory(prefix="ttcl-metrics-") as folder:
         os.environ[_SHARED] = folder
         config = server_config(
-            partial(_gateway, settings, os.getpid()),
+            partial(_gateway, settings, url, os.getpid()),
             settings,
             factory=True,
             workers=settings.workers,
@@ -83,7 +86,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         raise SystemExit(2)
 
 
-def _gateway(settings: Settings, supervisor: int) -> FastAPI:
+def _gateway(settings: Settings, url: str, supervisor: int) -> FastAPI:
     """In a process of its own."""
     from app.main import create_app
     from app.observability.logs import configure
@@ -98,7 +101,32 @@ def _gateway(settings: Settings, supervisor: int) -> FastAPI:
         sys.stderr.write(f"ttcl: {error}\n")
         raise SystemExit(STARTUP_FAILURE) from None
     logging.getLogger("uvicorn.error").addFilter(partial(_worded, application))
+    _show_first_screen(application, settings, url)
     return application
+
+
+def _show_first_screen(application: FastAPI, settings: Settings, url: str) -> None:
+    """By the first of them that is up."""
+    begin = application.router.lifespan_context
+
+    @asynccontextmanager
+    async def begin_and_show(app: FastAPI) -> AsyncIterator[Any]:
+        from app.cli import first_screen
+
+        async with begin(app) as state:
+            if _is_first():
+                await first_screen.show_ready(settings, url, app.state.ttcl)
+            yield state
+
+    application.router.lifespan_context = begin_and_show
+
+
+def _is_first() -> bool:
+    try:
+        Path(os.environ[_SHARED], "shown").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _worded(application: FastAPI, record: logging.LogRecord) -> bool:

@@ -13,7 +13,7 @@ import typer
 
 from app.cli.common import AsJson, err, out, print_json
 
-app = typer.Typer(no_args_is_help=True, help="Move the whole store to another database.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Place = "A URL (sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME) or the path of an SQLite file"
 

@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.common import err
-from app.settings import load_settings
+from app.settings import LogFormat, load_settings
+
+app = typer.Typer(add_completion=False)
 
 
+@app.command()
 def worker(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=64, help="Jobs at a time (TTCL_LEARN_CONCURRENCY)")
@@ -28,6 +31,8 @@ def worker(
     configure(settings.log_format, settings.log_level)
 
     def ready() -> None:
+        if settings.log_format is LogFormat.JSON:
+            return  # its line in the log says the same
         err.print(f"learning, {settings.learn_concurrency} jobs at a time - Ctrl-C stops it")
 
     asyncio.run(work(settings, metrics_port, ready))

@@ -38,7 +38,7 @@ def dates(since: str, until: str) -> Dates:
 
 def days_of(text: str, default: int = 30) -> int:
     """One of `RANGES`; another one comes from a hand-made address."""
-    return int(text) if text.isascii() and text.isdigit() and int(text[:9]) in RANGES else default
+    return next((each for each in RANGES if text == str(each)), default)
 
 
 def _day(text: str, name: str, later: int) -> datetime | None:

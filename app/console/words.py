@@ -167,6 +167,7 @@ _REASONS = {
 _EVENTS = {
     "rule.created": "rule added",
     "rule.imported": "rule imported",
+    "rule.trusted": "imported rule vouched for",
     "rule.merged": "rule learned again",
     "rule.patched": "rule edited",
     "rule.retired": "rule retired",
@@ -198,6 +199,7 @@ _EVENTS = {
     "examples.deleted": "examples deleted",
     "episodes.expired": "old episodes deleted",
     "namespace.created": "namespace made",
+    "namespace.imported": "namespace imported",
     "namespace.changed": "settings changed",
     "namespace.frozen": "namespace frozen",
     "namespace.unfrozen": "namespace unfrozen",

@@ -14,6 +14,7 @@ from app.domain.bounds import bounded
 from app.domain.trajectory import (
     Assessment,
     Case,
+    Contrast,
     Message,
     Observation,
     Role,
@@ -62,6 +63,26 @@ def contrast_from_json(data: dict[str, Any]) -> Selection:
         judged=tuple(Assessment(**judged) for judged in data["judged"]),
         agreement=data.get("agreement"),
     )
+
+
+def lesson_contrast(selection: Selection) -> dict[str, Any]:
+    """What the trace of a lesson keeps of right and wrong."""
+    assert selection.better is not None, "a lesson has both sides"
+    assert selection.worse is not None, "a lesson has both sides"
+    return {"better": bounded(selection.better.text), "worse": bounded(selection.worse.text)}
+
+
+def contrast_of(episode: Episode) -> Contrast | None:
+    """The two sides of an episode's latest lesson, else of its exploration; None where it has kept
+    none."""
+    lessons = episode.trace.get("lessons", {}).values()
+    verified = [each["contrast"] for each in lessons if "contrast" in each]
+    if verified:
+        return Contrast(episode.question, **verified[-1], verified=True)
+    chosen = episode.trace.get("selection") or {}
+    texts = {row["name"]: row["text"] for row in episode.trace.get("trajectories", ())}
+    better, worse = texts.get(chosen.get("better")), texts.get(chosen.get("worse"))
+    return Contrast(episode.question, better, worse) if better and worse else None
 
 
 def observation_to_json(observation: Observation) -> dict[str, Any]:

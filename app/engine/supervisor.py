@@ -27,6 +27,8 @@ from app.exceptions import ConfigurationError, UpstreamUnavailable
 log = structlog.get_logger(__name__)
 
 HOST = "127.0.0.1"
+GIVEN_UP = "the embedded model can't be run"
+"""How the sentence begins that says so."""
 
 
 class EngineState(StrEnum):
@@ -94,7 +96,7 @@ class Supervisor:
         if self.state is EngineState.READY:
             return None
         if self.state is EngineState.FAILED:
-            return f"the embedded model can't be run; the gateway's log and {self.log_path} say why"
+            return f"{GIVEN_UP}; the gateway's log and {self.log_path} say why"
         return f"the embedded model is {self.state.value}; try again in a moment"
 
     async def start(self) -> None:
@@ -198,7 +200,8 @@ class EngineSupervisor(Supervisor):
         await super().start()
 
     def _command(self, port: int) -> list[str]:
-        command = [sys.executable, "-m", "app.engine", "serve", "--exit-with-parent"]
+        command = [sys.executable, "-P", "-m", "app.engine", "serve"]
+        command += ["--exit-with-parent"]
         command += ["--backend", self._backend, "--host", HOST, "--port", str(port)]
         command += ["--data-dir", str(self._data_dir)]
         if self._threads is not None:

@@ -24,6 +24,11 @@ _CPU_SERVER = "vllm.entrypoints.openai.api_server"
 """The command asks for a distribution of the name vllm, and the build for a CPU has another."""
 _STANDALONE = Path(__file__).parent / "standalone"
 _KV_CACHE_GIB = "1"
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""As `python -P`, which Python knows from 3.11 on only: no folder `vllm` of where we are stands in
+for the package."""
+VERSION = "0.32.0"
+"""Which everything is tested against. Of an environment of its own: it wants an older fastapi."""
 
 _PROBE = """
 import importlib.metadata as m, json
@@ -62,15 +67,20 @@ def find_python(explicit: Path | None = None) -> VllmPython:
         if (root / _OWN_VENV).exists():
             return _probe(root / _OWN_VENV)
     raise ConfigurationError(
-        "vLLM is not installed: run `make engine-vllm` (CPU) or `pip install 'ttcl[vllm]'` (GPU), "
-        f"or set {PYTHON_VARIABLE} to a Python that has it"
+        "vLLM is not installed: `make engine-vllm` makes an environment with it (CPU); on a GPU "
+        f"install vllm=={VERSION} into .venv-vllm, or set {PYTHON_VARIABLE} to a Python that has it"
     )
 
 
 def _probe(python: Path) -> VllmPython:
     try:
         answer = subprocess.run(
-            [python, "-c", _PROBE], capture_output=True, text=True, check=True, timeout=60
+            [python, "-c", _PROBE],
+            env={**os.environ, **_SAFE_PATH},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
         found: dict[str, str] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -153,7 +163,7 @@ def vllm_environment(
     model: VllmModel, *, cpu: bool, given: Mapping[str, str], threads: int | None = None
 ) -> dict[str, str]:
     """`given` and what vLLM needs beside it; what `given` sets stands."""
-    chosen = {"VLLM_NO_USAGE_STATS": "1"}
+    chosen = {"VLLM_NO_USAGE_STATS": "1", **_SAFE_PATH}
     if Path(model.source).is_dir():
         chosen["HF_HUB_OFFLINE"] = "1"
     if cpu:

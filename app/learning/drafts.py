@@ -15,8 +15,10 @@ async def drafts_of(
     embedder: Embedder,
     *,
     gated: bool,
+    written_by: str | None = None,
 ) -> list[Draft]:
-    """Distilled rules with their vectors, as the store takes them. Raises `EmbeddingFailed`."""
+    """Distilled rules with their vectors, as the store takes them. `written_by`: the model. Raises
+    `EmbeddingFailed`."""
     admitted = RuleState.CANDIDATE if gated else RuleState.ACTIVE
     drafts = []
     for rule in rules:
@@ -31,6 +33,7 @@ async def drafts_of(
             state=RuleState.QUARANTINED if rule.refusal else admitted,
             reason=rule.refusal,
             source_episode=observation.episode_id,
+            written_by=written_by,
         )
         drafts.append(Draft(new, Vectors(text=text, trigger=when)))
     return drafts

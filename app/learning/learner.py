@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,9 @@ from app.domain.serialization import (
     selection_to_json,
     trajectories_to_json,
 )
-from app.domain.trajectory import Case, Cost, DistilledRule, Observation, Selection
+from app.domain.trajectory import Case, Cost, Observation, Selection
 from app.exceptions import TTCLError, UpstreamRejected, UpstreamTimeout
+from app.learning.distilling import Distilling
 from app.learning.drafts import drafts_of
 from app.learning.evaluation.gatekeeper import Gatekeeper, worth_distilling
 from app.learning.evaluation.outcomes import (
@@ -41,7 +42,7 @@ from app.learning.evaluation.outcomes import (
 )
 from app.learning.lessons import QUEUE_SKIP, WROTE_NOTHING, Teacher
 from app.loop.effort_planner import EffortPlanner
-from app.loop.loop import Loop
+from app.loop.loop import Distillation, Loop
 from app.observability.metrics import Metrics
 from app.observability.tracing import NO_TRACES, Tracer, set_attributes, span
 from app.upstream.embeddings import Embedder
@@ -75,20 +76,26 @@ MOST_DUE = 100.0
 """Replays that a namespace can have paid for in advance."""
 
 
+NOTHING = Cost()
+
+
 @dataclass(slots=True)
 class _JobCost:
     """What a job has cost so far; due however it ends."""
 
     cost: Cost = field(default_factory=Cost)
+    elsewhere: Cost = field(default_factory=Cost)
+    """Of it, what another model than the served one took to write rules."""
     skipped: str | None = None
     """Why nothing was learned."""
 
-    def add(self, cost: Cost) -> None:
+    def add(self, cost: Cost, elsewhere: Cost = NOTHING) -> None:
         self.cost += cost
+        self.elsewhere += elsewhere
 
     @property
     def spend(self) -> Spend:
-        return Spend(self.cost.calls, self.cost.tokens)
+        return Spend(self.cost.calls, self.cost.tokens, self.elsewhere.calls, self.elsewhere.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ class Learner:
         planner: EffortPlanner,
         gatekeeper: Gatekeeper,
         teacher: Teacher,
+        distilling: Distilling,
         gated: Callable[[str], bool],
         judges: Callable[[str], bool],
         options: LearnerOptions,
@@ -128,6 +136,7 @@ class Learner:
         self._planner = planner
         self._gatekeeper = gatekeeper
         self._teacher = teacher
+        self._distilling = distilling
         self._gated = gated
         self._judges = judges
         self._options = options
@@ -173,7 +182,9 @@ class Learner:
             outcome = "failed"
         self.metrics.learning_outcomes.labels(outcome).inc()
         lesson = job.kind is JobKind.FEEDBACK
-        self.metrics.spent(Purpose.FEEDBACK if lesson else Purpose.EXPLORATION, bill.cost)
+        served = bill.cost - bill.elsewhere
+        self.metrics.spent(Purpose.FEEDBACK if lesson else Purpose.EXPLORATION, served)
+        self.metrics.spent(Purpose.DISTILLER, bill.elsewhere)
         # What asked no model has been learned from by nobody, and pays for nothing.
         if bill.cost.calls and self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
@@ -257,39 +268,37 @@ class Learner:
         if reason := self._nothing_to_distil(job, selection):
             trace["learning_cost"] = bill.cost.as_dict()
             return await self._skip(job, bill, reason, trace=trace, findings=found)
-        distillation = await self._loop.distil(
+        distillation = await self._distilling.distil(
             observation,
             selection,
             judged=self._judges(job.namespace),
             gated=self._gated(job.namespace),
-            background=True,
         )
-        bill.add(distillation.cost)
-        trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
-        if distillation.judge is not None:
-            trace["judge"] = distillation.judge
+        bill.add(distillation.cost, distillation.elsewhere)
+        trace |= distillation.trace()
         trace["learning_cost"] = bill.cost.as_dict()
         if not distillation.rules:
             reason = distillation.problem or WROTE_NOTHING
             return await self._skip(job, bill, reason, trace=trace, findings=found)
-        return await self._apply(job, observation, distillation.rules, bill, trace, findings=found)
+        return await self._apply(job, observation, distillation, bill, trace, findings=found)
 
     async def _teach(self, job: Job, bill: _JobCost) -> str:
         """Learns from a feedback."""
         taught = await self._teacher.teach(job, bill.add)
         trace = {**taught.trace, "learning_cost": bill.cost.as_dict()}
-        rules = () if taught.distillation is None else taught.distillation.rules
-        if not rules and taught.completion is None:
+        if taught.distillation is None and taught.completion is None:
             reason = taught.reason or WROTE_NOTHING
             return await self._skip(job, bill, reason, trace=trace)
         observation = observation_from_json(job.payload["observation"])
-        return await self._apply(job, observation, rules, bill, trace, completion=taught.completion)
+        return await self._apply(
+            job, observation, taught.distillation, bill, trace, completion=taught.completion
+        )
 
     async def _apply(
         self,
         job: Job,
         observation: Observation,
-        rules: Sequence[DistilledRule],
+        distillation: Distillation | None,
         bill: _JobCost,
         trace: dict[str, Any],
         *,
@@ -297,9 +306,13 @@ class Learner:
         completion: Completion | None = None,
     ) -> str:
         gated = self._gated(job.namespace)
+        rules = () if distillation is None else distillation.rules
+        author = None if distillation is None else distillation.model
         try:
             with span("merge", rules=len(rules)) as step:
-                drafts = await drafts_of(observation, rules, self._embedder, gated=gated)
+                drafts = await drafts_of(
+                    observation, rules, self._embedder, gated=gated, written_by=author
+                )
                 applied: LearningResult = await self._store.jobs.apply(
                     job,
                     drafts,

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.serialization import (
+    lesson_contrast,
     observation_from_json,
     selection_to_json,
     trajectories_to_json,
 )
 from app.domain.trajectory import Case, Cost, Observation, Role, Selection, Task, Trajectory
+from app.learning.distilling import Distilling
 from app.learning.evaluation.gatekeeper import worth_distilling
 from app.learning.evaluation.outcomes import Judge
 from app.loop.loop import Distillation, Loop
@@ -93,6 +95,7 @@ class Teacher:
         store: RuleStore,
         loop: Loop,
         judge: Judge,
+        distilling: Distilling,
         gated: Callable[[str], bool],
         judges: Callable[[str], bool],
         *,
@@ -103,21 +106,22 @@ class Teacher:
         self._store = store
         self._loop = loop
         self._judge = judge
+        self._distilling = distilling
         self._gated = gated
         self._judges = judges
         self._calls_per_answer = calls_per_answer
         self._exploring = exploring
 
-    async def teach(self, job: Job, pay: Callable[[Cost], None]) -> Taught:
-        """Calls the model, and writes nothing. `pay` is told of each cost as it arises. Raises
-        `UpstreamError`, StoreError."""
+    async def teach(self, job: Job, pay: Callable[[Cost, Cost], None]) -> Taught:
+        """Calls the model, and writes nothing. `pay` is told of each cost as it arises, and of the
+        part that another model than the served one took. Raises `UpstreamError`, StoreError."""
         lesson = Lesson.of(job.payload)
         left = await self._store.jobs.lessons_paid(job.namespace, self._calls_per_answer)
         trace: dict[str, Any] = {}
         better, completion = lesson.better, None
         if lesson.explore and left >= self._exploring:
             found, trace, cost = await self._search(lesson)
-            pay(cost)
+            pay(cost, Cost())
             left -= cost.calls
             better = found
             if found is not None and lesson.example is not None:
@@ -128,16 +132,16 @@ class Teacher:
             waiting = self._store.evidence.count_candidates(job.namespace)
             if not worth_distilling(waiting, seed=job.episode_id):
                 return Taught(None, completion, QUEUE_SKIP, trace)
-        distillation = await self._loop.distil(
+        contrast = lesson.contrast(better)
+        distillation = await self._distilling.distil(
             lesson.observation,
-            lesson.contrast(better),
+            contrast,
             judged=self._judges(job.namespace),
             gated=self._gated(job.namespace),
+            calls=left,
         )
-        pay(distillation.cost)
-        trace["distiller"] = {"prompt": distillation.prompt, "raw": distillation.raw}
-        if distillation.judge is not None:
-            trace["judge"] = distillation.judge
+        pay(distillation.cost, distillation.elsewhere)
+        trace |= {**distillation.trace(), "contrast": lesson_contrast(contrast)}
         reason = None if distillation.rules else WROTE_NOTHING
         return Taught(distillation if distillation.rules else None, completion, reason, trace)
 

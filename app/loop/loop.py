@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -14,8 +14,10 @@ import structlog
 from app.domain.bounds import bounded
 from app.domain.trajectory import (
     Case,
+    Contrast,
     Cost,
     DistilledRule,
+    Message,
     Observation,
     Role,
     Selection,
@@ -29,7 +31,7 @@ from app.loop.explore.exploration import AskTeacher, ExplorerOptions, RunningCos
 from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import thinking_switches
 from app.loop.reflect.answers import strip_reasoning
-from app.loop.reflect.distiller import Distiller
+from app.loop.reflect.distiller import Distiller, TriedOn
 from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.selection import (
     decided,
@@ -40,11 +42,12 @@ from app.loop.reflect.selection import (
 )
 from app.loop.steer.writer import ExperienceWriter, Insertion
 from app.observability.tracing import set_attributes, set_cost, span
-from app.prompt_library import PromptLibrary
+from app.prompt_library import PromptLibrary, Rendered
 from app.settings import DEFAULT_EXPERIMENT, ExamplePlace
 from app.upstream.capabilities import is_context_overflow
+from app.upstream.distiller_model import DistillerModel
 from app.upstream.embeddings import Embedder
-from app.upstream.types import THINKING_SPENT, ChatBackend
+from app.upstream.types import THINKING_SPENT, ChatBackend, Completion
 from rules_store.models.rules import Vector
 
 log = structlog.get_logger(__name__)
@@ -87,6 +90,48 @@ class Distillation:
     judge: dict[str, Any] | None = None
     """What the model said of each rule that it was asked about, by polarity, and by which
     prompt."""
+    model: str = ""
+    """Who wrote them."""
+    elsewhere: Cost = field(default_factory=Cost)
+    """Of the cost, what another model than the served one has taken."""
+    fallback: str | None = None
+    """Why the served model wrote, where another one should have."""
+    others: int = 0
+    """Contrasts of other questions that the distiller saw."""
+    tried: tuple[TriedOn, ...] = ()
+    """Replays that the rules were revised by."""
+
+    def trace(self) -> dict[str, Any]:
+        """What an episode keeps of it."""
+        said: dict[str, Any] = {"prompt": self.prompt, "raw": self.raw, "model": self.model}
+        if self.fallback is not None:
+            said["fallback"] = self.fallback
+        if self.others:
+            said["others"] = self.others
+        if self.tried:
+            said["replays"] = [{"before": t.before, "after": t.after} for t in self.tried]
+        return {"distiller": said} | ({} if self.judge is None else {"judge": self.judge})
+
+
+@dataclass(frozen=True, slots=True)
+class _Author:
+    """A model that is asked for rules, and about them."""
+
+    backend: ChatBackend
+    model: str
+    served: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What an author made of a distiller's prompt."""
+
+    author: _Author
+    answer: dict[str, Any] | None
+    completion: Completion
+    cost: Cost
+    elsewhere: Cost
+    fallback: str | None
 
 
 class Loop:
@@ -97,7 +142,9 @@ class Loop:
         equivalence: Equivalence,
         prompts: PromptLibrary,
         options: LoopOptions,
+        distiller_model: DistillerModel | None = None,
     ) -> None:
+        """`distiller_model`: what writes the rules; None: the model that answered."""
         self._backend = backend
         self._embedder = embedder
         self._equivalence = equivalence
@@ -106,6 +153,7 @@ class Loop:
         self._writer = ExperienceWriter(prompts, options.example_place, options.confidential)
         self._explorer = Explorer(backend, prompts, options.explorer)
         self._distiller = Distiller(prompts)
+        self._distiller_model = distiller_model
         self._rule_judge = rule_judge.RuleJudge(prompts)
         self._exams = rule_judge.Exams()
 
@@ -240,68 +288,132 @@ class Loop:
         observation: Observation,
         selection: Selection,
         *,
-        background: bool = True,
+        others: Sequence[Contrast] = (),
         judged: bool = False,
         gated: bool = True,
     ) -> Distillation:
         """The difference between better and worse, in rules; refused ones are marked, not
-        dropped. `judged`: whether the model is asked about each rule that the checks let pass;
-        `gated`: whether it then has to prove itself. Raises `UpstreamError`."""
-        # In threads: what the checks look up is read when it is first needed, a second at most.
-        spoken = await asyncio.to_thread(languages.tongue, observation.question)
-        english = spoken in (None, languages.ENGLISH)
-        prompt = self._distiller.render(observation, selection, english=english)
+        dropped. `others`: contrasts of near questions that are shown beside this one. `judged`:
+        whether the model is asked about each rule that the checks let pass; `gated`: whether it
+        then has to prove itself. Raises `UpstreamError`."""
+        english = await _is_english(observation)
+        prompt = self._distiller.render(observation, selection, others=others, english=english)
+        made = await self._written(observation, selection, prompt, english, others, judged, gated)
+        return dataclasses.replace(made, others=len(others))
+
+    async def revise(
+        self,
+        observation: Observation,
+        selection: Selection,
+        rules: Sequence[DistilledRule],
+        tried: Sequence[TriedOn],
+        *,
+        judged: bool = False,
+        gated: bool = True,
+    ) -> Distillation:
+        """Rules of `distil` written once more, by what they did to other questions. Raises
+        `UpstreamError`."""
+        english = await _is_english(observation)
+        texts = [rule.text for rule in rules]
+        prompt = self._distiller.render_revision(observation, texts, tried, english=english)
+        shown = [Contrast(each.question, each.answer, each.without) for each in tried]
+        return await self._written(observation, selection, prompt, english, shown, judged, gated)
+
+    async def _written(
+        self,
+        observation: Observation,
+        selection: Selection,
+        prompt: Rendered,
+        english: bool,
+        shown: Sequence[Contrast],
+        judged: bool,
+        gated: bool,
+    ) -> Distillation:
+        """What a distiller's prompt leads to. `shown`: what stood in it of other questions."""
+        schema = self._distiller.schema(
+            selection.case, question=observation.question, english=english
+        )
         with span("distil", model=observation.model) as step:
-            answer, completion = await self._backend.structured(
-                observation.model,
-                list(prompt.messages),
-                self._distiller.schema(
-                    selection.case, question=observation.question, english=english
-                ),
-                {
-                    "temperature": 0,
-                    "seed": observation.seed,
-                    "max_tokens": DISTILLER_TOKENS,
-                    **thinking_switches(observation),
-                },
-                background=background,
-            )
-            set_cost(step, completion.cost)
+            reply = await self._ask_for_rules(observation, prompt, schema)
+            set_cost(step, reply.cost)
+            set_attributes(step, author=reply.author.model, stood_in=reply.fallback is not None)
+        said = reply.answer if reply.answer is not None else reply.completion.text
         with span("admit") as step:
-            written = self._distiller.parse(
-                selection.case, answer if answer is not None else completion.text
-            )
+            written = self._distiller.parse(selection.case, said)
             rules = await asyncio.to_thread(
-                pipeline.judge, written, observation, selection, prompt=prompt
+                pipeline.judge, written, observation, selection, prompt=prompt, shown=shown
             )
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)
-        cost, judge = completion.cost, None
+        cost, elsewhere, judge = reply.cost, reply.elsewhere, None
         if judged and any(rule.refusal is None for rule in rules):
-            rules, more, judge = await self._judged(observation, rules, background, gated)
+            rules, more, judge = await self._judged(reply.author, observation, rules, gated)
             cost += more
-        problem = THINKING_SPENT if completion.spent_on_thinking else None
-        return Distillation(tuple(rules), cost, prompt.ref, completion.text, problem, judge)
+            elsewhere += Cost() if reply.author.served else more
+        return Distillation(
+            tuple(rules),
+            cost,
+            prompt.ref,
+            reply.completion.text,
+            problem=THINKING_SPENT if reply.completion.spent_on_thinking else None,
+            judge=judge,
+            model=reply.author.model,
+            elsewhere=elsewhere,
+            fallback=reply.fallback,
+        )
+
+    async def _ask_for_rules(
+        self,
+        observation: Observation,
+        prompt: Rendered,
+        schema: dict[str, Any],
+    ) -> _Reply:
+        """By the model that is to write rules; where it fails, or rests after a failure, by the
+        served one."""
+        own, spent, fallback = self._distiller_model, Cost(), None
+        if own is not None and own.rests:
+            fallback = own.failure
+        elif own is not None:
+            author = _Author(own.backend, own.name, served=False)
+            try:
+                answer, completion = await _structured(
+                    author, observation, prompt.messages, schema, DISTILLER_TOKENS
+                )
+            except UpstreamError as error:
+                log.warning("the distiller does not answer", model=own.name, error=error)
+                own.failed(error)
+                fallback, spent = error.message, Cost(calls=1)
+            else:
+                own.answered()
+                cost = completion.cost
+                return _Reply(author, answer, completion, cost, cost, None)
+        if own is not None:
+            own.replaced()
+        author = _Author(self._backend, observation.model, served=True)
+        answer, completion = await _structured(
+            author, observation, prompt.messages, schema, DISTILLER_TOKENS
+        )
+        return _Reply(author, answer, completion, spent + completion.cost, spent, fallback)
 
     async def _judged(
         self,
+        author: _Author,
         observation: Observation,
         rules: Sequence[DistilledRule],
-        background: bool,
         gated: bool,
     ) -> tuple[list[DistilledRule], Cost, dict[str, Any]]:
-        """The rules as the model sees them, what asking it cost, and what it said for the trace. A
-        call that fails is no verdict."""
+        """The rules as the model that wrote them sees them, what asking it cost, and what it said
+        for the trace. A call that fails is no verdict."""
         seen: list[DistilledRule] = []
         said: dict[str, Any] = {}
-        with span("judge", model=observation.model) as step:
-            fit, cost = await self._examined(observation, background)
+        with span("judge", model=author.model) as step:
+            fit, cost = await self._examined(author, observation)
             if not fit:
                 set_cost(step, cost)
                 return list(rules), cost, {"exam": "failed"}
             for rule in rules:
                 if rule.refusal is None:
-                    kind, spent, ref = await self._kind_of(observation, rule.text, background)
+                    kind, spent, ref = await self._kind_of(author, observation, rule.text)
                     cost += spent
                     said["prompt"] = ref
                     said[rule.polarity.value] = None if kind is None else kind.value
@@ -311,53 +423,70 @@ class Loop:
             set_cost(step, cost)
         return seen, cost, said
 
-    async def _examined(self, observation: Observation, background: bool) -> tuple[bool, Cost]:
+    async def _examined(self, author: _Author, observation: Observation) -> tuple[bool, Cost]:
         """Whether the model is fit to judge, and what it took to find out. The exam ends as soon as
         it is failed."""
-        known = self._exams.passed(observation.model)
+        # One name on two servers may be two models.
+        name = author.model if author.served else f"{author.model} (distiller)"
+        known = self._exams.passed(name)
         if known is not None:
             return known, Cost()
         cost, mistakes = Cost(), {True: 0, False: 0}
         for question in rule_judge.EXAM:
-            kind, spent, prompt = await self._kind_of(observation, question.rule, background)
+            kind, spent, prompt = await self._kind_of(author, observation, question.rule)
             cost += spent
             if kind is None:
                 # A call that failed says nothing of the model; an answer that is none does.
                 if prompt is not None:
-                    self._exams.note(observation.model, passed=False)
+                    self._exams.note(name, passed=False)
                 return False, cost
             mistakes[question.passes] += (kind is rule_judge.GOOD) != question.passes
             if mistakes[question.passes] > rule_judge.MISTAKES:
-                log.warning("the model can't judge rules", model=observation.model)
-                self._exams.note(observation.model, passed=False)
+                log.warning("the model can't judge rules", model=author.model)
+                self._exams.note(name, passed=False)
                 return False, cost
-        self._exams.note(observation.model, passed=True)
+        self._exams.note(name, passed=True)
         return True, cost
 
     async def _kind_of(
-        self, observation: Observation, rule: str, background: bool
+        self, author: _Author, observation: Observation, rule: str
     ) -> tuple[rule_judge.RuleKind | None, Cost, str | None]:
         """What the model says of a rule (None: no verdict), the cost, and by which prompt; None for
         a call that failed."""
         prompt = self._rule_judge.render(observation.domain, rule)
+        schema = self._rule_judge.schema()
         try:
-            answer, completion = await self._backend.structured(
-                observation.model,
-                list(prompt.messages),
-                self._rule_judge.schema(),
-                {
-                    "temperature": 0,
-                    "seed": observation.seed,
-                    "max_tokens": rule_judge.VERDICT_TOKENS,
-                    **thinking_switches(observation),
-                },
-                background=background,
+            answer, completion = await _structured(
+                author, observation, prompt.messages, schema, rule_judge.VERDICT_TOKENS
             )
         except UpstreamError as error:
             log.warning("rule not judged", episode=observation.episode_id, error=error)
             return None, Cost(calls=1), None
         said = answer if answer is not None else completion.text
         return self._rule_judge.kind(said), completion.cost, prompt.ref
+
+
+async def _is_english(observation: Observation) -> bool:
+    """Whether the question is in English, as far as is known."""
+    # In a thread: what the check looks up is read when it is first needed, a second at most.
+    spoken = await asyncio.to_thread(languages.tongue, observation.question)
+    return spoken in (None, languages.ENGLISH)
+
+
+async def _structured(
+    author: _Author,
+    observation: Observation,
+    messages: Sequence[Message],
+    schema: dict[str, Any],
+    limit: int,
+) -> tuple[dict[str, Any] | None, Completion]:
+    """A greedy call for which nobody waits. What the client says of thinking holds for the model
+    that it asked, and for no other."""
+    switches = thinking_switches(observation) if author.served else {}
+    params = {"temperature": 0, "seed": observation.seed, "max_tokens": limit, **switches}
+    return await author.backend.structured(
+        author.model, list(messages), schema, params, background=True
+    )
 
 
 def _silent_students(trajectories: Sequence[Trajectory]) -> list[str]:

@@ -18,7 +18,7 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -121,10 +121,13 @@ class Metrics:
         backlog: Callable[[], float],
         indexed: Callable[[], float],
         examples_indexed: Callable[[], float],
+        stood_in: Callable[[], float],
     ) -> None:
         """From now on the gauges show what these say when somebody looks: learning jobs waiting,
-        rules and examples in the index."""
+        rules and examples in the index, and how often the served model wrote rules because the one
+        that should did not answer."""
         self._follow(_Indexed(backlog, indexed, examples_indexed))
+        self._follow(_StoodIn(stood_in))
 
     def follow_effect(
         self,
@@ -179,6 +182,20 @@ class _Indexed(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for name, meaning, value in self._told:
             yield GaugeMetricFamily(name, meaning, value=value())
+
+
+class _StoodIn(Collector):
+    """A count that is kept elsewhere."""
+
+    def __init__(self, stood_in: Callable[[], float]) -> None:
+        self._stood_in = stood_in
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "ttcl_distiller_stand_ins",
+            "Rules that the served model wrote because the distiller's model did not answer",
+            value=self._stood_in(),
+        )
 
 
 class _Effect(Collector):

@@ -64,7 +64,7 @@ def exported(model: str) -> Path | None:
         return None
     folder = _written(source)
     if folder is None:
-        command = [sys.executable, "-m", "app.upstream.exported_model", str(source)]
+        command = [sys.executable, "-P", "-m", "app.upstream.exported_model", str(source)]
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from app.access.callers import KeyRing
 from app.access.load_limit import LoadLimit
@@ -17,26 +18,41 @@ from app.observability.metrics import Metrics
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.client import Upstream
+from app.upstream.distiller_model import DistillerModel
 from app.upstream.embeddings import Embedder
 from rules_store.store import RuleStore
 
 
-@dataclass(slots=True)
-class AppState:
+class Wakes(Protocol):
+    """Is told of jobs that have been committed."""
+
+    def wake(self, namespace: str | None = None) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class AdminState:
+    """What the admin API and feedback need: of a gateway, or of a command without one."""
+
     settings: Settings
     admin_key: str
     keys: KeyRing
     meter: Meter
-    load: LoadLimit
     large_bodies: FairSlots
     """Turns of those that are read in a thread."""
     store: RuleStore
     upstream: Upstream
+    distiller_model: DistillerModel | None
     embedder: Embedder
-    reembedding: Reembedding
     prompts: PromptLibrary
     feedback: FeedbackIntake
     explainer: Explainer
+    worker: Wakes
+
+
+@dataclass(slots=True, kw_only=True)
+class AppState(AdminState):
+    load: LoadLimit
+    reembedding: Reembedding
     service: ChatService
     worker: Worker
     metrics: Metrics

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from app.exceptions import ConfigurationError
+from app.learning.distilling import Cluster, Distilling, OneContrast, Revised
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
 from app.learning.evaluation.outcomes import Judge
 from app.learning.feedback import FeedbackIntake, FeedbackOptions
@@ -22,9 +23,10 @@ from app.loop.steer.writer import ExperienceWriter
 from app.observability.metrics import Metrics
 from app.observability.tracing import NO_TRACES, Tracer
 from app.prompt_library import PromptLibrary
-from app.settings import Settings
+from app.settings import DistillerVariant, Settings
 from app.upstream.call_limiter import CallLimiter
 from app.upstream.client import Upstream
+from app.upstream.distiller_model import DistillerModel
 from app.upstream.embeddings import (
     CachedEmbedder,
     Embedder,
@@ -35,7 +37,12 @@ from app.upstream.types import ChatBackend
 from rules_store.database.engine import parse_url
 from rules_store.database.postgresql import libpq_address
 from rules_store.database.private import make_folder
-from rules_store.errors import StoreUnavailable
+from rules_store.errors import (
+    DatabaseMissing,
+    OlderProcesses,
+    SchemaOutdated,
+    StoreUnavailable,
+)
 from rules_store.options import StoreOptions
 from rules_store.policy.gate import GateOptions
 from rules_store.store import RuleStore
@@ -91,14 +98,32 @@ def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Ju
     return Gatekeeper(store, loop, judge, GateSettings(floor, settings.experiment.probation))
 
 
+def build_distilling(
+    settings: Settings, store: RuleStore, loop: Loop, embedder: Embedder, judge: Judge
+) -> Distilling:
+    match settings.experiment.distiller_variant:
+        case DistillerVariant.CONTRAST:
+            return OneContrast(loop)
+        case DistillerVariant.CLUSTER:
+            return Cluster(store, loop, embedder)
+        case DistillerVariant.REVISED:
+            return Revised(store, loop, embedder, judge)
+
+
 def build_teacher(
-    settings: Settings, store: RuleStore, loop: Loop, judge: Judge, gated: Callable[[str], bool]
+    settings: Settings,
+    store: RuleStore,
+    loop: Loop,
+    judge: Judge,
+    distilling: Distilling,
+    gated: Callable[[str], bool],
 ) -> Teacher:
     exploring = settings.students + 2  # Teacher and Tutor
     return Teacher(
         store,
         loop,
         judge,
+        distilling,
         gated,
         judges(settings, gated),
         calls_per_answer=settings.feedback_calls_per_answer,
@@ -130,6 +155,27 @@ def build_upstream(
     )
 
 
+def build_distiller_server(settings: Settings) -> Upstream | None:
+    """The server of the model that writes rules, where it is one of its own."""
+    if settings.distiller_base_url is None:
+        return None
+    secret = settings.distiller_api_key
+    return Upstream(
+        settings.distiller_base_url,
+        api_key=secret.get_secret_value() if secret else None,
+        model=settings.distiller_model,
+        timeout=settings.distiller_timeout,
+        connect_timeout=settings.upstream_connect_timeout,
+        gate=CallLimiter(settings.learn_call_concurrency),
+    )
+
+
+def build_distiller_model(settings: Settings, server: ChatBackend) -> DistillerModel | None:
+    """The model that writes rules, where it is not the served one; `server` has it."""
+    name = settings.distiller_model
+    return None if name is None else DistillerModel(server, name)
+
+
 def build_learner(
     settings: Settings,
     store: RuleStore,
@@ -142,13 +188,15 @@ def build_learner(
     rng: random.Random | None = None,
     metrics: Metrics | None = None,
 ) -> Learner:
+    distilling = build_distilling(settings, store, loop, embedder, judge)
     return Learner(
         store,
         loop,
         embedder,
         planner,
         build_gatekeeper(settings, store, loop, judge),
-        build_teacher(settings, store, loop, judge, gated),
+        build_teacher(settings, store, loop, judge, distilling, gated),
+        distilling,
         gated,
         judges(settings, gated),
         LearnerOptions(
@@ -191,29 +239,64 @@ async def build_worker(settings: Settings, store: RuleStore, learner: Learner) -
 
 @asynccontextmanager
 async def opened_store(
-    settings: Settings, embedding_model: str | None = None
+    settings: Settings, embedding_model: str | None = None, *, upgrade: bool = True
 ) -> AsyncIterator[RuleStore]:
     """The store of these settings. `embedding_model` None: the one that they name, which is not
-    loaded for it. Raises `ConfigurationError` with one sentence that says what to mend."""
-    try:
-        make_folder(settings.data_dir)
-    except OSError as error:
-        raise ConfigurationError(
-            f"TTCL_DATA_DIR: {settings.data_dir} can't be made: {error.strerror}"
-        ) from error
-    try:
+    loaded for it. `upgrade`: a database is made where there is none, and an older one brought to
+    this version's schema; else nothing is made or changed by opening it. Raises
+    `ConfigurationError` with one sentence that says what to mend."""
+    if upgrade:
+        make_data_dir(settings)
+    with explained(settings):
         store = await RuleStore.open(
             settings.resolved_database_url,
             embedding_model=embedding_model or build_embedder(settings).name,
             data_dir=settings.data_dir,
             options=store_options(settings),
+            upgrade=upgrade,
         )
-    except StoreUnavailable as error:
-        raise ConfigurationError(str(error)) from error
     try:
         yield store
     finally:
         await store.close()
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Raises `ConfigurationError`."""
+    try:
+        make_folder(settings.data_dir)
+    except OSError as error:
+        folder = settings.data_dir.absolute()
+        raise ConfigurationError(
+            f"TTCL_DATA_DIR: {folder} can't be made: {error.strerror}"
+        ) from error
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """What stands in the way of opening the database becomes a `ConfigurationError` that says what
+    to do about it."""
+    try:
+        yield
+    except DatabaseMissing as error:
+        where = ""
+        if settings.database_url is None and not settings.data_dir.is_absolute():
+            where = (
+                f" The data folder '{settings.data_dir}' (TTCL_DATA_DIR) is looked for where a "
+                "command runs: run it where the gateway runs, or set the folder's full path."
+            )
+        raise ConfigurationError(
+            f"{error}{where} Only `ttcl serve`, `ttcl worker`, `ttcl upgrade` and what adds "
+            "something make a new one."
+        ) from error
+    except SchemaOutdated as error:
+        raise ConfigurationError(f"{error} `ttcl upgrade` brings it there.") from error
+    except OlderProcesses as error:
+        raise ConfigurationError(
+            f"{error} Then start again, or run `ttcl upgrade` (docs/upgrading.md)."
+        ) from error
+    except StoreUnavailable as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def store_options(settings: Settings) -> StoreOptions:
@@ -240,8 +323,10 @@ def build_loop(
     equivalence: Equivalence,
     prompts: PromptLibrary,
     store: RuleStore | None = None,
+    distiller_model: DistillerModel | None = None,
 ) -> Loop:
-    """`store`: whose namespaces say what is confidential; None: nothing is."""
+    """`store`: whose namespaces say what is confidential; None: nothing is. `distiller_model`: what
+    writes the rules; None: the served model."""
     options = LoopOptions(
         explorer=ExplorerOptions(
             students=settings.students,
@@ -256,4 +341,4 @@ def build_loop(
         example_place=settings.experiment.example_place,
         **({} if store is None else {"confidential": confidential(store)}),
     )
-    return Loop(backend, embedder, equivalence, prompts, options)
+    return Loop(backend, embedder, equivalence, prompts, options, distiller_model)

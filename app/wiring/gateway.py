@@ -119,6 +119,7 @@ async def open_gateway(
         large_bodies=FairSlots(slots=2, share=1, rest=2.0),
         store=store,
         upstream=upstream,
+        distiller_model=services.distiller_model,
         embedder=services.embedder,
         reembedding=reembedding,
         prompts=prompts,

@@ -17,8 +17,11 @@ from app.observability.tracing import Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
 from app.upstream.client import Upstream
+from app.upstream.distiller_model import DistillerModel
 from app.upstream.embeddings import Embedder
 from app.wiring.factories import (
+    build_distiller_model,
+    build_distiller_server,
     build_embedder,
     build_learner,
     build_loop,
@@ -38,6 +41,7 @@ class Services:
     store: RuleStore
     embedder: Embedder
     upstream: Upstream
+    distiller_model: DistillerModel | None
     loop: Loop
     retriever: Retriever
     planner: EffortPlanner
@@ -68,7 +72,11 @@ async def open_services(
     stack.push_async_callback(upstream.close)
     equivalence = Equivalence()
     stack.push_async_callback(equivalence.close)
-    loop = build_loop(settings, upstream, embedder, equivalence, prompts, store)
+    server = build_distiller_server(settings)
+    if server is not None:
+        stack.push_async_callback(server.close)
+    distiller_model = build_distiller_model(settings, server or upstream)
+    loop = build_loop(settings, upstream, embedder, equivalence, prompts, store, distiller_model)
     retriever = build_retriever(settings, store, embedder)
     planner = build_planner(settings, store, embedder)
     judge = Judge(equivalence, embedder)
@@ -81,8 +89,20 @@ async def open_services(
         backlog=lambda: worker.backlog.total,
         indexed=lambda: store.rules_indexed,
         examples_indexed=lambda: store.examples_indexed,
+        stood_in=lambda: 0 if distiller_model is None else distiller_model.stood_in,
     )
-    return Services(store, embedder, upstream, loop, retriever, planner, judge, worker, metrics)
+    return Services(
+        store,
+        embedder,
+        upstream,
+        distiller_model,
+        loop,
+        retriever,
+        planner,
+        judge,
+        worker,
+        metrics,
+    )
 
 
 async def _model_server(

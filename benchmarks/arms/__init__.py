@@ -8,7 +8,12 @@ from collections.abc import Callable
 from app.exceptions import ConfigurationError
 from benchmarks.arms.base import Arm
 from benchmarks.arms.direct import SelfConsistency, ZeroShot
-from benchmarks.arms.experienced import EXPERIENCED_ARMS, examples_of, experience_of
+from benchmarks.arms.experienced import (
+    EXPERIENCED_ARMS,
+    WITHIN,
+    examples_of,
+    experience_of,
+)
 from benchmarks.arms.gated import GATED_ARMS
 from benchmarks.arms.looped import EMPTY_BANK, PAPER, PAPER_POISONED, RANDOM_RULES
 from benchmarks.arms.recalled import NEIGHBOUR, Recalling, nearest_labelled, own_right_answers
@@ -23,10 +28,13 @@ ARMS = {
     "paper": "the loop with retrieved rules, all active at once",
     "gated": "the loop with rules that have proved their worth on earlier questions",
     "gated-no-X": "without one of its parts: gate, hold-out, utility, trigger, abstention",
+    "gated-cluster": "with rules from several contrasts; gated-revised: revised by replays",
     "gated+poison": "with thirty wrong rules and 5% turned round; paper+poison likewise",
     "rules": "the product with feedback, rules alone",
     "examples": "the product with feedback, examples alone",
     "experience": "the product with feedback, rules and examples as evidence decides",
+    "rules-cluster": "rules alone, from several contrasts; rules-revised: revised by replays",
+    "rules-within@N": "at most N tokens of rules a prompt; examples-within@N, experience-within@N",
     "examples@K": "as examples, with at most K; experience@K likewise",
     "experience-consensus": "as experience, with agreed answers as examples, exploring all",
     "examples-no-floor": "as examples, however far the nearest are",
@@ -45,6 +53,7 @@ _COUNTED: dict[str, Callable[[int], Arm]] = {
     "self-icl": own_right_answers,
     "examples": examples_of,
     "experience": experience_of,
+    **WITHIN,
 }
 _COUNT = re.compile(r"([a-z-]+)@([1-9]\d{0,2})")
 _SERVICE = re.compile(r"http:(https?://[^#\s]+?)(?:#(\S+))?")

@@ -15,7 +15,10 @@ from app.domain.trajectory import Observation, Trajectory
 from app.loop.reflect.equivalence import Equivalence
 from app.prompt_library import PromptLibrary
 from app.settings import Settings
+from app.upstream.distiller_model import DistillerModel
 from app.upstream.embeddings import Embedder
+from app.upstream.types import ChatBackend
+from app.wiring.factories import build_distiller_model
 from benchmarks.callcache import CallCache, MeteredBackend
 from benchmarks.feedback import Feedback
 from benchmarks.taskfile import TaskFile
@@ -37,6 +40,16 @@ class Setting:
     calls: CallCache
     scratch: Path
     """Where arms keep rule stores while they run; what is there is never needed again."""
+    distiller: ChatBackend | None = None
+    """The server of the model that writes rules; None: that of the run's own model."""
+
+    def distiller_backend(self, backend: MeteredBackend) -> MeteredBackend:
+        """Calls to that server, counted with those of `backend`."""
+        return backend if self.distiller is None else backend.through(self.distiller, "distiller")
+
+    def distiller_model(self, backend: MeteredBackend) -> DistillerModel | None:
+        """The model that writes rules, where it is not the run's own."""
+        return build_distiller_model(self.settings, self.distiller_backend(backend))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.domain.trajectory import Case
 from benchmarks.arms.base import NAMESPACE
+from rules_store.models.episodes import Episode
 from rules_store.models.events import Event, EventFilter
+from rules_store.models.jobs import Job, JobKind
 from rules_store.operations.trials import DEMOTED, PROMOTED, REFUTED, SUPERSEDED
 from rules_store.store import RuleStore
 
@@ -55,6 +58,21 @@ def rule_row(event: Event, outcomes: dict[str, str]) -> dict[str, Any] | None:
         "trigger": event.after["trigger"],
         "outcome": state if outcome == "created" and state == "quarantined" else outcome,
         "reason": event.reason,
+    }
+
+
+def origin_of(episode: Episode, job: Job) -> dict[str, Any]:
+    """What the report says of how a rule came about: the case of its contrast, the agreement of the
+    answers, and who wrote it."""
+    if job.kind is JobKind.FEEDBACK:
+        lesson = episode.trace.get("lessons", {}).get(job.key, {})
+        told = {"case": Case.VERIFIED.value, "agreement": None}
+        return told | {"written_by": lesson.get("distiller", {}).get("model")}
+    selection = episode.trace.get("selection", {})
+    return {
+        "case": selection.get("case"),
+        "agreement": selection.get("agreement"),
+        "written_by": episode.trace.get("distiller", {}).get("model"),
     }
 
 

@@ -7,6 +7,8 @@
     experience-consensus       answers on which an exploration agreed become examples; all explored
     examples-no-floor          however far the nearest are
     examples-block   examples inside the block instead of as earlier turns
+    rules-cluster, rules-revised   rules by the other variants of the distiller
+    rules-within@N, examples-within@N, experience-within@N   at most N tokens of experience a prompt
 
 A request is steered, recorded and learned from by the gateway's own objects; only the call to the
 model goes through the run's cache. Feedback is taken as `POST /v1/feedback` takes it. When a step
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +44,11 @@ from app.learning.local_worker import LocalWorker
 from app.loop.explore.roles import teacher_params
 from app.loop.steer.budget import TokenCounter
 from app.observability.metrics import Metrics
-from app.settings import ExamplePlace, Policy, Settings
+from app.settings import DistillerVariant, ExamplePlace, Policy, Settings
 from app.upstream.capabilities import ModelInfo
 from app.upstream.types import ChatBackend, Completion
 from app.wiring.factories import (
+    build_distiller_model,
     build_feedback_intake,
     build_learner,
     build_loop,
@@ -59,6 +62,7 @@ from benchmarks.arms.changes import (
     WRITTEN,
     StoreChanges,
     example_row,
+    origin_of,
     rule_row,
 )
 from benchmarks.arms.direct import framed, sample
@@ -67,6 +71,7 @@ from benchmarks.arms.stores import PassClock, PassStore, opened_store
 from benchmarks.feedback import Feedback
 from rules_store.models.examples import ExampleUse
 from rules_store.models.feedback import NewFeedback
+from rules_store.models.jobs import Job
 
 _PATIENT = 3600.0
 """Seconds: a run waits for its embeddings; only a client must not."""
@@ -88,11 +93,18 @@ class Experienced:
         return ExperiencedPass(self.name, setting, settings, repeat, files, clock)
 
 
+_NO_EXAMPLES = {"examples": ExampleUse.OFF}
 _NO_RULES = {"max_positive": 0, "max_negative": 0}
 EXPERIENCED_ARMS = {
     arm.name: arm
     for arm in (
-        Experienced("rules", {"examples": ExampleUse.OFF}),
+        Experienced("rules", _NO_EXAMPLES),
+        Experienced(
+            "rules-cluster", {**_NO_EXAMPLES, "distiller_variant": DistillerVariant.CLUSTER}
+        ),
+        Experienced(
+            "rules-revised", {**_NO_EXAMPLES, "distiller_variant": DistillerVariant.REVISED}
+        ),
         Experienced("examples", _NO_RULES),
         Experienced("experience"),
         Experienced(
@@ -108,6 +120,19 @@ EXPERIENCED_ARMS = {
 def experience_of(most: int) -> Experienced:
     """The product with at most so many examples."""
     return Experienced(f"experience@{most}", {"max_examples": most})
+
+
+def within(name: str, kinds: Mapping[str, Any]) -> Callable[[int], Experienced]:
+    """An arm with at most so many tokens of experience in a prompt."""
+    return lambda most: Experienced(
+        f"{name}-within@{most}", {**kinds, "experience_token_budget": most}
+    )
+
+
+WITHIN = {
+    f"{name}-within": within(name, kinds)
+    for name, kinds in (("rules", _NO_EXAMPLES), ("examples", _NO_RULES), ("experience", {}))
+}
 
 
 def examples_of(most: int) -> Experienced:
@@ -139,7 +164,7 @@ class ExperiencedPass:
         self._files, self._store, self._clock = files, files.store, clock
         self._changes = StoreChanges(self._store)
         self._turn = asyncio.Lock()
-        self._backend = _Backend()
+        self._backend, self._distiller_backend = _Backend(), _Backend()
         self._questions: dict[str, str] = {}
         """Episode id -> question id."""
         self._sources: dict[str, str] = {}
@@ -170,7 +195,12 @@ class ExperiencedPass:
     def _build_learner(self, judge: Judge, gated: Any) -> Learner:
         setting, settings = self._setting, self._settings
         loop = build_loop(
-            settings, self._backend, setting.embedder, setting.equivalence, setting.prompts
+            settings,
+            self._backend,
+            setting.embedder,
+            setting.equivalence,
+            setting.prompts,
+            distiller_model=build_distiller_model(settings, self._distiller_backend),
         )
         return build_learner(
             settings,
@@ -264,8 +294,10 @@ class ExperiencedPass:
             # One that had to be tried again belongs to an earlier step: the last answer pays.
             outcome = by_episode.get(job.episode_id, outcomes[-1])
             self._backend.now = outcome.backend
+            self._distiller_backend.now = self._setting.distiller_backend(outcome.backend)
             became = await self._learner.run(job)
             rows.append({"id": outcome.asked.id, "kind": "jobs", "of": job.kind, "became": became})
+            rows += await self._changed(outcome.asked, job)
             while await self._learner.try_rules():
                 pass
             rows += await self._changed(outcome.asked)
@@ -285,11 +317,12 @@ class ExperiencedPass:
         """As `POST /v1/feedback`."""
         assert answered.call.episode is not None
         episode = await self._store.episodes.get(answered.call.episode)
-        said = {"verified": told.right} if told.label is None else {"label": told.label}
-        await self._intake.take(episode, NewFeedback(**said), learn=True, key_id="benchmark")
+        said = NewFeedback(**told.as_body())
+        await self._intake.take(episode, said, learn=True, key_id="benchmark")
 
-    async def _changed(self, asked: PassQuestion) -> list[dict[str, Any]]:
-        """Rows of what has become of rules and examples since the last look."""
+    async def _changed(self, asked: PassQuestion, job: Job | None = None) -> list[dict[str, Any]]:
+        """Rows of what has become of rules and examples since the last look; `job`: what has
+        written the rules among them."""
         rows: list[dict[str, Any]] = []
         for event in await self._changes.new():
             row = rule_row(event, WRITTEN | BY_EVIDENCE) or example_row(event)
@@ -299,6 +332,8 @@ class ExperiencedPass:
                 question = self._questions.get(row.pop("episode"), asked.id)
                 self._sources.setdefault(event.example_id, question)
                 row["question"] = self._sources[event.example_id]
+            if job is not None and event.kind == "rule.created":
+                row |= origin_of(await self._store.episodes.get(job.episode_id), job)
             rows.append({"id": asked.id, **row})
         return rows
 

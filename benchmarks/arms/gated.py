@@ -22,7 +22,7 @@ from app.learning.evaluation.outcomes import (
 )
 from app.loop.effort import Effort
 from app.loop.loop import Distillation, Exploration
-from app.settings import Policy
+from app.settings import DistillerVariant, Policy
 from app.wiring.factories import build_gatekeeper, build_planner
 from benchmarks.arms.base import NAMESPACE, ArmAnswer, PassQuestion, Repeat, Setting
 from benchmarks.arms.changes import BY_EVIDENCE, StoreChanges, rule_row
@@ -58,6 +58,8 @@ GATED_ARMS = {
         _gated("gated-no-utility", utility_weight=0.0),
         _gated("gated-no-trigger", trigger_retrieval=False),
         _gated("gated-no-abstention", abstention=False),
+        _gated("gated-cluster", distiller_variant=DistillerVariant.CLUSTER),
+        _gated("gated-revised", distiller_variant=DistillerVariant.REVISED),
         _gated("gated+poison", poisoned=True),
     )
 }
@@ -142,7 +144,15 @@ class GatedPass(Pass):
             teacher = teacher_text(exploration.trajectories)
             precedent = precedent_of(observation, selection, teacher, vector)
         findings = Findings(agreement_outcome(selection), precedent)
-        return Lesson(observation, found, distillation, (effort, exploration), findings)
+        return Lesson(
+            observation,
+            found,
+            distillation,
+            (effort, exploration),
+            findings,
+            case=selection.case.value,
+            agreement=selection.agreement,
+        )
 
     async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         rows = await super().learn(outcomes)

@@ -11,14 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.domain.serialization import hits_to_json
+from app.domain.serialization import (
+    hits_to_json,
+    selection_to_json,
+    trajectories_to_json,
+)
 from app.domain.trajectory import Observation, Selection
 from app.exceptions import UpstreamError
+from app.learning.distilling import Distilling
 from app.learning.drafts import drafts_of
+from app.learning.evaluation.outcomes import Judge
 from app.loop.effort import Effort
 from app.loop.loop import Distillation, Exploration, Loop
 from app.settings import Policy
-from app.wiring.factories import build_loop
+from app.wiring.factories import build_distilling, build_loop
 from benchmarks import poison
 from benchmarks.arms.base import NAMESPACE, ArmAnswer, PassQuestion, Repeat, Setting, observe, scope
 from benchmarks.arms.lookup import Found, Lookup, NoRules, RandomRules, Retrieved
@@ -80,6 +86,9 @@ class Lesson:
     explored: tuple[Effort | None, Exploration] | None = None
     """Of an arm that lets past explorations decide on the next."""
     findings: Findings = NO_FINDINGS
+    case: str = ""
+    agreement: float | None = None
+    """Of the selection that taught."""
 
 
 class Pass:
@@ -103,7 +112,9 @@ class Pass:
         distillation = None
         if self.teaches(observation, exploration.selection):
             try:
-                distillation = await loop.distil(observation, exploration.selection)
+                distillation = await self._distilling(loop).distil(
+                    observation, exploration.selection, judged=False, gated=True
+                )
             except UpstreamError as error:
                 problems.append(f"distiller: {error.message}")
         chosen = exploration.selection.chosen
@@ -127,8 +138,18 @@ class Pass:
     def loop(self, backend: MeteredBackend) -> Loop:
         setting = self.setting
         return build_loop(
-            setting.settings, backend, setting.embedder, setting.equivalence, setting.prompts
+            setting.settings,
+            backend,
+            setting.embedder,
+            setting.equivalence,
+            setting.prompts,
+            distiller_model=setting.distiller_model(backend),
         )
+
+    def _distilling(self, loop: Loop) -> Distilling:
+        setting = self.setting
+        judge = Judge(setting.equivalence, setting.embedder)
+        return build_distilling(setting.settings, self.store, loop, setting.embedder, judge)
 
     async def effort(self, observation: Observation) -> Effort | None:
         return None
@@ -146,7 +167,14 @@ class Pass:
     ) -> Lesson | None:
         if distillation is None or not distillation.rules:
             return None
-        return Lesson(observation, found, distillation)
+        selection = exploration.selection
+        return Lesson(
+            observation,
+            found,
+            distillation,
+            case=selection.case.value,
+            agreement=selection.agreement,
+        )
 
     async def learn(self, outcomes: Sequence[ArmAnswer]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -168,14 +196,15 @@ class Pass:
         await store.episodes.finish(
             observation.episode_id,
             answer=None,
-            trace={},
+            trace=_trace(lesson),
             job_payload={},
             exposures=lesson.found.exposures(),
         )
         job = await store.jobs.claim(_OWNER, key=observation.episode_id)
         assert job is not None, "the job was written the line before"
-        written = list(lesson.distillation.rules) if lesson.distillation is not None else []
-        if not written:
+        distillation = lesson.distillation
+        written = list(distillation.rules) if distillation is not None else []
+        if distillation is None or not written:
             await store.jobs.skip(job, "nothing_distilled", findings=lesson.findings)
             return []
         rules, turned = written, False
@@ -184,7 +213,11 @@ class Pass:
             rules = poison.corrupted(written, rng)
             turned = rules != written
         drafts = await drafts_of(
-            observation, rules, self.setting.embedder, gated=self.stores_candidates
+            observation,
+            rules,
+            self.setting.embedder,
+            gated=self.stores_candidates,
+            written_by=distillation.model,
         )
         applied = await store.jobs.apply(job, drafts, findings=lesson.findings)
         triggers = {rule.text: rule.trigger for rule in rules}
@@ -196,6 +229,9 @@ class Pass:
                 "trigger": triggers.get(learned.text, ""),
                 "outcome": learned.outcome,
                 "reason": poison.CORRUPTED if turned else learned.reason,
+                "case": lesson.case,
+                "agreement": lesson.agreement,
+                "written_by": distillation.model,
             }
             for learned in applied.learned
         ]
@@ -206,6 +242,17 @@ class Pass:
 
     async def close(self) -> None:
         await self._files.close()
+
+
+def _trace(lesson: Lesson) -> dict[str, Any]:
+    """What the gateway keeps of an exploration, for a distiller that looks at earlier contrasts."""
+    if lesson.explored is None:
+        return {}
+    exploration = lesson.explored[1]
+    return {
+        "trajectories": trajectories_to_json(exploration.trajectories, None),
+        "selection": selection_to_json(exploration.selection),
+    }
 
 
 def _details(

@@ -131,7 +131,7 @@ class _Recall:
             return None
         if self._arm.keeps is Kept.OWN:
             return (strip_reasoning(outcome.text) or None) if told.right else None
-        return None if told.label is None else self._in_form(outcome.asked, told.label)
+        return None if told.answer is None else self._in_form(outcome.asked, told.answer)
 
     def _in_form(self, asked: PassQuestion, label: str) -> str:
         """The answer as the frame asks for it: an example must not teach another form."""

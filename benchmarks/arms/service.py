@@ -108,7 +108,7 @@ class _Served:
         body = {
             "episode_id": outcome.lesson,
             "key": hashlib.blake2b(key.encode(), digest_size=16).hexdigest(),
-            **({"verified": told.right} if told.label is None else {"label": told.label}),
+            **told.as_body(),
         }
         try:
             response = await self._http.post("feedback", json=body)

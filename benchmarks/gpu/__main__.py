@@ -74,6 +74,7 @@ def _run(options: argparse.Namespace) -> int:
         dummy=options.dummy,
         small=options.dry,
         keep_engine=options.keep_engine,
+        lift=options.lift,
     )
     sit(machine, plan, options.out, Sitting(options.seconds, options.out / "steps.jsonl"))
     return 0
@@ -115,8 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data", help="name of its data file (default: TASK-test.jsonl)")
     run.add_argument("--arms", help=f"default: {ARMS}")
     run.add_argument("--step", type=int, default=64, help="questions of a step")
-    run.add_argument("--plan", help="passes from a file: 'streams' (shipped) or a TOML file")
+    run.add_argument("--plan", help="passes: 'streams', 'evidence' (shipped), or a TOML file")
     run.add_argument("--processes", type=int, default=48, help="of arms side by side at most")
+    run.add_argument(
+        "--lift", type=int, default=0, help="held-out questions on which rules are tried at the end"
+    )
     run.add_argument("--limit", type=int, help="only the first questions")
     run.add_argument("--max-tokens", type=int, help="limit of an answer, instead of the task's")
     run.add_argument("--backend", choices=("vllm", "llama"), help="default: vllm; llama if --dry")

@@ -2,7 +2,7 @@
 
 A plan is TOML: `limit`, `step` and `tasks` for all, then `[[passes]]`, the most important first,
 each with `arms` (a process each), `feedback`, and where they differ `tasks`, `limit`, `step`,
-`label_noise` and `first_order`. `streams.toml` beside this file is one.
+`label_noise` and `first_order`. `streams.toml` and `evidence.toml` beside this file are two.
 """
 
 from __future__ import annotations

@@ -30,7 +30,12 @@ STOPPING = 10.0
 RESULTS = "results.tar.xz"
 CALLS_LIMIT = 15 << 20
 """Bytes of the file of calls that comes back."""
-_REPORTED = ("run.json", "questions.jsonl", "results.jsonl", "rules.jsonl")
+LIFT = "lift"
+"""Folder in that of a run with what its rules are worth."""
+_REPORTED = (
+    *("run.json", "questions.jsonl", "results.jsonl", "rules.jsonl"),
+    *(f"{LIFT}/lift.jsonl", f"{LIFT}/lift.md"),
+)
 """Files of a run that its report is made of."""
 CALLS = "calls.tar"
 LOGS = "logs.tar.xz"
@@ -51,6 +56,8 @@ class Plan:
     dummy: bool
     small: bool
     keep_engine: bool
+    lift: int = 0
+    """Held-out questions on which each rule is measured afterwards; 0: rules are not."""
 
 
 def sit(machine: Machine, plan: Plan, out: Path, sitting: Sitting) -> None:
@@ -119,27 +126,77 @@ def _check(machine: Machine, plan: Plan, url: str, out: Path, sitting: Sitting) 
 
 
 def _jobs(machine: Machine, plan: Plan, url: str, runs: Path, sitting: Sitting) -> None:
-    """As many side by side as the plan allows, until they end or the time is up."""
+    """As many side by side as the plan allows, until they end or the time is up; then, in what is
+    left, what the rules are worth that they have written."""
+    first, last = NICENESS
+    commands = [
+        Command(
+            job.name,
+            job.command(
+                url,
+                runs / job.name,
+                niceness=first + (last - first) * place // len(plan.jobs),
+            ),
+        )
+        for place, job in enumerate(plan.jobs)
+    ]
     environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= machine.environment("ttcl", os.environ)
     logs = machine.work / "logs"
+    side_by_side(commands, plan.processes, environment, logs, sitting, "arms")
+    if plan.lift:
+        written = lifts(plan.jobs, runs, url, plan.lift)
+        side_by_side(written, plan.processes, environment, logs, sitting, "lift")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A process of a sitting. `name`: of its log; plain characters only."""
+
+    name: str
+    arguments: Sequence[str]
+
+
+def lifts(jobs: Sequence[Job], runs: Path, url: str, questions: int) -> list[Command]:
+    """A process for each finished run that has written rules: what each rule is worth on so many
+    held-out questions."""
+    found = []
+    for job in jobs:
+        folder = runs / job.name
+        rules = folder / "rules.jsonl"
+        if not (folder / "report.md").is_file() or b'"created"' not in rules.read_bytes():
+            continue
+        arguments = ["nice", "-n", str(NICENESS[1]), sys.executable, "-m", "benchmarks.rule_lift"]
+        arguments += [str(folder), "--data", str(job.data), "--questions", str(questions)]
+        arguments += ["--parallel", "256", "--upstream", f"{url}/v1", "--out", str(folder / LIFT)]
+        found.append(Command(f"lift-{job.name}", arguments))
+    return found
+
+
+def side_by_side(
+    commands: Sequence[Command],
+    processes: int,
+    environment: dict[str, str],
+    logs: Path,
+    sitting: Sitting,
+    what: str,
+) -> None:
+    """Runs them in their order, so many at a time; those that are not done when the time is up are
+    told to end."""
     logs.mkdir(exist_ok=True)
     started = time.monotonic()
 
     def ended(name: str, how: int | str) -> None:
-        sitting.note(f"arms {name}", seconds=round(time.monotonic() - started, 1), exit=how)
+        sitting.note(f"{what} {name}", seconds=round(time.monotonic() - started, 1), exit=how)
 
-    waiting = deque(enumerate(plan.jobs))
+    waiting = deque(commands)
     running: dict[str, subprocess.Popen[bytes]] = {}
     while (waiting or running) and sitting.left() > PACKING + STOPPING:
-        while waiting and len(running) < plan.processes:
-            place, job = waiting.popleft()
-            first, last = NICENESS
-            niceness = first + (last - first) * place // len(plan.jobs)
-            command = job.command(url, runs / job.name, niceness=niceness)
-            with (logs / f"{job.name}.log").open("wb") as log:
-                running[job.name] = subprocess.Popen(
-                    command,
+        while waiting and len(running) < processes:
+            command = waiting.popleft()
+            with (logs / f"{command.name}.log").open("wb") as log:
+                running[command.name] = subprocess.Popen(
+                    command.arguments,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -160,8 +217,8 @@ def _jobs(machine: Machine, plan: Plan, url: str, runs: Path, sitting: Sitting) 
             process.kill()
             process.wait()
         ended(name, "out of time")
-    for _, job in waiting:
-        ended(job.name, "not begun")
+    for command in waiting:
+        ended(command.name, "not begun")
 
 
 def collect(runs: Path, out: Path, important: Sequence[str] = ()) -> int:

@@ -42,9 +42,10 @@ class RougeGrader:
         self._scorer = RougeScorer(["rougeLsum"], use_stemmer=True)
 
     async def read(self, gold: str, question: str) -> _Reference:
-        return _Reference(_reference(gold), self._measure)
+        return _Reference(_reference(gold), self.measure)
 
-    def _measure(self, gold: str, text: str) -> float:
+    def measure(self, gold: str, text: str) -> float:
+        """In [0, 1]; an empty text has 0."""
         score = self._scorer.score(sentences(gold), sentences(text))
         return float(score["rougeLsum"].fmeasure)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from app.exceptions import ConfigurationError
-from benchmarks.report import experience, poisoned
+from benchmarks.report import experience, lengths, poisoned
 from benchmarks.report.document import (
     Block,
     Bullets,
@@ -37,6 +38,7 @@ FEEDBACK = {
     "none": "none",
     "binary": "right or wrong",
     "label": "the right answer",
+    "correction": "a better answer, the reference",
 }
 EXCERPT = 220
 """Characters of a question that are shown with an example."""
@@ -90,6 +92,7 @@ def build(
         ]
     blocks += [Heading("Along the stream"), _along(summary), *_images(plots, "stream.png")]
     blocks += [Heading("Cost"), _costs(summary), Paragraph(_COSTS), *_images(plots, "cost.png")]
+    blocks += lengths.blocks(run)
     blocks += experience.blocks(run)
     blocks += poisoned.blocks(run)
     blocks += _rules(run, summary, plots, with_questions=with_questions)
@@ -115,7 +118,16 @@ def _facts(run: RunResults) -> list[str]:
         + (f", {100 * noise:g}% of them another one instead" if noise else ""),
         f"Grader: {config['task']['grader']}; answers of at most "
         f"{config['task']['max_tokens']} tokens",
+        *_distiller(config.get("distiller")),
     ]
+
+
+def _distiller(config: dict[str, Any] | None) -> list[str]:
+    """Where rules are written otherwise than by default."""
+    if config is None:
+        return []
+    by = config["model"] or "the model itself"
+    return [f"Rules: written by {by}, variant {config['variant']}"]
 
 
 def _how(run: RunResults) -> str:

@@ -68,6 +68,10 @@ class Database(Protocol):
         has seen event n may then forget about everything up to n. `patiently`: however long
         another process takes."""
 
+    async def older_processes(self, connection: AsyncConnection) -> list[str]:
+        """A word or two about each process of an older version that has the database open, as far
+        as the database tells."""
+
     async def listen(self, heard: Callable[[], None]) -> None:
         """Calls `heard` when another process has written events, as far as the database tells;
         until cancelled."""

@@ -8,6 +8,8 @@ import logging
 import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Engine, event, text
@@ -24,6 +26,13 @@ T = TypeVar("T")
 
 _CHANNEL = "ttcl_events"
 _EVENT_LOCK = 0x7474636C  # an advisory lock: 'ttcl'
+_OURS = "ttcl schema "
+"""How a process that has the database open names itself to the server, with the schema it needs."""
+_OPEN = text(
+    "SELECT application_name, client_addr, pid FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    f" AND (application_name = 'ttcl' OR application_name LIKE '{_OURS}%')"
+)
 _ALONE_LOCK = 0x74746370
 _TRY_ALONE = text(f"SELECT pg_try_advisory_lock({_ALONE_LOCK})")
 _TAKE_TURN = text(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK}), pg_notify('{_CHANNEL}', '')")
@@ -112,6 +121,15 @@ class PostgresDatabase:
             await connection.execute(text("SET LOCAL lock_timeout = 0"))
         await connection.execute(_TAKE_TURN)
 
+    async def older_processes(self, connection: AsyncConnection) -> list[str]:
+        """By the names of their connections; the first versions gave them no schema."""
+        found = (await connection.execute(_OPEN)).all()
+        return [
+            f"process {pid} of the server, from {address or 'here'}"
+            for name, address, pid in found
+            if name.removeprefix(_OURS) < schema_needed() or name == "ttcl"
+        ]
+
     async def listen(self, heard: Callable[[], None]) -> None:
         await listen(self.url, heard)
 
@@ -119,10 +137,17 @@ class PostgresDatabase:
         """The server does it by itself."""
 
 
+@cache
+def schema_needed() -> str:
+    """The newest revision that there is a migration to, by the names of their files."""
+    versions = Path(__file__).parents[1] / "migrations" / "versions"
+    return max(path.name[1:5] for path in versions.glob("v*.py"))
+
+
 def connect_arguments(options: StoreOptions) -> dict[str, Any]:
     """What psycopg is given: nothing waits for a lock, or for a server that is gone, for long."""
     return {
-        "application_name": "ttcl",
+        "application_name": f"{_OURS}{schema_needed()}",
         "connect_timeout": max(2, round(options.busy_timeout)),  # libpq takes less for 2
         "tcp_user_timeout": 10_000,
         "options": f"-c lock_timeout={round(options.busy_timeout * 1000)}",

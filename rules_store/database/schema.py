@@ -127,6 +127,7 @@ rules = Table(
     Column("text_hash", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("written_by", StorableText),
     UniqueConstraint("namespace", "polarity", "text_hash"),
     Index(None, "namespace", "state"),
     Index(None, "namespace", "seq"),

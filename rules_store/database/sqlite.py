@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 from sqlalchemy import URL
@@ -118,6 +120,10 @@ class SqliteDatabase:
     async def order_events(self, connection: AsyncConnection, *, patiently: bool = False) -> None:
         """The write lock does it already."""
 
+    async def older_processes(self, connection: AsyncConnection) -> list[str]:
+        """A file does not know who has it open: `rules_store.database.lock` does."""
+        return []
+
     async def listen(self, heard: Callable[[], None]) -> None:
         """A file tells nobody."""
 
@@ -193,8 +199,8 @@ def _driver(connection: AsyncConnection) -> _Connection:
 async def _connect(path: Path, read_only: bool, busy_timeout: float) -> _Connection:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
-            uri=read_only,
+            _address(path, read_only),
+            uri=True,
             timeout=busy_timeout,
             isolation_level=None,  # transactions are begun here, not by the driver
             check_same_thread=False,
@@ -211,6 +217,16 @@ async def _connect(path: Path, read_only: bool, busy_timeout: float) -> _Connect
     connection._thread.daemon = True  # a hanging disk keeps no process alive
     await connection
     return connection
+
+
+def _address(path: Path, read_only: bool) -> str:
+    """Of a file that is there: none is made. Where the folder can't be written to, and nobody has
+    the file open, it is read without the files that SQLite would put beside it."""
+    address = f"file:{quote(str(path.absolute()))}"
+    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+        return f"{address}?mode={'ro' if read_only else 'rw'}"
+    in_use = path.with_name(f"{path.name}-wal").exists()
+    return f"{address}?mode=ro" if in_use else f"{address}?mode=ro&immutable=1"
 
 
 async def _begin(driver: aiosqlite.Connection, patience: float) -> None:
@@ -251,9 +267,14 @@ def _prepare(path: Path, busy_timeout: float) -> None:
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"The database file {path} can't be opened: {error}.") from error
     try:
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        if names and "alembic_version" not in names:
+            raise StoreUnavailable(
+                f"The database file {path} belongs to another program; "
+                "point the database URL at another file."
+            )
         _switch_to_wal(connection, busy_timeout)
         connection.execute("BEGIN IMMEDIATE")
-        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         raise StoreUnavailable(
@@ -262,11 +283,6 @@ def _prepare(path: Path, busy_timeout: float) -> None:
         ) from error
     finally:
         connection.close()
-    if names and "alembic_version" not in names:
-        raise StoreUnavailable(
-            f"The database file {path} belongs to another program; "
-            "point the database URL at another file."
-        )
 
 
 def _switch_to_wal(connection: sqlite3.Connection, patience: float) -> None:

@@ -158,6 +158,8 @@ class Purpose(StrEnum):
     """A lesson from feedback."""
     REPLAY = "replay"
     """A candidate was tried on a stored question."""
+    DISTILLER = "distiller"
+    """Another model than the served one wrote rules."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,9 @@ class Spend:
 
     calls: int = 0
     tokens: int = 0
+    distiller_calls: int = 0
+    """Of these, what another model than the served one took to write rules."""
+    distiller_tokens: int = 0
 
 
 NO_SPEND = Spend()

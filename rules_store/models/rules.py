@@ -56,6 +56,8 @@ class Rule:
     """Why it is in its state (the failed admission check of a quarantined rule, say)."""
     created_at: datetime
     updated_at: datetime
+    written_by: str | None = None
+    """The model that wrote it first; None: a person, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class NewRule:
     state: RuleState = RuleState.ACTIVE
     reason: str | None = None
     source_episode: str | None = None
+    written_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class RuleFilter:
     text: str | None = None
     """Substring of text or trigger in any case (on SQLite: of ASCII letters)."""
     source_episode: str | None = None
+    written_by: str | None = None
     created_after: datetime | None = None
     """Aware; this moment and later."""
     created_before: datetime | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -188,6 +188,24 @@ class EvidenceOperations:
             near = self._context.caches.evidence.precedents.near(
                 rule.namespace, vectors, floor=floor, k=limit, fit=True, without=tried | taught
             )
+            found = [await precedents.find(connection, each.episode_id) for each in near]
+        return [each for each in found if each is not None]
+
+    async def replayable(
+        self,
+        namespace: str,
+        vector: Vector,
+        *,
+        floor: float,
+        limit: int,
+        without: Collection[str] = (),
+    ) -> list[Precedent]:
+        """Precedents near a question that can be replayed, the nearest first; `without`: not of
+        these episodes."""
+        near = self._context.caches.evidence.precedents.near(
+            namespace, [vector], floor=floor, k=limit, fit=True, without=without
+        )
+        async with self._context.database.read() as connection:
             found = [await precedents.find(connection, each.episode_id) for each in near]
         return [each for each in found if each is not None]
 

@@ -517,8 +517,12 @@ class JobOperations:
         self, connection: AsyncConnection, namespace: str, spend: Spend, kind: JobKind | None = None
     ) -> None:
         if spend.calls or spend.tokens:
-            day, purpose = effect.day_of(self._context.clock()), _PURPOSES[kind]
-            await effect.add_spend(connection, namespace, day, purpose, spend)
+            day = effect.day_of(self._context.clock())
+            elsewhere = Spend(spend.distiller_calls, spend.distiller_tokens)
+            served = Spend(spend.calls - elsewhere.calls, spend.tokens - elsewhere.tokens)
+            for purpose, part in ((_PURPOSES[kind], served), (Purpose.DISTILLER, elsewhere)):
+                if part != NO_SPEND:
+                    await effect.add_spend(connection, namespace, day, purpose, part)
             minute = self._minute()
             await jobs.add_spend(
                 connection,

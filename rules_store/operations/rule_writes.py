@@ -87,6 +87,7 @@ async def create(
         reason=None if new.reason is None else storable(new.reason),
         created_at=at,
         updated_at=at,
+        written_by=None if new.written_by is None else storable(new.written_by),
     )
     seq = await rules.insert_rule(connection, rule, text_hash(rule.text))
     await embeddings.insert_vectors(connection, seq, model, vectors)

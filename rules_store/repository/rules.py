@@ -81,6 +81,7 @@ async def insert_rule(connection: AsyncConnection, rule: Rule, text_hash: str) -
             text_hash=text_hash,
             created_at=rule.created_at,
             updated_at=rule.updated_at,
+            written_by=rule.written_by,
         )
     )
     key = result.inserted_primary_key
@@ -140,6 +141,7 @@ def conditions(where: RuleFilter, dialect: str) -> Iterator[ColumnElement[bool]]
         (rules.c.state, where.state),
         (rules.c.domain, where.domain),
         (rules.c.source_episode, where.source_episode),
+        (rules.c.written_by, where.written_by),
     ):
         if value is not None:
             yield column == value
@@ -225,4 +227,5 @@ def rule_of(row: Row[Any]) -> Rule:
         reason=row.reason,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        written_by=row.written_by,
     )

@@ -311,6 +311,7 @@ async def insert_all(
             "text_hash": text_hash,
             "created_at": rule.created_at,
             "updated_at": rule.updated_at,
+            "written_by": rule.written_by,
         }
         for text_hash, rule in new
     ]

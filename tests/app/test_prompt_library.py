@@ -47,6 +47,9 @@ def test_every_shipped_prompt_renders(domain: str, name: str) -> None:
     values: dict[str, Any] = {each: [f"<{each}>"] for each in prompt.placeholders}
     if "examples" in values:
         values["examples"] = [("<examples>", "84")]
+    parts = ("question", "better", "worse", "without", "answer", "before", "after")
+    for each in values.keys() & {"cases", "replays"}:
+        values[each] = [dict.fromkeys(parts, f"<{each}>") | {"verified": False}]
     rendered = prompt.render(**values)
     assert rendered.ref == f"{prompt.domain}/{name}@{prompt.version}"
     assert all(str(message["content"]).strip() for message in rendered.messages)

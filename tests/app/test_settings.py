@@ -1,4 +1,5 @@
-"""Settings: what is wrong stops the start with one sentence that names it; the README names all."""
+"""Settings: what is wrong stops the start with one sentence that names it; docs/settings.md names
+all."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
 from app.settings import SETTINGS, Policy, Settings, is_loopback, load_settings
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+TABLES = ROOT / "docs" / "settings.md"
 
 
 @pytest.fixture
@@ -137,6 +139,11 @@ def test_a_file_that_is_no_text_is_refused(env: pytest.MonkeyPatch, tmp_path: Pa
         ("LEARN", "perhaps"),
         ("LEARN_SAMPLE_RATE", "1.5"),
         ("LEARN_CONCURRENCY", "0"),
+        ("DISTILLER_BASE_URL", "http://large:8000"),
+        ("DISTILLER_API_KEY", "k"),
+        ("DISTILLER_TIMEOUT", "0"),
+        ("DISTILLER_VARIANT", "best"),
+        ("DISTILLER_MODEL", "large"),
         ("SIMILARITY_FLOOR", "2"),
         ("MERGE_THRESHOLD", "0"),
         ("MAX_POSITIVE", "31"),
@@ -223,7 +230,7 @@ def test_settings_that_were_read_can_not_change() -> None:
         settings.port = 1  # type: ignore[misc]
 
 
-# -- the README's table -------------------------------------------------------------------------
+# -- the tables of docs/settings.md ----------------------------------------------------------------
 
 
 def _shown(value: Any) -> str:
@@ -235,8 +242,8 @@ def _shown(value: Any) -> str:
     return str(value.value if isinstance(value, Enum) else value)
 
 
-def test_the_readme_describes_every_setting_and_no_other() -> None:
-    rows = re.findall(r"^\| `TTCL_(\w+)` \| (.*?) \| (.*?) \|$", README.read_text(), re.MULTILINE)
+def test_the_tables_describe_every_setting_and_no_other() -> None:
+    rows = re.findall(r"^\| `TTCL_(\w+)` \| (.*?) \| (.*?) \|$", TABLES.read_text(), re.MULTILINE)
     described = {name: (default, description) for name, default, description in rows}
     assert len(described) == len(rows), "a setting is described twice"
     fields = {
@@ -247,10 +254,9 @@ def test_the_readme_describes_every_setting_and_no_other() -> None:
 
 def test_every_setting_is_read_somewhere() -> None:
     """A setting that nothing reads is a defect."""
-    root = README.parent
     source = "\n".join(
         path.read_text()
-        for path in sorted((root / "app").rglob("*.py"))
+        for path in sorted((ROOT / "app").rglob("*.py"))
         if path.name != "settings.py"
     )
     indirect = {

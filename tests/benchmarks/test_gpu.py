@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.pack import trim
 from benchmarks.gpu.pieces import BrokenPack, Joiner, cut, read_manifest, write_manifest
 from benchmarks.gpu.plan import PLANS, planned
-from benchmarks.gpu.run import _unpack_earlier, collect
+from benchmarks.gpu.run import Command, _unpack_earlier, collect, lifts, side_by_side
+from benchmarks.gpu.steps import Sitting
 from benchmarks.rundir import load_results
 from benchmarks.taskfile import load_task
 
@@ -105,14 +107,70 @@ def test_a_sitting_from_pack_to_report(tmp_path: Path) -> None:
     assert "sc@2" in (merged / "gsm8k" / "report.md").read_text()
 
 
-def test_the_shipped_plan_names_arms_and_tasks_that_there_are() -> None:
-    jobs = planned(PLANS / "streams.toml", Path, limit=None, max_tokens=None)
-    assert {job.limit for job in jobs} == {300}
+@pytest.mark.parametrize(("plan", "limits"), [("streams", {300}), ("evidence", {300, 200, 100})])
+def test_the_shipped_plans_name_arms_and_tasks_that_there_are(plan: str, limits: set[int]) -> None:
+    jobs = planned(PLANS / f"{plan}.toml", Path, limit=None, max_tokens=None)
+    assert {job.limit for job in jobs} == limits
     for job in jobs:
         make_arms(job.arms, feedback=FeedbackLevel(job.feedback))
         load_task(job.task)
     assert jobs[0].name == "banking77-label-experience"
     assert len({job.name for job in jobs}) == len(jobs)
+
+
+def test_rules_are_tried_of_finished_runs_that_have_written_some(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        "tasks = ['banking77']\n[[passes]]\nfeedback = 'label'\n"
+        "arms = ['rules', 'experience', 'zero-shot', 'examples']"
+    )
+    jobs = planned(plan, lambda name: tmp_path / name, limit=None, max_tokens=None)
+    for job, (rules, done) in zip(jobs, [(1, 1), (1, 0), (0, 1), (0, 0)], strict=True):
+        folder = tmp_path / job.name
+        if rules or done:
+            folder.mkdir()
+            (folder / "rules.jsonl").write_text('{"outcome": "created"}\n' if rules else "")
+        if done:
+            (folder / "report.md").touch()
+    (found,) = lifts(jobs, tmp_path, "http://gpu:1", 30)
+    assert found.name == "lift-banking77-label-rules"
+    given = " ".join(found.arguments)
+    assert f"benchmarks.rule_lift {tmp_path / 'banking77-label-rules'} " in given
+    assert f"--data {tmp_path / 'banking77-dev.jsonl'} --questions 30 " in given
+    assert "--upstream http://gpu:1/v1 " in given
+
+
+class UpWhenBadHasEnded(Sitting):
+    """Its time is up once a process of that name has ended."""
+
+    up = False
+
+    def note(self, name: str, **row: Any) -> None:
+        super().note(name, **row)
+        self.up |= name == "arms bad"
+
+    def left(self) -> float:
+        return 0.0 if self.up else 1000.0
+
+
+def test_processes_end_or_are_ended_and_each_is_told_of(tmp_path: Path) -> None:
+    def python(code: str) -> list[str]:
+        return [sys.executable, "-S", "-c", code]
+
+    commands = [
+        Command("bad", python("print('said', flush=True); raise SystemExit(3)")),
+        Command("long", python("import time; time.sleep(600)")),
+        Command("late", python("pass")),
+    ]
+    sitting = UpWhenBadHasEnded(0, tmp_path / "steps.jsonl")
+    side_by_side(commands, 2, {}, tmp_path / "logs", sitting, "arms")
+    steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").open()]
+    assert [(row["step"], row["exit"]) for row in steps] == [
+        ("arms bad", 3),
+        ("arms long", "out of time"),
+        ("arms late", "not begun"),
+    ]
+    assert (tmp_path / "logs" / "bad.log").read_text() == "said\n"
 
 
 @pytest.mark.parametrize(

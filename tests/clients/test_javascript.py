@@ -33,7 +33,7 @@ from tests.gateway import CLIENT_KEY, MODEL, Gateway
 from tests.required import lacking
 
 FOLDER = Path(__file__).with_name("js")
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "asking.md"
 INSTALL_SECONDS, SCENARIO_SECONDS = 180, 60
 
 
@@ -266,9 +266,9 @@ def test_feedback_on_an_episode(js, up) -> None:
     assert [each["score"] for each in kept] == [1]
 
 
-def test_the_readme_s_lines(js, up) -> None:
+def test_the_lines_of_the_documents(js, up) -> None:
     up.default = Reply("\\boxed{84}")
-    (lines,) = re.findall(r"^```js\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    (lines,) = re.findall(r"^```js\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     own = {
         "http://127.0.0.1:8080/v1": js.gateway.base_url,
         "unused without TTCL_API_KEYS": CLIENT_KEY,

@@ -24,7 +24,7 @@ from tests.required import lacking
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / ".venv-lm-eval" / "bin" / "lm_eval"
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 TASKS = Path(__file__).with_name("lm_eval")
 TASK = "ttcl_subtraction"
 SECONDS = 180
@@ -86,10 +86,8 @@ class Evaluation:
 
 
 def command(gateway: Gateway, mode: str, folder: Path) -> list[str]:
-    """The README's. Only what `explore` is asked may teach."""
-    (text,) = re.findall(
-        r"^OPENAI_API_KEY=unused (lm_eval run .*?[^\\])$", README, re.DOTALL | re.M
-    )
+    """That of docs/benchmarks.md. Only what `explore` is asked may teach."""
+    (text,) = re.findall(r"^OPENAI_API_KEY=unused (lm_eval run .*?[^\\])$", PAGE, re.DOTALL | re.M)
     own = {
         "lm_eval run": f"{PROGRAM} run --log_samples",
         "SmolLM2-135M-Instruct+steer": f"{MODEL}+{mode}",

@@ -216,6 +216,10 @@ class Spent(ResponseModel):
     replay: PurposeSpent = Field(
         description="Candidates tried on stored questions", examples=[example_of(PurposeSpent)]
     )
+    distiller: PurposeSpent = Field(
+        description="Rules written by another model than the served one",
+        examples=[example_of(PurposeSpent)],
+    )
     steering: SteeringSpent = Field(examples=[example_of(SteeringSpent)])
 
     @classmethod
@@ -233,6 +237,7 @@ class Spent(ResponseModel):
             exploration=spent(Purpose.EXPLORATION),
             feedback=spent(Purpose.FEEDBACK),
             replay=spent(Purpose.REPLAY),
+            distiller=spent(Purpose.DISTILLER),
             steering=SteeringSpent(
                 requests=sum(day.steered_requests for day in some),
                 tokens=sum(day.experience_tokens for day in some),
@@ -241,11 +246,15 @@ class Spent(ResponseModel):
 
     @property
     def learning_calls(self) -> int:
-        return self.exploration.calls + self.feedback.calls + self.replay.calls
+        return sum(each.calls for each in self._learning)
 
     @property
     def learning_tokens(self) -> int:
-        return self.exploration.tokens + self.feedback.tokens + self.replay.tokens
+        return sum(each.tokens for each in self._learning)
+
+    @property
+    def _learning(self) -> tuple[PurposeSpent, ...]:
+        return (self.exploration, self.feedback, self.replay, self.distiller)
 
 
 class Effect(ResponseModel):

@@ -195,6 +195,10 @@ class Rule(ResponseModel):
     reason: str | None = Field(description="Why it is in its state", examples=["looked at it"])
     created_at: Timestamp
     updated_at: Timestamp
+    written_by: str | None = Field(
+        description="The model that wrote it first; null: a person, or it is not known",
+        examples=["qwen-2.5-72b"],
+    )
     lift: Lift | None = Field(description="Null while there is no evidence", examples=[LIFT])
 
     @classmethod

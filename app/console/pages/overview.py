@@ -59,10 +59,10 @@ class Traffic:
         return 1 + self.learning_calls / self.requests if self.requests else None
 
     @property
-    def added_share(self) -> float | None:
-        """By which experience has lengthened all prompts; None where no tokens are known."""
-        prompts, added = self._sum("prompt_tokens"), self._sum("experience_tokens")
-        return added / (prompts - added) if prompts > added else None
+    def added_tokens(self) -> int | None:
+        """Of experience in a prompt that has any, on average; an estimate. None where none has."""
+        steered = self._sum("steered")
+        return round(self._sum("experience_tokens") / steered) if steered else None
 
     @property
     def milliseconds(self) -> float | None:

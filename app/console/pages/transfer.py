@@ -73,7 +73,9 @@ async def take_in(desk: At, form: Uploaded) -> Response:
                 state.store, state.embedder, content, order, trust=Trust.LABEL
             )
         else:
-            report = await rules_jsonl.import_lines(state.store, state.embedder, content, order)
+            report = await rules_jsonl.import_lines(
+                state.store, state.embedder, content, order, trust=bool(form.get("trust"))
+            )
     except (StoreError, InvalidRequest) as error:
         known = from_store(error) if isinstance(error, StoreError) else error
         desk.problem(known.message)

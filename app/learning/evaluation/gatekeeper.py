@@ -107,8 +107,7 @@ class Gatekeeper:
         """Calls the model; changes nothing. A failed call or judge is no evidence."""
         rule, observation = choice.rule, choice.observation
         hit = RuleHit(rule.id, rule.polarity, rule.text, rule.trigger, 1.0)
-        hits = tuple(sorted((*observation.hits, hit), key=_in_block))
-        answer = await self._loop.replay(dataclasses.replace(observation, hits=hits))
+        answer = await self._loop.replay(with_rules(observation, hit))
         if answer.failure is not None:
             # Of the model server, not of the rule: the pair may be tried again.
             return Replay(choice, answer.cost, None)
@@ -148,6 +147,12 @@ class Gatekeeper:
             if not steered and (rule.id, precedent.episode_id) not in self._barren:
                 return Choice(rule, precedent, observation)
         return None
+
+
+def with_rules(observation: Observation, *hits: RuleHit) -> Observation:
+    """A stored question with further rules, as retrieval would put them into its block."""
+    every = tuple(sorted((*observation.hits, *hits), key=_in_block))
+    return dataclasses.replace(observation, hits=every)
 
 
 def _in_block(hit: RuleHit) -> tuple[int, str, str]:

@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from app.domain.trajectory import Case, DistilledRule, Observation, Selection, Task, Trajectory
+from app.domain.trajectory import (
+    Case,
+    Contrast,
+    DistilledRule,
+    Observation,
+    Selection,
+    Task,
+    Trajectory,
+)
 from app.loop.admission import (
     form_checks,
     languages,
@@ -196,10 +204,12 @@ def judge(
     selection: Selection,
     *,
     prompt: Rendered | None = None,
+    shown: Sequence[Contrast] = (),
 ) -> list[DistilledRule]:
     """The rules with `refusal` filled in where a check objects, as `check: detail`.
 
     `prompt` is what the distiller was sent; a rule that repeats its instructions is refused.
+    `shown`: what it saw of other questions, none of which may be told either.
     """
     contrast = [t for t in (selection.better, selection.worse) if t is not None]
     context = Context(
@@ -212,7 +222,24 @@ def judge(
         closed=selection.task is Task.CLOSED,
     )
     mirrored = _mirrored(rules)
-    return [_judged(rule, context, mirrored) for rule in rules]
+    judged = [_judged(rule, context, mirrored) for rule in rules]
+    for other in shown:
+        told = _told_by(other, closed=context.closed)
+        judged = [each if each.refusal else _judged(each, told, None) for each in judged]
+    return judged
+
+
+def _told_by(contrast: Contrast, *, closed: bool) -> Context:
+    """What no rule may tell of another question. A name that is its answer may be said: it is
+    what questions of one kind have in common."""
+    both = [extract(text, contrast.question) for text in (contrast.better, contrast.worse)]
+    answers = [found.text for found in both if found is not None]
+    return Context(
+        question=contrast.question,
+        answers=tuple(each for each in answers if not leakage.is_name(each)) if closed else (),
+        trajectories=tuple(map(strip_reasoning, (contrast.better, contrast.worse))),
+        closed=closed,
+    )
 
 
 def _conversation(observation: Observation) -> tuple[str, ...]:

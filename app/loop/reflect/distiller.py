@@ -8,13 +8,20 @@ them, so that rules do not breed rules.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.domain.lenient_json import tolerant_json
 from app.domain.tokens import CHARACTERS_PER_TOKEN
-from app.domain.trajectory import Case, DistilledRule, Observation, Selection, Task
+from app.domain.trajectory import (
+    Case,
+    Contrast,
+    DistilledRule,
+    Observation,
+    Selection,
+    Task,
+)
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.steer.delimiters import without_blocks
 from app.prompt_library import PromptLibrary, Rendered, is_latin
@@ -26,6 +33,38 @@ _LONGEST_TRIGGER = 80
 _LONGEST_LABEL = 400
 _ONE_SIDED = frozenset({Case.UNANIMOUS, Case.HOMOGENEOUS})
 _TWO_SIDED = frozenset({Case.MAJORITY, Case.TIE, Case.CONTRASTED, Case.VERIFIED})
+
+
+_ALIKE = 0.02
+"""Values of two answers to an open question that tell nothing, in cosines."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriedOn:
+    """A stored question that was answered without rules and with them."""
+
+    question: str
+    without: str
+    """The answer without them, as is the value before the last."""
+    answer: str
+    before: float
+    after: float
+
+    @property
+    def gained(self) -> bool:
+        return self.after > self.before + _ALIKE
+
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        """On the answer without and on the one with the rules, in words."""
+        if abs(self.after - self.before) <= _ALIKE:
+            return ("good", "as good") if self.before > 0.5 else ("bad", "as bad")
+        return ("worse", "better") if self.gained else ("better", "worse")
+
+
+def is_two_sided(selection: Selection) -> bool:
+    """Whether it has both a better and a worse side to learn from."""
+    return selection.worse is not None and selection.case in _TWO_SIDED
 
 
 class Distiller:
@@ -52,27 +91,84 @@ class Distiller:
         return selection.better is not None and selection.case in _ONE_SIDED | _TWO_SIDED
 
     def render(
-        self, observation: Observation, selection: Selection, *, english: bool = True
+        self,
+        observation: Observation,
+        selection: Selection,
+        *,
+        others: Sequence[Contrast] = (),
+        english: bool = True,
     ) -> Rendered:
-        """The prompt for a selection that teaches; ValueError for any other. `english`: whether
-        that is what the question is in; rules are written in its language."""
+        """The prompt for a selection that teaches; ValueError for any other. `others`: contrasts of
+        near questions, which are shown beside one that has two sides. `english`: whether that is
+        what the question is in; rules are written in its language."""
         if selection.better is None or not self.teaches(selection):
             raise ValueError(f"nothing is learned from the case {selection.case}")
+        if others and is_two_sided(selection):
+            prompt = self._cluster(observation, selection, others)
+        else:
+            prompt = self._single(observation, selection)
+        return self._in_language(prompt, observation, english)
+
+    def render_revision(
+        self,
+        observation: Observation,
+        rules: Sequence[str],
+        tried: Sequence[TriedOn],
+        *,
+        english: bool = True,
+    ) -> Rendered:
+        """The prompt that writes rules once more, after they were tried."""
+        injected = [hit.text for hit in observation.hits]
+        prompt = self._library.get(observation.domain, "reflect/revise").render(
+            question=self._asked(observation.question, injected),
+            rules=list(rules),
+            replays=[self._replay(each, rules) for each in tried],
+        )
+        return self._in_language(prompt, observation, english)
+
+    def _replay(self, tried: TriedOn, rules: Sequence[str]) -> dict[str, str]:
+        before, after = tried.verdicts
+        return {
+            "question": self._asked(tried.question, rules),
+            "without": self._shown(tried.without, rules),
+            "before": before,
+            "answer": self._shown(tried.answer, rules),
+            "after": after,
+        }
+
+    def _cluster(
+        self, observation: Observation, selection: Selection, others: Sequence[Contrast]
+    ) -> Rendered:
+        assert selection.better is not None, "it teaches"
+        assert selection.worse is not None, "it is two-sided"
+        verified = selection.case is Case.VERIFIED
+        own = Contrast(observation.question, selection.better.text, selection.worse.text, verified)
+        injected = [hit.text for hit in observation.hits]
+        cases = [
+            {
+                "question": self._asked(each.question, injected),
+                "better": self._shown(each.better, injected),
+                "worse": self._shown(each.worse, injected),
+                "verified": each.verified,
+            }
+            for each in (own, *others)
+        ]
+        return self._library.get(observation.domain, "reflect/distil_cluster").render(cases=cases)
+
+    def _single(self, observation: Observation, selection: Selection) -> Rendered:
+        assert selection.better is not None, "it teaches"
         injected = [hit.text for hit in observation.hits]
         values = {
-            "question": _middle_cut(
-                without_rules(observation.question, injected), self._question_length
-            ),
+            "question": self._asked(observation.question, injected),
             "better": self._shown(selection.better.text, injected),
         }
-        prompt = self._prompt(observation, selection, values, injected)
+        return self._prompt(observation, selection, values, injected)
+
+    def _in_language(self, prompt: Rendered, observation: Observation, english: bool) -> Rendered:
+        """In the question's own, which the system's part asks for last."""
         if english or not is_latin(observation.question):
             return prompt
-        return self._in_its_language(prompt, observation.domain)
-
-    def _in_its_language(self, prompt: Rendered, domain: str) -> Rendered:
-        """The system's part asks for it last."""
-        asked = self._library.get(domain, "reflect/language").render().text
+        asked = self._library.get(observation.domain, "reflect/language").render().text
         first, *others = prompt.messages
         return replace(
             prompt, messages=({**first, "content": f"{first['content']}\n{asked}"}, *others)
@@ -111,6 +207,9 @@ class Distiller:
             )
         values["right"] = selection.right[:_LONGEST_LABEL]
         return self._library.get(observation.domain, "reflect/distil_verified").render(**values)
+
+    def _asked(self, question: str, injected: Iterable[str]) -> str:
+        return _middle_cut(without_rules(question, injected), self._question_length)
 
     def _shown(self, text: str, injected: Iterable[str]) -> str:
         return _end_of(without_rules(strip_reasoning(text), injected), self._trajectory_length)

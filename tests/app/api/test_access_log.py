@@ -80,3 +80,35 @@ async def test_what_is_no_request_at_all(service: Service) -> None:
         await service.http.post("/v1/chat/completions", content=b"{")
     line = request_of(lines)
     assert (line["status"], line["mode"]) == (400, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/admin/v1/rules", 403),
+        ("GET", "/v1/nothing", 404),
+        ("GET", f"/{'x' * 1000}", 404),
+        ("DELETE", "/v1/feedback", 405),
+    ],
+)
+async def test_what_nobody_took_on(service: Service, method: str, path: str, status: int) -> None:
+    with capture_logs() as lines:
+        await service.http.request(method, path)
+    line = request_of(lines)
+    assert (line["method"], line["path"], line["status"]) == (method, path[:200], status)
+
+
+async def test_who_watches_leaves_no_lines(service: Service, upstream: ScriptedUpstream) -> None:
+    upstream.down()
+    with capture_logs() as lines:
+        assert (await service.http.get("/readyz")).status_code == 503
+    assert [line for line in lines if line["event"] == "request"] == []
+    upstream.up()
+
+
+async def test_a_wrong_key(service: Service) -> None:
+    with capture_logs() as lines:
+        wrong = {"Authorization": "Bearer of-nobody"}
+        await service.http.get("/admin/v1/rules", headers=wrong)
+    assert request_of(lines)["status"] == 401
+    assert "of-nobody" not in str(lines)

@@ -620,7 +620,7 @@ def test_a_key_that_has_expired_is_told_so(
 
 
 def test_a_key_is_rotated_by_who_may_do_what_it_may(gw: Gateway, namespace: str) -> None:
-    made = make(gw, namespace, permissions=["chat", "admin-read"])
+    made = make(gw, namespace, permissions=[*BASIC, "admin-read"])
     writer = make(gw, "*", permissions=["chat", "admin-write"])
     path = f"/admin/v1/keys/{made['id']}/rotate"
     refused(send(gw, writer["secret"], "POST", path, json={}), 403, "not_allowed")
@@ -651,5 +651,9 @@ def test_the_admin_key_is_rotated_while_the_gateway_runs(upstream: ScriptedUpstr
         third = send(gateway, second, "POST", path, json={"overlap_hours": 0}).json()["secret"]
         assert send(gateway, second, "GET", "/admin/v1/stats").status_code == 401
         assert send(gateway, third, "GET", "/admin/v1/stats").status_code == 200
+        # All that it keeps is for its owner alone, the write-ahead log too.
+        kept = {path.name: path.stat().st_mode & 0o077 for path in file.parent.rglob("*")}
+        assert {"admin.key", "ttcl.db", "ttcl.db-wal", "ttcl.db-shm", "ttcl.db.lock"} <= set(kept)
+        assert set(kept.values()) == {0}
         # No client's key was made by it: who comes without one is let in as before.
         assert ask(gateway, None).status_code == 200

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -29,6 +31,26 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         admin_api_key="admin",
     )
     return dict(create_app(given).openapi())
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_page_of_the_api_needs_no_other_host(page: str, tmp_path: Path) -> None:
+    given = Settings(
+        _env_file=None,
+        upstream_base_url="http://127.0.0.1:1/v1",
+        data_dir=tmp_path,
+        admin_api_key="admin",
+    )
+    transport = httpx.ASGITransport(create_app(given))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        text = (await http.get(page)).text
+        assert "://" not in text
+        files = re.findall(r"(?:src|href)=\"([^\"]+\.(?:js|css|png))\"", text)
+        assert files
+        for file in files:
+            answer = await http.get(file)
+            assert answer.status_code == 200
+            assert len(answer.content) > 1000
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -126,6 +126,20 @@ def test_what_cannot_be_asked_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
     assert "--namespace" in str(found.exception)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:8080", "http://[", "ftp://x"])
+def test_an_address_where_no_gateway_is(url: str) -> None:
+    found = CliRunner().invoke(app, ["demo", "--url", url])
+    assert isinstance(found.exception, ConfigurationError)
+    assert f"no gateway answers at {url}" in str(found.exception)
+
+
+async def test_a_service_that_has_ended_is_not_waited_for() -> None:
+    client = DemoClient("http://127.0.0.1:1", "admin", None, "demo-1")
+    with pytest.raises(TTCLError, match="the port is taken"):
+        await client.ready(300, ended=lambda: "the port is taken")
+    await client.close()
+
+
 async def test_a_refusal_is_told_in_its_words(upstream: ScriptedUpstream) -> None:
     with running_gateway(upstream, embedding_timeout=60.0) as gateway:
         client = DemoClient(gateway.url, ADMIN_KEY, "wrong", "demo-1")

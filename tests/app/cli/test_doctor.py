@@ -23,7 +23,10 @@ from tests.fakes import Reply, ScriptedUpstream
 from tests.gateway import MODEL
 
 ROOT = Path(__file__).parents[3]
-NAMES = ["data folder", "prompts", "admin key", "database", "keys", "embeddings", "model server"]
+NAMES = [
+    *("data folder", "prompts", "admin key", "database"),
+    *("keys", "embeddings", "model server", "cost"),
+]
 
 
 @pytest.fixture
@@ -161,6 +164,22 @@ def test_a_misspelt_setting_is_a_line_too(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout.startswith("fail settings")
     assert "TTCL_UPSTREAM" in done.stdout
+
+
+def test_the_distiller_is_asked_as_rules_are(
+    settings: dict[str, Any], upstream: ScriptedUpstream
+) -> None:
+    assert "distiller" not in examine(**settings)
+    upstream.when("ready", Reply.of_json({"ready": "yes"}))
+    found = examine(**settings, distiller_model=MODEL)["distiller"]
+    assert (found.verdict, found.said) == (CheckStatus.OK, f"{upstream.base_url}: {MODEL} answers")
+    other = examine(**settings, distiller_model="another")["distiller"]
+    assert other.verdict is CheckStatus.WARN
+    assert "another" in other.said
+    assert "served model writes" in other.advice
+    elsewhere = {"distiller_base_url": upstream.base_url, "distiller_model": MODEL}
+    upstream.down()
+    assert examine(**settings, **elsewhere)["distiller"].verdict is CheckStatus.WARN
 
 
 def test_what_others_can_read_and_who_could_ask_is_said(settings: dict[str, Any]) -> None:

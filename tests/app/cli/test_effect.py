@@ -8,10 +8,10 @@ from app.settings import load_settings
 from app.wiring.factories import opened_store
 from rules_store.store import RuleStore
 from tests.app.cli.test_namespaces import told
-from tests.app.cli.test_rules import Run, embeddings, ttcl
+from tests.app.cli.test_rules import Run, embeddings, new_database, ttcl
 from tests.rules_store.operations.test_effect import many
 
-__all__ = ["embeddings", "ttcl"]
+__all__ = ["embeddings", "new_database", "ttcl"]
 
 
 def arrange(steered: float, control: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -12,15 +13,23 @@ import httpx
 import pytest
 
 from app.cli import root
+from tests.app.cli.test_rules import new_database
 from tests.gateway import Gateway
+
+__all__ = ["new_database"]
 
 
 @pytest.fixture
 def ttcl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    new_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Any:
     """Runs a command; returns its exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copy(new_database, tmp_path / "data")
     monkeypatch.setenv("TTCL_DATA_DIR", str(tmp_path / "data"))
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -49,7 +58,6 @@ def test_the_secret_alone_is_on_standard_output(ttcl: Any) -> None:
     assert "secret" not in out
     code, out, err = ttcl("keys", "list")
     assert listed["id"] in out
-    assert "live" in out
     assert "1 of 1" in err
 
 
@@ -106,8 +114,8 @@ def test_a_key_is_withdrawn_and_again(ttcl: Any) -> None:
     key = json.loads(out)["id"]
     for _ in range(2):
         code, out, err = ttcl("keys", "withdraw", key, "--reason", "it lied")
-        assert (code, out) == (0, "")
-        assert f"{key}: nothing to take back" in err
+        assert (code, err) == (0, "")
+        assert key in out
     code, out, _ = ttcl("keys", "withdraw", "environment-1", "--json")
     assert (code, json.loads(out)["counts"]) == (0, {})
     code, _, err = ttcl("keys", "withdraw", "key_nobody")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import typer
 
-from tests.app.cli.test_rules import Run, embeddings, ttcl
+from tests.app.cli.test_rules import Run, embeddings, new_database, ttcl
 
-__all__ = ["embeddings", "ttcl"]
+__all__ = ["embeddings", "new_database", "ttcl"]
 
 
 def told(text: str) -> list[dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ import pytest
 
 from app.api.jsonl import packed
 from app.cli import main
+from rules_store.database import migrate
+from rules_store.options import DEFAULT_OPTIONS
 from tests.fakes import ScriptedUpstream, bag_of_words
 
 
@@ -34,9 +38,18 @@ def embeddings() -> Iterator[ScriptedUpstream]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as a first start makes it."""
+    path: Path = tmp_path_factory.mktemp("new") / "ttcl.db"
+    asyncio.run(migrate.upgrade(f"sqlite:///{path}", DEFAULT_OPTIONS))
+    return path
+
+
 @pytest.fixture
 def ttcl(
     tmp_path: Path,
+    new_database: Path,
     embeddings: ScriptedUpstream,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -48,6 +61,8 @@ def ttcl(
     monkeypatch.setenv("TTCL_EMBEDDING_BASE_URL", embeddings.base_url)
     monkeypatch.setenv("TTCL_EMBEDDING_MODEL", "hash-384")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copy(new_database, tmp_path / "data")
 
     def run(*arguments: str, code: int = 0, given: str = "") -> Done:
         # A process for each would take longer to start than all of this.

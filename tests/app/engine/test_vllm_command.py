@@ -63,6 +63,7 @@ def test_extra_arguments_come_last() -> None:
 def test_environment_of_a_gpu_says_nothing_of_a_cpu() -> None:
     model = vllm.VllmModel("org/model", "org/model")
     assert vllm.vllm_environment(model, cpu=False, given={"A": "b"}) == {
+        "PYTHONSAFEPATH": "1",
         "A": "b",
         "VLLM_NO_USAGE_STATS": "1",
     }
