@@ -63,7 +63,6 @@ ENV PATH=/opt/ttcl/bin:$PATH \
     HOME=/home/ttcl \
     PYTHONUNBUFFERED=1 \
     HF_HUB_OFFLINE=1 \
-    ORT_DISABLE_TELEMETRY=1 \
     HF_HOME=/data/huggingface \
     TTCL_HOST=0.0.0.0 \
     TTCL_PORT=8080 \
