@@ -38,7 +38,7 @@ COPY rules_store rules_store
 COPY prompts prompts
 COPY benchmarks benchmarks
 RUN pip install --no-deps --force-reinstall . && ttcl --help > /dev/null \
-    && python -m app.upstream.onnx_model
+    && python -m app.upstream.exported_model
 
 
 FROM python:3.11-slim
@@ -63,7 +63,6 @@ ENV PATH=/opt/ttcl/bin:$PATH \
     HOME=/home/ttcl \
     PYTHONUNBUFFERED=1 \
     HF_HUB_OFFLINE=1 \
-    ORT_DISABLE_TELEMETRY=1 \
     HF_HOME=/data/huggingface \
     TTCL_HOST=0.0.0.0 \
     TTCL_PORT=8080 \

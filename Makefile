@@ -15,6 +15,9 @@ DEV_STAMP := $(VENV)/.dev-$(RECIPE)
 # For a comparison only, in an environment of its own: nothing of ttcl imports it.
 LITELLM := litellm[proxy]==1.108.7
 LITELLM_VENV := .venv-litellm
+ROUTER := vllm-router==0.1.17
+ROUTER_VENV := .venv-router
+ROUTER_STAMP := $(ROUTER_VENV)/.recipe-$(firstword $(shell echo '$(ROUTER)' | cksum))
 LITELLM_STAMP := $(LITELLM_VENV)/.recipe-$(firstword $(shell echo '$(LITELLM)' | cksum))
 # Processes that share the tests; each may load an embedder and a model server, a gigabyte or two.
 WORKERS ?= 2
@@ -30,7 +33,7 @@ apt = (APT=$$(test $$(id -u) = 0 || echo sudo); $$APT apt-get update -qq && \
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm test-vllm lint format release bench-serving clean
+.PHONY: help setup run demo test test-clients test-hostile browser postgres compose lm-eval litellm router test-vllm lint format release bench-serving bench-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,8 +48,8 @@ $(RUN_STAMP):
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[local]'
 	$(BIN)/ttcl engine --fetch > /dev/null
-# The embedder for ONNX Runtime; what can't be made here is made, or reported, at the first start.
-	-$(BIN)/python -W ignore -m app.upstream.onnx_model > /dev/null
+# The embedder for OpenVINO; what can't be made here is made, or reported, at the first start.
+	-$(BIN)/python -W ignore -m app.upstream.exported_model > /dev/null
 	touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)
@@ -93,6 +96,13 @@ $(LITELLM_STAMP):
 	$(LITELLM_VENV)/bin/pip install --quiet '$(LITELLM)'
 	touch $@
 
+$(ROUTER_STAMP):
+	$(PYTHON) -m venv --clear $(ROUTER_VENV)
+	$(ROUTER_VENV)/bin/pip install --quiet '$(ROUTER)'
+	touch $@
+
+router: $(ROUTER_STAMP) ## Install the compiled router that benchmarks.serving.proxy compares with (100 MB)
+
 litellm: $(LITELLM_STAMP) ## Install the proxy that benchmarks.serving.proxy compares with (750 MB)
 
 lm-eval: $(LM_EVAL_STAMP) ## Install lm-eval for its tests, in .venv-lm-eval (half a minute, 700 MB)
@@ -117,8 +127,11 @@ release: $(DEV_STAMP) ## Build wheel and source archive, and try both in fresh e
 bench-serving: $(DEV_STAMP) ## Added latency of off and steer against an instant upstream
 	$(BIN)/python -m benchmarks.serving.latency
 
+bench-check: $(DEV_STAMP) ## Compare a short run with the checked-in ratios (two minutes)
+	$(BIN)/python -m benchmarks.serving.check
+
 clean: ## Remove the environments and all that the service has stored here
-	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) $(CLIENTS_VENV) tests/clients/js/node_modules tests/clients/matrix/js/node_modules .ttcl build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm $(LM_EVAL_VENV) $(LITELLM_VENV) $(ROUTER_VENV) $(CLIENTS_VENV) tests/clients/js/node_modules tests/clients/matrix/js/node_modules .ttcl build dist *.egg-info
 
 engine-vllm: $(RUN_STAMP)
 include Makefile.engine.mk

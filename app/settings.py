@@ -224,6 +224,12 @@ class Settings(BaseSettings):
     # Who may come in, and where
     host: str = Field("127.0.0.1", description="Address to bind; not loopback needs keys")
     port: int = Field(8080, ge=0, le=65535, description="Port to bind")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Gateway processes behind the port; several need PostgreSQL and an upstream",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="Comma-separated client keys, each for chat and learning everywhere; unset: "
@@ -479,6 +485,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if self.workers > 1 and not (self.on_postgresql and self.upstream_base_url):
+            raise ValueError(
+                "TTCL_WORKERS: several processes need a database and a model server that they can "
+                "share: set TTCL_DATABASE_URL to a PostgreSQL, and TTCL_UPSTREAM_BASE_URL. On "
+                "SQLite one process serves; its embedder has a thread, and so a core, of its own"
+            )
         if self.learn_concurrency == 0 and not self.on_postgresql:
             raise ValueError(
                 "TTCL_LEARN_CONCURRENCY: 0 leaves learning to `ttcl worker`, which needs "

@@ -327,9 +327,6 @@ class HashEmbedder:
         self.probes = 0
         self.history: list[list[str]] = []
 
-    def knows(self, text: str) -> bool:
-        return False
-
     def forget(self) -> None:
         pass
 

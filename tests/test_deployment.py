@@ -42,8 +42,6 @@ def exported() -> set[str]:
         backlog=lambda: 0.0,
         indexed=lambda: 0.0,
         examples_indexed=lambda: 0.0,
-        outcomes={},
-        spent={},
         stood_in=lambda: 0.0,
     )
     metrics.follow_effect(suspended=list, signals=list)

@@ -19,12 +19,19 @@ SHARE = 0.75
 
 class LoadLimit:
     """Of one process. `most`: requests under way at most, streams until their end. `shared`:
-    whether there are several keys, none of which may have all of it."""
+    whether there are several keys, none of which may have all of it. `tell`: is told how many are
+    open with each that comes or goes."""
 
-    def __init__(self, most: int, shared: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        most: int,
+        shared: Callable[[], bool] = lambda: False,
+        tell: Callable[[int], None] = lambda under_way: None,
+    ) -> None:
         self.most = most
         self.open = 0
         self._shared = shared
+        self._tell = tell
         self._held: dict[str, int] = {}
 
     @property
@@ -45,11 +52,13 @@ class LoadLimit:
                 retry_after=RETRY_AFTER,
             )
         self.open += 1
+        self._tell(self.open)
         self._held[key] = held + 1
         return lambda: self._leave(key)
 
     def _leave(self, key: str) -> None:
         self.open -= 1
+        self._tell(self.open)
         self._held[key] -= 1
         if not self._held[key]:
             del self._held[key]

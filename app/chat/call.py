@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from app.access.callers import Caller
 from app.chat.formats import ApiFormat, Reading
+from app.chat.recorder import OpenEpisode
 from app.chat.request import ChatRequest, TTCLOptions
 from app.domain.bounds import LARGEST_LEARNED, LONGEST_TEXT, bounded
 from app.domain.trajectory import Cost, Message, Mode, Observation
@@ -191,6 +193,9 @@ class SteeredRequest:
 
     mode: Mode
     episode: str | None = None
+    opening: asyncio.Task[OpenEpisode] | None = None
+    """The episode's first write while it is under way; what it comes to is in the next two fields
+    once `Steering.settle` has waited for it."""
     recorded: bool = False
     duplicate: bool = False
     experience: Experience = NO_EXPERIENCE
@@ -207,6 +212,11 @@ class SteeredRequest:
     def drop_experience(self) -> None:
         """Without the others, what was left out by lot says nothing any more."""
         self.experience = Experience(offered=self.experience.offered)
+        self.sent = self.insertion = None
+
+    def give_nothing(self) -> None:
+        """Neither experience nor an arm: as if nothing had been looked up."""
+        self.experience, self.assignment, self.offered = NO_EXPERIENCE, None, False
         self.sent = self.insertion = None
 
     def headers(self) -> dict[str, str]:

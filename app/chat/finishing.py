@@ -92,6 +92,7 @@ class Finisher:
 
     async def failed(self, call: ChatCall, steered: SteeredRequest, reason: str) -> None:
         """No answer went out: the episode says why, and nothing is learned."""
+        await self._steering.settle(call, steered)
         call.summary.error = reason
         skipped = PLAYGROUND if call.playground else reason
         await self._finish(call, steered, None, self._trace(call, steered, Cost(1)), skipped, None)

@@ -81,6 +81,9 @@ class FormatRelay:
             body = self._body(call, steered, folded=folded)
             response = await stack.enter_async_context(self._upstream.open_chat(body, fmt.path))
             set_attributes(response.span, model=call.model.id)
+            if await self._steering.settle(call, steered):
+                await stack.aclose()  # asked with what must not be given, and asked again without
+                continue
             if response.status not in REFUSED or not steered.experience:
                 if response.status == 200:
                     if folded and not known and steered.experience:

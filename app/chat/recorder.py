@@ -64,6 +64,8 @@ class Recorder:
         self._worker = worker
         self._load = load
         self._policy = policy
+        self.works = True
+        """Whether the store has taken the last episode that was opened."""
 
     def new_id(self) -> str:
         return f"ep_{secrets.token_hex(16)}"
@@ -109,7 +111,9 @@ class Recorder:
                     begun = await begin()
         except StoreError as error:
             log.warning("episode not recorded", error=str(error))
+            self.works = False
             return OpenEpisode(episode_id, recorded=False)
+        self.works = True
         duplicate = begun.duplicate or begun.same_body_as is not None
         return OpenEpisode(episode_id, recorded=True, duplicate=duplicate)
 

@@ -146,6 +146,9 @@ class Relay:
             body = self._body(call, steered, folded=folded)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
             set_attributes(response.span, model=call.model.id)
+            if await self._steering.settle(call, steered):
+                await stack.aclose()  # asked with what must not be given, and asked again without
+                continue
             if response.status == 200:
                 if folded:
                     # So it was the role, and nothing that the client had said.

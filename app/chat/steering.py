@@ -1,10 +1,10 @@
-"""Steer: open the episode and look up experience, side by side, before the model is asked."""
+"""Steer: look up experience before the model is asked. The episode's first write goes on beside the
+look-up and the model server's work, and is waited for before anything of the answer goes out."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 
 from app.chat.call import CHORE, ChatCall, SteeredRequest
 from app.chat.control import STEERING_SUSPENDED, conversation_key
@@ -68,20 +68,55 @@ class Steering:
         obstacle = call.obstacle or call.reading.bound
         mode = Mode.STEER if obstacle is not None else call.mode
         suspended = self._effect.suspension_of(call.namespace) is not None
-        opened, retrieval = await self._opened_and_retrieved(call, mode, suspended=suspended)
-        steered = SteeredRequest(mode, opened.id, opened.recorded, opened.duplicate)
+        steered = SteeredRequest(mode, call.episode, self._opening(call, mode))
+        if mode is Mode.EXPLORE or not self._recorder.works:
+            # Many calls, or one for nothing where the store is known to be away, are not begun.
+            await self.settle(call, steered)
         if call.chore is not None:
             self.degrade(steered, f"{CHORE}:{call.chore}")
         elif mode is not call.mode:
             self.degrade(steered, f"{NOT_EXPLORED}:{obstacle}")
-        if not opened.recorded:
-            # Experience that leaves no trace could be neither explained nor undone.
-            self.degrade(steered, STORE_DOWN)
-        elif suspended:
+        if suspended:
             self.degrade(steered, STEERING_SUSPENDED)
-        elif call.chore is None:
-            await self._give(call, steered, retrieval)
+        elif call.chore is None and (steered.opening is not None or steered.recorded):
+            await self._give(call, steered, await self._retrieved(call))
         return steered
+
+    def _opening(self, call: ChatCall, mode: Mode) -> asyncio.Task[OpenEpisode]:
+        """The episode's first write, begun as soon as the request waits for something: for an
+        embedding, else for the model server."""
+        assert call.episode is not None
+        return asyncio.create_task(
+            self._recorder.open(
+                call.episode,
+                namespace=call.namespace,
+                mode=mode,
+                question=call.question,
+                model=call.model.id,
+                request_id=call.client_request_id,
+                raw=call.raw,
+                is_retry=call.is_retry,
+                key_id=call.caller.name,
+            )
+        )
+
+    async def settle(self, call: ChatCall, steered: SteeredRequest) -> bool:
+        """Waits for the episode's first write. Where the store could not take it, nothing is given
+        any more: experience that leaves no trace could be neither explained nor undone. True where
+        something had been given until now."""
+        if steered.opening is None:
+            return False
+        # It goes on whoever leaves: the end of the episode is written after it.
+        opened = await asyncio.shield(steered.opening)
+        steered.opening = None
+        steered.recorded, steered.duplicate = opened.recorded, opened.duplicate
+        if opened.recorded:
+            return False
+        given = bool(steered.experience)
+        steered.give_nothing()
+        call.summary.arm = None
+        self.degrade(steered, STORE_DOWN)
+        return given
 
     async def _give(self, call: ChatCall, steered: SteeredRequest, retrieval: Retrieval) -> None:
         """Draws the request's arm; control gets nothing of what was found for it, for which it is
@@ -107,24 +142,8 @@ class Steering:
                 answer_tokens=call.request.answer_tokens,
             )
 
-    async def _opened_and_retrieved(
-        self, call: ChatCall, mode: Mode, *, suspended: bool
-    ) -> tuple[OpenEpisode, Retrieval]:
+    async def _retrieved(self, call: ChatCall) -> Retrieval:
         assert call.episode is not None
-        open_episode = partial(
-            self._recorder.open,
-            call.episode,
-            namespace=call.namespace,
-            mode=mode,
-            question=call.question,
-            model=call.model.id,
-            request_id=call.client_request_id,
-            raw=call.raw,
-            is_retry=call.is_retry,
-            key_id=call.caller.name,
-        )
-        if suspended or call.chore is not None:
-            return await open_episode(), Retrieval()
         limits = call.limits
         if call.has_images:
             # What such a question is like can't be told from its text.
@@ -134,23 +153,17 @@ class Steering:
             # All steps of a turn are to get the same, whatever is drawn and learned meanwhile.
             seed = key = turn_key(call.namespace, call.model.id, call.messages, limits)
             if (given := self._given_before(call, key)) is not None:
-                return await open_episode(), Retrieval(given)
-        look_up = partial(
-            self._retriever.retrieve,
+                return Retrieval(given)
+        retrieval = await self._retriever.retrieve(
             call.namespace,
             call.question,
             limits,
             instructions=instructions_of(call.messages),
             seed=None if call.playground else seed,
         )
-        if self._retriever.waits(call.namespace, call.question, limits):
-            opened, retrieval = await asyncio.gather(open_episode(), look_up())
-        else:
-            # Tasks would cost more than they save, and let other requests go before.
-            opened, retrieval = await open_episode(), await look_up()
         if key is not None and retrieval.degraded is None:
             self._conversations.keep(key, retrieval.experience)
-        return opened, retrieval
+        return retrieval
 
     def _given_before(self, call: ChatCall, key: str) -> Experience | None:
         """What the earlier steps of the turn got, less what must not be shown any more."""

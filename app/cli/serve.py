@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
@@ -19,8 +18,6 @@ from app.settings import EngineBackend, Settings, load_settings
 
 app = typer.Typer(add_completion=False)
 
-_SWITCH_INTERVAL = 0.001  # seconds
-
 
 @app.command()
 def serve(
@@ -30,6 +27,9 @@ def serve(
     engine: Annotated[EngineBackend | None, typer.Option(help="Engine of the model")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes behind the port (PostgreSQL)")
+    ] = None,
     first_question: Annotated[
         bool, typer.Option(help="Ask a question once all is up, and show what can follow")
     ] = False,
@@ -37,31 +37,30 @@ def serve(
     """Run the gateway; with no upstream configured, the embedded model too."""
     import uvicorn
 
-    from app.cli import first_screen
-    from app.cli.http_protocol import GatewayProtocol
-    from app.main import create_app
+    from app.cli import first_screen, processes
     from app.observability.logs import configure
 
-    given: dict[str, Any] = {"engine_model": model, "engine": engine, "host": host, "port": port}
+    given: dict[str, Any] = {
+        "engine_model": model,
+        "engine": engine,
+        "host": host,
+        "port": port,
+        "workers": workers,
+    }
     settings = load_settings(**{key: value for key, value in given.items() if value is not None})
     configure(settings.log_format, settings.log_level)
-    # Database and embedder work in threads, each step of which waits this long for an interpreter
-    # that answers requests (Python's own 5 ms: a quarter longer at the 99th percentile).
-    sys.setswitchinterval(_SWITCH_INTERVAL)
+    sys.setswitchinterval(processes.SWITCH_INTERVAL)
     _fetch_model(settings)
     listener = _listen(settings)
-    application = create_app(settings)
     url = first_screen.address(settings.host, listener.getsockname()[1])
-    config = uvicorn.Config(
-        application,
-        http=GatewayProtocol,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=settings.stop_grace,
-        server_header=False,
-        # Whoever can reach us could else write there where they come from.
-        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
-    )
+    if settings.workers > 1:
+        if first_question:
+            _ask_first_question(settings, url)
+        processes.serve(settings, listener, url)
+        return
+    from app.main import create_app
+
+    application = create_app(settings)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,13 +68,9 @@ def serve(
             if self.started:
                 await first_screen.show_ready(settings, url, application.state.ttcl)
 
-    server = Server(config)
+    server = Server(processes.server_config(application, settings))
     if first_question:
-        # A thread: it is a client like any other, and ends with the process.
-        asking = threading.Thread(
-            target=first_screen.ask_first_question, args=(settings, url), daemon=True
-        )
-        asking.start()
+        _ask_first_question(settings, url)
     logging.getLogger("uvicorn.error").addFilter(
         # The sentence is printed below; what nobody foresaw keeps its traceback.
         lambda record: not hasattr(application.state, "startup_error")
@@ -87,6 +82,16 @@ def serve(
         server.run(sockets=[listener])
     except SystemExit as error:
         raise getattr(application.state, "startup_error", error) from None
+
+
+def _ask_first_question(settings: Settings, url: str) -> None:
+    """In a thread: it is a client like any other, and ends with the process."""
+    from app.cli import first_screen
+
+    asking = threading.Thread(
+        target=first_screen.ask_first_question, args=(settings, url), daemon=True
+    )
+    asking.start()
 
 
 def _fetch_model(settings: Settings) -> None:

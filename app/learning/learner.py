@@ -43,6 +43,7 @@ from app.learning.evaluation.outcomes import (
 from app.learning.lessons import QUEUE_SKIP, WROTE_NOTHING, Teacher
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Distillation, Loop
+from app.observability.metrics import Metrics
 from app.observability.tracing import NO_TRACES, Tracer, set_attributes, span
 from app.upstream.embeddings import Embedder
 from app.upstream.transport import forwarded_headers
@@ -124,6 +125,7 @@ class Learner:
         options: LearnerOptions,
         tracer: Tracer = NO_TRACES,
         rng: random.Random | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`gated`: whether rules of a namespace must prove themselves before they steer. `judges`:
         whether the model is asked about each of its new rules. `rng` draws what is replayed; None:
@@ -143,10 +145,7 @@ class Learner:
         """Replays that the jobs of a namespace have paid for and that were not made yet."""
         self._rng = rng or random.Random()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.outcomes: dict[str, int] = {}
-        """How jobs ended in this process, by outcome; for metrics."""
-        self.spent: dict[Purpose, Cost] = {}
-        """What this process's learning has cost; for metrics."""
+        self.metrics = metrics or Metrics()
 
     async def run(self, job: Job) -> str:
         """A claimed job to its end; what became of it: learned, already_applied, skipped, failed,
@@ -181,11 +180,11 @@ class Learner:
             reason = f"internal: {type(error).__name__}: {said}"
             await self._store.jobs.fail(job, reason, spend=bill.spend)
             outcome = "failed"
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.metrics.learning_outcomes.labels(outcome).inc()
         lesson = job.kind is JobKind.FEEDBACK
         served = bill.cost - bill.elsewhere
-        self._note_spent(Purpose.FEEDBACK if lesson else Purpose.EXPLORATION, served)
-        self._note_spent(Purpose.DISTILLER, bill.elsewhere)
+        self.metrics.spent(Purpose.FEEDBACK if lesson else Purpose.EXPLORATION, served)
+        self.metrics.spent(Purpose.DISTILLER, bill.elsewhere)
         # What asked no model has been learned from by nobody, and pays for nothing.
         if bill.cost.calls and self._gated(job.namespace):
             due = self._due.get(job.namespace, 0.0) + self._options.replays_per_job
@@ -209,13 +208,10 @@ class Learner:
                 cost = await self._gatekeeper.step(namespace, self._rng, self._tracer)
                 if cost is not None:
                     await self._store.jobs.record_spend(namespace, Spend(cost.calls, cost.tokens))
-                    self._note_spent(Purpose.REPLAY, cost)
+                    self.metrics.spent(Purpose.REPLAY, cost)
                 await self._gatekeeper.review(namespace)
             return True
         return False
-
-    def _note_spent(self, purpose: Purpose, cost: Cost) -> None:
-        self.spent[purpose] = self.spent.get(purpose, Cost()) + cost
 
     async def _paused(self, namespace: str) -> bool:
         paused = await self._store.jobs.paused()

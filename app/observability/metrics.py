@@ -1,8 +1,14 @@
-"""Prometheus metrics of one application; labels come from small fixed sets."""
+"""Prometheus metrics of one application; labels come from small fixed sets.
+
+Where several processes serve behind one port (`app.cli.processes`), each counts into files of a
+folder that they share, by prometheus_client's multiprocess mode, and whichever is asked tells the
+sums. What is followed, not counted, is told by the one that is asked: it is the same in each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,6 +19,7 @@ from prometheus_client import (
     start_http_server,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.domain.trajectory import Cost
@@ -21,6 +28,8 @@ from rules_store.policy.control import Arm
 
 MOST_LABELLED = 200
 """Label values of namespaces in one family: their number is for users to say."""
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable that names the folder which processes share; read by prometheus_client."""
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -45,7 +54,12 @@ class Metrics:
             buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
             registry=self.registry,
         )
-        self.open = Gauge("ttcl_requests_open", "Chat requests under way", registry=self.registry)
+        self.open = Gauge(
+            "ttcl_requests_open",
+            "Chat requests under way",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.degraded = Counter(
             "ttcl_degraded",
             "Requests for which a step was skipped",
@@ -74,15 +88,32 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self.jobs = Gauge("ttcl_learning_backlog", "Learning jobs waiting", registry=self.registry)
-        self.rules = Gauge(
-            "ttcl_rules_indexed", "Rules in this process's index", registry=self.registry
-        )
-        self.examples = Gauge(
-            "ttcl_examples_indexed",
-            "Active examples in this process's index",
+        self.learning_outcomes = Counter(
+            "ttcl_learning_outcomes",
+            "Learning jobs ended here, by outcome",
+            ["outcome"],
             registry=self.registry,
         )
+        self._learning_calls = Counter(
+            "ttcl_learning_calls",
+            "Upstream calls of learning, by purpose",
+            ["purpose"],
+            registry=self.registry,
+        )
+        self._learning_tokens = Counter(
+            "ttcl_learning_tokens",
+            "Tokens of these calls, by purpose",
+            ["purpose"],
+            registry=self.registry,
+        )
+        for purpose in Purpose:
+            self.spent(purpose, Cost())
+        self._followed: list[Collector] = []
+
+    def spent(self, purpose: Purpose, cost: Cost) -> None:
+        """What learning has spent in this process."""
+        self._learning_calls.labels(purpose.value).inc(cost.calls)
+        self._learning_tokens.labels(purpose.value).inc(cost.tokens)
 
     def follow(
         self,
@@ -90,20 +121,13 @@ class Metrics:
         backlog: Callable[[], float],
         indexed: Callable[[], float],
         examples_indexed: Callable[[], float],
-        outcomes: Mapping[str, int],
-        spent: Mapping[Purpose, Cost],
         stood_in: Callable[[], float],
     ) -> None:
         """From now on the gauges show what these say when somebody looks: learning jobs waiting,
-        rules and examples in the index, how many jobs ended with each outcome, what learning has
-        spent in this process, and how often the served model wrote rules because the one that
-        should did not answer."""
-        self.jobs.set_function(backlog)
-        self.rules.set_function(indexed)
-        self.examples.set_function(examples_indexed)
-        self.registry.register(_Outcomes(outcomes))
-        self.registry.register(_Spent(spent))
-        self.registry.register(_StoodIn(stood_in))
+        rules and examples in the index, and how often the served model wrote rules because the one
+        that should did not answer."""
+        self._follow(_Indexed(backlog, indexed, examples_indexed))
+        self._follow(_StoodIn(stood_in))
 
     def follow_effect(
         self,
@@ -113,7 +137,11 @@ class Metrics:
     ) -> None:
         """From now on the gauges show what these say when somebody looks: the namespaces that are
         not steered, and what signals say of a namespace; of neither more than `MOST_LABELLED`."""
-        self.registry.register(_Effect(suspended, signals))
+        self._follow(_Effect(suspended, signals))
+
+    def _follow(self, what: Collector) -> None:
+        self._followed.append(what)
+        self.registry.register(what)
 
     def serve(self, port: int) -> Callable[[], None]:
         """`/metrics` on a port of its own, for a process that serves nothing else. Returns what
@@ -127,45 +155,33 @@ class Metrics:
         return stop
 
     def render(self) -> bytes:
-        return generate_latest(self.registry)
+        if SHARED not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        for each in self._followed:
+            together.register(each)
+        return generate_latest(together)
 
 
-class _Outcomes(Collector):
-    """How this process's learning jobs ended."""
+class _Indexed(Collector):
+    """What waits, and what this process has in memory."""
 
-    def __init__(self, outcomes: Mapping[str, int]) -> None:
-        self._outcomes = outcomes
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(
-            "ttcl_learning_outcomes",
-            "Learning jobs ended in this process, by outcome",
-            labels=["outcome"],
+    def __init__(
+        self,
+        backlog: Callable[[], float],
+        rules: Callable[[], float],
+        examples: Callable[[], float],
+    ) -> None:
+        self._told = (
+            ("ttcl_learning_backlog", "Learning jobs waiting", backlog),
+            ("ttcl_rules_indexed", "Rules in this process's index", rules),
+            ("ttcl_examples_indexed", "Active examples in this process's index", examples),
         )
-        for outcome, count in self._outcomes.items():
-            family.add_metric([outcome], count)
-        yield family
 
-
-class _Spent(Collector):
-    """Upstream calls and tokens of this process's learning."""
-
-    def __init__(self, spent: Mapping[Purpose, Cost]) -> None:
-        self._spent = spent
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        calls = CounterMetricFamily(
-            "ttcl_learning_calls", "Upstream calls of learning, by purpose", labels=["purpose"]
-        )
-        tokens = CounterMetricFamily(
-            "ttcl_learning_tokens", "Tokens of these calls, by purpose", labels=["purpose"]
-        )
-        for purpose in Purpose:
-            cost = self._spent.get(purpose, Cost())
-            calls.add_metric([purpose.value], cost.calls)
-            tokens.add_metric([purpose.value], cost.tokens)
-        yield calls
-        yield tokens
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, meaning, value in self._told:
+            yield GaugeMetricFamily(name, meaning, value=value())
 
 
 class _StoodIn(Collector):

@@ -25,7 +25,7 @@ import structlog
 from app.access.tenants import tenant
 from app.domain.bounds import LONGEST_EMBEDDED, bounded
 from app.exceptions import ConfigurationError, TTCLError
-from app.upstream import onnx_model
+from app.upstream import exported_model
 from rules_store.policy.turns import Tenant, Turns
 
 log = structlog.get_logger(__name__)
@@ -53,10 +53,6 @@ class Embedder(Protocol):
 
     async def embed_anew(self, texts: Sequence[str]) -> Vectors:
         """As `embed`, whatever is known of them already."""
-        ...
-
-    def knows(self, text: str) -> bool:
-        """Whether `embed` has its vector at hand."""
         ...
 
     def forget(self) -> None:
@@ -194,9 +190,6 @@ class CachedEmbedder:
         if dimension != self.dimension:
             self._cache.clear()
             self.dimension = dimension
-
-    def knows(self, text: str) -> bool:
-        return _key(bounded(text, LONGEST_EMBEDDED)) in self._cache
 
     def _row(self, text: str) -> Vectors | _PendingText:
         """The vector of a text where it is known, else what brings it with a later batch."""
@@ -339,7 +332,7 @@ def packaged_model() -> str:
 
 
 def local_embedder(model: str | None) -> CachedEmbedder:
-    """A sentence-transformers model by name or folder, on ONNX Runtime where it can be exported,
+    """A sentence-transformers model by name or folder, on OpenVINO where it can be exported,
     else on torch; None is the packaged MiniLM."""
     if model is None:
         path, name = packaged_model(), "all-MiniLM-L6-v2"
@@ -349,12 +342,12 @@ def local_embedder(model: str | None) -> CachedEmbedder:
             raise ConfigurationError(f"TTCL_EMBEDDING_MODEL: the folder {model} does not exist")
 
     def load() -> Callable[[list[str]], Any]:
-        folder = onnx_model.exported(path)
-        return _on_torch(path) if folder is None else onnx_model.load(folder)
+        folder = exported_model.exported(path)
+        return _on_torch(path) if folder is None else exported_model.load(folder)
 
-    # One thread takes as long for each text of a large batch as for each of four, and a text that
-    # comes meanwhile waits for all of them.
-    return CachedEmbedder(name, load, max_batch=8)
+    # A text takes no less time among others than alone, and one that comes meanwhile waits for all
+    # of them; with the second, the thread has work while the event loop sees to the first.
+    return CachedEmbedder(name, load, max_batch=2)
 
 
 def _on_torch(path: str) -> Callable[[list[str]], Any]:
@@ -364,7 +357,7 @@ def _on_torch(path: str) -> Callable[[list[str]], Any]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    # As on ONNX Runtime.
+    # As on OpenVINO.
     torch.set_num_threads(1)
     model = SentenceTransformer(path, device="cpu")
     return lambda texts: model.encode(

@@ -20,6 +20,7 @@ from app.loop.loop import Loop, LoopOptions
 from app.loop.reflect.equivalence import Equivalence
 from app.loop.steer.retriever import Retriever, RetrieverOptions
 from app.loop.steer.writer import ExperienceWriter
+from app.observability.metrics import Metrics
 from app.observability.tracing import NO_TRACES, Tracer
 from app.prompt_library import PromptLibrary
 from app.settings import DistillerVariant, Settings
@@ -185,6 +186,7 @@ def build_learner(
     judge: Judge,
     tracer: Tracer = NO_TRACES,
     rng: random.Random | None = None,
+    metrics: Metrics | None = None,
 ) -> Learner:
     distilling = build_distilling(settings, store, loop, embedder, judge)
     return Learner(
@@ -205,6 +207,7 @@ def build_learner(
         ),
         tracer,
         rng,
+        metrics,
     )
 
 

@@ -69,8 +69,7 @@ async def open_gateway(
     _check_keys(settings, store)
     retriever, metrics = services.retriever, services.metrics
     keys = KeyRing(store, (key.get_secret_value() for key in settings.api_keys), admin_key)
-    load = LoadLimit(settings.max_open_requests, lambda: keys.several)
-    metrics.open.set_function(lambda: load.open)
+    load = LoadLimit(settings.max_open_requests, lambda: keys.several, metrics.open.set)
     policy = LearnPolicy(settings.learn, settings.learn_sample_rate, settings.learn_backlog)
     recorder = Recorder(store, worker, load, policy)
     counter, budget = TokenCounter(upstream), settings.experience_token_budget

@@ -80,17 +80,15 @@ async def open_services(
     retriever = build_retriever(settings, store, embedder)
     planner = build_planner(settings, store, embedder)
     judge = Judge(equivalence, embedder)
+    metrics = Metrics()
     learner = build_learner(
-        settings, store, loop, embedder, planner, retriever.gated, judge, tracer
+        settings, store, loop, embedder, planner, retriever.gated, judge, tracer, metrics=metrics
     )
     worker = await build_worker(settings, store, learner)
-    metrics = Metrics()
     metrics.follow(
         backlog=lambda: worker.backlog.total,
         indexed=lambda: store.rules_indexed,
         examples_indexed=lambda: store.examples_indexed,
-        outcomes=learner.outcomes,
-        spent=learner.spent,
         stood_in=lambda: 0 if distiller_model is None else distiller_model.stood_in,
     )
     return Services(

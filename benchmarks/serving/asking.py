@@ -43,8 +43,11 @@ def ask(kind: Kind, text: str) -> Asked:
     return Asked(took, rules, examples)
 
 
-def pressure(kind: Kind, clients: int, seconds: float, *, start: int) -> float:
-    """Requests a second of `clients`, each with one connection; question numbers from `start`."""
+def pressure(
+    kind: Kind, clients: int, seconds: float, *, start: int, among: int | None = None
+) -> float:
+    """Requests a second of `clients`, each with one connection; question numbers from `start`, with
+    `among` so many that come again and again."""
     answered = [0] * clients
     failures: list[BaseException] = []
     deadline = time.monotonic() + seconds
@@ -53,7 +56,8 @@ def pressure(kind: Kind, clients: int, seconds: float, *, start: int) -> float:
         own = Kind(kind.name, kind.client.sibling(), kind.headers)
         try:
             while time.monotonic() < deadline:
-                ask(own, question(start + index + clients * answered[index]))
+                place = index + clients * answered[index]
+                ask(own, question(start + (place if among is None else place % among)))
                 answered[index] += 1
         except Exception as error:
             failures.append(error)

@@ -10,7 +10,7 @@ kinds alike. `embedding` is a text of the same kind, embedded in this process by
 gateway uses. Every question is new, so nothing comes out of the embedding cache. The model server
 answers at once: what a model makes of the longer prompt is not in the figures.
 
-Not covered: time to the first token of a stream, and clients on other machines.
+Not covered: clients on other machines. Time to the first token: `benchmarks.serving.first_token`.
 """
 
 from __future__ import annotations
@@ -83,14 +83,14 @@ def main(
         if crowds:
             crowd(upstream_port, Path(folder), crowds)
         with gateway(upstream_port, Path(folder), **settings) as (port, pid):
-            report = _measure(port, pid, upstream_port, spaces, requests, clients, load)
+            report = measure(port, pid, upstream_port, spaces, requests, clients, load)
     report["learn"] = learn
     _show(report)
     if result is not None:
         result.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def _measure(
+def measure(
     port: int,
     pid: int,
     upstream_port: int,
@@ -99,6 +99,8 @@ def _measure(
     clients: int,
     load: float,
 ) -> dict[str, Any]:
+    """Times, throughput (with `load`: seconds of each test) and memory, with these contents, which
+    are there or are written now."""
     idle = memory(pid)
     for each in spaces:
         if not each.crowded:
@@ -174,7 +176,7 @@ def summarise(
     """Per kind: median, 95th percentile, and the medians of what it adds to `bare` (and beyond
     `embedding`, where it is among those `injected`) with 95% bootstrap intervals; all in
     milliseconds, paired by round."""
-    bare, embedding = np.array(samples["bare"]), np.array(samples["embedding"])
+    bare, embedding = np.array(samples["bare"]), np.array(samples.get("embedding", 0.0))
     rows: dict[str, dict[str, Any]] = {}
     for name, values in samples.items():
         times = np.array(values)

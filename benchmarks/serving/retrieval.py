@@ -3,10 +3,14 @@
     python -m benchmarks.serving.retrieval --sizes 1000,10000,100000 --out retrieval.json
 
 Measures what the gateway does for a steered request (search of both polarities, similarity floor,
-diversity), the share of the really nearest rules that is found, writing and retiring one rule,
-opening the store (first out of SQL, then with its snapshot), and the memory of it. All rules are in
-one namespace, each with a trigger, so the index holds two vectors a rule; vectors are clustered
-around topics, as those of real rules are.
+diversity; with `--examples` also the recall of as many examples), the share of the really nearest
+rules that is found, writing and retiring one rule, opening the store (first out of SQL, then with
+its snapshot), and the memory of it. All rules are in one namespace, each with a trigger, so the
+index holds two vectors a rule; vectors are clustered around topics, as those of real rules are.
+
+With `--examples` it also measures what the searches alone take: the three (positive rules, negative
+rules, examples), and one among all vectors together that looks into as many cells, with how often
+it brings what the three are asked for.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from app.settings import ExperienceLimits
 from benchmarks.serving.material import example, rule
 from benchmarks.serving.processes import memory
 from rules_store.database.schema import embeddings, examples, namespaces, rules
+from rules_store.index.shelf import Shelf
 from rules_store.models.events import Change
 from rules_store.models.rules import NewRule, Polarity, Vectors
 from rules_store.options import StoreOptions
@@ -58,9 +63,6 @@ class Given:
     def __init__(self) -> None:
         self.vector: Array = np.zeros(DIMENSION, dtype=np.float32)
 
-    def knows(self, text: str) -> bool:
-        return True
-
     def forget(self) -> None:
         """It has none."""
 
@@ -74,10 +76,13 @@ class Given:
 def main(
     sizes: Annotated[str, typer.Option(help="Numbers of rules")] = "1000,10000,100000",
     queries: Annotated[int, typer.Option(min=10, help="Look-ups measured at each size")] = 300,
+    examples: Annotated[bool, typer.Option(help="As many examples as rules")] = False,
     result: Annotated[Path | None, typer.Option("--out", help="Write JSON here")] = None,
 ) -> None:
     """Measure retrieval at several sizes of the rule base."""
-    rows = [asyncio.run(_measure(int(size), queries)) for size in sizes.split(",")]
+    rows = [
+        asyncio.run(_measure(int(size), queries, examples=examples)) for size in sizes.split(",")
+    ]
     table = Table(
         "rules",
         "first open s",
@@ -104,11 +109,20 @@ def main(
             f"{row['memory_mib']:.0f}",
         )
     out.print(table)
+    for row in rows:
+        if (both := row.get("with_examples")) is not None:
+            times = both["lookup_ms"]
+            out.print(
+                f"{row['rules']} rules and examples: look-up {times['median']:.2f} ms, p99 "
+                f"{times['p99']:.2f}; the three searches {both['searches_ms']:.2f}, one among all "
+                f"{both['one_search_ms']:.2f}, which has what is wanted for "
+                f"{both['one_search_suffices']:.0%} of the questions"
+            )
     if result is not None:
         result.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-async def _measure(size: int, queries: int) -> dict[str, Any]:
+async def _measure(size: int, queries: int, *, examples: bool = False) -> dict[str, Any]:
     rng = np.random.default_rng(size)
     centres = unit(rng.normal(size=(TOPICS, DIMENSION)))
     with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +132,11 @@ async def _measure(size: int, queries: int) -> dict[str, Any]:
         await store.namespaces.ensure(NAMESPACE)
         await store.close()
         vectors = fill(path, size, centres, rng)
+        questions = None
+        if examples:
+            questions = fill_examples(
+                path, size, centres, rng, namespace=NAMESPACE, model=MODEL, first=0
+            )
         built, store = await _timed(_open(path, options, path.parent))
         await store.close()
         before = memory(os.getpid())["resident"]
@@ -126,6 +145,11 @@ async def _measure(size: int, queries: int) -> dict[str, Any]:
         try:
             found = _recall(store, vectors, near(centres, rng, 50))
             lookups, hits = await _lookups(store, centres, rng, queries)
+            both = None
+            if questions is not None:
+                both = _searches(store, vectors, questions, near(centres, rng, queries))
+                lookups_of_both, _ = await _lookups(store, centres, rng, queries, examples=4)
+                both["lookup_ms"] = _figures(lookups_of_both)
             writes, retires = await _changes(store, centres, rng, min(queries, 100))
         finally:
             await store.close()
@@ -139,6 +163,7 @@ async def _measure(size: int, queries: int) -> dict[str, Any]:
         "write_ms": _figures(writes),
         "retire_ms": _figures(retires),
         "memory_mib": used,
+        **({} if both is None else {"with_examples": both}),
     }
 
 
@@ -213,17 +238,47 @@ def fill_examples(
     namespace: str,
     model: str,
     first: int,
-) -> None:
-    """Active examples, as `fill` does with rules."""
+) -> Array:
+    """Active examples, as `fill` does with rules. Returns the vectors of their questions, shape
+    (size, DIMENSION)."""
+    made = np.zeros((size, DIMENSION), dtype=np.float32)
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         for start in range(0, size, BATCH):
             numbers = range(first + start, first + min(start + BATCH, size))
-            vectors = near(centres, rng, len(numbers))
+            vectors = made[start : start + len(numbers)] = near(centres, rng, len(numbers))
             connection.execute(
                 insert(examples), list(_example_rows(numbers, namespace, model, vectors))
             )
     engine.dispose()
+    return made
+
+
+def _searches(store: RuleStore, vectors: Array, questions: Array, asked: Array) -> dict[str, Any]:
+    """Medians, in milliseconds, of the three searches of a look-up and of one in their place."""
+    size = len(questions)
+    together = Shelf(DIMENSION)
+    numbers = np.arange(3 * size, dtype=np.int64)
+    together.add(numbers, np.concatenate([vectors[0], vectors[1], questions]))
+    wanted, apart, one, enough = 3 * POOL, [], [], 0
+    for query in asked:
+        began = time.perf_counter()
+        for polarity in Polarity:
+            store.search(NAMESPACE, query, polarity, wanted)
+        store.search_examples(NAMESPACE, query, 4 * POOL)
+        apart.append((time.perf_counter() - began) * 1000)
+        began = time.perf_counter()
+        found = together.search(query, 4 * wanted + 4 * POOL)
+        one.append((time.perf_counter() - began) * 1000)
+        kinds = ["example" if n >= 2 * size else _polarity(n % size) for n, _ in found]
+        rules = {n % size: kind for (n, _), kind in zip(found, kinds, strict=True)}
+        counts = [list(rules.values()).count(polarity) for polarity in Polarity]
+        enough += min(counts) >= wanted and kinds.count("example") >= 4 * POOL
+    return {
+        "searches_ms": float(np.median(apart)),
+        "one_search_ms": float(np.median(one)),
+        "one_search_suffices": enough / len(asked),
+    }
 
 
 def _recall(store: RuleStore, vectors: Array, queries: Array) -> float:
@@ -297,7 +352,7 @@ def _polarity(number: int) -> Polarity:
 
 
 async def _lookups(
-    store: RuleStore, centres: Array, rng: np.random.Generator, queries: int
+    store: RuleStore, centres: Array, rng: np.random.Generator, queries: int, *, examples: int = 0
 ) -> tuple[list[float], list[int]]:
     embedder = Given()
     options = RetrieverOptions(floor=0.3, example_floor=0.3, timeout=10)
@@ -306,7 +361,9 @@ async def _lookups(
     for vector in near(centres, rng, queries + 10):
         embedder.vector = vector
         started = time.perf_counter()
-        retrieval = await retriever.retrieve(NAMESPACE, "a question", ExperienceLimits(3, 3, 0))
+        retrieval = await retriever.retrieve(
+            NAMESPACE, "a question", ExperienceLimits(3, 3, examples)
+        )
         times.append((time.perf_counter() - started) * 1000)
         hits.append(len(retrieval.experience.rules))
     return times[10:], hits[10:]

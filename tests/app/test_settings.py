@@ -122,6 +122,8 @@ def test_a_file_that_is_no_text_is_refused(env: pytest.MonkeyPatch, tmp_path: Pa
         ("PORT", "eighty"),
         ("PORT", "70000"),
         ("PORT", "-1"),
+        ("WORKERS", "0"),
+        ("WORKERS", "2"),
         ("MODE", "fast"),
         ("NAMESPACE", "no/slash"),
         ("NAMESPACE", "x" * 65),

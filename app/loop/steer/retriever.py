@@ -112,10 +112,6 @@ class Retriever:
         own = self._store.namespaces.settings_of(namespace).examples
         return self._options.examples if own is None else own
 
-    def waits(self, namespace: str, question: str, limits: ExperienceLimits) -> bool:
-        """Whether `retrieve` must wait for an embedding."""
-        return self._has_any(namespace, limits) and not self._embedder.knows(question)
-
     def _has_any(self, namespace: str, limits: ExperienceLimits) -> bool:
         return (limits.rules > 0 and self._store.has_rules(namespace)) or (
             limits.examples > 0
