@@ -98,7 +98,7 @@ _REASONS = {
     "tie": "two answers were given equally often",
     # What was left out of an answer.
     "not_explored": "not explored",
-    "steering_suspended": "steering is suspended in this namespace",
+    "steering_suspended": "without rules and examples: steering had been stopped",
     "store_unavailable": "the database could not be reached",
     "episode_not_recorded": "the request could not be recorded",
     "index_incomplete": "some rules or examples can't be searched yet",
