@@ -48,6 +48,8 @@ def main(
     found = measure(requests)
     if keep:
         RATIOS.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
+    if not RATIOS.exists():
+        raise typer.BadParameter(f"no {RATIOS.name} yet: write it on a quiet machine (--write)")
     known = orjson.loads(RATIOS.read_bytes())
     table = Table("ratio (less is better)", "checked in", "this run", "of it")
     for name, value in found.items():
