@@ -132,6 +132,8 @@ def _of_eight_bits(folder: Path, scratch: Path) -> Iterator[tuple[str, Encode]]:
 
 
 def _on_onnxruntime(graph: Path, folder: Path) -> Encode:
+    # From 1.29 on its builds for Linux, too, tell their makers what they load.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
     from tokenizers import Tokenizer
 
