@@ -146,6 +146,7 @@ COMPARED = (
     " VALUES ('{0}', 'label', 1, 0, -1, 1, '2026-01-01 00:00:00')",
 )
 OF_NO_NAMESPACE = {
+    "console_sessions",
     "store_identity",
     "api_keys",
     "key_spend",

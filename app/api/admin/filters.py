@@ -29,7 +29,6 @@ async def _shared(
     state: RuleState | None = None,
     domain: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
     source_episode: Annotated[str | None, Query(max_length=100, pattern=NO_NUL)] = None,
-    written_by: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
     created_after: Moment = None,
     created_before: Moment = None,
     min_exposures: Count = None,
@@ -44,7 +43,6 @@ async def _shared(
         "state": state,
         "domain": domain,
         "source_episode": source_episode,
-        "written_by": written_by,
         "created_after": _aware(created_after, "created_after"),
         "created_before": _aware(created_before, "created_before"),
         "min_exposures": min_exposures,
@@ -63,9 +61,12 @@ async def rule_filter(
     q: Annotated[
         str | None, Query(max_length=500, pattern=NO_NUL, description="Text in rule or trigger")
     ] = None,
+    written_by: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
     min_frequency: Count = None,
 ) -> RuleFilter:
-    return RuleFilter(polarity=polarity, text=q, min_frequency=min_frequency, **shared)
+    return RuleFilter(
+        polarity=polarity, text=q, written_by=written_by, min_frequency=min_frequency, **shared
+    )
 
 
 async def example_filter(

@@ -199,8 +199,12 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
         model=SimpleNamespace(id="m"),
         mode=Mode.OFF,
     )
+
+    async def settle(*_: Any) -> bool:
+        return False  # off has nothing to settle
+
     upstream, unused = cast(Any, SimpleNamespace(open_chat=open_chat)), cast(Any, None)
-    relay = Relay(upstream, unused, unused, meter)
+    relay = Relay(upstream, cast(Any, SimpleNamespace(settle=settle)), unused, meter)
     stream = await relay.answer(call, SteeredRequest(Mode.OFF))
     assert isinstance(stream, Stream)
     await stream.close()
