@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from sqlalchemy import Table
 
 from app.api.examples_jsonl import ExampleLine
 from app.api.jsonl import json_of
@@ -24,7 +23,7 @@ from rules_store.models.episodes import Episode as StoredEpisode
 from rules_store.models.episodes import EpisodeStatus
 from rules_store.models.events import Change
 from rules_store.operations.namespace_import import ImportedNamespace
-from rules_store.operations.namespace_rows import InvalidRow, Row, RowReader
+from rules_store.operations.namespace_rows import InvalidRow, Row, RowReader, Table
 from rules_store.store import RuleStore
 
 _IN_MEMORY = 8_000_000  # bytes of an export that wait for a slow reader there, not in a file

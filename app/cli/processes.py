@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -86,15 +85,16 @@ def serve(settings: Settings, listener: socket.socket, url: str) -> None:
         raise SystemExit(2)
 
 
-def _gateway(settings: Settings, url: str, supervisor: int) -> FastAPI:
+def _gateway(settings: Settings, url: str, supervisor: int) -> Any:
     """In a process of its own."""
     from app.main import create_app
     from app.observability.logs import configure
+    from app.observability.metrics import forget_the_dead
 
     configure(settings.log_format, settings.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL)
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    _forget_the_dead(Path(os.environ[_SHARED]))
+    forget_the_dead(Path(os.environ[_SHARED]))
     try:
         application = create_app(settings)
     except TTCLError as error:
@@ -105,12 +105,12 @@ def _gateway(settings: Settings, url: str, supervisor: int) -> FastAPI:
     return application
 
 
-def _show_first_screen(application: FastAPI, settings: Settings, url: str) -> None:
+def _show_first_screen(application: Any, settings: Settings, url: str) -> None:
     """By the first of them that is up."""
     begin = application.router.lifespan_context
 
     @asynccontextmanager
-    async def begin_and_show(app: FastAPI) -> AsyncIterator[Any]:
+    async def begin_and_show(app: Any) -> AsyncIterator[Any]:
         from app.cli import first_screen
 
         async with begin(app) as state:
@@ -129,7 +129,7 @@ def _is_first() -> bool:
     return True
 
 
-def _worded(application: FastAPI, record: logging.LogRecord) -> bool:
+def _worded(application: Any, record: logging.LogRecord) -> bool:
     """Of a start that failed one sentence is told, as of one gateway; what nobody foresaw keeps its
     traceback."""
     error = getattr(application.state, "startup_error", None)
@@ -146,17 +146,3 @@ def _end_with(supervisor: int) -> None:
     while os.getppid() == supervisor:
         time.sleep(_LOOK)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _forget_the_dead(folder: Path) -> None:
-    """Their open requests; what they have counted stays."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    for file in folder.glob("gauge_live*_*.db"):
-        pid = int(file.stem.rsplit("_", 1)[1])
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-        except PermissionError:
-            pass

@@ -21,8 +21,8 @@ from sqlalchemy import (
     Float,
     Integer,
     LargeBinary,
-    Table,
 )
+from sqlalchemy import Table as Table
 
 from rules_store.database.json_codec import storable
 from rules_store.database.schema import UtcDateTime, embeddings, metadata, namespaces
