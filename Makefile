@@ -42,7 +42,7 @@ help: ## Show the targets
 $(RUN_STAMP):
 	@echo "Setting up $(VENV): about three minutes and 2 GB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip config list | grep -q index-url || $(BIN)/pip install --quiet --retries 0 \
+	$(BIN)/pip config list | grep index-url > /dev/null || $(BIN)/pip install --quiet --retries 0 \
 		--timeout 15 --index-url $(TORCH_INDEX) --no-deps $(TORCH) 2> /dev/null \
 		|| echo "$(TORCH_INDEX) can't be reached: torch may come with CUDA (several gigabytes more)"
 	$(BIN)/pip install --quiet $(TORCH)
