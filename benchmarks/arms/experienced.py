@@ -223,6 +223,7 @@ class ExperiencedPass:
         # One at a time, in the order of the step: see above.
         async with self._turn:
             steered = await self._steering.steer(call)
+            await self._steering.settle(call, steered)
             sent = self._steering.messages(call, steered)
         if steered.degraded:
             raise TTCLError(f"{asked.id} could not be steered: {', '.join(steered.degraded)}")

@@ -95,6 +95,7 @@ async def _check_target(
     source: Database, target: Database, target_url: str, options: StoreOptions
 ) -> None:
     """Makes the schema where there is nothing. Raises CopyFailed, StoreUnavailable."""
+    await target.prepare()
     state = await migrate.state_of(target)
     if state is migrate.SchemaState.FOREIGN:
         raise CopyFailed(

@@ -214,11 +214,12 @@ class TestCommandLine:
 
 def test_all_arms_are_tested() -> None:
     from benchmarks.arms import ARMS
-    from benchmarks.arms.experienced import EXPERIENCED_ARMS
+    from benchmarks.arms.experienced import EXPERIENCED_ARMS, WITHIN
 
     assert {re.sub(r"\d", "K", arm) for arm in ALL_ARMS.split(",")} == {
         name
         for name in ARMS
         if not name.startswith(("gated", "http", "knn", "self-icl", "neighbour"))
-        and name.partition("@")[0] not in EXPERIENCED_ARMS  # those have tests of their own
+        # Those have tests of their own.
+        and name.partition("@")[0] not in {*EXPERIENCED_ARMS, *WITHIN}
     }

@@ -6,9 +6,9 @@ import json
 import stat
 from pathlib import Path
 
-from tests.app.cli.test_rules import Run, embeddings, line, rows, ttcl
+from tests.app.cli.test_rules import Run, embeddings, line, new_database, rows, ttcl
 
-__all__ = ["embeddings", "ttcl"]
+__all__ = ["embeddings", "new_database", "ttcl"]
 
 
 def test_a_store_is_copied_and_brought_up_to_date(ttcl: Run, tmp_path: Path) -> None:
@@ -22,11 +22,11 @@ def test_a_store_is_copied_and_brought_up_to_date(ttcl: Run, tmp_path: Path) -> 
     assert told["resumed"]
     assert told["rows"]["rules"] == 2
     assert 0 < told["written"] < 5
-    for made in (tmp_path / "there", tmp_path / "data"):
-        assert stat.S_IMODE(made.stat().st_mode) == 0o700
-        files = [each for each in made.iterdir() if each.is_file()]
-        assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
-        assert made / "ttcl.db" in files
+    made = tmp_path / "there"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    files = [each for each in made.iterdir() if each.is_file()]
+    assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+    assert made / "ttcl.db" in files
 
 
 def test_what_stands_in_the_way_is_one_sentence_without_the_password(ttcl: Run) -> None:

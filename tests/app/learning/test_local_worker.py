@@ -25,6 +25,7 @@ from app.domain.trajectory import (
     Trajectory,
 )
 from app.exceptions import UpstreamRejected, UpstreamUnavailable
+from app.learning.distilling import OneContrast
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
 from app.learning.evaluation.outcomes import Judge
 from app.learning.learner import BUDGET_SKIP, Learner, LearnerOptions
@@ -122,6 +123,7 @@ class Bench:
             **more,
         }
         judge = Judge(self.equivalence, self.embedder)
+        distilling = OneContrast(self.loop)  # type: ignore[arg-type]
         learner = Learner(
             self.store,
             self.loop,  # type: ignore[arg-type]
@@ -137,11 +139,13 @@ class Bench:
                 self.store,
                 self.loop,  # type: ignore[arg-type]
                 judge,
+                distilling,
                 lambda namespace: self.gated,
                 lambda namespace: False,
                 calls_per_answer=0.2,
                 exploring=6,
             ),
+            distilling,
             lambda namespace: self.gated,
             lambda namespace: False,
             LearnerOptions(**options),  # type: ignore[arg-type]
