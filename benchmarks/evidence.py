@@ -350,7 +350,7 @@ def document(found: Sequence[Finding], quoted: Sequence[Unreported]) -> str:
         Heading("Measurements"),
         *_measurements(found),
         Heading("Commands"),
-        Code("\n".join(commands)),
+        Code("\n".join(commands), "text"),
     ]
     if quoted:
         blocks += [

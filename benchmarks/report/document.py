@@ -44,6 +44,7 @@ class Image:
 @dataclass(frozen=True, slots=True)
 class Code:
     text: str
+    language: str = ""
 
 
 Block = Heading | Paragraph | Bullets | Table | Image | Code
@@ -67,8 +68,8 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"| {' | '.join(line)} |" for line in lines)
         case Image(file, caption):
             return f"![{caption}]({file})"
-        case Code(text):
-            return f"```\n{text}\n```"
+        case Code(text, language):
+            return f"```{language}\n{text}\n```"
 
 
 def _flat(text: str) -> str:

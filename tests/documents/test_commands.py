@@ -22,6 +22,7 @@ RUN_BY = {
     "make run": "tests/documents/test_first_run.py",
     "make demo": "tests/app/cli/test_demo.py",
     "TTCL_UPSTREAM_BASE_URL=http://127.0.0.1:8000/v1 .venv/bin/ttcl serve": "tests/e2e/service.py",
+    "ttcl upgrade": "tests/app/cli/test_upgrade.py",
     "OPENAI_API_KEY=unused lm_eval run": "tests/clients/test_lm_eval.py",
 }
 NO_COMMANDS = {"text", "json", "yaml", "python", "js"}
@@ -71,9 +72,10 @@ def find(words: list[str]) -> tuple[Any, list[str]]:
     """The command that these words name, and what is left of them."""
     command: Any = typer.main.get_command(app)
     while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
-        below = command.get_command(command.context_class(command), words[0])
-        assert below is not None, f"there is no command {words[0]}"
-        command, words = below, words[1:]
+        context = command.context_class(command)
+        # The outermost imports its commands only once they are asked for.
+        _, below, words = command.resolve_command(context, words)
+        command = below
     return command, words
 
 
