@@ -82,7 +82,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstRun]:
 
 def recipe_of_run() -> list[str]:
     """What `make run` starts once all is set up."""
-    told = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True)
-    command, *arguments = told.stdout.strip().splitlines()[-1].split()
-    assert command == ".venv/bin/ttcl"
+    # Within `make test` it would say where it enters and leaves.
+    command = ["make", "--no-print-directory", "-n", "run"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    program, *arguments = told.stdout.strip().splitlines()[-1].split()
+    assert program == ".venv/bin/ttcl", told.stdout
     return arguments
