@@ -15,7 +15,7 @@ from rules_store.errors import StoreUnavailable
 from rules_store.options import StoreOptions
 
 _HOST_AND_NAME = re.compile(
-    r"(?:\[[^\]@/]*\]|[^/:?#@\[\]]*)(?::[0-9]{1,5})?/[^/?#@]*(?:\?[^#]*)?\Z"
+    r"(?:\[[^\]@/]{0,255}\]|[^/:?#@\[\]]{0,255})(?::[0-9]{1,5})?/[^/?#@]{0,255}(?:\?[^#]{0,2000})?\Z"
 )
 """Of a URL, from behind the login on."""
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
