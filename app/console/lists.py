@@ -1,22 +1,25 @@
-"""What the lists of the console share: dates to filter by, and changes to many rows at once."""
+"""What the lists of the console share: filters, dates among them, a page, and changes to many rows
+at once."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastapi.responses import Response
 
-from app.console.access import Form, SignedInRequest
+from app.console.access import LIFTS, Form, SignedInRequest, Text, among
 from app.console.changing import Move
 from app.exceptions import InvalidRequest
 from rules_store.errors import StoreError, UnknownExample, UnknownRule
 from rules_store.models.events import Change
 from rules_store.models.examples import Example
-from rules_store.models.rules import Rule
+from rules_store.models.paging import Page
+from rules_store.models.rules import Rule, RuleSort, RuleState
 
+Where = TypeVar("Where", contravariant=True)
 PICKED = "pick:"
 """How the name of a row's check box begins; the id follows, and its value is the version."""
 RANGES = (1, 7, 30, 90)
@@ -50,6 +53,75 @@ def _day(text: str, name: str, later: int) -> datetime | None:
     except (ValueError, OverflowError):
         raise InvalidRequest(f"{name}: not a day, as in 2026-01-31", param=name) from None
     return datetime(found.year, found.month, found.day, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSearch:
+    """What the form of a list of rules or examples sends. An empty field is no filter."""
+
+    q: Text = ""
+    namespace: Text = ""
+    state: Text = ""
+    lift: Text = ""
+    since: Text = ""
+    until: Text = ""
+    sort: Text = RuleSort.NEWEST.value
+    cursor: Text = ""
+
+    def chosen(self, within: frozenset[str] | None) -> dict[str, Any]:
+        """By the names of both filters. Raises `InvalidRequest`."""
+        least, most = LIFTS.get(self.lift, (None, None))
+        made = dates(self.since, self.until)
+        return {
+            "min_lift": least,
+            "max_lift": most,
+            "namespace": self.namespace or None,
+            "namespaces": within,
+            "state": among(RuleState, self.state),
+            "text": self.q.strip() or None,
+            "created_after": made.since,
+            "created_before": made.until,
+        }
+
+
+class Listed(Protocol[Where]):
+    """`store.rules`, or `store.examples`."""
+
+    async def list(
+        self, where: Where, /, *, limit: int, cursor: str | None, sort: RuleSort
+    ) -> Page: ...
+
+
+async def list_page(
+    desk: SignedInRequest,
+    items: Listed[Where],
+    where: Where,
+    search: ItemSearch,
+    template: str,
+    *,
+    size: int,
+    status: int,
+    typed: Form | None,
+) -> Response:
+    """`typed`: the form of a new one that was refused."""
+    sort = among(RuleSort, search.sort) or RuleSort.NEWEST
+    page = await items.list(where, sort=sort, limit=size, cursor=search.cursor or None)
+    filters = asdict(search)
+    del filters["cursor"]
+    ids = [each.id for each in page.items]
+    return desk.page(
+        template,
+        status=status,
+        page=page,
+        standings=await desk.state.store.evidence.standings_of(ids),
+        search=search,
+        filters=filters,
+        namespaces=await desk.namespaces(),
+        sort=sort.value,
+        moves=MOVES,
+        typed=typed.fields if typed else None,
+        first=desk.state.settings.namespace,
+    )
 
 
 LONGEST_QUERY = 4000

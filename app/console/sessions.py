@@ -126,4 +126,4 @@ def _signed(token: str, content: bytes) -> str:
 
 
 def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+    return digest_of(token).hex()

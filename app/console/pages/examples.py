@@ -3,7 +3,7 @@ hand."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends
@@ -15,7 +15,6 @@ from app.api.schemas.common import validated
 from app.api.schemas.examples import ExampleCreate
 from app.console import words
 from app.console.access import (
-    LIFTS,
     At,
     Form,
     Posted,
@@ -24,11 +23,11 @@ from app.console.access import (
     among,
     console_router,
 )
-from app.console.lists import MOVES, dates, move_picked
+from app.console.lists import ItemSearch, list_page, move_picked
 from app.exceptions import InvalidRequest
 from rules_store.errors import StoreError
 from rules_store.models.examples import ExampleFilter, Trust
-from rules_store.models.rules import RuleSort, RuleState
+from rules_store.models.rules import RuleState
 
 router = console_router()
 
@@ -37,35 +36,16 @@ HERE = "/console/examples"
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """What the list's form sends. An empty field is no filter."""
-
-    q: Text = ""
-    namespace: Text = ""
-    state: Text = ""
+class Search(ItemSearch):
     trust: Text = ""
-    lift: Text = ""
-    since: Text = ""
-    until: Text = ""
     episode: Text = ""
-    sort: Text = RuleSort.NEWEST.value
-    cursor: Text = ""
 
     def filter(self, within: frozenset[str] | None) -> ExampleFilter:
         """Raises `InvalidRequest`."""
-        least, most = LIFTS.get(self.lift, (None, None))
-        made = dates(self.since, self.until)
         return ExampleFilter(
-            min_lift=least,
-            max_lift=most,
-            namespace=self.namespace or None,
-            namespaces=within,
-            state=among(RuleState, self.state),
             trust=among(Trust, self.trust),
-            text=self.q.strip() or None,
             source_episode=self.episode or None,
-            created_after=made.since,
-            created_before=made.until,
+            **self.chosen(within),
         )
 
 
@@ -108,23 +88,13 @@ async def bulk(desk: At, form: Posted) -> Response:
 async def _page(
     desk: SignedInRequest, search: Search, *, status: int = 200, typed: Form | None = None
 ) -> Response:
-    store = desk.state.store
-    sort = among(RuleSort, search.sort) or RuleSort.NEWEST
-    page = await store.examples.list(
-        search.filter(desk.within), sort=sort, limit=PAGE, cursor=search.cursor or None
-    )
-    filters = asdict(search)
-    del filters["cursor"]
-    return desk.page(
+    return await list_page(
+        desk,
+        desk.state.store.examples,
+        search.filter(desk.within),
+        search,
         "examples.html",
+        size=PAGE,
         status=status,
-        page=page,
-        standings=await store.evidence.standings_of([each.id for each in page.items]),
-        search=search,
-        filters=filters,
-        namespaces=await desk.namespaces(),
-        sort=sort.value,
-        moves=MOVES,
-        typed=typed.fields if typed else None,
-        first=desk.state.settings.namespace,
+        typed=typed,
     )

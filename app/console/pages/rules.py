@@ -3,7 +3,7 @@ hand."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends
@@ -15,7 +15,6 @@ from app.api.schemas.common import validated
 from app.api.schemas.rules import RuleCreate
 from app.console import words
 from app.console.access import (
-    LIFTS,
     At,
     Form,
     Posted,
@@ -24,10 +23,10 @@ from app.console.access import (
     among,
     console_router,
 )
-from app.console.lists import MOVES, dates, move_picked
+from app.console.lists import ItemSearch, list_page, move_picked
 from app.exceptions import InvalidRequest
 from rules_store.errors import StoreError
-from rules_store.models.rules import Polarity, RuleFilter, RuleSort, RuleState
+from rules_store.models.rules import Polarity, RuleFilter
 
 router = console_router()
 
@@ -36,34 +35,12 @@ HERE = "/console/rules"
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """What the list's form sends. An empty field is no filter."""
-
-    q: Text = ""
-    namespace: Text = ""
+class Search(ItemSearch):
     polarity: Text = ""
-    state: Text = ""
-    lift: Text = ""
-    since: Text = ""
-    until: Text = ""
-    sort: Text = RuleSort.NEWEST.value
-    cursor: Text = ""
 
     def filter(self, within: frozenset[str] | None) -> RuleFilter:
         """Raises `InvalidRequest`."""
-        least, most = LIFTS.get(self.lift, (None, None))
-        made = dates(self.since, self.until)
-        return RuleFilter(
-            min_lift=least,
-            max_lift=most,
-            namespace=self.namespace or None,
-            namespaces=within,
-            polarity=among(Polarity, self.polarity),
-            state=among(RuleState, self.state),
-            text=self.q.strip() or None,
-            created_after=made.since,
-            created_before=made.until,
-        )
+        return RuleFilter(polarity=among(Polarity, self.polarity), **self.chosen(within))
 
 
 @router.get("/rules")
@@ -105,23 +82,13 @@ async def bulk(desk: At, form: Posted) -> Response:
 async def _page(
     desk: SignedInRequest, search: Search, *, status: int = 200, typed: Form | None = None
 ) -> Response:
-    store = desk.state.store
-    sort = among(RuleSort, search.sort) or RuleSort.NEWEST
-    page = await store.rules.list(
-        search.filter(desk.within), sort=sort, limit=PAGE, cursor=search.cursor or None
-    )
-    filters = asdict(search)
-    del filters["cursor"]
-    return desk.page(
+    return await list_page(
+        desk,
+        desk.state.store.rules,
+        search.filter(desk.within),
+        search,
         "rules.html",
+        size=PAGE,
         status=status,
-        page=page,
-        standings=await store.evidence.standings_of([rule.id for rule in page.items]),
-        search=search,
-        filters=filters,
-        namespaces=await desk.namespaces(),
-        sort=sort.value,
-        moves=MOVES,
-        typed=typed.fields if typed else None,
-        first=desk.state.settings.namespace,
+        typed=typed,
     )
