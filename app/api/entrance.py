@@ -4,7 +4,6 @@ within its bounds. Nothing of a body is read for who has no key."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ipaddress
 from collections.abc import Iterable
 from enum import Enum
@@ -14,7 +13,7 @@ import cachetools
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access.callers import Caller
+from app.access.callers import Caller, digest_of
 from app.access.tenants import tenant
 from app.access.throttle import BEARER_FAILURES, Throttle
 from app.api.compression import decoded
@@ -112,7 +111,7 @@ class KeyFirst:
         """Raises `AuthenticationFailed`, `NotAllowed`, `TooManyRequests` for an address of too many
         wrong keys; one that has come with the right key goes on with that."""
         address, given = (scope.get("client") or ("unknown",))[0], given_key(headers)
-        known = (address, hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest())
+        known = (address, digest_of(given))
         wait = 0.0 if known in self._let_in else self._throttle.wait(address)
         if given and wait > 0:
             raise TooManyRequests(

@@ -28,6 +28,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app.cli.http_protocol import GatewayProtocol
 from app.exceptions import TTCLError
+from app.observability.metrics import SHARED, forget_the_dead
 from app.settings import Settings
 
 SWITCH_INTERVAL = 0.001
@@ -35,8 +36,6 @@ SWITCH_INTERVAL = 0.001
 interpreter that answers requests (Python's own 5 ms: a quarter longer at the 99th percentile)."""
 _START_SECONDS = 60
 """In which a process must be as far as to tell the supervisor that it lives."""
-_SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""See `app.observability.metrics`."""
 _LOOK = 1.0
 """Seconds between looks whether the supervisor is still there."""
 
@@ -71,7 +70,7 @@ def serve(settings: Settings, listener: socket.socket, url: str) -> None:
     start, which has said why."""
     _check(settings)
     with tempfile.TemporaryDirectory(prefix="ttcl-metrics-") as folder:
-        os.environ[_SHARED] = folder
+        os.environ[SHARED] = folder
         config = server_config(
             partial(_gateway, settings, url, os.getpid()),
             settings,
@@ -89,12 +88,11 @@ def _gateway(settings: Settings, url: str, supervisor: int) -> Any:
     """In a process of its own."""
     from app.main import create_app
     from app.observability.logs import configure
-    from app.observability.metrics import forget_the_dead
 
     configure(settings.log_format, settings.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL)
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    forget_the_dead(Path(os.environ[_SHARED]))
+    forget_the_dead(Path(os.environ[SHARED]))
     try:
         application = create_app(settings)
     except TTCLError as error:
@@ -123,7 +121,7 @@ def _show_first_screen(application: Any, settings: Settings, url: str) -> None:
 
 def _is_first() -> bool:
     try:
-        Path(os.environ[_SHARED], "shown").touch(exist_ok=False)
+        Path(os.environ[SHARED], "shown").touch(exist_ok=False)
     except FileExistsError:
         return False
     return True

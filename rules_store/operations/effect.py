@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,7 +34,7 @@ from rules_store.operations.namespaces import find
 from rules_store.policy import control
 from rules_store.policy.control import Arm, conversation_of, draw
 from rules_store.policy.effect import GUARD_ALPHA, EffectState, EffectVerdict
-from rules_store.policy.voices import Voice
+from rules_store.policy.voices import Voice, without_any
 from rules_store.repository import effect, events, namespaces, traffic
 
 GUARD = "guard"
@@ -283,11 +284,7 @@ async def _several_say_so(
     for key_id, by_arm in sums.items():
         voice = voices.voice_of(context, namespace, key_id)
         by_voice.setdefault(voice, []).append(by_arm)
-    return all(
-        _below(each for other, told in by_voice.items() if other != voice for each in told)
-        for voice in by_voice
-        if voice is not None
-    )
+    return without_any(by_voice, lambda left: _below(chain.from_iterable(left.values())))
 
 
 def _below(told: Iterable[Mapping[Arm, tuple[float, float]]]) -> bool:

@@ -25,12 +25,14 @@ to the first one, and honest keys that agree lose hardly anything by it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rules_store.policy.gate import DEFAULT_GATE, GateOptions, Verdict, verdict
 from rules_store.policy.lift import NOTHING, Lift, Tally, lift
 
+T = TypeVar("T")
 Voice = str | None
 """The key that some evidence comes from; None where it is nobody's word."""
 
@@ -110,10 +112,16 @@ def harms(tallies: Mapping[Voice, Tallies]) -> Lift | None:
     bounded = lift_of_voices(tallies)
     if bounded.high >= 0:
         return None
-    for voice in tallies:
-        if voice is not None and _lift({v: t for v, t in tallies.items() if v != voice}).mean >= 0:
-            return None
-    return bounded
+    return bounded if without_any(tallies, lambda left: _lift(left).mean < 0) else None
+
+
+def without_any(told: Mapping[Voice, T], holds: Callable[[Mapping[Voice, T]], bool]) -> bool:
+    """Whether it holds of what is left without any one voice. `None` is always left in."""
+    return all(
+        holds({other: said for other, said in told.items() if other != voice})
+        for voice in told
+        if voice is not None
+    )
 
 
 def _lift(tallies: Mapping[Voice, Tallies]) -> Lift:
