@@ -296,7 +296,7 @@ async def begun_events(
 ) -> tuple[AsyncGenerator[bytes], AsyncIterator[bytes]]:
     """The events of a stream, which are to be closed, and the same to be read, the first of them at
     hand: until then a failure is an HTTP status. Raises `UpstreamError`."""
-    events = split_events(response.chunks(), response.patience)
+    events = split_events(response.chunks())
     first = await anext(events, None)
     if first is None:
         raise UpstreamUnavailable("the model server closed the stream before its answer")

@@ -450,7 +450,7 @@ class Upstream:
         answer = StreamedAnswer(raw=Merged())
         limit = _limit_of(body)
         ended = False
-        async for event in split_events(response.chunks(), response.patience):
+        async for event in split_events(response.chunks()):
             data = data_of(event)
             if data == b"[DONE]":
                 ended = True

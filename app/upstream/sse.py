@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -22,29 +21,38 @@ MAX_EVENT = 16 * 1024 * 1024
 MAX_CHARACTERS = 16 * 1024 * 1024
 """Of one answer, all its choices together."""
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LONGEST_END = 4
+_SAID = re.compile(rb"[\r\n][^:\r\n]")
+"""The beginning of a line that is no comment."""
 
 
-async def split_events(
-    chunks: AsyncIterator[bytes],
-    patience: float = math.inf,
-    clock: Callable[[], float] = time.monotonic,
+async def heard(
+    chunks: AsyncIterator[bytes], patience: float, clock: Callable[[], float] = time.monotonic
 ) -> AsyncGenerator[bytes]:
-    """Whole events as they came, blank line included. A last piece without its blank line is
-    dropped: it was cut. Raises `UpstreamError` for an event without end, `UpstreamTimeout` where
-    for `patience` seconds nothing comes but comments."""
-    buffer = b""
-    said = clock()
+    """A stream's chunks as they come. Raises `UpstreamTimeout` where for `patience` seconds of
+    waiting nothing comes but comments and empty lines."""
+    waited, last, since = 0.0, b"\n", clock()
     async for chunk in chunks:
+        waited = 0.0 if _SAID.search(last + chunk) else waited + clock() - since
+        if waited > patience:
+            raise UpstreamTimeout("the model server sent nothing but comments")
+        last = chunk[-1:]
+        yield chunk
+        since = clock()
+
+
+async def split_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Whole events as they came, blank line included. A last piece without its blank line is
+    dropped: it was cut. Raises `UpstreamError` for an event without end."""
+    buffer = b""
+    async for chunk in chunks:
+        # An end may lie across two chunks.
+        unseen = max(0, len(buffer) - _LONGEST_END + 1)
         buffer += chunk
         start = 0
-        for match in _END.finditer(buffer):
-            event = buffer[start : match.end()]
+        for match in _END.finditer(buffer, unseen):
+            yield buffer[start : match.end()]
             start = match.end()
-            if data_of(event) is not None:
-                said = clock()
-            elif clock() - said > patience:
-                raise UpstreamTimeout("the model server sent nothing but comments")
-            yield event
         buffer = buffer[start:]
         if len(buffer) > MAX_EVENT:
             raise UpstreamError("the model server sent an event without end")

@@ -30,6 +30,7 @@ from app.observability.tracing import (
     trace_headers,
 )
 from app.settings import is_loopback
+from app.upstream.sse import heard
 from app.upstream.wire import seconds_of
 
 RETRY_STATUS = {502, 503, 504}
@@ -54,7 +55,7 @@ class UpstreamResponse:
     ) -> None:
         """`patience`: seconds in which it must say something."""
         self._response = response
-        self.patience = patience
+        self._patience = patience
         self.span = span
         self.status = response.status
         self.retry_after = seconds_of(response.headers.get("Retry-After"))
@@ -96,7 +97,8 @@ class UpstreamResponse:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises `UpstreamTimeout`, `UpstreamUnavailable`."""
         with _worded("stopped in the middle of its answer", "cut the stream", self.span):
-            async for chunk in self._response.content.iter_any():
+            patience = self._patience if self.is_stream else math.inf
+            async for chunk in heard(self._response.content.iter_any(), patience):
                 yield chunk
 
     def close(self) -> None:

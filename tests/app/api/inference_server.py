@@ -32,6 +32,8 @@ class Told:
     headers: list[tuple[str, str]] = field(
         default_factory=lambda: [("content-type", "application/json")]
     )
+    pause: float = 0
+    """Seconds after each piece."""
 
     @property
     def pieces(self) -> list[bytes | None]:
@@ -88,5 +90,5 @@ class InferenceServer:
                 asked.aborted = True
                 return
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(0)
+            await asyncio.sleep(told.pause)
         await send({"type": "http.response.body", "body": b""})

@@ -226,6 +226,21 @@ def test_a_cut_answer_is_not_taken_for_whole(gateway: Gateway, server: Inference
         ask(gateway, "POST", "/v1/audio/speech", json={})
 
 
+def test_a_stream_of_comments_alone_has_an_end(server: InferenceServer) -> None:
+    comments = streamed(*[b": ping\n"] * 400)
+    comments.pause = 0.02
+    server.default = comments
+    server.answers["/v1/models"] = Told(body={"data": [{"id": "m"}]})
+    with running_gateway(server, upstream_timeout=0.3, learn=False) as gateway:  # type: ignore[arg-type]
+        with pytest.raises(httpx.RemoteProtocolError):
+            ask(gateway, "POST", "/v1/completions", json={})
+        body = {"model": "m", "messages": [{"role": "user", "content": "Q"}], "stream": True}
+        for path in ("/v1/chat/completions", "/v1/messages"):
+            answer = ask(gateway, "POST", path, json={**body, "max_tokens": 9})
+            assert answer.status_code == 504
+            assert "nothing but comments" in answer.json()["error"]["message"]
+
+
 def test_no_server_is_a_502(tmp_path: Path) -> None:
     with InferenceServer() as gone:
         pass

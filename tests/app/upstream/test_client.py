@@ -25,7 +25,7 @@ from app.exceptions import (
 from app.upstream.call_limiter import CallLimiter
 from app.upstream.capabilities import ModelInfo, is_context_overflow, without_patterns
 from app.upstream.client import BACKGROUND_PRIORITY, Upstream
-from app.upstream.sse import StreamedAnswer, data_of, split_events
+from app.upstream.sse import StreamedAnswer, data_of, heard, split_events
 from app.upstream.transport import forwarded_headers, proxy_of
 from app.upstream.wire import (
     error_from,
@@ -342,18 +342,30 @@ def test_events_are_cut_the_same_whatever_the_pieces(
     assert [data_of(event) for event in events] == data
 
 
-async def test_a_stream_of_comments_alone_has_an_end() -> None:
+@pytest.mark.parametrize("comment", [b": ping\n\n", b": ping\n", b":\r\n", b"\n", b":", b"pi"])
+async def test_a_stream_of_comments_alone_has_an_end(comment: bytes) -> None:
     ticks = iter(range(0, 1000, 4))
 
     async def pieces() -> AsyncIterator[bytes]:
-        yield b"data: 1\n\n"
+        yield b"data: 1\n\n:"
         while True:
-            yield b": ping\n\n"
+            yield comment
 
-    events = split_events(pieces(), 10, lambda: next(ticks))
-    assert [await anext(events) for _ in range(3)] == [b"data: 1\n\n", *[b": ping\n\n"] * 2]
+    chunks = heard(pieces(), 10, lambda: next(ticks))
+    assert [await anext(chunks) for _ in range(3)] == [b"data: 1\n\n:", comment, comment]
     with pytest.raises(UpstreamTimeout, match="nothing but comments"):
-        await anext(events)
+        await anext(chunks)
+
+
+async def test_a_slow_reader_is_no_silent_stream() -> None:
+    now = 0.0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b": ping\n"
+
+    async for _ in heard(pieces(), 10, lambda: now):
+        now += 60
 
 
 @pytest.mark.parametrize(
