@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -44,7 +45,8 @@ SHARE = 0.5
 RULE = "Check the sum of the invoice before the total is told."
 QUESTION = "What is the total of the invoice?"
 LOOKS = 10
-"""Requests between two looks at what is known."""
+"""Requests whose outcomes are told together, before a look at what is known."""
+TRIES = 6
 AT_A_TIME = 8
 """Seeds that go through the service side by side."""
 
@@ -133,6 +135,7 @@ class Service:
         rule: dict[str, Any] = {"polarity": "positive", "text": RULE, "trigger": QUESTION}
         rule |= {"namespace": namespace, "state": "active", "actor": "benchmark"}
         _call(client, "POST", "/admin/v1/rules", rule)
+        told: list[dict[str, Any]] = []
         for number in range(1, scenario.requests + 1):
             asked = {
                 "model": self.model,
@@ -141,14 +144,16 @@ class Service:
                 "ttcl": {"namespace": namespace},
             }
             answer = _call(client, "POST", "/v1/chat/completions", asked)
-            if answer["ttcl"]["arm"] is None:
-                return Found(number - 1, "suspended")
             right = answer["choices"][0]["message"]["content"] == "right"
-            told = {"episode_id": answer["ttcl"]["episode"], "verified": right}
-            _call(client, "POST", "/v1/feedback", told)
+            told.append({"episode_id": answer["ttcl"]["episode"], "verified": right})
             if number % LOOKS:
                 continue
+            taken = _call(client, "POST", "/v1/feedback:batch", {"items": told})["taken"]
+            assert taken == len(told), f"{len(told) - taken} outcomes were refused"
+            told = []
             effect = _call(client, "GET", f"/admin/v1/namespaces/{namespace}/effect")
+            if effect["suspended"] is not None:
+                return Found(number, "suspended")
             at_an_end = [EffectVerdict.HELPS.value]
             if scenario.effect == 0:
                 at_an_end.append(EffectVerdict.HARMS.value)
@@ -175,11 +180,16 @@ def service() -> Iterator[Service]:
 
 
 def _call(client: Client, method: str, path: str, body: Any = None) -> Any:
+    """Tried again where the gateway says that it is busy, as OpenAI's clients do."""
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
-    status, _, content = client.send(method, path, body, headers)
-    if status >= 400:
-        raise RuntimeError(content.decode())
-    return orjson.loads(content)
+    for attempt in range(TRIES):
+        status, _, content = client.send(method, path, body, headers)
+        if status < 400:
+            return orjson.loads(content)
+        if status != 503:
+            break
+        time.sleep(2**attempt)
+    raise RuntimeError(content.decode())
 
 
 def _each(
