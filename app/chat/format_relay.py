@@ -19,14 +19,14 @@ from app.chat.formats.base import event as framed
 from app.chat.formats.base import last_event
 from app.chat.relay import begun_events, kept_headers
 from app.chat.steering import Steering
+from app.chat.system_role import SystemRole
 from app.domain import json_text
 from app.domain.trajectory import Cost
 from app.exceptions import TTCLError, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
 from app.observability.tracing import Span, set_attributes, set_cost, set_failed
-from app.upstream.capabilities import SYSTEM_ROLE, is_context_overflow
+from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
-from app.upstream.refusals import has_system, refuses_system_role
 from app.upstream.sse import data_of
 from app.upstream.transport import UpstreamResponse
 from app.upstream.usage import UsageReader
@@ -73,12 +73,11 @@ class FormatRelay:
         """An open response. What is refused with the experience in it is asked again without, so
         that no client is refused for what it did not send; where the model has no role for it, it
         goes into the user's turn."""
-        fmt, model = _format(call), self._upstream.capabilities_of(call.model.id)
-        own_system = has_system(call.messages)
-        known = folded = model.refuses(SYSTEM_ROLE) and not own_system
+        fmt = _format(call)
+        role = SystemRole(self._upstream.capabilities_of(call.model.id), call.messages)
         dropped: str | None = None
         while True:
-            body = self._body(call, steered, folded=folded)
+            body = self._body(call, steered, folded=role.folded)
             response = await stack.enter_async_context(self._upstream.open_chat(body, fmt.path))
             set_attributes(response.span, model=call.model.id)
             if await self._steering.settle(call, steered):
@@ -86,15 +85,13 @@ class FormatRelay:
                 continue
             if response.status not in REFUSED or not steered.experience:
                 if response.status == 200:
-                    if folded and not known and steered.experience:
-                        # So it was the role, and nothing that the client had said.
-                        model.refuse(SYSTEM_ROLE)
+                    if steered.experience:
+                        role.taken()
                     if dropped is not None:
                         self._steering.degrade(steered, dropped)
                 return response
             error = error_from(response.status, await response.read(), response.retry_after)
-            if not (folded or own_system) and refuses_system_role(error):
-                folded = True
+            if role.fold(error):
                 continue
             steered.drop_experience()
             dropped = RULES_DROPPED if is_context_overflow(error) else EXPERIENCE_REFUSED

@@ -16,16 +16,17 @@ from app.chat import response as rendered
 from app.chat.call import Answer, ChatCall, SteeredRequest, Stream
 from app.chat.finishing import Finisher
 from app.chat.steering import Steering
+from app.chat.system_role import SystemRole
 from app.domain import json_text
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TTCLError, UpstreamError, UpstreamFailed, UpstreamUnavailable
 from app.loop.loop import RULES_DROPPED
 from app.loop.steer.injector import prompt_of
 from app.observability.tracing import Span, set_attributes, set_cost, set_failed
-from app.upstream.capabilities import SYSTEM_ROLE, is_context_overflow
+from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.headers import to_client
-from app.upstream.refusals import has_system, refuses_system_role, without_system
+from app.upstream.refusals import without_system
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
 from app.upstream.transport import UpstreamResponse
 from app.upstream.wire import (
@@ -141,44 +142,34 @@ class Relay:
     ) -> UpstreamResponse:
         """An open 200 response, in mode off also one with an error in OpenAI's form. Where prompt
         and experience overflow the model's context, the experience gives way."""
-        folded = False
+        role = SystemRole(self._upstream.capabilities_of(call.model.id), call.messages)
         while True:
-            body = self._body(call, steered, folded=folded)
+            body = self._body(call, steered, folded=role.folded)
             response = await stack.enter_async_context(self._upstream.open_chat(body))
             set_attributes(response.span, model=call.model.id)
             if await self._steering.settle(call, steered):
                 await stack.aclose()  # asked with what must not be given, and asked again without
                 continue
             if response.status == 200:
-                if folded:
-                    # So it was the role, and nothing that the client had said.
-                    self._upstream.capabilities_of(call.model.id).refuse(SYSTEM_ROLE)
+                if steered.experience:
+                    role.taken()
                 return response
             content = await response.read()
             if call.mode is Mode.OFF and is_openai_error(object_of(content)):
                 return response
             error = error_from(response.status, content, response.retry_after)
-            if not folded and self._folds(call, steered, error):
-                folded = True
+            if steered.sent and role.fold(error):
                 continue
             if not (steered.experience and is_context_overflow(error)):
                 raise error
             steered.drop_experience()
             self._steering.degrade(steered, RULES_DROPPED)
 
-    def _folds(self, call: ChatCall, steered: SteeredRequest, error: UpstreamFailed) -> bool:
-        """Whether it may be our block that the model had no role for; then it goes into the user's
-        turn, and from now on if the model takes it there."""
-        model = self._upstream.capabilities_of(call.model.id)
-        ours = bool(steered.sent) and not has_system(call.messages)
-        return ours and not model.refuses(SYSTEM_ROLE) and refuses_system_role(error)
-
-    def _body(self, call: ChatCall, steered: SteeredRequest, *, folded: bool = False) -> bytes:
+    def _body(self, call: ChatCall, steered: SteeredRequest, *, folded: bool) -> bytes:
         if not steered.experience:
             return call.raw if call.verbatim else json_text.dumps(call.body)
         messages = self._steering.messages(call, steered)
-        model = self._upstream.capabilities_of(call.model.id)
-        if (folded or model.refuses(SYSTEM_ROLE)) and not has_system(call.messages):
+        if folded:
             messages = steered.sent = without_system(messages)
         return json_text.dumps({**call.body, "messages": messages})
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from app.chat.call import ChatCall
 from app.chat.formats import ApiFormat, additions
+from app.chat.system_role import SystemRole
 from app.domain import json_text
 from app.exceptions import UpstreamRejected
 from app.loop.steer.writer import Insertion
-from app.upstream.capabilities import SYSTEM_ROLE
 from app.upstream.client import Upstream
-from app.upstream.refusals import has_system, is_plain, refuses_system_role
+from app.upstream.refusals import is_plain
 from app.upstream.types import Completion, LoopParams
 from app.upstream.usage import UsageReader
 
@@ -43,13 +43,13 @@ class FormatTeacher:
         """An `AskTeacher`: the client's request, with the form of the answer and the experience in
         it. Not streamed: the whole answer is what can be passed on. Raises `UpstreamError`."""
         call = self._call
-        model = self._upstream.capabilities_of(call.model.id)
-        own_system = has_system(call.messages)
-        known = folded = model.refuses(SYSTEM_ROLE) and not own_system
+        role = SystemRole(self._upstream.capabilities_of(call.model.id), call.messages)
         names = params.added & _ADDED if isinstance(params, LoopParams) else ()
         added = {name: params[name] for name in names}
         while True:
-            given = additions(insertion, in_question=call.in_question, form=form, folded=folded)
+            given = additions(
+                insertion, in_question=call.in_question, form=form, folded=role.folded
+            )
             body = {**self._format.add(call.body, given), "stream": False}
             body.pop("stream_options", None)
             try:
@@ -57,13 +57,10 @@ class FormatTeacher:
                     self._format.path, body, added=added, plain=_is_plain(call)
                 )
             except UpstreamRejected as error:
-                if folded or own_system or not (given.system and refuses_system_role(error)):
-                    raise
-                folded = True
-                continue
-            if folded and not known:
-                # So it was the role, and nothing that the client had said.
-                model.refuse(SYSTEM_ROLE)
+                if given.system and role.fold(error):
+                    continue
+                raise
+            role.taken()
             usage = UsageReader()
             usage.note(answer)
             cost = usage.cost(json_text.dumps(body), whole=True)
