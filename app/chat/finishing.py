@@ -116,6 +116,7 @@ class Finisher:
         opened = OpenEpisode(steered.episode or "", steered.recorded, steered.duplicate)
         return self._recorder.why_not(
             opened,
+            key_id=call.caller.name,
             namespace=call.namespace,
             wanted=call.options.learn,
             allowed=call.caller.may(Permission.LEARN),
@@ -181,6 +182,7 @@ class Finisher:
             self._metrics.skipped.labels(skipped).inc()
         kept = await self._recorder.finish(
             OpenEpisode(steered.episode, steered.recorded),
+            key_id=call.caller.name,
             namespace=call.namespace,
             answer=answer,
             trace=trace,

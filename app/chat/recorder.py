@@ -121,6 +121,7 @@ class Recorder:
         self,
         opened: OpenEpisode,
         *,
+        key_id: str,
         namespace: str,
         wanted: bool | None,
         allowed: bool,
@@ -129,10 +130,10 @@ class Recorder:
     ) -> str | None:
         """The reason why nothing is learned from a request; None when it is to be learned from.
 
-        `wanted`: the request's own `ttcl.learn`. `allowed`: whether its key may learn.
-        `obstacle`: what stands in the way of exploring. `sampled`: whether the sampling rate
-        applies (an exploration that was paid for is kept). The namespace's own settings go
-        before the service's.
+        `key_id`: as `open` has it. `wanted`: the request's own `ttcl.learn`. `allowed`: whether its
+        key may learn. `obstacle`: what stands in the way of exploring. `sampled`: whether the
+        sampling rate applies (an exploration that was paid for is kept). The namespace's own
+        settings go before the service's.
         """
         own = self._store.namespaces.settings_of(namespace)
         enabled = self._policy.enabled if own.learn is None else own.learn
@@ -148,7 +149,7 @@ class Recorder:
             return obstacle
         if self._load.busy:
             return "overloaded"
-        if self._worker.backlog.full(namespace, self._policy.backlog):
+        if self._worker.backlog.full((key_id, namespace), self._policy.backlog):
             return "backlog_full"
         rate = self._policy.sample_rate if own.sample_rate is None else own.sample_rate
         if sampled and random.Random(opened.id).random() >= rate:
@@ -159,6 +160,7 @@ class Recorder:
         self,
         opened: OpenEpisode,
         *,
+        key_id: str,
         namespace: str,
         answer: str | None,
         trace: dict[str, Any],
@@ -189,7 +191,7 @@ class Recorder:
             log.warning("episode not finished", episode=opened.id, error=str(error))
             return False
         if skipped is None and job is not None:
-            self._worker.wake(namespace)
+            self._worker.wake((key_id, namespace))
         return True
 
 

@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 
 from app.access.tenants import FairSlots
 from app.domain import json_text
+from app.domain.json_text import MOST_VALUES
 from app.domain.trajectory import Mode, Task
 from app.exceptions import InvalidRequest
 from app.settings import NAMESPACE_PATTERN
 from rules_store.models.namespaces import MOST_EXAMPLES
 
-MOST_VALUES = 100_000
-"""Objects, lists and what stands in them, of one body: each costs far more than its bytes."""
 LARGE = 262_144
 """Bytes from which a body is read in a thread."""
 
@@ -137,7 +136,7 @@ async def parse_body(raw: bytes, turns: FairSlots) -> dict[str, Any]:
 
 def parse_json(raw: bytes) -> dict[str, Any]:
     """The JSON object of a request body, counted before it is read. Raises `InvalidRequest`."""
-    if has_more_values(raw, MOST_VALUES):
+    if json_text.has_more_values(raw, MOST_VALUES):
         raise InvalidRequest(f"The body has more than {MOST_VALUES} values", code="too_many_values")
     try:
         body = json_text.loads(raw)
@@ -148,22 +147,6 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object", code="invalid_json")
     return body
-
-
-def has_more_values(raw: bytes, most: int) -> bool:
-    """Whether these bytes, read as JSON, have more values than that: objects, lists and what stands
-    in them. Nothing is made of them for it, and the time is that of looking through them a few
-    times."""
-    if _values(raw) <= most:
-        return False  # were there no strings at all
-    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if plain.count(b'"') > 4 * (most + 1):
-        return True  # a value has a name at most, and is a string at most
-    return _values(b"".join(plain.split(b'"')[::2])) > most
-
-
-def _values(text: bytes) -> int:
-    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def parse_options(body: Mapping[str, Any]) -> TTCLOptions:

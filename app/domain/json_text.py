@@ -17,6 +17,8 @@ import orjson
 MAX_DEPTH = 200
 """Levels. orjson reads 1024 but writes 254, and the job and the trace of an episode put a few
 around a request's own."""
+MOST_VALUES = 100_000
+"""Objects, lists and what stands in them, of one body: each costs far more than its bytes."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE_OR_NO_NUMBER = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity")
 
@@ -52,6 +54,22 @@ class TooDeep(ValueError):
 
     def __init__(self) -> None:
         super().__init__(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def has_more_values(raw: bytes, most: int) -> bool:
+    """Whether these bytes, read as JSON, have more values than that: objects, lists and what stands
+    in them. Nothing is made of them for it, and the time is that of looking through them a few
+    times."""
+    if _values(raw) <= most:
+        return False  # were there no strings at all
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > 4 * (most + 1):
+        return True  # a value has a name at most, and is a string at most
+    return _values(b"".join(plain.split(b'"')[::2])) > most
+
+
+def _values(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def dumps(value: Any) -> bytes:

@@ -33,6 +33,7 @@ from rules_store.models.evidence import Outcome, Precedent, Reference, Signal
 from rules_store.models.examples import ExampleUse, NewExample, Trust
 from rules_store.models.feedback import Feedback, FeedbackSource, NewFeedback, Teaching
 from rules_store.models.rules import RuleState, Vector
+from rules_store.policy.turns import Tenant
 from rules_store.store import RuleStore
 
 RIGHT_SCORE = 0.8
@@ -92,10 +93,10 @@ class FeedbackIntake:
         store: RuleStore,
         judge: Judge,
         embedder: Embedder,
-        wake: Callable[[str], None],
+        wake: Callable[[Tenant], None],
         options: FeedbackOptions,
     ) -> None:
-        """`wake`: called with the namespace after a lesson has been committed."""
+        """`wake`: called with key and namespace after a lesson has been committed."""
         self._store = store
         self._judge = judge
         self._embedder = embedder
@@ -110,7 +111,7 @@ class FeedbackIntake:
         teaching = await self._teaching(episode, new) if learn else Teaching()
         given = await self._store.evidence.add_feedback(episode.id, new, teaching, key_id=key_id)
         if given.effect.lesson:
-            self._wake(episode.namespace)
+            self._wake((key_id, episode.namespace))
         return given
 
     async def _teaching(self, episode: Episode, new: NewFeedback) -> Teaching:

@@ -14,6 +14,7 @@ from structlog.contextvars import clear_contextvars
 from app.learning.learner import Learner
 from rules_store.errors import LeaseLost, StoreError
 from rules_store.models.jobs import Job
+from rules_store.policy.turns import Tenant
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
@@ -40,33 +41,41 @@ class Worker(Protocol):
         """Puts jobs under way back into the queue, for the next start."""
         ...
 
-    def wake(self, namespace: str | None = None) -> None:
-        """To be called after a job of this namespace has been committed, or where one may have
-        become due again."""
+    def wake(self, tenant: Tenant | None = None) -> None:
+        """To be called after a job of this key and namespace has been committed, or where one may
+        have become due again."""
         ...
 
 
 class Backlog:
-    """Jobs waiting, by namespace: as last seen in SQL, and those announced since."""
+    """Jobs waiting, by key and namespace: as last seen in SQL, and those announced since."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[Tenant, int] = {}
 
     @property
     def total(self) -> int:
         return sum(self._waiting.values())
 
-    def seen(self, waiting: dict[str, int]) -> None:
+    def seen(self, waiting: dict[Tenant, int]) -> None:
         self._waiting = dict(waiting)
 
-    def add(self, namespace: str) -> None:
-        self._waiting[namespace] = self._waiting.get(namespace, 0) + 1
+    def add(self, tenant: Tenant) -> None:
+        self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
 
-    def full(self, namespace: str, most: int) -> bool:
-        """Whether one more of this namespace is too much: there is room for `most`, and where they
-        are there already, still for whoever has less than an equal share of it."""
-        sharing = len(self._waiting.keys() | {namespace})
-        return self.total >= most and self._waiting.get(namespace, 0) * sharing >= most
+    def full(self, tenant: Tenant, most: int) -> bool:
+        """Whether one more of this tenant is too much: there is room for `most`, and where they are
+        there already, still for a key that has less than an equal share of it. Of a key that has
+        its share there is room once more for namespaces that have less than an equal part of it."""
+        if self.total < most:
+            return False
+        known = self._waiting.keys() | {tenant}
+        keys = len({key for key, _ in known})
+        own = [each for each in known if each[0] == tenant[0]]
+        of_key = keys * sum(self._waiting.get(each, 0) for each in own)
+        if of_key < most:
+            return False
+        return of_key >= 2 * most or self._waiting.get(tenant, 0) * keys * len(own) >= most
 
 
 class LocalWorker:
@@ -96,9 +105,9 @@ class LocalWorker:
             for n in range(self._concurrency)
         ]
 
-    def wake(self, namespace: str | None = None) -> None:
-        if namespace is not None:
-            self.backlog.add(namespace)
+    def wake(self, tenant: Tenant | None = None) -> None:
+        if tenant is not None:
+            self.backlog.add(tenant)
         self._wake.set()
 
     async def stop(self) -> None:

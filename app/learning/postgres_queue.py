@@ -25,6 +25,7 @@ from app.exceptions import ConfigurationError
 from app.learning.learner import Learner
 from app.learning.local_worker import Backlog, settled_at
 from rules_store.errors import LeaseLost, StoreError
+from rules_store.policy.turns import Tenant
 from rules_store.store import RuleStore
 
 log = structlog.get_logger(__name__)
@@ -39,11 +40,16 @@ PATIENCE = 5.0
 """Seconds for a connection, and for jobs under way to go back when the process ends."""
 _AT_ONCE = 1000
 _AHEAD = """
-SELECT count(*) FROM (
-    SELECT 1 FROM jobs WHERE state = 'pending'
-    AND namespace = (SELECT namespace FROM jobs WHERE key = %(key)s) AND key <> %(key)s LIMIT 1000
-) AS before
+WITH own AS (SELECT namespace, key_id FROM jobs WHERE key = %(key)s), waiting AS (
+    SELECT jobs.namespace, count(*) AS jobs FROM jobs JOIN own
+    ON jobs.key_id IS NOT DISTINCT FROM own.key_id
+    WHERE jobs.state = 'pending' AND jobs.key <> %(key)s GROUP BY jobs.namespace
+), turn AS (
+    SELECT 1 + coalesce(sum(waiting.jobs), 0) AS own FROM waiting JOIN own USING (namespace)
+)
+SELECT coalesce(sum(least(waiting.jobs, turn.own)), 0) FROM waiting, turn
 """
+"""Jobs of its API key that come before a job where the key's namespaces take turns."""
 _SCHEMA_LOCK = 0x7474636D  # advisory: 'ttcm'
 _BROKEN = (exceptions.ConnectorException, psycopg.Error, StoreError, OSError)
 
@@ -112,8 +118,8 @@ class LearningQueue:
     async def put(self, connection: psycopg.AsyncConnection, key: str, *, new: bool) -> None:
         """An entry for the job of this key, in the connection's transaction. `new`: it never
         had one; otherwise nothing happens where one is waiting."""
-        # Higher goes first: the n-th that waits of each namespace before the next one of any, so
-        # that one that floods waits for itself alone.
+        # Higher goes first: the n-th that waits of each key before the next one of any, so that one
+        # that floods waits for itself alone.
         found = await connection.execute(_AHEAD, {"key": key})
         ahead = int((await found.fetchone() or (0,))[0])
         if new:
@@ -192,9 +198,9 @@ class QueueWorker:
         if self._concurrency:
             self._tasks.append(asyncio.create_task(self._serve(), name="learning-queue"))
 
-    def wake(self, namespace: str | None = None) -> None:
-        if namespace is not None:
-            self.backlog.add(namespace)  # the database wakes whoever works on it
+    def wake(self, tenant: Tenant | None = None) -> None:
+        if tenant is not None:
+            self.backlog.add(tenant)  # the database wakes whoever works on it
 
     async def stop(self) -> None:
         self._stopped = True

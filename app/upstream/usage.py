@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
+from app.domain import json_text
 from app.domain.tokens import CHARACTERS_PER_TOKEN
 from app.domain.trajectory import Cost
 from app.upstream.sse import MAX_EVENT
 from app.upstream.wire import made_characters, object_of, tokens_of
 
 MAX_READ = 64 * 1024 * 1024
+LARGE = 1_000_000
+"""Bytes of an answer, such as the vectors of many texts, of which no more is read than what it
+tells of its usage: nobody is answered while it is being read."""
+_LONGEST_USAGE = 4_000
 _PROMPTS = (
     "prompt",
     "input",
@@ -52,11 +58,11 @@ class UsageReader:
         """Of a request with this body. Estimated where nothing was told, and where the answer did
         not come to its end (`whole` False) at least that."""
         if not self._stream:
-            self.note(object_of(bytes(self._buffer)))
+            self.note(_told_in(bytes(self._buffer)))
         if whole and self._told.tokens:
             return self._told
         made = math.ceil(self._made / CHARACTERS_PER_TOKEN)
-        asked = _prompt_characters(object_of(body) or {}) // CHARACTERS_PER_TOKEN
+        asked = _prompt_characters(body) // CHARACTERS_PER_TOKEN
         return max(self._told, Cost(1, asked, made), key=lambda cost: cost.tokens)
 
     def note(self, said: dict[str, Any] | None) -> None:
@@ -68,6 +74,19 @@ class UsageReader:
             if isinstance(holder, dict):
                 self._told = _larger(self._told, _usage(holder))
         self._made += _written(said)
+
+
+def _told_in(content: bytes) -> dict[str, Any] | None:
+    """What a whole answer says; of a large one its usage alone."""
+    if len(content) <= LARGE:
+        return object_of(content)
+    at = content.rfind(b'"usage"')
+    _, _, said = content[at : at + _LONGEST_USAGE].partition(b":")
+    try:
+        found, _ = json.JSONDecoder().raw_decode(said.decode("utf-8", "replace").lstrip())
+    except (ValueError, RecursionError):
+        return None
+    return {"usage": found}
 
 
 def _usage(holder: dict[str, Any]) -> Cost:
@@ -115,8 +134,11 @@ def _of_choice(choice: dict[str, Any]) -> int:
     return written + (len(text) if isinstance(text, str) else 0)
 
 
-def _prompt_characters(body: dict[str, Any]) -> int:
-    return text_characters([body.get(name) for name in _PROMPTS])
+def _prompt_characters(body: bytes) -> int:
+    if json_text.has_more_values(body, json_text.MOST_VALUES):
+        return len(body)
+    read = object_of(body) or {}
+    return text_characters([read.get(name) for name in _PROMPTS])
 
 
 def text_characters(value: Any) -> int:

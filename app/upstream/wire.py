@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 
 from app.domain import json_text
+from app.domain.bounds import LONGEST_EMBEDDED, bounded
 from app.domain.lenient_json import tolerant_json
 from app.domain.trajectory import Cost, RawAnswer
 from app.exceptions import UpstreamError, UpstreamFailed, UpstreamRejected
@@ -166,6 +167,8 @@ def error_from(status: int, content: bytes, after: float | None) -> UpstreamFail
             body = loaded if "error" in loaded else None
         elif isinstance(inner, str):
             message = inner
+    # Some repeat the request, and what it is about is looked for in it.
+    message = bounded(message, LONGEST_EMBEDDED)
     if 400 <= status < 500:
         return UpstreamRejected(
             message, status=status, body=body, param=param, code=code, retry_after=after

@@ -21,13 +21,14 @@ from app.wiring.factories import (
     build_writer,
     load_prompts,
 )
+from rules_store.policy.turns import Tenant
 from rules_store.store import RuleStore
 
 
 class NobodyWaits:
     """Who works on jobs finds those of other processes by looking."""
 
-    def wake(self, namespace: str | None = None) -> None:
+    def wake(self, tenant: Tenant | None = None) -> None:
         """Nothing to do."""
 
 

@@ -20,13 +20,14 @@ from app.settings import Settings
 from app.upstream.client import Upstream
 from app.upstream.distiller_model import DistillerModel
 from app.upstream.embeddings import Embedder
+from rules_store.policy.turns import Tenant
 from rules_store.store import RuleStore
 
 
 class Wakes(Protocol):
     """Is told of jobs that have been committed."""
 
-    def wake(self, namespace: str | None = None) -> None: ...
+    def wake(self, tenant: Tenant | None = None) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)

@@ -45,6 +45,7 @@ from rules_store.errors import (
 )
 from rules_store.options import StoreOptions
 from rules_store.policy.gate import GateOptions
+from rules_store.policy.turns import Tenant
 from rules_store.store import RuleStore
 
 WATCH_INTERVAL = 0.5
@@ -216,7 +217,7 @@ def build_feedback_intake(
     store: RuleStore,
     judge: Judge,
     embedder: Embedder,
-    wake: Callable[[str], None],
+    wake: Callable[[Tenant], None],
 ) -> FeedbackIntake:
     options = FeedbackOptions(settings.learn, settings.examples, settings.embedding_timeout)
     return FeedbackIntake(store, judge, embedder, wake, options)

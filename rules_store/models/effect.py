@@ -100,6 +100,17 @@ class ArmOutcomes:
     mean: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ToldOutcome:
+    """One outcome of a request that was drawn for. `key_id`: who told it."""
+
+    key_id: str
+    conversation: str
+    arm: Arm
+    share: float
+    value: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SignalEffect:
     """What one signal says."""

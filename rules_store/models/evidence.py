@@ -90,7 +90,7 @@ class Trial:
     reference: Reference
     at: datetime | None = None
     key_id: str | None = None
-    """Who gave the label; None where the exploration's own answers told right from wrong."""
+    """Who gave the label; where the exploration's own answers told right from wrong, who asked."""
 
     @property
     def weight(self) -> float:
@@ -180,8 +180,9 @@ class Precedent:
     answer: str | None
     reference: str | None
     reference_kind: Reference = Reference.CONSENSUS
+    key_id: str | None = None
+    """Who asked, of a stored one; so `label_key_id`, who gave the label."""
     label_key_id: str | None = None
-    """Who gave the label, of a stored one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Outcomes are added to what is known of their signal in the transaction that brin
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
@@ -22,6 +22,7 @@ from rules_store.models.effect import (
     EffectReport,
     SignalEffect,
     Suspension,
+    ToldOutcome,
 )
 from rules_store.models.episodes import PLAYGROUND
 from rules_store.models.events import Change
@@ -33,7 +34,13 @@ from rules_store.operations.context import StoreContext
 from rules_store.operations.namespaces import find
 from rules_store.policy import control
 from rules_store.policy.control import Arm, conversation_of, draw
-from rules_store.policy.effect import GUARD_ALPHA, EffectState, EffectVerdict
+from rules_store.policy.effect import (
+    GUARD_ALPHA,
+    OTHERS_ALPHA,
+    EffectState,
+    EffectVerdict,
+    state_of,
+)
 from rules_store.policy.voices import Voice, without_any
 from rules_store.repository import effect, events, namespaces, traffic
 
@@ -44,6 +51,8 @@ RESUMED = "namespace.steering_resumed"
 SHARE_CHANGED = "namespace.control_share"
 REPORT_DAYS = 30
 MOST_REPORT_DAYS = 365
+LOOKED_AT = 2000
+"""Outcomes that are looked at to tell whose word it is that steering harms."""
 _POINTS_APART = 1.08
 """Conversations of a point of the chart are so many times those of the one before."""
 
@@ -278,26 +287,30 @@ async def guard(
 async def _several_say_so(
     context: StoreContext, connection: AsyncConnection, namespace: str, found: SignalEffect
 ) -> bool:
-    """Whether the mean of steered answers is below that of control without any one key's word."""
-    sums = await effect.sums_by_key(connection, namespace, found.signal, found.started_at)
-    by_voice: dict[Voice, list[Mapping[Arm, tuple[float, float]]]] = {}
-    for key_id, by_arm in sums.items():
-        voice = voices.voice_of(context, namespace, key_id)
-        by_voice.setdefault(voice, []).append(by_arm)
-    return without_any(by_voice, lambda left: _below(chain.from_iterable(left.values())))
+    """Whether what is left shows harm without any one key's word."""
+    told = await effect.latest_told(
+        connection, namespace, found.signal, found.started_at, LOOKED_AT
+    )
+    by_voice: dict[Voice, list[tuple[int, ToldOutcome]]] = {}
+    for place, each in enumerate(told):
+        voice = voices.voice_of(context, namespace, each.key_id)
+        by_voice.setdefault(voice, []).append((place, each))
+    return without_any(by_voice, lambda left: _harms(chain.from_iterable(left.values())))
 
 
-def _below(told: Iterable[Mapping[Arm, tuple[float, float]]]) -> bool:
-    """Whether there are outcomes of both arms, and those of steered ones are worse on average."""
-    weights, totals = dict.fromkeys(Arm, 0.0), dict.fromkeys(Arm, 0.0)
-    for by_arm in told:
-        for arm, (weight, total) in by_arm.items():
-            weights[arm] += weight
-            totals[arm] += total
-    if not all(weights.values()):
-        return False
-    means = {arm: totals[arm] / weights[arm] for arm in Arm}
-    return means[Arm.STEERED] < means[Arm.CONTROL]
+def _harms(told: Iterable[tuple[int, ToldOutcome]]) -> bool:
+    """Whether these outcomes, each with its place in order, show harm: the first of each
+    conversation."""
+    first: dict[str, ToldOutcome] = {}
+    for _, each in sorted(told, key=lambda pair: pair[0]):
+        first.setdefault(each.conversation, each)
+    counted = list(first.values())
+    state = state_of(
+        [each.arm is Arm.STEERED for each in counted],
+        [each.share for each in counted],
+        [each.value for each in counted],
+    )
+    return state.below(0.0, OTHERS_ALPHA)
 
 
 def _share(rate: float | str, known: Namespace | None) -> float:

@@ -34,7 +34,7 @@ from rules_store.operations import capacity, example_writes, learning, teaching_
 from rules_store.operations.context import StoreContext
 from rules_store.operations.credit import store_findings
 from rules_store.operations.namespaces import find
-from rules_store.policy.turns import Turns
+from rules_store.policy.turns import Tenant, Turns
 from rules_store.repository import effect, episodes, events, jobs, links, namespaces
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class JobOperations:
         suspects: bool = True,
     ) -> Job | None:
         """Takes the oldest due job (or the one of this key), or one whose lease has run out, of the
-        namespace that was served least lately.
+        API key that was served least lately, and of its namespaces likewise.
 
         `handed_out`: a queue has given this one to `owner` alone and watches over it, so it
         gets no lease and whoever had it before has lost it. `owner` must be unique to the worker
@@ -120,7 +120,7 @@ class JobOperations:
                 owner=owner,
                 lease_until=None if handed_out else now + lease,
             )
-            self._turns.took(("", taken.namespace))
+            self._turns.took((taken.key_id or "", taken.namespace))
             return taken
 
         return await self._context.database.transact(claim)
@@ -130,10 +130,10 @@ class JobOperations:
     ) -> Job | None:
         if key is not None:
             return await jobs.next_due(connection, now, self._farthest, key=key, suspects=suspects)
-        waiting = await jobs.namespaces_due(connection, now, self._farthest, suspects=suspects)
-        for _, namespace in self._turns.order(("", name) for name in waiting):
+        waiting = await jobs.tenants_due(connection, now, self._farthest, suspects=suspects)
+        for tenant in self._turns.order(waiting):
             job = await jobs.next_due(
-                connection, now, self._farthest, namespace=namespace, suspects=suspects
+                connection, now, self._farthest, tenant=tenant, suspects=suspects
             )
             if job is not None:  # else another worker is at it
                 return job
@@ -253,8 +253,8 @@ class JobOperations:
             counts = await jobs.counts(connection)
         return {state: counts.get(state.value, 0) for state in JobState}
 
-    async def waiting(self) -> dict[str, int]:
-        """Pending jobs by namespace, paused and delayed ones too."""
+    async def waiting(self) -> dict[Tenant, int]:
+        """Pending jobs by API key and namespace, paused and delayed ones too."""
         async with self._context.database.read() as connection:
             return await jobs.waiting(connection)
 

@@ -242,10 +242,10 @@ class KeyOperations:
 
     async def withdraw(self, key_id: str, *, change: Change) -> Withdrawal:
         """Takes back all that was said with this key (feedback, votes, outcomes, trials on its
-        labels, exposures of its requests, what it taught) and judges anew what stood on it, in
-        many small transactions (`rules_store.operations.withdrawal`). Done again it goes on where
-        it ended. The key stays as it is: revoke it first where it must not go on. `key_id` may
-        also be a key of the environment's. Raises UnknownKey."""
+        questions and labels, exposures of its requests, what it taught) and judges anew what stood
+        on it, in many small transactions (`rules_store.operations.withdrawal`). Done again it goes
+        on where it ended. The key stays as it is: revoke it first where it must not go on. `key_id`
+        may also be a key of the environment's. Raises UnknownKey."""
         if not _OUTSIDE.fullmatch(key_id):
             await self.get(key_id)
         return await withdraw(self._context, key_id, change)

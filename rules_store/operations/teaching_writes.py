@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from rules_store.database.json_codec import storable
 from rules_store.errors import FeedbackConflict, UnknownEpisode
 from rules_store.models.episodes import Episode
-from rules_store.models.events import EVIDENCE, Change
+from rules_store.models.events import EVIDENCE, Change, is_own_actor
 from rules_store.models.evidence import STRENGTH, LinkKind, Signal
 from rules_store.models.examples import Example, Given
 from rules_store.models.feedback import (
@@ -235,7 +235,9 @@ async def _write_example(
     own = [
         each
         for each in await _of_episode(connection, episode)
-        if each.state is not RuleState.RETIRED and (made is None or each.id != made.id)
+        if each.state is not RuleState.RETIRED
+        and (made is None or each.id != made.id)
+        and not await _others_vouch(context, connection, each, given)
     ]
     if given.outdated:
         said = Change(events.LEARNER, f"outdated, says feedback {given.id}", given.key_id)
@@ -257,6 +259,24 @@ async def _of_episode(connection: AsyncConnection, episode: Episode) -> list[Exa
     own = await examples.of_episode(connection, episode.id)
     together = {**found, **{each.id: each for each in own}}
     return [each for each in together.values() if each.namespace == episode.namespace]
+
+
+async def _others_vouch(
+    context: StoreContext, connection: AsyncConnection, example: Example, given: Feedback
+) -> bool:
+    """Whether somebody else stands for an example as well, where no key decides alone. Who says
+    that it is outdated stands for it no more."""
+    namespace, key_id = example.namespace, given.key_id or voices.UNKNOWN
+    if not voices.bounded(context, namespace):
+        return False
+    if voices.voice_of(context, namespace, given.key_id) is None:
+        return False
+    if given.outdated:
+        await links.take_back(connection, example.id, key_id)
+    if await links.is_taught_by_others(connection, example.id, key_id):
+        return True
+    history = await events.of_item(connection, example.id)
+    return any(not is_own_actor(event.actor) for event in history)
 
 
 async def _retire(

@@ -152,8 +152,7 @@ async def demote(
     elif standing is not None and standing.proven:
         return None
     else:
-        since = await _activated(connection, rule)
-        used = await evidence.injected_since(connection, rule_id, since)
+        used = await _used(context, connection, rule, probation)
         if used < probation:
             return None
         judged = Verdict.USELESS
@@ -163,6 +162,19 @@ async def demote(
         await standings.put(connection, replace(standing, proven=False, verdict=judged, at=now))
     await _retire(connection, rule, DEMOTED, why, now)
     return Judgement(rule_id, judged, DEMOTED, why)
+
+
+async def _used(
+    context: StoreContext, connection: AsyncConnection, rule: Rule, probation: int
+) -> int:
+    """How many requests the rule has steered since it became active; of one key's half of a
+    probation count, where no key decides alone."""
+    since = await _activated(connection, rule)
+    by_key = await evidence.injected_since(connection, rule.id, since)
+    if voices.bounded(context, rule.namespace):
+        most = max(1, probation // 2)
+        return sum(min(count, most) for count in by_key.values())
+    return sum(by_key.values())
 
 
 async def _activated(connection: AsyncConnection, rule: Rule) -> datetime:

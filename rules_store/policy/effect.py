@@ -53,6 +53,8 @@ ALPHA = 0.05
 """Chance, at most, that the interval ever misses the truth, of each signal."""
 GUARD_ALPHA = 0.005
 """Chance, at most, that the guard ever finds a harm that is none, of each signal."""
+OTHERS_ALPHA = 0.05
+"""The same of what is left to the guard without any one key's word."""
 _PRIOR = 0.5
 _LOG_WEIGHTS = np.log(WEIGHTS)
 _STEPS = 40
@@ -227,6 +229,31 @@ class EffectState:
             slopes=np.array(stored["slopes"]),
             penalties=np.array(stored["penalties"]),
         )
+
+
+def state_of(steered: ArrayLike, share: ArrayLike, value: ArrayLike) -> EffectState:
+    """What `EffectState.plus` makes of these outcomes one after the other, at once."""
+    given = np.asarray(steered, dtype=bool)
+    p, y = np.asarray(share, dtype=np.float64), np.asarray(value, dtype=np.float64)
+    guess = p * _guesses(given, y) + (1.0 - p) * _guesses(~given, y)
+    z, rates, penalties = step(given, p, y, guess)
+    weights = p * (1.0 - p)
+    return EffectState(
+        control=ArmSum(int((~given).sum()), float(y[~given].sum())),
+        steered=ArmSum(int(given.sum()), float(y[given].sum())),
+        moved=float(z.sum()),
+        drawn=float(weights.sum()),
+        gains=(rates * z[:, None]).sum(axis=0),
+        slopes=(rates * weights[:, None]).sum(axis=0),
+        penalties=penalties.sum(axis=0),
+    )
+
+
+def _guesses(arm: NDArray[np.bool_], value: Numbers) -> Numbers:
+    """`ArmSum.guess` of one arm before each outcome."""
+    of_arm = np.where(arm, value, 0.0)
+    guesses: Numbers = (np.cumsum(of_arm) - of_arm + 2 * _PRIOR) / (np.cumsum(arm) - arm + 2)
+    return guesses
 
 
 _ZEROS = np.zeros(len(RATES))

@@ -13,7 +13,8 @@ namespace no voice decides alone:
   be what one key says against what all others do.
 - In the votes on an example's label (`rules_store.policy.votes`), a voice goes three quarters of
   the way from the prior to "more likely wrong than right".
-- In the guard of `operations.effect`, what shows harm has to be harm without any one voice too.
+- In the guard of `operations.effect`, what is left without any one voice has to show harm too, if
+  less surely: by chance alone it looks like harm half of the time.
 
 `None` stands for what no key has said: the agreement of an exploration's own answers, and the
 word of an operator's key. It is not bounded. Evidence whose key was never noted is one voice, ''.

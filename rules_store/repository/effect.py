@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Table, case, delete, func, insert, literal, select, update
+from sqlalchemy import Row, Table, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
@@ -34,6 +34,7 @@ from rules_store.models.effect import (
     Purpose,
     Served,
     SignalEffect,
+    ToldOutcome,
 )
 from rules_store.models.evidence import Signal
 from rules_store.models.jobs import Spend
@@ -212,35 +213,32 @@ async def outcomes_by_arm(
     return found
 
 
-async def sums_by_key(
-    connection: AsyncConnection, namespace: str, signal: Signal, since: datetime
-) -> dict[str, dict[Arm, tuple[float, float]]]:
-    """By who told them: the outcomes, by arm, of requests at or after a moment that could be given
-    experience. Each counts by one over the probability of its arm: the sum of that, and of that
-    times the outcome."""
-    chance = case((arms.c.arm == Arm.CONTROL.value, arms.c.share), else_=1.0 - arms.c.share)
+async def latest_told(
+    connection: AsyncConnection, namespace: str, signal: Signal, since: datetime, most: int
+) -> list[ToldOutcome]:
+    """The latest outcomes, oldest first, of requests at or after a moment that could be given
+    experience."""
     statement = (
-        select(
-            outcomes.c.key_id,
-            arms.c.arm,
-            func.sum(1.0 / chance),
-            func.sum(outcomes.c.value / chance),
-        )
+        select(outcomes.c.key_id, arms.c.conversation, arms.c.arm, arms.c.share, outcomes.c.value)
         .join(arms, arms.c.episode_id == outcomes.c.episode_id)
         .where(
             outcomes.c.namespace == namespace,
             outcomes.c.source == signal.value,
+            # No outcome is earlier than its request.
+            outcomes.c.created_at >= since,
             arms.c.created_at >= since,
             arms.c.offered,
             arms.c.share > 0,
             arms.c.share < 1,
         )
-        .group_by(outcomes.c.key_id, arms.c.arm)
+        .order_by(outcomes.c.created_at.desc(), outcomes.c.episode_id)
+        .limit(most)
     )
-    found: dict[str, dict[Arm, tuple[float, float]]] = {}
-    for key_id, arm, weight, total in await connection.execute(statement):
-        found.setdefault(key_id, {})[Arm(arm)] = (float(weight), float(total))
-    return found
+    rows = list(await connection.execute(statement))
+    return [
+        ToldOutcome(row.key_id, row.conversation, Arm(row.arm), row.share, row.value)
+        for row in reversed(rows)
+    ]
 
 
 async def has_requests(connection: AsyncConnection, namespace: str, least: int) -> bool:

@@ -317,18 +317,20 @@ def _credited(rows: Sequence[RowMapping]) -> CreditedOutcome:
     )
 
 
-async def injected_since(connection: AsyncConnection, rule_id: str, since: datetime) -> int:
-    """How many requests the rule has steered from that moment on."""
+async def injected_since(
+    connection: AsyncConnection, rule_id: str, since: datetime
+) -> dict[str | None, int]:
+    """How many requests of each API key the rule has steered from that moment on."""
     statement = (
-        select(func.count())
-        .select_from(exposures)
+        select(exposures.c.key_id, func.count())
         .where(
             exposures.c.item_id == rule_id,
             ~exposures.c.withheld,
             exposures.c.created_at >= since,
         )
+        .group_by(exposures.c.key_id)
     )
-    return await connection.scalar(statement) or 0
+    return {row[0]: row[1] for row in await connection.execute(statement)}
 
 
 # -- trials

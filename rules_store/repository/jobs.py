@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database import compiled
 from rules_store.database.dialect import MOST, insert_or_add
 from rules_store.database.schema import jobs, learn_spend, learning_pauses
 from rules_store.models.jobs import Job, JobFilter, JobKind, JobRecord, JobState, Spend
+from rules_store.policy.turns import Tenant
 from rules_store.repository.namespaces import EVERY
 
 SPEND_KEPT = 120
@@ -24,6 +38,8 @@ _PAUSED = (
     .where(learning_pauses.c.namespace.in_([jobs.c.namespace, EVERY]))
     .exists()
 )
+_WHOSE = (func.coalesce(jobs.c.key_id, literal_column("''")), jobs.c.namespace)
+"""Key and namespace of a job."""
 _SHOWN = [jobs.c[name] for name in (each.name for each in fields(JobRecord))]
 
 
@@ -61,17 +77,17 @@ async def insert_job(
     await compiled.execute(connection, _INSERT, values)
 
 
-async def namespaces_due(
+async def tenants_due(
     connection: AsyncConnection, now: datetime, farthest: timedelta, *, suspects: bool
-) -> list[str]:
-    """Namespaces of the jobs that `next_due` may find, the one of the oldest job first."""
+) -> list[Tenant]:
+    """Whose jobs `next_due` may find, those of the oldest job first."""
     statement = (
-        select(jobs.c.namespace)
+        select(*_WHOSE)
         .where(_due(now, farthest), ~_PAUSED, _trusted(suspects))
-        .group_by(jobs.c.namespace)
+        .group_by(*_WHOSE)
         .order_by(func.min(jobs.c.id))
     )
-    return list(await connection.scalars(statement))
+    return [(row[0], row[1]) for row in await connection.execute(statement)]
 
 
 async def next_due(
@@ -80,7 +96,7 @@ async def next_due(
     farthest: timedelta,
     *,
     key: str | None = None,
-    namespace: str | None = None,
+    tenant: Tenant | None = None,
     suspects: bool = True,
 ) -> Job | None:
     """The oldest job that waits or whose worker is lost, of a namespace whose learning is not
@@ -94,8 +110,8 @@ async def next_due(
     )
     if key is not None:
         statement = statement.where(jobs.c.key == key)
-    if namespace is not None:
-        statement = statement.where(jobs.c.namespace == namespace)
+    if tenant is not None:
+        statement = statement.where(*map(operator.eq, _WHOSE, tenant))
     statement = statement.with_for_update(skip_locked=True)
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _job(row)
@@ -145,14 +161,12 @@ async def due(
     return list(await connection.scalars(found))
 
 
-async def waiting(connection: AsyncConnection) -> dict[str, int]:
-    """Namespace -> pending jobs."""
+async def waiting(connection: AsyncConnection) -> dict[Tenant, int]:
+    """Pending jobs, by whose they are."""
     pending = (
-        select(jobs.c.namespace, func.count())
-        .where(jobs.c.state == JobState.PENDING)
-        .group_by(jobs.c.namespace)
+        select(*_WHOSE, func.count()).where(jobs.c.state == JobState.PENDING).group_by(*_WHOSE)
     )
-    return {row[0]: row[1] for row in await connection.execute(pending)}
+    return {(row[0], row[1]): row[2] for row in await connection.execute(pending)}
 
 
 async def find(connection: AsyncConnection, job_id: int) -> Job | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import delete, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from rules_store.database.dialect import insert_unless_there
@@ -47,6 +47,27 @@ async def items_of(connection: AsyncConnection, kind: LinkKind, other: str) -> l
     """Ids of the rules and examples that are linked so, oldest first."""
     statement = select(links.c.item_id).where(links.c.kind == kind.value, links.c.other == other)
     return list(await connection.scalars(statement.order_by(links.c.seq)))
+
+
+async def is_taught_by_others(connection: AsyncConnection, item_id: str, key_id: str) -> bool:
+    """Whether any other key's request or feedback is a source of an item."""
+    statement = select(literal(1)).where(
+        links.c.item_id == item_id,
+        links.c.kind == LinkKind.SOURCE.value,
+        or_(links.c.key_id.is_(None), links.c.key_id != key_id),
+    )
+    return await connection.scalar(statement.limit(1)) is not None
+
+
+async def take_back(connection: AsyncConnection, item_id: str, key_id: str) -> None:
+    """The key is a source of the item no more."""
+    await connection.execute(
+        delete(links).where(
+            links.c.item_id == item_id,
+            links.c.kind == LinkKind.SOURCE.value,
+            links.c.key_id == key_id,
+        )
+    )
 
 
 async def contradicting(connection: AsyncConnection, rule_id: str) -> set[str]:

@@ -96,6 +96,7 @@ async def find(connection: AsyncConnection, episode_id: str) -> Precedent | None
         answer=row.answer,
         reference=row.reference,
         reference_kind=Reference(row.reference_kind),
+        key_id=row.key_id,
         label_key_id=row.label_key_id,
     )
 

@@ -188,13 +188,13 @@ async def take_votes(
 
 
 async def rule_with_trials(connection: AsyncConnection, key_id: str) -> str | None:
-    """A rule that was tried on the key's labels."""
+    """A rule that was tried on the key's questions or labels."""
     mine = select(trials.c.rule_id).where(trials.c.key_id == key_id).limit(1)
     return await connection.scalar(mine)
 
 
 async def take_trials(connection: AsyncConnection, key_id: str, rule_id: str) -> int:
-    """Deletes the trials of one rule that the key's labels decided."""
+    """Deletes the trials of one rule on the key's questions and labels."""
     gone = await connection.execute(
         delete(trials).where(trials.c.key_id == key_id, trials.c.rule_id == rule_id)
     )

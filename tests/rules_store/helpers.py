@@ -118,8 +118,10 @@ async def begin(store: RuleStore, episode: str, namespace: str = "default", **mo
     return await store.episodes.begin(episode, namespace=namespace, **arguments)
 
 
-async def new_job(store: RuleStore, episode: str, namespace: str = "default") -> None:
-    await begin(store, episode, namespace)
+async def new_job(
+    store: RuleStore, episode: str, namespace: str = "default", key_id: str | None = None
+) -> None:
+    await begin(store, episode, namespace, key_id=key_id)
     await store.episodes.finish(episode, answer="4", trace={"kept": 1}, job_payload={"n": episode})
 
 

@@ -100,10 +100,10 @@ async def revoke_key(key_id: str, body: Write, state: State, caller: AdminWrite)
     responses=refuses(404),
 )
 async def withdraw_key(key_id: str, body: Write, state: State, caller: AdminWrite) -> Withdrawal:
-    """Feedback, votes, outcomes, trials on its labels, exposures of its requests, choices, and what
-    it taught. `key_id` may also be `environment-1` (the first of TTCL_API_KEYS) or `anyone`. The
-    key stays as it is: revoke it first where it must not go on. Asked again, it goes on where it
-    ended."""
+    """Feedback, votes, outcomes, trials on its questions and labels, exposures of its requests,
+    choices, and what it taught. `key_id` may also be `environment-1` (the first of TTCL_API_KEYS)
+    or `anyone`. The key stays as it is: revoke it first where it must not go on. Asked again, it
+    goes on where it ended."""
     caller.demand_everywhere()
     return Withdrawal.of(await state.store.keys.withdraw(key_id, change=body.change))
 

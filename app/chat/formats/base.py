@@ -21,7 +21,7 @@ STORED_RESPONSE = "stored_response"
 """The model server is to keep its answer, so that no other one may be given for it."""
 NEEDS_LOGPROBS = "needs_logprobs"
 """Log-probabilities are asked for, which only the model server's own answer has in this format."""
-_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+", re.DOTALL)
+_PIECE = re.compile(r"\s*+\S++(?:\s++\Z)?|\s++")
 SHARED = (
     "model",
     "stream",
@@ -166,9 +166,7 @@ class ApiFormat(Protocol):
 def text_pieces(text: str) -> list[str]:
     """Words, each with the space around it, that join to the text."""
     pieces: list[str] = _PIECE.findall(text)
-    if "".join(pieces) == text:
-        return pieces
-    return [text] if text else []
+    return pieces
 
 
 class TextReader:

@@ -164,7 +164,7 @@ class Judge:
             with_rule,
             without,
             precedent.reference_kind,
-            key_id=precedent.label_key_id,
+            key_id=precedent.label_key_id or precedent.key_id,
         )
 
     async def _value(

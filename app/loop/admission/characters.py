@@ -67,6 +67,9 @@ def script_of(letter: str) -> str:
     return unicodedata.name(letter, "UNKNOWN").partition(" ")[0]
 
 
+_STRUCK = re.compile(r"LATIN (?:SMALL|CAPITAL) LETTER (?:DOTLESS )?([A-Z])(?: WITH .*)?")
+
+
 @cache
 def latin_look(letter: str) -> str:
     """The ASCII letter that a letter of any script passes for; itself where there is none."""
@@ -75,6 +78,8 @@ def latin_look(letter: str) -> str:
     plain = without_marks(unicodedata.normalize("NFKC", letter))
     if plain.isascii() and plain:
         return plain
+    if struck := _STRUCK.fullmatch(unicodedata.name(letter, "")):
+        return struck[1].lower()
     looks = [found for found in _confusables(letter) if found.isascii() and found.isalnum()]
     if not looks:
         further = [each for found in _confusables(letter) for each in _confusables(found)]
@@ -84,6 +89,14 @@ def latin_look(letter: str) -> str:
     # UTS 39 has one prototype, l, for the upright strokes; in a word an I is meant by an I.
     name = unicodedata.name(letter, "")
     return "i" if looks[0] == "l" and re.search(r"\bI\b|IOTA|YERU", name) else looks[0]
+
+
+def plain_latin(text: str) -> str:
+    """Latin letters without their accents and strokes: 'ignore' of 'ïgnørë'."""
+    return "".join(
+        latin_look(c) if not c.isascii() and script_of(c) == "LATIN" else c
+        for c in without_marks(text)
+    )
 
 
 def mixes_scripts(word: str) -> bool:

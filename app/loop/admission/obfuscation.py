@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from app.loop.admission.characters import (
     latin_look,
     mixes_scripts,
+    plain_latin,
     visible,
-    without_marks,
 )
 from app.loop.admission.pattern_files import load
 
@@ -70,7 +70,7 @@ def readings(text: str) -> tuple[str, ...]:
     first = plain(text)
     joined = _INNER_MARK.sub("", _SPACED_OUT.sub(lambda m: re.sub(r"\W|_", "", m[0]), first))
     leet = _LEET_WORD.sub(lambda m: m[0].translate(_LEET), joined)
-    return tuple(dict.fromkeys((first, joined, leet, without_marks(first))))
+    return tuple(dict.fromkeys((first, joined, leet, plain_latin(first))))
 
 
 def encoded(text: str) -> str | None:

@@ -95,9 +95,10 @@ _FORM = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """Narrow on purpose: "in simplest form" or "ends with 5" is about the question."""
-_SCANNED = 8_000
+_SCANNED = 4_000
 """Characters at either end of a text that are looked at."""
 _BOX = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"(?<!\\)[{}]")
 
 
 def prescribed(messages: Sequence[Message], params: Mapping[str, Any]) -> bool:
@@ -110,10 +111,9 @@ def prescribed(messages: Sequence[Message], params: Mapping[str, Any]) -> bool:
         return True
     at = last_user(messages)
     told = [each for each in messages if each.get("role") in SYSTEM_ROLES]
-    texts = [
-        text_of(each.get("content")) for each in [*told, *([] if at is None else [messages[at]])]
-    ]
-    return any(names_form(text) for text in texts)
+    asked = "" if at is None else text_of(messages[at].get("content"))
+    # Together: there may be any number of them.
+    return names_form("\n".join(text_of(each.get("content")) for each in told)) or names_form(asked)
 
 
 def names_form(text: str) -> bool:
@@ -143,10 +143,11 @@ def asks_for_box(prompt: str) -> bool:
 
 def unboxed(text: str) -> str:
     r"""The text with what is in each `\boxed{...}` in its place."""
+    closing = _pairs(text)
     made: list[str] = []
     position = 0
     for box in _BOX.finditer(text):
-        end = _closing(text, box.end())
+        end = closing.get(box.end() - 1)
         if box.start() < position or end is None:
             continue
         made += [text[position : box.start()], text[box.end() : end]]
@@ -154,13 +155,13 @@ def unboxed(text: str) -> str:
     return "".join([*made, text[position:]])
 
 
-def _closing(text: str, start: int) -> int | None:
-    """Position of the brace that closes the one before `start`."""
-    open_braces = 1
-    for position in range(start, min(len(text), start + _SCANNED)):
-        if text[position - 1] == "\\":
-            continue
-        open_braces += {"{": 1, "}": -1}.get(text[position], 0)
-        if open_braces == 0:
-            return position
-    return None
+def _pairs(text: str) -> dict[int, int]:
+    """Position of each brace that is closed, and of the one that closes it."""
+    open_braces: list[int] = []
+    pairs: dict[int, int] = {}
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            open_braces.append(brace.start())
+        elif open_braces:
+            pairs[open_braces.pop()] = brace.start()
+    return pairs

@@ -166,8 +166,8 @@ def _is_heading(line: str) -> bool:
 
 _STATEMENT = re.compile(
     r"\b(?:final|correct|right)?[ \t]*(?:answer|result|solution)(?:[ \t]+to[ \t][^.:\n]{1,80}?)?"
-    r"[*_]*[ \t]*(?:\bis\b(?:[ \t]+(?:thus|therefore|then|just|simply))?[ \t]*:?|[:=])[*_]*\s*"
-    r"(?P<rest>\S[^\n]*)",
+    r"[*_]*+[ \t]*+(?:\bis\b(?:[ \t]++(?:thus|therefore|then|just|simply))?[ \t]*+:?|[:=])"
+    r"[*_]*+\s*+(?P<rest>\S[^\n]*+)",
     re.IGNORECASE,
 )
 _FIRM = re.compile(r"\b(?:answer|final[ \t]+\w+)", re.IGNORECASE)
@@ -195,13 +195,14 @@ def _stated(text: str) -> str | None:
 
 
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
+_LAYERS = 20
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("*", "*"))
 
 
 def strip_delimiters(text: str) -> str:
     """Without Markdown and math delimiters around the whole, or punctuation at the end."""
-    previous = None
-    while text != previous:
+    # Nobody wraps an answer in more; a run of marks would be taken off one by one.
+    for _ in range(_LAYERS):
         previous = text
         text = text.strip().rstrip(",;:").strip()
         if text.endswith(".") and not text.endswith(".."):
@@ -213,6 +214,8 @@ def strip_delimiters(text: str) -> str:
                 text = inner
         if text.count("**") == 1:
             text = text.removeprefix("**").removesuffix("**")
+        if text == previous:
+            break
     return text
 
 

@@ -37,6 +37,10 @@ _DENIED = re.compile(
     rf"\s{{0,3}}{_IS}?\s{{0,3}}(?:clearly|obviously|also|definitely|eindeutig)?\s{{0,3}}{_WRONG}",
     re.IGNORECASE,
 )
+_TAKEN_BACK = re.compile(
+    r"\s{0,2}\?|[\s.,\u2026-]{0,6}(?:no[\s,]{1,2})?(?:wait|scratch that)\b", re.IGNORECASE
+)
+"""Behind a letter that is then left for another one."""
 _NOT = _any(
     r"\bnot; n't(?: be)?; \bnever; rules? out; exclud\w{1,3}; eliminat\w{1,3}; rather than; "
     r"instead of; \bnicht; \bpas; \bno es; \bnon è; \bunlike"
@@ -76,7 +80,7 @@ class Options:
         if _SEVERAL.match(bare) is not None:
             return None
         match = _LEADING.match(bare)
-        if match is None or _DENIED.match(bare, match.end()):
+        if match is None or _left(bare, match.end()):
             return self.concluded_in(bare)
         if _is_article(bare, match):
             return None
@@ -91,7 +95,7 @@ class Options:
             for match in _CONCLUDED.finditer(text)
             if match[1].isupper()
             and not _is_article(text, match)
-            and not _DENIED.match(text, match.end())
+            and not _left(text, match.end())
             and not _SEVERAL.match(text, match.start(1))
         ]
         return letters[-1] if letters and letters[-1] in self.texts else None
@@ -116,10 +120,15 @@ def _is_article(text: str, match: re.Match[str]) -> bool:
     return match[1] == "A" and re.match(r"(?<!\s)\s+[a-z]", text[match.end() :]) is not None
 
 
+def _left(text: str, end: int) -> bool:
+    """Whether a letter that ends here is denied by what follows, or taken back."""
+    return any(pattern.match(text, end) for pattern in (_DENIED, _TAKEN_BACK))
+
+
 def _is_denied(text: str, match: re.Match[str]) -> bool:
     """Whether a text says that the option it names is not the one."""
     before = text[max(0, match.start() - 30) : match.start()]
-    return _DENIED.match(text, match.end()) is not None or _DENIAL.search(before) is not None
+    return _left(text, match.end()) or _DENIAL.search(before) is not None
 
 
 def find_options(question: str) -> Options:

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from app.api.entrance import MAX_JSON_BYTES, Door, Doors, WholeBody
-from app.chat.request import MOST_VALUES, has_more_values
+from app.domain.json_text import MOST_VALUES, has_more_values
 from tests.fakes import ScriptedUpstream
 from tests.gateway import ADMIN_KEY, CLIENT_KEY, MODEL, Gateway, running_gateway
 

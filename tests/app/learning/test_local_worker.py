@@ -484,7 +484,7 @@ class Waiting:
 
     def __init__(self, backlog: int) -> None:
         self.backlog = Backlog()
-        self.backlog.seen({"ns": backlog} if backlog else {})
+        self.backlog.seen({("key", "ns"): backlog} if backlog else {})
 
 
 def recorder(backlog: int = 0, own: dict[str, Any] | None = None, **more: Any) -> Recorder:
@@ -501,6 +501,7 @@ def recorder(backlog: int = 0, own: dict[str, Any] | None = None, **more: Any) -
 def why_not(recorder: Recorder, opened: OpenEpisode | None = None, **more: Any) -> str | None:
     given = {"namespace": "ns", "wanted": None, "obstacle": None, "sampled": True, **more}
     given.setdefault("allowed", True)
+    given.setdefault("key_id", "key")
     return recorder.why_not(opened or OpenEpisode("ep_1", True), **given)
 
 
@@ -519,14 +520,29 @@ def test_the_reasons_in_their_order() -> None:
 
 def test_a_full_backlog_has_room_for_whoever_has_not_filled_it() -> None:
     backlog = Backlog()
-    backlog.seen({"flood": 10})
-    assert backlog.full("flood", 10)
-    assert not backlog.full("quiet", 10)
+    flood, quiet = ("flood", "ns"), ("quiet", "ns")
+    backlog.seen({flood: 10})
+    assert backlog.full(flood, 10)
+    assert not backlog.full(quiet, 10)
     for _ in range(5):
-        backlog.add("quiet")
-    assert backlog.full("quiet", 10)
-    assert not backlog.full("quiet", 16)
+        backlog.add(quiet)
+    assert backlog.full(quiet, 10)
+    assert not backlog.full(quiet, 16)
     assert why_not(recorder(), obstacle="has_tools") == "has_tools"
+
+
+def test_namespaces_share_what_is_their_keys() -> None:
+    """Who thinks of a name for each request has no more of the queue for it."""
+    backlog = Backlog()
+    backlog.seen({("flood", f"ns-{number}"): 1 for number in range(10)})
+    assert backlog.full(("flood", "ns-0"), 10)
+    assert not backlog.full(("flood", "ns-10"), 10), "one that has nothing there"
+    for _ in range(4):
+        backlog.add(("quiet", "ns"))
+        assert not backlog.full(("quiet", "ns"), 10)
+    for number in range(10, 20):
+        backlog.add(("flood", f"ns-{number}"))
+    assert backlog.full(("flood", "ns-20"), 10)
 
 
 def test_the_sampling_rate_is_a_share_and_repeats() -> None:

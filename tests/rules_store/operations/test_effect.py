@@ -171,9 +171,18 @@ async def test_no_key_suspends_alone_what_others_reach_too(shared: RuleStore) ->
     assert shared.effect.suspension_of("default") is None
 
 
+async def test_no_key_suspends_with_another_ones_bad_luck(shared: RuleStore) -> None:
+    """By chance alone the steered answers of somebody else are the worse ones half of the time."""
+    await many(shared, 60, control=1.0, steered=0.0, teller="hostile")
+    await many(shared, 20, control=0.6, steered=0.5, teller="honest")
+    assert (await shared.effect.report("default")).verdict is EffectVerdict.HARMS
+    assert shared.effect.suspension_of("default") is None
+
+
 async def test_keys_that_agree_suspend(shared: RuleStore) -> None:
     await many(shared, 60, control=1.0, steered=0.0, teller="one")
-    await many(shared, 4, control=1.0, steered=0.0, teller="another")
+    assert shared.effect.suspension_of("default") is None
+    await many(shared, 30, control=1.0, steered=0.0, teller="another")
     assert shared.effect.suspension_of("default") is not None
 
 

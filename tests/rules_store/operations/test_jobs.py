@@ -239,6 +239,17 @@ async def test_namespaces_take_turns(store: RuleStore) -> None:
     assert await store.jobs.waiting() == {}
 
 
+async def test_keys_take_turns_before_their_namespaces(store: RuleStore) -> None:
+    for number in range(4):
+        await store.namespaces.ensure(f"name-{number}")
+        await new_job(store, f"flood-{number}", namespace=f"name-{number}", key_id="flood")
+    await new_job(store, "one", key_id="quiet")
+    await new_job(store, "two", key_id="quiet")
+    taken = [(await take(store)).episode_id for _ in range(6)]
+    assert taken == ["flood-0", "one", "flood-1", "two", "flood-2", "flood-3"]
+    assert await store.jobs.waiting() == {}
+
+
 async def test_release_counts_no_attempt(store: RuleStore) -> None:
     for _ in range(10):
         job = await claimed(store, "a") if _ == 0 else await take(store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from rules_store.models.jobs import JobKind, JobState, Spend
 from rules_store.models.rules import Polarity, RuleState
 from rules_store.policy.lift import Tally
 from rules_store.store import RuleStore
-from tests.rules_store.helpers import Clock, axis, begin, draft, exposure
+from tests.rules_store.helpers import Clock, axis, begin, draft, exposure, open_store
 
 WHO = Change("kim", "a test")
 EPISODE = "ep_1"
@@ -58,10 +59,14 @@ def taught(answer: str, *, right: bool = False, episode: str = EPISODE, **more: 
 
 
 async def say(
-    store: RuleStore, teaching: Teaching, episode: str = EPISODE, **said: Any
+    store: RuleStore,
+    teaching: Teaching,
+    episode: str = EPISODE,
+    key_id: str | None = None,
+    **said: Any,
 ) -> Feedback:
     return await store.evidence.add_feedback(
-        episode, NewFeedback(**(said or {"label": "x"})), teaching
+        episode, NewFeedback(**(said or {"label": "x"})), teaching, key_id=key_id
     )
 
 
@@ -178,6 +183,30 @@ async def test_outdated_retires_an_example_that_the_episode_only_confirmed(
     given = await say(store, Teaching(learns=True), episode="ep_2", outdated=True)
     assert len(given.effect.retired) == 1
     assert await states(store) == {"card_arrival": "retired"}
+
+
+async def test_no_key_outdates_alone_what_another_stands_for(tmp_path: Path) -> None:
+    """Who confirms an example has no say over whoever taught it."""
+    store = await open_store(tmp_path, keys_outside=2)
+    try:
+        await store.namespaces.ensure("default")
+        await answered(store, EPISODE)
+        await answered(store, "ep_2")
+        first = taught("card_arrival")
+        await say(store, first, key_id="one")
+        confirmed = replace(first, example=replace(first.example, source_episode="ep_2"))
+        await say(store, confirmed, "ep_2", key_id="two")
+        for _ in range(2):
+            given = await say(store, OUTDATED, "ep_2", key_id="two", outdated=True)
+            assert given.effect.retired == ()
+        assert await states(store) == {"card_arrival": "active"}
+        given = await say(store, OUTDATED, key_id="one", outdated=True)
+        assert len(given.effect.retired) == 1, "nobody else stands for it any more"
+    finally:
+        await store.close()
+
+
+OUTDATED = Teaching(learns=True)
 
 
 async def test_a_frozen_namespace_keeps_the_evidence_and_learns_nothing(

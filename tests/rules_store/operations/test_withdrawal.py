@@ -24,7 +24,7 @@ from rules_store.models.feedback import NewFeedback, Teaching
 from rules_store.models.jobs import JobState
 from rules_store.models.keys import ADMIN, NewKey, Permission
 from rules_store.models.rules import Rule, RuleState
-from rules_store.operations import withdrawal
+from rules_store.operations import trials, withdrawal
 from rules_store.operations.trials import DEMOTED
 from rules_store.repository import evidence, links, precedents
 from rules_store.store import RuleStore
@@ -73,13 +73,19 @@ async def condemn(store: RuleStore, rule: Rule, key: str, count: int = 12) -> No
         await say(store, f"{key}-without-{number}", key, right=True)
 
 
-async def candidate(store: RuleStore, text: str, number: int, key: str | None = None) -> Rule:
+async def candidate(
+    store: RuleStore,
+    text: str,
+    number: int,
+    key: str | None = None,
+    state: RuleState = CANDIDATE,
+) -> Rule:
     name = f"taught-{number}"
     await begin(store, name, key_id=key)
     await store.episodes.finish(name, answer="4", trace={}, job_payload={})
     job = await store.jobs.claim("worker", key=name)
     assert job is not None
-    done = await store.jobs.apply(job, [draft(text, axis(number), state=CANDIDATE)])
+    done = await store.jobs.apply(job, [draft(text, axis(number), state=state)])
     return await store.rules.get(done.learned[0].rule_id)
 
 
@@ -112,6 +118,20 @@ async def test_a_key_neither_retires_nor_promotes_by_itself(shared: RuleStore) -
     await condemn(shared, rule, HONEST)
     (done,) = await shared.evidence.review("default", probation=100)
     assert (done.rule_id, done.kind) == (rule.id, DEMOTED)
+
+
+async def test_one_keys_requests_use_up_no_probation(shared: RuleStore) -> None:
+    rule = await candidate(shared, "unproven", 0, state=ACTIVE)
+    for number in range(8):
+        await asked(shared, f"flood-{number}", LIAR, rule)
+    async with shared.context.change() as connection:
+        assert await trials.demote(shared.context, connection, rule.id, 6) is None
+    for number in range(3):
+        await asked(shared, f"other-{number}", HONEST, rule)
+    async with shared.context.change() as connection:
+        done = await trials.demote(shared.context, connection, rule.id, 6)
+    assert done is not None
+    assert done.kind == DEMOTED
 
 
 async def test_an_operator_does(shared: RuleStore) -> None:
@@ -199,6 +219,16 @@ async def test_a_rule_that_it_promoted_is_judged_by_what_is_left(
     # It has proven itself, so what speaks against it since may have retired it already.
     await store.keys.withdraw(LIAR, change=WHO)
     assert await state(store, rule) is expected
+
+
+async def test_trials_on_its_questions_go_whoever_told_right_from_wrong(store: RuleStore) -> None:
+    rule = await candidate(store, "a rule", 3, HONEST)
+    for number in range(3):
+        trial = Trial(f"asked-{number}", 1.0, 0.0, Reference.CONSENSUS, key_id=LIAR)
+        await store.evidence.record_trial(rule, trial)
+    assert await state(store, rule) is ACTIVE
+    await store.keys.withdraw(LIAR, change=WHO)
+    assert await state(store, rule) is CANDIDATE
 
 
 async def test_what_a_promoted_rule_superseded_comes_back(store: RuleStore) -> None:
@@ -410,5 +440,6 @@ async def test_a_key_without_learn_leaves_no_trace(store: RuleStore) -> None:
         assert await evidence.strongest(connection, "ep") is None
     assert kept is not None
     assert (kept.reference, kept.reference_kind) == ("4", Reference.CONSENSUS)
+    assert (kept.key_id, kept.label_key_id) == (HONEST, None)
     assert store.evidence.beliefs_near("default", axis(1)).size == 0
     assert (await store.examples.list()).items == []

@@ -23,6 +23,7 @@ from rules_store.policy.effect import (
     EffectVerdict,
     outcomes_needed,
 )
+from rules_store.policy.effect import state_of as state_at_once
 
 pytestmark = pytest.mark.sqlite
 
@@ -34,6 +35,14 @@ def state_of(told: list[tuple[bool, float, float]]) -> EffectState:
     for steered, share, value in told:
         state = state.plus(steered=steered, share=share, value=value)
     return state
+
+
+@given(st.lists(outcome, max_size=30))
+def test_outcomes_add_up_at_once_to_what_they_do_one_by_one(told: list[Any]) -> None:
+    slow, fast = state_of(told), state_at_once(*(zip(*told, strict=True) if told else ([], [], [])))
+    assert (fast.control.count, fast.steered.count) == (slow.control.count, slow.steered.count)
+    for name in ("moved", "drawn", "gains", "slopes", "penalties"):
+        assert np.allclose(getattr(fast, name), getattr(slow, name)), name
 
 
 def mixture(told: list[tuple[bool, float, float]], theta: float, sign: float) -> float:

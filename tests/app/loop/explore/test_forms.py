@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from app.domain.trajectory import Message, Task
@@ -146,3 +148,11 @@ def test_a_form_is_seen(text: str) -> None:
 @pytest.mark.parametrize("text", QUESTIONS)
 def test_a_question_names_none(text: str) -> None:
     assert not names_form(text)
+
+
+def test_boxes_and_orders_without_end_take_no_time() -> None:
+    orders: list[Message] = [{"role": "system", "content": "1 " * 8_000}] * 200
+    began = time.process_time()
+    assert unboxed("\\boxed{" * 10_000) == "\\boxed{" * 10_000
+    assert not prescribed(orders, {})
+    assert time.process_time() - began < 0.3
