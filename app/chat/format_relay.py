@@ -29,8 +29,8 @@ from app.upstream.capabilities import is_context_overflow
 from app.upstream.client import Upstream
 from app.upstream.sse import data_of
 from app.upstream.transport import UpstreamResponse
-from app.upstream.usage import UsageReader
-from app.upstream.wire import error_from, object_of
+from app.upstream.usage import UsageReader, said_in
+from app.upstream.wire import MOST_READ, NOT_READ, error_from, object_of
 
 REFUSED = frozenset({400, 413, 422})
 """Statuses with which a server refuses what a request says."""
@@ -119,9 +119,14 @@ class FormatRelay:
         if response.status != 200:
             await self._finisher.failed(call, steered, f"upstream_error:{response.status}")
             return as_it_came
-        body = object_of(content)
+        body = None
+        if len(content) <= MOST_READ:
+            body = object_of(content)
+        else:
+            self._steering.degrade(steered, NOT_READ)
+            as_it_came.headers.update(steered.headers())
+        exchange.usage.note(said_in(content) if body is None else body)
         if body is not None:
-            exchange.usage.note(body)
             exchange.reader.read_whole(body)
         cost = exchange.pay(whole=True)
         set_cost(response.span, cost)

@@ -29,7 +29,10 @@ from app.upstream.headers import to_client
 from app.upstream.refusals import without_system
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
 from app.upstream.transport import UpstreamResponse
+from app.upstream.usage import UsageReader, said_in
 from app.upstream.wire import (
+    MOST_READ,
+    NOT_READ,
     error_from,
     is_openai_error,
     made_characters,
@@ -79,6 +82,8 @@ class Relay:
         bill: Charge,
     ) -> Answer | Stream:
         content = await response.read()
+        if len(content) > MOST_READ and not call.request.stream:
+            return await self._unread(call, steered, response, content, headers, bill)
         body = object_of(content)
         if call.mode is Mode.OFF:
             return self._as_it_came(call, response, content, body, headers, bill)
@@ -97,6 +102,26 @@ class Relay:
                 body, usage_chunk=call.wants_usage, told=told, headers=headers
             )
         return Answer(json_text.dumps(body), headers)
+
+    async def _unread(
+        self,
+        call: ChatCall,
+        steered: SteeredRequest,
+        response: UpstreamResponse,
+        content: bytes,
+        headers: Headers,
+        bill: Charge,
+    ) -> Answer:
+        """One that is too long to be read goes out as it came, and nothing is learned from it."""
+        usage = UsageReader()
+        usage.note(said_in(content))
+        cost = usage.cost(call.raw, whole=True)
+        set_cost(response.span, cost)
+        _pay(bill, call, cost, 0)
+        if steered.episode is not None:
+            self._steering.degrade(steered, NOT_READ)
+            await self._finisher.answered(call, steered, "", cost, complete=False)
+        return Answer(content, {**headers, **steered.headers()}, response.status)
 
     def _as_it_came(
         self,

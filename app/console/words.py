@@ -108,6 +108,7 @@ _REASONS = {
     "embedder_failed": "the embedding model failed",
     "rules_dropped_for_context": "rules left out: the model's context is full",
     "experience_refused": "the model server refused the request with rules in it",
+    "answer_not_read": "the answer was too long to be read",
     "comparison_unfinished": "the answers could not be compared in time",
     "explore_cut_short": "some answers did not come in time",
     "tutor_failed": "the question could not be reworded",

@@ -58,7 +58,7 @@ class UsageReader:
         """Of a request with this body. Estimated where nothing was told, and where the answer did
         not come to its end (`whole` False) at least that."""
         if not self._stream:
-            self.note(_told_in(bytes(self._buffer)))
+            self.note(said_in(bytes(self._buffer)))
         if whole and self._told.tokens:
             return self._told
         made = math.ceil(self._made / CHARACTERS_PER_TOKEN)
@@ -76,7 +76,7 @@ class UsageReader:
         self._made += _written(said)
 
 
-def _told_in(content: bytes) -> dict[str, Any] | None:
+def said_in(content: bytes) -> dict[str, Any] | None:
     """What a whole answer says; of a large one its usage alone."""
     if len(content) <= LARGE:
         return object_of(content)

@@ -16,6 +16,11 @@ from app.upstream.capabilities import without_patterns
 from app.upstream.types import Completion
 
 MOST_TOKENS = 100_000_000
+MOST_READ = 8 * 1024 * 1024
+"""Bytes of a whole answer that is read on the event loop, for which nobody else is answered
+meanwhile: some 100 ms. Log-probabilities of many choices can make it longer."""
+NOT_READ = "answer_not_read"
+"""It was longer, and went out as it came."""
 _OF_A_CHOICE = ("index", "message", "logprobs", "finish_reason")
 _OF_A_COMPLETION = ("id", "object", "created", "model", "choices", "usage")
 
