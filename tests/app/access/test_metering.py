@@ -17,6 +17,7 @@ from app.chat.call import SteeredRequest, Stream
 from app.chat.relay import Relay
 from app.domain.trajectory import Cost, Mode
 from app.exceptions import TooManyRequests
+from app.upstream.capabilities import Capabilities
 from rules_store.errors import StoreUnavailable
 from rules_store.models.events import Change
 from rules_store.models.keys import DailyKeyUsage, NewKey, Permission
@@ -176,7 +177,6 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
     """Its client went between the headers and the first event."""
 
     class Opened:
-        patience = 600.0
         status = 200
         span = INVALID_SPAN
         is_stream = True
@@ -203,7 +203,11 @@ async def test_a_stream_that_nobody_reads_is_paid_once(store: RuleStore) -> None
     async def settle(*_: Any) -> bool:
         return False  # off has nothing to settle
 
-    upstream, unused = cast(Any, SimpleNamespace(open_chat=open_chat)), cast(Any, None)
+    def capabilities_of(model: str) -> Capabilities:
+        return Capabilities()
+
+    upstream = cast(Any, SimpleNamespace(open_chat=open_chat, capabilities_of=capabilities_of))
+    unused = cast(Any, None)
     relay = Relay(upstream, cast(Any, SimpleNamespace(settle=settle)), unused, meter)
     stream = await relay.answer(call, SteeredRequest(Mode.OFF))
     assert isinstance(stream, Stream)
