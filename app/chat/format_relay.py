@@ -120,13 +120,12 @@ class FormatRelay:
             await self._finisher.failed(call, steered, f"upstream_error:{response.status}")
             return as_it_came
         body = None
-        if len(content) <= MOST_READ:
-            body = object_of(content)
-        else:
+        if len(content) > MOST_READ:
             self._steering.degrade(steered, NOT_READ)
             as_it_came.headers.update(steered.headers())
-        exchange.usage.note(said_in(content) if body is None else body)
-        if body is not None:
+            exchange.usage.note(said_in(content))
+        elif (body := object_of(content)) is not None:
+            exchange.usage.note(body)
             exchange.reader.read_whole(body)
         cost = exchange.pay(whole=True)
         set_cost(response.span, cost)

@@ -29,7 +29,7 @@ from app.upstream.headers import to_client
 from app.upstream.refusals import without_system
 from app.upstream.sse import DONE, StreamedAnswer, data_of, frame, split_events
 from app.upstream.transport import UpstreamResponse
-from app.upstream.usage import UsageReader, said_in
+from app.upstream.usage import said_in
 from app.upstream.wire import (
     MOST_READ,
     NOT_READ,
@@ -113,9 +113,7 @@ class Relay:
         bill: Charge,
     ) -> Answer:
         """One that is too long to be read goes out as it came, and nothing is learned from it."""
-        usage = UsageReader()
-        usage.note(said_in(content))
-        cost = usage.cost(call.raw, whole=True)
+        cost = parse_usage((said_in(content) or {}).get("usage"))
         set_cost(response.span, cost)
         _pay(bill, call, cost, 0)
         if steered.episode is not None:

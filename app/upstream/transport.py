@@ -97,8 +97,10 @@ class UpstreamResponse:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises `UpstreamTimeout`, `UpstreamUnavailable`."""
         with _worded("stopped in the middle of its answer", "cut the stream", self.span):
-            patience = self._patience if self.is_stream else math.inf
-            async for chunk in heard(self._response.content.iter_any(), patience):
+            chunks: AsyncIterator[bytes] = self._response.content.iter_any()
+            if self.is_stream:
+                chunks = heard(chunks, self._patience)
+            async for chunk in chunks:
                 yield chunk
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from app.upstream.wire import MOST_READ, NOT_READ
 from tests.app.api.inference_server import InferenceServer, Told
+from tests.app.api.test_passthrough import made_key
 from tests.gateway import NO_TLS, Gateway, running_gateway
 
 QUESTION = [{"role": "user", "content": "Q"}]
@@ -43,7 +44,7 @@ def gateway() -> Iterator[Gateway]:
 def test_it_goes_out_as_it_came(
     gateway: Gateway, path: str, answer: dict[str, Any], mode: str
 ) -> None:
-    key = made_key(gateway, tokens_per_day=12)
+    key = made_key(gateway, permissions=["chat", "learn"], tokens_per_day=12)
 
     def ask() -> httpx.Response:
         return httpx.post(
@@ -63,10 +64,3 @@ def test_it_goes_out_as_it_came(
     if mode == "steer":
         skipped = gateway.admin("GET", f"/episodes/{response.headers['x-ttcl-episode']}").json()
         assert (skipped["status"], skipped["reason"]) == ("skipped", "answer_incomplete")
-
-
-def made_key(gateway: Gateway, **limits: int) -> dict[str, str]:
-    body = {"name": "k", "namespaces": ["default"], "permissions": ["chat", "learn"], **limits}
-    response = gateway.admin("POST", "/keys", json={**body, "actor": "t", "reason": "t"})
-    assert response.status_code == 201, response.text
-    return {"Authorization": f"Bearer {response.json()['secret']}"}
