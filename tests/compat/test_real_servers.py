@@ -94,7 +94,9 @@ async def test_02_deltas_arrive_while_the_model_writes(served, mode) -> None:
     assert len({round(moment, 3) for moment in stream.times}) > 3
 
 
-async def test_02_explore_pings_first(served) -> None:
+async def test_02_explore_pings_first(served, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However fast the model is: what is explored within the wait needs no ping.
+    monkeypatch.setattr("app.chat.inline_exploration.FIRST_PING", 0)
     async with served.gateway.open_stream(served.ask("explore")) as stream:
         assert await anext(stream.events()) == "comment"
         await stream.read()

@@ -22,9 +22,9 @@ def test_of_a_large_answer_the_usage_alone_is_read() -> None:
     usage = {"prompt_tokens": 40, "total_tokens": 40}
     said = {"text": '"usage": {"prompt_tokens": 9}', "data": [[0.5] * LARGE], "usage": usage}
     answer = json.dumps(said).encode()
-    began = time.process_time()
+    began = time.thread_time()
     assert read(answer) == Cost(1, 40, 0)
-    assert time.process_time() - began < 0.1
+    assert time.thread_time() - began < 0.1
 
 
 def test_a_large_answer_that_tells_nothing_is_estimated_by_its_request() -> None:
@@ -34,6 +34,6 @@ def test_a_large_answer_that_tells_nothing_is_estimated_by_its_request() -> None
 
 def test_a_request_of_too_many_values_is_estimated_by_its_bytes() -> None:
     body = b'{"input": [' + b",".join([b"{}"] * 1_000_000) + b"]}"
-    began = time.process_time()
+    began = time.thread_time()
     assert read(b"{}", body).tokens == len(body) // 4
-    assert time.process_time() - began < 0.2
+    assert time.thread_time() - began < 0.2

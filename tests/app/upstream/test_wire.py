@@ -13,10 +13,10 @@ from app.upstream.wire import error_from
 def test_a_refusal_that_repeats_the_request_is_read_at_its_ends() -> None:
     said = "seed is not allowed: " + "not system " * 200_000
     body = {"error": {"message": said}}
-    began = time.process_time()
+    began = time.thread_time()
     error = error_from(400, json.dumps(body).encode(), None)
     assert not is_context_overflow(error)
     assert refuses_system_role(error)
     assert refused_field(error, ["temperature", "seed"]) == "seed"
-    assert time.process_time() - began < 0.2
+    assert time.thread_time() - began < 0.2
     assert error.body == body, "the client gets all of it"

@@ -23,6 +23,6 @@ def test_an_answer_goes_out_word_by_word(text: str, pieces: list[str]) -> None:
 
 
 def test_an_answer_of_nothing_but_spaces_takes_no_time() -> None:
-    began = time.process_time()
+    began = time.thread_time()
     assert text_pieces(" " * 100_000) == [" " * 100_000]
-    assert time.process_time() - began < 0.1
+    assert time.thread_time() - began < 0.1

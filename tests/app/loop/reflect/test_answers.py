@@ -226,14 +226,14 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:12]))
 @pytest.mark.parametrize("json_expected", [False, True])
 def test_a_hostile_text_is_quick(text: str, json_expected: bool) -> None:
-    before = time.process_time()
+    before = time.thread_time()
     extract(text, CHOICES, json_expected=json_expected)
     extract("7", text, json_expected=json_expected)
-    assert time.process_time() - before < 2.0
+    assert time.thread_time() - before < 2.0
 
 
 @pytest.mark.parametrize("text", ["The answer is" + " " * 20_000, "The answer is x" + ".;" * 9_990])
 def test_a_run_of_signs_costs_no_more_than_its_length(text: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     extract(text)
-    assert time.process_time() - began < 0.1
+    assert time.thread_time() - began < 0.1
