@@ -78,10 +78,19 @@ def serve(settings: Settings, listener: socket.socket, url: str) -> None:
             workers=settings.workers,
             timeout_worker_healthcheck=_START_SECONDS,
         )
-        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor = _Supervisor(config, sockets=[listener])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise SystemExit(2)
+
+
+class _Supervisor(Multiprocess):
+    def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            # A process's own end of the pipe to it. Were it open here too, one that has ended would
+            # be waited for like one that is slow, for `_START_SECONDS`.
+            process.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def _gateway(settings: Settings, url: str, supervisor: int) -> Any:
