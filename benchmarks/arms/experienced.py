@@ -7,7 +7,9 @@
     experience-consensus       answers on which an exploration agreed become examples; all explored
     examples-no-floor          however far the nearest are
     examples-block   examples inside the block instead of as earlier turns
-    rules-cluster, rules-revised   rules by the other variants of the distiller
+    rules-at-once, experience-at-once   every mistake is learned from, whatever it costs, and what is
+                                        written steers at once: as much as rules can do
+    rules-cluster, rules-revised        as rules-at-once, by the other variants of the distiller
     rules-within@N, examples-within@N, experience-within@N   at most N tokens of experience a prompt
 
 A request is steered, recorded and learned from by the gateway's own objects; only the call to the
@@ -95,18 +97,23 @@ class Experienced:
 
 _NO_EXAMPLES = {"examples": ExampleUse.OFF}
 _NO_RULES = {"max_positive": 0, "max_negative": 0}
+_AT_ONCE = {"policy": Policy.PAPER, "feedback_calls_per_answer": 100}
 EXPERIENCED_ARMS = {
     arm.name: arm
     for arm in (
         Experienced("rules", _NO_EXAMPLES),
+        Experienced("rules-at-once", {**_NO_EXAMPLES, **_AT_ONCE}),
         Experienced(
-            "rules-cluster", {**_NO_EXAMPLES, "distiller_variant": DistillerVariant.CLUSTER}
+            "rules-cluster",
+            {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": DistillerVariant.CLUSTER},
         ),
         Experienced(
-            "rules-revised", {**_NO_EXAMPLES, "distiller_variant": DistillerVariant.REVISED}
+            "rules-revised",
+            {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": DistillerVariant.REVISED},
         ),
         Experienced("examples", _NO_RULES),
         Experienced("experience"),
+        Experienced("experience-at-once", _AT_ONCE),
         Experienced(
             "experience-consensus",
             {"examples": ExampleUse.CONSENSUS, "learn_sample_rate": 1.0},
