@@ -257,15 +257,16 @@ class Distiller:
 
 
 # Free of everything that JSON would escape or that starts markup. The fixed beginnings make even a
-# model of 135M parameters advise instead of narrate; `parse` turns them into imperatives. One flat
-# repetition: bounds inside bounds take llama.cpp a second a token and gigabytes of memory.
+# model of 135M parameters advise instead of narrate; `parse` turns them into imperatives. Flat
+# repetitions: bounds inside bounds take llama.cpp a second a token and gigabytes of memory. None
+# beyond 128: vLLM's grammar engine fails on those, or crashes (mlc-ai/xgrammar, issue 863).
 _DO, _DO_NOT = "It is important to ", "It is a mistake to "
-_PHRASE = "[a-z][A-Za-z',; -]{15,170}\\.$"
-_NAMING_PHRASE = "[a-z][A-Za-z_',; -]{15,170}\\.$"
+_PHRASE = "[a-z][A-Za-z',; -]{15}[A-Za-z',; -]{0,128}\\.$"
+_NAMING_PHRASE = "[a-z][A-Za-z_',; -]{15}[A-Za-z_',; -]{0,128}\\.$"
 """Where the right answer may be named: names of categories have underscores."""
 _TRIGGER = "^[Qq]uestions about( [A-Za-z][A-Za-z'-]*){1,6}$"
 _ANY_CHARACTER = r"[^0-9{}<>\[\]\\\"|`#*=\n\r\t]"
-_ANY_RULE = f"^{_ANY_CHARACTER}{{6,200}}$"
+_ANY_RULE = f"^{_ANY_CHARACTER}{{6}}{_ANY_CHARACTER}{{0,128}}$"
 _ANY_TRIGGER = f"^{_ANY_CHARACTER}{{2,60}}$"
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.engine.supervisor import EngineState, EngineSupervisor
+from tests.app.engine.loop_schemas import LOOP_SCHEMAS, form
 from tests.app.engine.test_supervisor import until
 from tests.engine_fixture import MODEL
 
@@ -76,14 +77,20 @@ def test_schema_with_pattern_constrains(client: httpx.Client) -> None:
         "required": ["code", "short"],
         "additionalProperties": False,
     }
-    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
-    text = answer(client, "A code and a word.", max_tokens=80, temperature=0, response_format=form)
+    text = answer(
+        client, "A code and a word.", max_tokens=80, temperature=0, response_format=form(schema)
+    )
     parsed = json.loads(text["message"]["content"])
     head, _, tail = parsed["code"].partition("-")
     assert head.isupper()
     assert len(head) == 3
     assert tail.isdigit()
     assert len(parsed["short"]) <= 12
+
+
+@pytest.mark.parametrize("schema", LOOP_SCHEMAS)
+def test_what_the_loop_asks_for_is_taken(client: httpx.Client, schema: dict[str, Any]) -> None:
+    answer(client, "Some advice.", max_tokens=2, temperature=0, response_format=form(schema))
 
 
 @pytest.mark.parametrize("stream", [False, True])

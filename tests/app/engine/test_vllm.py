@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from app.engine.vllm import VERSION, VllmModel, find_python, vllm_arguments, vllm_environment
+from tests.app.engine.loop_schemas import LOOP_SCHEMAS, form
 from tests.app.engine.test_llama import answer, ask
 from tests.engine_fixture import MODEL, ROOT
 
@@ -55,12 +56,16 @@ def test_schema_with_pattern_constrains(client: httpx.Client) -> None:
         "required": ["code"],
         "additionalProperties": False,
     }
-    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
-    choice = answer(client, "A code.", max_tokens=80, temperature=0, response_format=form)
+    choice = answer(client, "A code.", max_tokens=80, temperature=0, response_format=form(schema))
     head, _, tail = json.loads(choice["message"]["content"])["code"].partition("-")
     assert head.isupper()
     assert len(head) == 3
     assert tail.isdigit()
+
+
+@pytest.mark.parametrize("schema", LOOP_SCHEMAS)
+def test_what_the_loop_asks_for_is_taken(client: httpx.Client, schema: dict[str, Any]) -> None:
+    answer(client, "Some advice.", max_tokens=2, temperature=0, response_format=form(schema))
 
 
 def test_prompts_are_counted(client: httpx.Client) -> None:

@@ -132,16 +132,20 @@ def test_long_texts_are_trimmed_and_keep_their_end() -> None:
     assert "word1000 " not in text
 
 
-@pytest.mark.parametrize("case", [*TWO_SIDED, *ONE_SIDED])
-def test_the_schema_follows_the_case(distiller: Distiller, case: Case) -> None:
-    schema = distiller.schema(case, question=QUESTION)
+@pytest.mark.parametrize("question", [QUESTION, "一共需要几匹布?"])
+@pytest.mark.parametrize("case", [*TWO_SIDED, Case.VERIFIED, *ONE_SIDED])
+def test_the_schema_follows_the_case(distiller: Distiller, case: Case, question: str) -> None:
+    schema = distiller.schema(case, question=question)
     jsonschema.Draft202012Validator.check_schema(schema)
-    wanted = {"positive", "trigger"} | ({"negative"} if case in TWO_SIDED else set())
+    wanted = {"positive", "trigger"} | (set() if case in ONE_SIDED else {"negative"})
     assert set(schema["properties"]) == set(schema["required"]) == wanted
     assert schema["additionalProperties"] is False
     for part in schema["properties"].values():
         assert part["maxLength"] <= 300
-        assert "pattern" in part
+        # Of more, vLLM's grammar engine makes no grammar (mlc-ai/xgrammar, issue 863).
+        bounds = re.findall(r"\{\d*,?(\d+)\}", part["pattern"])
+        assert bounds
+        assert max(map(int, bounds)) <= 128
 
 
 @pytest.mark.parametrize("question", [QUESTION, "Сколько яблок осталось?", "一共需要几匹布?"])
