@@ -2,7 +2,7 @@
 but the question's embedding, which serves both; nothing at all is a normal outcome.
 
 Rules: similarity floor, worth, then diversity. Examples: the nearest above their floor; of those
-that are as near (within a hundredth) the more trusted and then the newer verified first. Diversity
+that are as near (within a thousandth) the more trusted and then the newer verified first. Diversity
 was tried for them and left out: of four it brought the right label among them no more often, and
 fewer of the four had it.
 
@@ -282,7 +282,7 @@ class Retriever:
 
 def _nearest(hit: ExampleHit) -> tuple[float, int, float, str]:
     trust = _TRUST.index(hit.trust)
-    return (-round(hit.similarity, 2), -trust, -hit.verified_at.timestamp(), hit.id)
+    return (-round(hit.similarity, 3), -trust, -hit.verified_at.timestamp(), hit.id)
 
 
 def _held_out(

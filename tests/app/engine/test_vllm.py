@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -43,6 +44,15 @@ def test_logprobs_and_seed(client: httpx.Client) -> None:
     # Beyond the text there may be an entry for the end-of-turn token.
     assert "".join(entry["token"] for entry in entries).startswith(one["message"]["content"])
     assert all(entry["logprob"] <= 0 for entry in entries)
+
+
+def test_many_long_prompts_with_a_seed_are_all_answered(client: httpx.Client) -> None:
+    def say(n: int) -> dict[str, Any]:
+        return answer(client, f"{n} " + "and on " * 1_500, max_tokens=2, temperature=1, seed=n)
+
+    with ThreadPoolExecutor(6) as together:
+        assert len(list(together.map(say, range(6)))) == 6
+    assert client.get("/health").status_code == 200
 
 
 def test_priority_is_accepted(client: httpx.Client) -> None:

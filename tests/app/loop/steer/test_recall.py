@@ -125,6 +125,21 @@ async def test_of_equally_near_ones_the_more_trusted_and_then_the_newer_comes_fi
         assert await recalled(retriever(store)) == [near[0].id]
 
 
+async def test_where_all_are_near_the_nearest_still_come_before_the_newest(
+    store: RuleStore,
+) -> None:
+    # As where every question has the form of the others.
+    words = [f"word{n}" for n in range(400)]
+    near = await example(store, " ".join(words[6:]))
+    far = await example(store, " ".join(words[9:]))
+    vector = await vector_of(" ".join(words))
+    hits = store.search_examples("default", vector, 9)
+    assert [hit.id for hit in hits] == [near.id, far.id]
+    assert 0.001 < hits[0].similarity - hits[1].similarity < 0.01
+    found = retriever(store).recall("default", vector, 1, None)
+    assert [hit.id for hit in found.chosen] == [near.id]
+
+
 async def test_only_a_namespace_that_says_so_recalls_what_a_consensus_vouches_for(
     store: RuleStore,
 ) -> None:
