@@ -156,8 +156,8 @@ def vllm_arguments(
         # float32: bfloat16 picks AMX kernels, which crash where a virtual machine reports AMX but
         # does not have it. Eager: compiling costs more start-up time than it wins here.
         arguments += ["--dtype", "float32", "--enforce-eager"]
-        # A prompt that is read in parts and has a seed ends the whole server on a CPU ("CPU Generator
-        # does not use offset"), and parts are made where many prompts come at once.
+        # On a CPU a prompt that is read in parts and has a seed ends the whole server ("CPU
+        # Generator does not use offset"), and parts are made where many prompts come at once.
         arguments += ["--no-enable-chunked-prefill"]
     return [*arguments, *extra]
 
