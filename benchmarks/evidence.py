@@ -130,6 +130,15 @@ class Report:
         return bool(self.config.get("task", {}).get("kind") == "open")
 
     @property
+    def stream(self) -> tuple[Any, ...]:
+        """Two reports of one stream measure the same: one has the other's questions, or more."""
+        if not self.config:
+            return (self.name,)
+        told = (self.feedback, self.config.get("label_noise", 0.0))
+        order = self.config.get("first_order", 0)
+        return (self.model, self.config["task"]["name"], *told, order)
+
+    @property
     def command(self) -> str:
         """That makes such a run: the arms that it has, on its data."""
         config = self.config
@@ -302,10 +311,14 @@ def findings(claims: Sequence[Claim], reports: Sequence[Report]) -> list[Finding
             and claim.open == report.open
         ]
         finding = Finding(claim)
-        for report in fitting:
-            arm, baseline = report.scores.get(claim.arm), report.scores.get(claim.baseline)
-            if arm is None or baseline is None:
-                continue
+        both = [report for report in fitting if {claim.arm, claim.baseline} <= report.scores.keys()]
+        longest: dict[tuple[Any, ...], Report] = {}
+        for report in both:
+            other = longest.setdefault(report.stream, report)
+            if report.scores[claim.arm].questions > other.scores[claim.arm].questions:
+                longest[report.stream] = report
+        for report in (report for report in both if longest[report.stream] is report):
+            arm, baseline = report.scores[claim.arm], report.scores[claim.baseline]
             if claim.kind is Kind.FEWER:
                 # Means over other questions can't be compared.
                 if arm.questions == baseline.questions:
@@ -329,9 +342,10 @@ Differences are in points over the same questions (ROUGE-Lsum in hundredths), wi
 *Shown*: the whole interval is on the claim's side of zero, or of the margin where the claim is that
 there is no harm or no difference. *Refuted*: all of it is on the other side. *Not shown*: it holds
 both. Where several reports have the two arms they are put together by questions and taken for
-independent; the two orders of one task share theirs, so there the interval is too narrow. The mean
-of several streams hides that they differ: "of the reports" says on how many the claim is shown, and
-on how many it is refuted.
+independent; of several reports of one stream and model the longest counts. Two orders of one task,
+and what is told of it, share their questions, so there the interval is too narrow. The mean of
+several streams hides that they differ: "of the reports" says on how many the claim is shown, and on
+how many it is refuted.
 
 *Would decide*: questions at which a paired test finds a true difference of 5 points, or of the
 margin, with 80 % power at the 5 % level, given the spread that was seen; where nothing is measured,

@@ -26,6 +26,8 @@ WITH_EXPERIENCE = ("rules", "examples", "experience")
 """Arms of the product's own experience with feedback."""
 BARS = ("zero-shot", "empty-bank", "neighbour", "sc", "self-icl", "knn")
 """Kinds of arms that others are measured against, the plainest first."""
+PARTS = ("rules", "rules-at-once", "examples")
+"""Arms of the product that its other arms are measured against as well, in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +80,16 @@ def summarise(run: RunResults) -> Summary:
     arms = [_arm(run, name) for name in run.arms if run.arms[name].passes]
     differences = [
         _difference(run, arm.name, baseline)
-        for baseline in baselines(run)
+        for baseline in _measured_against(run, (*BARS, *PARTS))
         for arm in arms
         if _compared(arm.name, baseline)
     ]
     return Summary(arms, differences, _verdict(run, differences), _warnings(run, arms))
 
 
-def baselines(run: RunResults) -> list[str]:
+def _measured_against(run: RunResults, kinds: tuple[str, ...]) -> list[str]:
     """The strictest first: of one kind the largest K first."""
-    return sorted((name for name in run.arms if _kind(name) in BARS), key=_plainness, reverse=True)
+    return sorted((name for name in run.arms if _kind(name) in kinds), key=_plainness, reverse=True)
 
 
 def _compared(arm: str, baseline: str) -> bool:
@@ -103,7 +105,8 @@ def _kind(arm: str) -> str:
 def _plainness(arm: str) -> tuple[int, int]:
     """Smaller for a plainer arm: first by its kind, then by its K."""
     kind, _, count = arm.partition("@")
-    return (BARS.index(kind), int(count or 0)) if kind in BARS else (len(BARS), 0)
+    kinds = (*BARS, *PARTS)
+    return (kinds.index(kind), int(count or 0)) if kind in kinds else (len(kinds), 0)
 
 
 def _arm(run: RunResults, name: str) -> ArmSummary:
@@ -154,7 +157,7 @@ def _difference(run: RunResults, arm: str, baseline: str) -> Difference:
 def _verdict(run: RunResults, differences: list[Difference]) -> str:
     """One sentence on each arm with learned rules or examples against the strictest bar there is;
     where there is no such arm, on those that recall examples against one plain call."""
-    bars = baselines(run)
+    bars = _measured_against(run, BARS)
     learning = ("paper", "gated", *WITH_EXPERIENCE)
     judged = [d for d in differences if d.arm in learning and d.baseline == bars[0]]
     judged = judged or [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -152,6 +153,20 @@ def test_reports_are_put_together_by_questions() -> None:
     assert needed == found.would_decide
     assert needed is not None
     assert needed > 400
+
+
+def test_of_one_stream_the_longest_report_counts() -> None:
+    def played(name: str, questions: int, **more: object) -> Report:
+        config = {"task": {"name": "intents"}, "feedback": "label", **more}
+        return dataclasses.replace(report(name, 4, 6, questions), config=config)
+
+    one, longer = played("x", 100), played("y", 300)
+    reports = [one, longer, played("z", 200), played("other order", 50, first_order=1)]
+    (found,) = findings([claim(Kind.GREATER)], reports)
+    assert [each.name for each, _ in found.each] == ["y", "other order"]
+    other_model = dataclasses.replace(one, model="another")
+    (found,) = findings([claim(Kind.GREATER)], [other_model, longer])
+    assert [each.name for each, _ in found.each] == ["x", "y"]
 
 
 def test_calls_are_compared_over_the_same_questions() -> None:
