@@ -131,7 +131,7 @@ class LiftMeter:
         self._setting = setting
         self._loop = loop
         self._items = items
-        self._rows: np.ndarray | None = None
+        self._rows: asyncio.Task[np.ndarray] | None = None
         self._known: dict[tuple[str, str], asyncio.Task[float]] = {}
         """By question and rule: each is answered once."""
 
@@ -152,13 +152,16 @@ class LiftMeter:
         )
 
     async def _near(self, rule: WrittenRule, most: int) -> list[Item]:
-        embedder = self._setting.embedder
         if self._rows is None:
             prompts = [item.question.prompt for item in self._items]
-            self._rows = np.stack(list(await embedder.embed(prompts)))
-        keys = [rule.text, retrieval_key(rule.trigger, rule.question)]
-        cosines = (self._rows @ np.stack(list(await embedder.embed(keys))).T).max(axis=1)
+            self._rows = asyncio.ensure_future(self._embedded(prompts))
+        rows = await self._rows
+        keys = await self._embedded([rule.text, retrieval_key(rule.trigger, rule.question)])
+        cosines = (rows @ keys.T).max(axis=1)
         return [self._items[at] for at in np.argsort(-cosines, kind="stable")[:most]]
+
+    async def _embedded(self, texts: list[str]) -> np.ndarray:
+        return np.stack(list(await self._setting.embedder.embed(texts)))
 
     async def _score(self, item: Item, rule: WrittenRule | None) -> float:
         key = (item.question.id, "" if rule is None else f"{rule.polarity}\n{rule.text}")
@@ -282,7 +285,7 @@ async def measure(
             return build_loop(settings, calls.scoped(scope), embedder, equivalence, prompts)
 
         meter = LiftMeter(setting, loop, items)
-        lifts = [await meter.lift(rule, questions) for rule in rules]
+        lifts = await asyncio.gather(*(meter.lift(rule, questions) for rule in rules))
     _write(lifts, out, task, served.model)
     return lifts
 
