@@ -256,7 +256,8 @@ async def served_model(settings: Settings, wanted: str | None) -> AsyncIterator[
             model=settings.upstream_model,
             timeout=settings.upstream_timeout,
             connect_timeout=settings.upstream_connect_timeout,
-            gate=CallLimiter(1),
+            # No client waits here; how many calls are under way is the run's own limit.
+            gate=CallLimiter(1_000, patience=0),
         )
         stack.push_async_callback(upstream.close)
         yield Served(upstream, await _model(upstream, wanted, url), address or url)
