@@ -28,6 +28,7 @@ BARS = ("zero-shot", "empty-bank", "neighbour", "sc", "self-icl", "knn")
 """Kinds of arms that others are measured against, the plainest first."""
 PARTS = ("rules", "rules-at-once", "examples")
 """Arms of the product that its other arms are measured against as well, in the same order."""
+_BASELINES = (*BARS, *PARTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def summarise(run: RunResults) -> Summary:
     arms = [_arm(run, name) for name in run.arms if run.arms[name].passes]
     differences = [
         _difference(run, arm.name, baseline)
-        for baseline in _measured_against(run, (*BARS, *PARTS))
+        for baseline in _measured_against(run, _BASELINES)
         for arm in arms
         if _compared(arm.name, baseline)
     ]
@@ -105,8 +106,9 @@ def _kind(arm: str) -> str:
 def _plainness(arm: str) -> tuple[int, int]:
     """Smaller for a plainer arm: first by its kind, then by its K."""
     kind, _, count = arm.partition("@")
-    kinds = (*BARS, *PARTS)
-    return (kinds.index(kind), int(count or 0)) if kind in kinds else (len(kinds), 0)
+    if kind not in _BASELINES:
+        return (len(_BASELINES), 0)
+    return (_BASELINES.index(kind), int(count or 0))
 
 
 def _arm(run: RunResults, name: str) -> ArmSummary:

@@ -260,13 +260,17 @@ class Distiller:
 # model of 135M parameters advise instead of narrate; `parse` turns them into imperatives. Flat
 # repetitions: bounds inside bounds take llama.cpp a second a token and gigabytes of memory. None
 # beyond 128: vLLM's grammar engine fails on those, or crashes (mlc-ai/xgrammar, issue 863).
+def _many(character: str, least: int) -> str:
+    return f"{character}{{{least}}}{character}{{0,128}}"
+
+
 _DO, _DO_NOT = "It is important to ", "It is a mistake to "
-_PHRASE = "[a-z][A-Za-z',; -]{15}[A-Za-z',; -]{0,128}\\.$"
-_NAMING_PHRASE = "[a-z][A-Za-z_',; -]{15}[A-Za-z_',; -]{0,128}\\.$"
+_PHRASE = "[a-z]" + _many("[A-Za-z',; -]", 15) + "\\.$"
+_NAMING_PHRASE = "[a-z]" + _many("[A-Za-z_',; -]", 15) + "\\.$"
 """Where the right answer may be named: names of categories have underscores."""
 _TRIGGER = "^[Qq]uestions about( [A-Za-z][A-Za-z'-]*){1,6}$"
 _ANY_CHARACTER = r"[^0-9{}<>\[\]\\\"|`#*=\n\r\t]"
-_ANY_RULE = f"^{_ANY_CHARACTER}{{6}}{_ANY_CHARACTER}{{0,128}}$"
+_ANY_RULE = f"^{_many(_ANY_CHARACTER, 6)}$"
 _ANY_TRIGGER = f"^{_ANY_CHARACTER}{{2,60}}$"
 
 
