@@ -44,6 +44,8 @@ class ChatEndpoint:
         else:
             reply = upstream.refusal(call) or upstream.reply_to(body)
         await asyncio.sleep(reply.delay)
+        while reply.held():
+            await asyncio.sleep(0.005)
         streamed = bool(body.get("stream")) and reply.status == 200 and reply.body is None
         if reply.fault is Fault.REFUSE or (reply.fault is Fault.CUT and not streamed):
             upstream.drop(scope)

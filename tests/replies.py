@@ -37,6 +37,8 @@ class Reply:
     """Streamed pieces of `text`, which are also its tokens; default: words with their spaces."""
     delay: float = 0.0
     """Seconds before the first byte."""
+    held: Callable[[], bool] = lambda: False
+    """As long as it says so, no byte is sent."""
     chunk_delay: float = 0.0
     """Seconds before each frame but the first."""
     wire_split: int | None = None

@@ -9,6 +9,7 @@ import os
 import resource
 import sqlite3
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,29 @@ async def whole_again(gateway: Gateway, number: int) -> httpx.Response:
         if not degraded(response):
             return response
         assert time.monotonic() < deadline, degraded(response)
+
+
+@contextlib.asynccontextmanager
+async def asked(
+    gateway: Gateway, upstream: ScriptedUpstream, number: int
+) -> AsyncIterator[asyncio.Task[httpx.Response]]:
+    """The question of this number is on its way: its episode has begun and the model server has
+    it. The model's answer comes at the end of the block."""
+    held = True
+    upstream.when(lambda body: asks(body, number), Reply("\\boxed{7}", held=lambda: held))
+    task = asyncio.create_task(answer(gateway, number))
+
+    def begun() -> bool:
+        listed = gateway.admin("GET", "/episodes", params={"limit": "100"}).json()["data"]
+        return any(SUBJECTS[number] in episode["question"] for episode in listed)
+
+    try:
+        # The episode's first write goes on beside the call.
+        await upstream.until(lambda: any(c.open and asks(c.body, number) for c in upstream.chats))
+        await upstream.until(begun)
+        yield task
+    finally:
+        held = False
 
 
 async def check_learned(gateway: Gateway, *answers: httpx.Response) -> None:
@@ -178,11 +202,8 @@ async def test_a_locked_file_costs_rules_and_no_answers(
             other.execute("ROLLBACK")
             second = await whole_again(gateway, 2)
             # Locked for a while, once the model is at work: that is waited for.
-            upstream.when(lambda body: asks(body, 3), Reply("\\boxed{7}", delay=0.5))
-            task = asyncio.create_task(answer(gateway, 3))
-            await upstream.until(lambda: any(c.open and asks(c.body, 3) for c in upstream.chats))
-            other.execute("BEGIN EXCLUSIVE")
-            await upstream.until(lambda: not any(c.open for c in upstream.chats))
+            async with asked(gateway, upstream, 3) as task:
+                other.execute("BEGIN EXCLUSIVE")
             done, _ = await asyncio.wait({task}, timeout=0.3)
             assert not done, "the episode is recorded before its answer ends"
             other.execute("ROLLBACK")
@@ -224,10 +245,8 @@ async def test_a_slow_database_delays_no_answer_for_long(
         line.delay = 0.0
         third = await whole_again(gateway, 3)
         # So slow only when the model has been asked.
-        upstream.when(lambda body: asks(body, 4), Reply("\\boxed{7}", delay=0.5))
-        task = asyncio.create_task(answer(gateway, 4))
-        await upstream.until(lambda: any(c.open and asks(c.body, 4) for c in upstream.chats))
-        line.delay = 60.0
+        async with asked(gateway, upstream, 4) as task:
+            line.delay = 60.0
         late = await task
         assert degraded(late) == ["episode_not_recorded"]
         line.delay = 0.0
