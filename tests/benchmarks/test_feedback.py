@@ -134,11 +134,6 @@ def expected(arm: str, concurrency: int) -> float:
     return sum(right) / COUNT
 
 
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.session.PAUSES", ())
-
-
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
 async def test_every_arm_has_the_known_accuracy(tmp_path: Path, concurrency: int) -> None:
     rows = await go(tmp_path / "run", Sorter(), ARMS, FeedbackLevel.LABEL, concurrency=concurrency)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
-from benchmarks import session
 from benchmarks.journal import read_rows
 from benchmarks.poison import wrong_rules
 from benchmarks.report.pages import write_report
@@ -83,10 +82,7 @@ async def test_the_price_of_replays_is_counted_and_exploring_costs_less(tmp_path
     assert any(row["calls"] - row.get("replays", 0) == 2 for row in rows if row["arm"] == "gated")
 
 
-async def test_a_run_that_is_taken_up_again_comes_out_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "PAUSES", ())
+async def test_a_run_that_is_taken_up_again_comes_out_the_same(tmp_path: Path) -> None:
     whole = await go(tmp_path / "whole", Obedient(), "gated", gate_calls_per_answer=2)
     broken = Obedient()
     broken.fails_after = 150

@@ -168,11 +168,6 @@ async def test_a_run_goes_on_where_the_server_failed_and_repeats_no_call(tmp_pat
     assert len(backend.history) == len(whole.history)
 
 
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.session.PAUSES", ())
-
-
 async def test_a_finished_run_makes_no_call_at_all(tmp_path: Path) -> None:
     backend = ScriptedBackend()
     first = await go(tmp_path / "run", backend, count=6)
