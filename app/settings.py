@@ -35,7 +35,7 @@ from pydantic_settings import (
 
 from app.domain.trajectory import Mode
 from app.exceptions import ConfigurationError
-from rules_store.models.examples import ExampleUse
+from rules_store.models.examples import LEAST_AGREED, ExampleUse
 from rules_store.models.namespaces import (
     MOST_EXAMPLES,
     MOST_RETENTION_DAYS,
@@ -275,7 +275,8 @@ class Settings(BaseSettings):
     examples: ExampleUse = Field(
         ExampleUse.VERIFIED,
         description="Which examples are kept and recalled: off, verified (by feedback), or "
-        "consensus (those on which an exploration agreed as well)",
+        "consensus (those on which an exploration agreed as well: while all its answers agree, it "
+        "asks for four)",
     )
     max_examples: int = Field(4, ge=0, le=MOST_EXAMPLES, description="Most examples recalled")
     example_floor: float = Field(
@@ -495,6 +496,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "TTCL_LEARN_CONCURRENCY: 0 leaves learning to `ttcl worker`, which needs "
                 "PostgreSQL: set TTCL_DATABASE_URL, or TTCL_LEARN=false to learn nothing"
+            )
+        if self.examples is ExampleUse.CONSENSUS and self.students + 1 < LEAST_AGREED:
+            raise ValueError(
+                f"TTCL_EXAMPLES: a consensus takes {LEAST_AGREED} answers that agree, the "
+                f"Teacher's among them: set TTCL_STUDENTS={LEAST_AGREED - 1} or more"
             )
         if self.distiller_base_url is not None and self.distiller_model is None:
             raise ValueError(

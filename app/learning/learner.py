@@ -50,7 +50,7 @@ from app.upstream.transport import forwarded_headers
 from rules_store.errors import LeaseLost, NamespaceFrozen, StoreError
 from rules_store.models.effect import Purpose
 from rules_store.models.evidence import NO_FINDINGS, Findings
-from rules_store.models.examples import ExampleUse, NewExample
+from rules_store.models.examples import NewExample
 from rules_store.models.feedback import Completion
 from rules_store.models.jobs import Job, JobKind, Spend
 from rules_store.models.rules import LearningResult
@@ -104,8 +104,6 @@ class LearnerOptions:
     tokens_per_hour: int
     replays_per_job: float = 0.0
     """Replays of candidates that one job pays for, in gated namespaces."""
-    examples: ExampleUse = ExampleUse.VERIFIED
-    """Whether consensus makes examples, where the namespace says nothing."""
 
 
 class Learner:
@@ -357,9 +355,7 @@ class Learner:
         return None if worth_distilling(waiting, seed=job.episode_id) else QUEUE_SKIP
 
     def _consensus(self, observation: Observation, selection: Selection) -> NewExample | None:
-        own = self._store.namespaces.settings_of(observation.namespace).examples
-        use = self._options.examples if own is None else own
-        if use is not ExampleUse.CONSENSUS:
+        if not self._planner.consensus_counts(observation.namespace):
             return None
         return consensus_example(observation, selection)
 

@@ -43,6 +43,8 @@ class Effort:
     confidence: float = DEFAULT_EXPERIMENT.explore_confidence
     patient: bool = False
     """Nobody waits: after the first two the Students answer one by one."""
+    agreed: int = 0
+    """While all answers agree, so many are asked for, however sure the leading one is."""
     tutor: bool = True
     """Whether the Tutor is worth a call: of late its wordings have mostly been of use."""
 

@@ -17,6 +17,7 @@ from app.loop.effort import (
     effort,
 )
 from app.upstream.embeddings import Embedder, vector_of_question
+from rules_store.models.examples import LEAST_AGREED, ExampleUse
 from rules_store.models.rules import Vector
 from rules_store.store import RuleStore
 
@@ -28,12 +29,20 @@ STILL_ASKED = 0.1
 
 class EffortPlanner:
     def __init__(
-        self, store: RuleStore, embedder: Embedder, *, enabled: bool, confidence: float
+        self,
+        store: RuleStore,
+        embedder: Embedder,
+        *,
+        enabled: bool,
+        confidence: float,
+        examples: ExampleUse = ExampleUse.VERIFIED,
     ) -> None:
+        """`examples`: which ones are kept, where the namespace says nothing."""
         self._store = store
         self._embedder = embedder
         self._enabled = enabled
         self._confidence = confidence
+        self._examples = examples
         self._wordings: dict[str, deque[bool]] = {}
         """By namespace, whether the Tutor's latest wordings could be used."""
 
@@ -59,7 +68,13 @@ class EffortPlanner:
             lot=rng.random(),
         )
         tutor = self._tutor_helps(namespace) or rng.random() < STILL_ASKED
-        return replace(planned, patient=patient, tutor=tutor)
+        agreed = LEAST_AGREED if self.consensus_counts(namespace) else 0
+        return replace(planned, patient=patient, agreed=agreed, tutor=tutor)
+
+    def consensus_counts(self, namespace: str) -> bool:
+        """Whether what an exploration agrees on becomes an example."""
+        own = self._store.namespaces.settings_of(namespace).examples
+        return (self._examples if own is None else own) is ExampleUse.CONSENSUS
 
     def note(
         self,

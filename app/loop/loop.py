@@ -194,13 +194,13 @@ class Loop:
         ask_teacher: AskTeacher | None,
     ) -> Exploration:
         insertion = self._insertion(observation)
+        equivalence, agreed = self._equivalence, 0 if effort is None else effort.agreed
 
         async def settled(back: Sequence[Trajectory], outstanding: int) -> bool:
-            return await decided(observation, back, outstanding, self._equivalence)
+            return await decided(observation, back, outstanding, equivalence, agreed=agreed)
 
         async def enough(back: Sequence[Trajectory], outstanding: int) -> bool:
-            equivalence = self._equivalence
-            return await decided(observation, back, outstanding, equivalence, effort)
+            return await decided(observation, back, outstanding, equivalence, effort, agreed=agreed)
 
         shown = {"rules": len(observation.hits), "examples": len(observation.examples)}
         with span("explore", model=observation.model, **shown) as step:

@@ -91,7 +91,13 @@ def confidential(store: RuleStore) -> Callable[[str], bool]:
 
 def build_planner(settings: Settings, store: RuleStore, embedder: Embedder) -> EffortPlanner:
     confidence = settings.experiment.explore_confidence
-    return EffortPlanner(store, embedder, enabled=settings.adapts, confidence=confidence)
+    return EffortPlanner(
+        store,
+        embedder,
+        enabled=settings.adapts,
+        confidence=confidence,
+        examples=settings.examples,
+    )
 
 
 def build_gatekeeper(settings: Settings, store: RuleStore, loop: Loop, judge: Judge) -> Gatekeeper:
@@ -204,7 +210,6 @@ def build_learner(
             calls_per_hour=settings.learn_calls_per_hour,
             tokens_per_hour=settings.learn_tokens_per_hour,
             replays_per_job=settings.gate_calls_per_answer,
-            examples=settings.examples,
         ),
         tracer,
         rng,

@@ -36,6 +36,10 @@ class ExampleUse(StrEnum):
     """Also answers on which an exploration agreed almost wholly, on probation."""
 
 
+LEAST_AGREED = 4
+"""Answers to a question that have to agree, all of them, for a consensus that makes an example."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """`state` as of a rule: only active ones are recalled, candidates wait for evidence."""

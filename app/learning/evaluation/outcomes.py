@@ -17,11 +17,9 @@ from app.loop.reflect.selection import json_expected
 from app.loop.steer.injector import instructions_of
 from app.upstream.embeddings import Embedder
 from rules_store.models.evidence import Outcome, Precedent, Reference, Signal, Trial
-from rules_store.models.examples import NewExample, Trust
+from rules_store.models.examples import LEAST_AGREED, NewExample, Trust
 from rules_store.models.rules import Vector
 
-LEAST_AGREED = 4
-"""Answers that have to agree, all of them, for a consensus that makes an example."""
 LONGEST_TEXT = 4000
 """Characters of an example's question, and of its answer: longer ones would fit no prompt."""
 LEAST_MAJORITY = 0.6

@@ -59,9 +59,11 @@ async def decided(
     outstanding: int,
     equivalence: Equivalence,
     effort: Effort | None = None,
+    *,
+    agreed: int = 0,
 ) -> bool:
     """Whether the calls still open can no longer change which answer wins, or are not likely to
-    (`effort`).
+    (`effort`). `agreed`: fewer answers than that, all of them the same, decide nothing.
 
     `trajectories` are those that are there, `outstanding` counts the Teacher and Students that
     are not. Open tasks are never decided early: every answer counts there.
@@ -75,6 +77,8 @@ async def decided(
     except ComparisonUnfinished:
         return False
     leading, next_best = groups.count(0), groups.count(1)
+    if next_best == 0 and leading < agreed:
+        return False
     sure = effort is not None and (
         effort.sure(leading, next_best)
         or effort.idle(leading, next_best, len(answers), outstanding)

@@ -21,7 +21,7 @@ from rules_store.models.rules import NewRule, Polarity, Vectors
 from rules_store.repository import choices
 from rules_store.store import RuleStore
 from tests.compat.helpers import script_loop
-from tests.fakes import HashEmbedder, Reply, ScriptedUpstream
+from tests.fakes import HashEmbedder, Reply, ScriptedUpstream, is_student
 from tests.gateway import ADMIN_KEY, CLIENT_KEY, MODEL
 
 WHY = Change("tests", "arranged")
@@ -498,9 +498,9 @@ async def test_what_feedback_says_of_an_answer_counts_for_what_it_was_given(
 # -- consensus -------------------------------------------------------------------------------------
 
 
-async def explored(service: Service, question: str = QUESTION) -> Any:
+async def explored(service: Service, question: str = QUESTION, mode: str = "explore") -> Any:
     """An episode whose exploration and learning are over."""
-    options = {"mode": "explore", "learn": True}
+    options = {"mode": mode, "learn": True}
     told = (await service.ask(question, ttcl=options)).json()["ttcl"]
     async with asyncio.timeout(10):
         while True:
@@ -514,16 +514,21 @@ async def made(service: Service) -> list[Example]:
     return list((await service.store.examples.list()).items)
 
 
+@pytest.mark.parametrize("mode", ["explore", "steer"])
 @pytest.mark.parametrize("policy", ["gated", "paper"])
 async def test_an_exploration_that_agrees_wholly_makes_an_example_where_that_is_wanted(
-    upstream: ScriptedUpstream, tmp_path: Path, policy: str
+    upstream: ScriptedUpstream, tmp_path: Path, policy: str, mode: str
 ) -> None:
     script_loop(upstream)
     upstream.default = Reply("So it is \\boxed{charged_twice}.")
-    knobs = {"adaptive_effort": False, "early_stop": False, "hold_out_rate": 0}
-    settings = {"policy": policy, "examples": "consensus", "experiment": knobs}
+    settings = {
+        "policy": policy,
+        "examples": "consensus",
+        "learn_sample_rate": 1,
+        "experiment": {"hold_out_rate": 0},
+    }
     async with running(upstream, tmp_path, **settings) as service:
-        episode = await explored(service)
+        episode = await explored(service, mode=mode)
         (example,) = await made(service)
         assert (example.question, example.label) == (QUESTION, "charged_twice")
         assert example.answer == "So it is \\boxed{charged_twice}."
@@ -534,6 +539,23 @@ async def test_an_exploration_that_agrees_wholly_makes_an_example_where_that_is_
         # Answers that had an example to copy agree for that alone.
         await explored(service, f"{QUESTION} now")
         assert len(await made(service)) == 1
+
+
+@pytest.mark.parametrize(("examples", "answers"), [("verified", 2), ("consensus", 4)])
+async def test_no_more_is_asked_than_a_consensus_takes(
+    upstream: ScriptedUpstream, tmp_path: Path, examples: str, answers: int
+) -> None:
+    script_loop(upstream)
+    upstream.default = Reply("So it is \\boxed{charged_twice}.")
+    settings = {"policy": "gated", "examples": examples, "learn_sample_rate": 1, "students": 6}
+    async with running(upstream, tmp_path, **settings) as service:
+        episode = await explored(service, mode="steer")
+        assert len(episode.trace["trajectories"]) == answers
+        # Where they differ, a consensus is not to be had any more.
+        upstream.when(is_student, Reply("So it is \\boxed{card_payment}."))
+        episode = await explored(service, "Which form is for a lost passport?", mode="steer")
+        assert len(episode.trace["trajectories"]) == 5
+        assert len(await made(service)) == (examples == "consensus")
 
 
 async def test_by_default_a_consensus_makes_none(service: Service) -> None:
