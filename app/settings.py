@@ -90,6 +90,8 @@ class DistillerVariant(StrEnum):
 
     CONTRAST = "contrast"
     """One contrast, once."""
+    NAMED = "named"
+    """One contrast, once; of answers that the task lists, when to give which."""
     CLUSTER = "cluster"
     """A contrast beside those of near questions, once."""
     REVISED = "revised"

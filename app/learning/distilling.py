@@ -1,6 +1,8 @@
 """How a contrast becomes rules: the variants of the distiller behind one small interface.
 
     contrast   one call that sees one contrast
+    named      one call that sees one contrast and, where its answers are names that the task
+               lists, the task; its rules say when to give which
     cluster    one call that sees it beside contrasts of near questions
     revised    as `contrast`; then the rules are tried on near stored questions, and written once
                more by a call that sees what they helped and what they spoiled
@@ -25,7 +27,7 @@ from app.exceptions import TTCLError, UpstreamError
 from app.learning.evaluation.gatekeeper import with_rules
 from app.learning.evaluation.outcomes import Judge
 from app.loop.loop import Distillation, Loop
-from app.loop.reflect.distiller import TriedOn, is_two_sided
+from app.loop.reflect.distiller import TriedOn, is_two_sided, names_in
 from app.upstream.embeddings import Embedder, vector_of_question
 from rules_store.errors import UnknownEpisode
 from rules_store.models.rules import RuleHit, Vector
@@ -76,6 +78,28 @@ class OneContrast:
         calls: float = math.inf,
     ) -> Distillation:
         return await self._loop.distil(observation, selection, judged=judged, gated=gated)
+
+
+class Named:
+    """Where somebody has said which of the task's answers is right: when to give it, and when not
+    the other one. Else as `OneContrast`."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    async def distil(
+        self,
+        observation: Observation,
+        selection: Selection,
+        *,
+        judged: bool,
+        gated: bool,
+        calls: float = math.inf,
+    ) -> Distillation:
+        names = names_in(observation, selection)
+        return await self._loop.distil(
+            observation, selection, names=names, judged=judged, gated=gated
+        )
 
 
 class Cluster:

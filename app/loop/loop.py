@@ -31,7 +31,7 @@ from app.loop.explore.exploration import AskTeacher, ExplorerOptions, RunningCos
 from app.loop.explore.explorer import Explorer
 from app.loop.explore.roles import thinking_switches
 from app.loop.reflect.answers import strip_reasoning
-from app.loop.reflect.distiller import Distiller, TriedOn
+from app.loop.reflect.distiller import Distiller, Names, TriedOn
 from app.loop.reflect.equivalence import ComparisonUnfinished, Equivalence
 from app.loop.reflect.selection import (
     decided,
@@ -289,16 +289,22 @@ class Loop:
         selection: Selection,
         *,
         others: Sequence[Contrast] = (),
+        names: Names | None = None,
         judged: bool = False,
         gated: bool = True,
     ) -> Distillation:
         """The difference between better and worse, in rules; refused ones are marked, not
-        dropped. `others`: contrasts of near questions that are shown beside this one. `judged`:
-        whether the model is asked about each rule that the checks let pass; `gated`: whether it
-        then has to prove itself. Raises `UpstreamError`."""
+        dropped. `others`: contrasts of near questions that are shown beside this one. `names`: what
+        the rules are to be about. `judged`: whether the model is asked about each rule that the
+        checks let pass; `gated`: whether it then has to prove itself. Raises `UpstreamError`."""
         english = await _is_english(observation)
-        prompt = self._distiller.render(observation, selection, others=others, english=english)
-        made = await self._written(observation, selection, prompt, english, others, judged, gated)
+        prompt = self._distiller.render(
+            observation, selection, others=others, names=names, english=english
+        )
+        schema = self._distiller.schema(
+            selection.case, question=observation.question, names=names, english=english
+        )
+        made = await self._written(observation, selection, prompt, schema, others, judged, gated)
         return dataclasses.replace(made, others=len(others))
 
     async def revise(
@@ -316,23 +322,23 @@ class Loop:
         english = await _is_english(observation)
         texts = [rule.text for rule in rules]
         prompt = self._distiller.render_revision(observation, texts, tried, english=english)
+        schema = self._distiller.schema(
+            selection.case, question=observation.question, english=english
+        )
         shown = [Contrast(each.question, each.answer, each.without) for each in tried]
-        return await self._written(observation, selection, prompt, english, shown, judged, gated)
+        return await self._written(observation, selection, prompt, schema, shown, judged, gated)
 
     async def _written(
         self,
         observation: Observation,
         selection: Selection,
         prompt: Rendered,
-        english: bool,
+        schema: dict[str, Any],
         shown: Sequence[Contrast],
         judged: bool,
         gated: bool,
     ) -> Distillation:
         """What a distiller's prompt leads to. `shown`: what stood in it of other questions."""
-        schema = self._distiller.schema(
-            selection.case, question=observation.question, english=english
-        )
         with span("distil", model=observation.model) as step:
             reply = await self._ask_for_rules(observation, prompt, schema)
             set_cost(step, reply.cost)

@@ -104,6 +104,10 @@ EXPERIENCED_ARMS = {
         Experienced("rules", _NO_EXAMPLES),
         Experienced("rules-at-once", {**_NO_EXAMPLES, **_AT_ONCE}),
         Experienced(
+            "rules-named",
+            {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": DistillerVariant.NAMED},
+        ),
+        Experienced(
             "rules-cluster",
             {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": DistillerVariant.CLUSTER},
         ),

@@ -24,6 +24,7 @@ from app.domain.trajectory import (
 )
 from app.loop.reflect.answers import strip_reasoning
 from app.loop.steer.delimiters import without_blocks
+from app.loop.steer.injector import instructions_text
 from app.prompt_library import PromptLibrary, Rendered, is_latin
 from rules_store.models.rules import Polarity
 
@@ -62,6 +63,29 @@ class TriedOn:
         return ("worse", "better") if self.gained else ("better", "worse")
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The right and the wrong one of the answers that a task allows."""
+
+    right: str
+    wrong: str
+
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z_' -]{2,59}")
+
+
+def names_in(observation: Observation, selection: Selection) -> Names | None:
+    """Of a verified contrast, where the task's instructions list both of its answers."""
+    if selection.case is not Case.VERIFIED or selection.right is None or selection.worse is None:
+        return None
+    names = Names(selection.right.strip(), strip_reasoning(selection.worse.text).strip())
+    told = instructions_text(observation.messages).casefold()
+    listed = all(
+        _NAME.fullmatch(name) and name.casefold() in told for name in (names.right, names.wrong)
+    )
+    return names if listed and names.right.casefold() != names.wrong.casefold() else None
+
+
 def is_two_sided(selection: Selection) -> bool:
     """Whether it has both a better and a worse side to learn from."""
     return selection.worse is not None and selection.case in _TWO_SIDED
@@ -96,14 +120,18 @@ class Distiller:
         selection: Selection,
         *,
         others: Sequence[Contrast] = (),
+        names: Names | None = None,
         english: bool = True,
     ) -> Rendered:
         """The prompt for a selection that teaches; ValueError for any other. `others`: contrasts of
-        near questions, which are shown beside one that has two sides. `english`: whether that is
-        what the question is in; rules are written in its language."""
+        near questions, which are shown beside one that has two sides. `names`: what the rules are
+        to be about. `english`: whether that is what the question is in; rules are written in its
+        language."""
         if selection.better is None or not self.teaches(selection):
             raise ValueError(f"nothing is learned from the case {selection.case}")
-        if others and is_two_sided(selection):
+        if names is not None:
+            prompt = self._named(observation, names)
+        elif others and is_two_sided(selection):
             prompt = self._cluster(observation, selection, others)
         else:
             prompt = self._single(observation, selection)
@@ -135,6 +163,15 @@ class Distiller:
             "answer": self._shown(tried.answer, rules),
             "after": after,
         }
+
+    def _named(self, observation: Observation, names: Names) -> Rendered:
+        injected = [hit.text for hit in observation.hits]
+        return self._library.get(observation.domain, "reflect/distil_named").render(
+            task=self._asked(instructions_text(observation.messages), injected),
+            question=self._asked(observation.question, injected),
+            right=names.right,
+            wrong=names.wrong,
+        )
 
     def _cluster(
         self, observation: Observation, selection: Selection, others: Sequence[Contrast]
@@ -214,20 +251,25 @@ class Distiller:
     def _shown(self, text: str, injected: Iterable[str]) -> str:
         return _end_of(without_rules(strip_reasoning(text), injected), self._trajectory_length)
 
-    def schema(self, case: Case, *, question: str = "", english: bool = True) -> dict[str, Any]:
+    def schema(
+        self, case: Case, *, question: str = "", names: Names | None = None, english: bool = True
+    ) -> dict[str, Any]:
         """JSON schema of the reply, for structured output.
 
         A rule is held to words: no digits, braces, backslashes, quotes, angle brackets or line
         breaks. Where `question` is in English (as far as is known: in Latin letters) it is one
-        sentence in English that begins as advice or as a warning.
+        sentence in English that begins as advice or as a warning, of `names` where there are such.
         """
         latin = english and is_latin(question)
         phrase = _NAMING_PHRASE if case is Case.VERIFIED else _PHRASE
+        do, do_not = _DO, _DO_NOT
+        if names is not None:
+            do, do_not = f"{do}answer {names.right} when ", f"{do_not}answer {names.wrong} when "
         properties: dict[str, Any] = {
-            "positive": _string(f"^{_DO}{phrase}" if latin else _ANY_RULE, _LONGEST_RULE)
+            "positive": _string(f"^{do}{phrase}" if latin else _ANY_RULE, _LONGEST_RULE)
         }
         if case in _TWO_SIDED:
-            negative = f"^{_DO_NOT}{phrase}" if latin else _ANY_RULE
+            negative = f"^{do_not}{phrase}" if latin else _ANY_RULE
             properties["negative"] = _string(negative, _LONGEST_RULE)
         # The trigger comes last: written first, it restates the question, and the rules follow it.
         properties["trigger"] = _string(_TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER)

@@ -93,11 +93,16 @@ def prompt_of(messages: Sequence[Message]) -> str:
 def instructions_of(messages: Sequence[Message]) -> str | None:
     """A digest of the system messages: requests with the same ones are of one task. None where
     there are none."""
-    told = [text_of(each.get("content")) for each in messages if each.get("role") in SYSTEM_ROLES]
-    text = bounded("\n".join(told)).strip()
+    text = instructions_text(messages)
     if not text:
         return None
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def instructions_text(messages: Sequence[Message]) -> str:
+    """The text of the system messages, bounded."""
+    told = [text_of(each.get("content")) for each in messages if each.get("role") in SYSTEM_ROLES]
+    return bounded("\n".join(told)).strip()
 
 
 def has_images(messages: Sequence[Message]) -> bool:
