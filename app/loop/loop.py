@@ -304,7 +304,9 @@ class Loop:
         schema = self._distiller.schema(
             selection.case, question=observation.question, names=names, english=english
         )
-        made = await self._written(observation, selection, prompt, schema, others, judged, gated)
+        made = await self._written(
+            observation, selection, prompt, schema, others, judged, gated, names
+        )
         return dataclasses.replace(made, others=len(others))
 
     async def revise(
@@ -337,6 +339,7 @@ class Loop:
         shown: Sequence[Contrast],
         judged: bool,
         gated: bool,
+        names: Names | None = None,
     ) -> Distillation:
         """What a distiller's prompt leads to. `shown`: what stood in it of other questions."""
         with span("distil", model=observation.model) as step:
@@ -347,7 +350,13 @@ class Loop:
         with span("admit") as step:
             written = self._distiller.parse(selection.case, said)
             rules = await asyncio.to_thread(
-                pipeline.judge, written, observation, selection, prompt=prompt, shown=shown
+                pipeline.judge,
+                written,
+                observation,
+                selection,
+                prompt=prompt,
+                shown=shown,
+                names=names or (),
             )
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)

@@ -31,7 +31,15 @@ class Context:
     """Texts of all messages but the question: the system's and those of earlier turns."""
     instructions: str = ""
     """The fixed part of the distiller's prompt."""
+    names: tuple[str, ...] = ()
+    """Answers that the task allows, which a rule is about: said of many questions, and no one's."""
     closed: bool = False
+
+    def nameless(self, text: str) -> str:
+        """`text` without the names."""
+        for name in self.names:
+            text = text.replace(name, " ")
+        return text
 
 
 def question_number(text: str, context: Context) -> str | None:
@@ -138,7 +146,10 @@ _QUESTION_SHARE = 0.6
 
 
 def question_content(text: str, context: Context) -> str | None:
-    """Advice that consists of the question's own things (ducks, eggs, muffins) is about it only."""
+    """Advice that consists of the question's own things (ducks, eggs, muffins) is about it only;
+    when a name is the answer is said by what such questions are about."""
+    if context.names:
+        return None
     mine, theirs = content_words(text), content_words(context.question)
     shared = mine & theirs
     if context.closed and len(mine) >= 4 and len(shared) >= _QUESTION_SHARE * len(mine):

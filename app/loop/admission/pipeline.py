@@ -8,7 +8,7 @@ for rules that a person writes: it reports all objections and refuses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -87,7 +87,7 @@ def _form(name: str) -> tuple[str, Check]:
 
 
 def _origin(check: Callable[[str, Context], str | None]) -> Check:
-    return lambda candidate: check(candidate.text, candidate.context)
+    return lambda candidate: check(candidate.context.nameless(candidate.text), candidate.context)
 
 
 def _polarity(candidate: Candidate) -> str | None:
@@ -205,11 +205,13 @@ def judge(
     *,
     prompt: Rendered | None = None,
     shown: Sequence[Contrast] = (),
+    names: Iterable[str] = (),
 ) -> list[DistilledRule]:
     """The rules with `refusal` filled in where a check objects, as `check: detail`.
 
     `prompt` is what the distiller was sent; a rule that repeats its instructions is refused.
-    `shown`: what it saw of other questions, none of which may be told either.
+    `shown`: what it saw of other questions, none of which may be told either. `names`: answers that
+    it was asked to write about.
     """
     contrast = [t for t in (selection.better, selection.worse) if t is not None]
     context = Context(
@@ -219,6 +221,7 @@ def judge(
         injected=tuple(hit.text for hit in observation.hits),
         conversation=_conversation(observation),
         instructions=_instructions(prompt, observation, contrast, selection.right),
+        names=tuple(names),
         closed=selection.task is Task.CLOSED,
     )
     mirrored = _mirrored(rules)

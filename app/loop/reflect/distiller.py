@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.domain.lenient_json import tolerant_json
 from app.domain.tokens import CHARACTERS_PER_TOKEN
@@ -63,8 +63,7 @@ class TriedOn:
         return ("worse", "better") if self.gained else ("better", "worse")
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """The right and the wrong one of the answers that a task allows."""
 
     right: str
@@ -258,18 +257,18 @@ class Distiller:
 
         A rule is held to words: no digits, braces, backslashes, quotes, angle brackets or line
         breaks. Where `question` is in English (as far as is known: in Latin letters) it is one
-        sentence in English that begins as advice or as a warning, of `names` where there are such.
+        sentence in English that begins as advice or as a warning. Of `names` one rule says both.
         """
         latin = english and is_latin(question)
         phrase = _NAMING_PHRASE if case is Case.VERIFIED else _PHRASE
-        do, do_not = _DO, _DO_NOT
+        do = _DO
         if names is not None:
-            do, do_not = f"{do}answer {names.right} when ", f"{do_not}answer {names.wrong} when "
+            do = f"{_DO}answer {names.right}, not {names.wrong}, when "
         properties: dict[str, Any] = {
             "positive": _string(f"^{do}{phrase}" if latin else _ANY_RULE, _LONGEST_RULE)
         }
-        if case in _TWO_SIDED:
-            negative = f"^{do_not}{phrase}" if latin else _ANY_RULE
+        if case in _TWO_SIDED and names is None:
+            negative = f"^{_DO_NOT}{phrase}" if latin else _ANY_RULE
             properties["negative"] = _string(negative, _LONGEST_RULE)
         # The trigger comes last: written first, it restates the question, and the rules follow it.
         properties["trigger"] = _string(_TRIGGER if latin else _ANY_TRIGGER, _LONGEST_TRIGGER)
