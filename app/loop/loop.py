@@ -356,7 +356,7 @@ class Loop:
                 selection,
                 prompt=prompt,
                 shown=shown,
-                names=names or (),
+                names=() if names is None else filter(None, (names.right, names.wrong)),
             )
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)

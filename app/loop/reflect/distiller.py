@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.domain.lenient_json import tolerant_json
 from app.domain.tokens import CHARACTERS_PER_TOKEN
@@ -63,26 +63,36 @@ class TriedOn:
         return ("worse", "better") if self.gained else ("better", "worse")
 
 
-class Names(NamedTuple):
-    """The right and the wrong one of the answers that a task allows."""
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The answer that is right, one of those that a task allows, and the wrong one; None where that
+    is none of them."""
 
     right: str
-    wrong: str
+    wrong: str | None
+
+    @property
+    def advice(self) -> str:
+        """How a rule about them begins."""
+        return f"answer {self.right}{f', not {self.wrong},' if self.wrong else ''} when"
 
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z_' -]{2,59}")
 
 
 def names_in(observation: Observation, selection: Selection) -> Names | None:
-    """Of a verified contrast, where the task's instructions list both of its answers."""
+    """Of a verified contrast, where the task's instructions list the right answer."""
     if selection.case is not Case.VERIFIED or selection.right is None or selection.worse is None:
         return None
-    names = Names(selection.right.strip(), strip_reasoning(selection.worse.text).strip())
     told = instructions_text(observation.messages).casefold()
-    listed = all(
-        _NAME.fullmatch(name) and name.casefold() in told for name in (names.right, names.wrong)
-    )
-    return names if listed and names.right.casefold() != names.wrong.casefold() else None
+
+    def listed(answer: str) -> bool:
+        return _NAME.fullmatch(answer) is not None and answer.casefold() in told
+
+    right, wrong = selection.right.strip(), strip_reasoning(selection.worse.text).strip()
+    if not listed(right) or right.casefold() == wrong.casefold():
+        return None
+    return Names(right, wrong if listed(wrong) else None)
 
 
 def is_two_sided(selection: Selection) -> bool:
@@ -129,7 +139,7 @@ class Distiller:
         if selection.better is None or not self.teaches(selection):
             raise ValueError(f"nothing is learned from the case {selection.case}")
         if names is not None:
-            prompt = self._named(observation, names)
+            prompt = self._named(observation, selection, names)
         elif others and is_two_sided(selection):
             prompt = self._cluster(observation, selection, others)
         else:
@@ -163,13 +173,15 @@ class Distiller:
             "after": after,
         }
 
-    def _named(self, observation: Observation, names: Names) -> Rendered:
+    def _named(self, observation: Observation, selection: Selection, names: Names) -> Rendered:
+        assert selection.worse is not None, "a verified contrast has two sides"
         injected = [hit.text for hit in observation.hits]
         return self._library.get(observation.domain, "reflect/distil_named").render(
             task=self._asked(instructions_text(observation.messages), injected),
             question=self._asked(observation.question, injected),
             right=names.right,
-            wrong=names.wrong,
+            worse=self._shown(selection.worse.text, injected),
+            advice=names.advice,
         )
 
     def _cluster(
@@ -263,7 +275,7 @@ class Distiller:
         phrase = _NAMING_PHRASE if case is Case.VERIFIED else _PHRASE
         do = _DO
         if names is not None:
-            do = f"{_DO}answer {names.right}, not {names.wrong}, when "
+            do = f"{_DO}{names.advice} "
         properties: dict[str, Any] = {
             "positive": _string(f"^{do}{phrase}" if latin else _ANY_RULE, _LONGEST_RULE)
         }
