@@ -29,7 +29,7 @@ EXTENDABLE = frozenset({"arms", "versions", "upstream", "started"})
 """What may differ when a run is taken up again: arms can be added, and ports change."""
 ABSENT = {"feedback": "none", "label_noise": 0.0, "first_order": 0}
 """What a folder means that was written before the entry was there."""
-ADDED = frozenset({"gated", "experienced", "cluster_prompt", "revised_prompt"})
+ADDED = frozenset({"gated", "experienced", "named_prompt", "cluster_prompt", "revised_prompt"})
 """What may be missing on either side: it belongs to arms that not every sitting has."""
 
 Key = tuple[str, int, int, str]

@@ -88,6 +88,7 @@ OLDEST_PACKS = ("default", "mathematics")
 """A run's identity covers these whatever its task reads: a run folder made when there were no
 others goes on. A pack that came later counts where a task names it."""
 VARIANT_PROMPTS = {
+    DistillerVariant.NAMED.value: "distil_named.md",
     DistillerVariant.CLUSTER.value: "distil_cluster.md",
     DistillerVariant.REVISED.value: "revise.md",
 }

@@ -34,6 +34,7 @@ ARMS = {
     "examples": "the product with feedback, examples alone",
     "experience": "the product with feedback, rules and examples as evidence decides",
     "rules-at-once": "rules alone, of every mistake, not gated; experience-at-once: with examples",
+    "rules-named": "as rules-at-once; where the task lists its answers, when to give which",
     "rules-cluster": "as rules-at-once, from several contrasts; rules-revised: revised by replays",
     "rules-within@N": "at most N tokens of rules a prompt; examples-within@N, experience-within@N",
     "examples@K": "as examples, with at most K; experience@K likewise",

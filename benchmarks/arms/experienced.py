@@ -9,7 +9,8 @@
     examples-block   examples inside the block instead of as earlier turns
     rules-at-once, experience-at-once   every mistake is learned from, whatever it costs, and what
                                         is written steers at once: as much as rules can do
-    rules-cluster, rules-revised   as rules-at-once, by the other variants of the distiller
+    rules-named, rules-cluster, rules-revised   as rules-at-once, by the other variants of the
+                                                distiller
     rules-within@N, examples-within@N, experience-within@N   at most N tokens of experience a prompt
 
 A request is steered, recorded and learned from by the gateway's own objects; only the call to the

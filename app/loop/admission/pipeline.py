@@ -87,6 +87,11 @@ def _form(name: str) -> tuple[str, Check]:
 
 
 def _origin(check: Callable[[str, Context], str | None]) -> Check:
+    return lambda candidate: check(candidate.text, candidate.context)
+
+
+def _leak(check: Callable[[str, Context], str | None]) -> Check:
+    """Of what is said beside the names that the rule is about."""
     return lambda candidate: check(candidate.context.nameless(candidate.text), candidate.context)
 
 
@@ -136,13 +141,13 @@ _QUALITY: tuple[tuple[str, Check], ...] = (
     ("wrong_polarity", _polarity),
 )
 _ORIGIN: tuple[tuple[str, Check], ...] = (
-    ("question_number", _origin(leakage.question_number)),
-    ("answer_leak", _origin(leakage.answer_leak)),
-    ("language", _origin(leakage.language)),
-    ("echo", _origin(leakage.echo)),
-    ("said_before", _origin(leakage.said_before)),
-    ("question_content", _origin(leakage.question_content)),
-    ("proper_noun", _origin(leakage.proper_noun)),
+    ("question_number", _leak(leakage.question_number)),
+    ("answer_leak", _leak(leakage.answer_leak)),
+    ("language", _leak(leakage.language)),
+    ("echo", _leak(leakage.echo)),
+    ("said_before", _leak(leakage.said_before)),
+    ("question_content", _leak(leakage.question_content)),
+    ("proper_noun", _leak(leakage.proper_noun)),
 )
 _NAMES: tuple[tuple[str, Check], ...] = (("names_person", _text(personal_data.names_person)),)
 CHECKS = (*_FORM, *_SAFETY, *_QUALITY, *_ORIGIN, *_NAMES)
