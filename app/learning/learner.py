@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -237,10 +238,16 @@ class Learner:
         observation = observation_from_json(job.payload["observation"])
         vector = await self._planner.vector(observation)
         trace: dict[str, Any] = {}
+        alone = False
         if "contrast" in job.payload:
             selection = contrast_from_json(job.payload["contrast"])
             teacher = job.payload.get("teacher")
         else:
+            if alone := bool(observation.examples) and self._planner.consensus_counts(
+                observation.namespace
+            ):
+                # Answers that have examples to copy agree for that alone, and make no new one.
+                observation = dataclasses.replace(observation, examples=())
             effort = await self._planner.plan(observation, vector, patient=True)
             if effort is not None and not effort.explore:
                 return await self._skip(job, bill, SETTLED_SKIP)
@@ -259,7 +266,8 @@ class Learner:
                 "learning_problems": list(exploration.problems),
             }
         found = Findings(
-            agreement_outcome(selection),
+            # What was asked without the request's examples is no outcome of theirs.
+            None if alone else agreement_outcome(selection),
             None if vector is None else precedent_of(observation, selection, teacher, vector),
             self._consensus(observation, selection),
         )
