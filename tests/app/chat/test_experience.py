@@ -536,9 +536,14 @@ async def test_an_exploration_that_agrees_wholly_makes_an_example_where_that_is_
         assert example.source_episode == episode.id
         told = (await service.ask()).json()["ttcl"]
         assert [each["id"] for each in told["examples"]] == [example.id]
-        # Answers that had an example to copy agree for that alone.
-        await explored(service, f"{QUESTION} now")
-        assert len(await made(service)) == 1
+        # Answers that have an example to copy agree for that alone: a client's own exploration
+        # makes none, and learning asks without.
+        before = len(upstream.chats)
+        await explored(service, f"{QUESTION} now", mode=mode)
+        assert len(await made(service)) == (1 if mode == "explore" else 2)
+        students = [call for call in upstream.chats[before:] if is_student(call.body)]
+        shown = {any(m["role"] == "assistant" for m in call.body["messages"]) for call in students}
+        assert shown == {mode == "explore"}
 
 
 @pytest.mark.parametrize(("examples", "answers"), [("verified", 2), ("consensus", 4)])
