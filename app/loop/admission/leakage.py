@@ -115,7 +115,8 @@ def echo(text: str, context: Context) -> str | None:
     run = longest_shared(text, context.question, _ECHOED_QUESTION)
     if run and len(content_words(run)) >= _ECHOED_CONTENT:
         return f"the question says '{run}'"
-    for rule in context.injected:
+    # Rules about the same kind of names are worded alike.
+    for rule in () if context.names else context.injected:
         # The same rule found again is a repetition to be counted; a piece of one is a copy.
         if " ".join(rule.casefold().split()) == " ".join(text.casefold().split()):
             continue

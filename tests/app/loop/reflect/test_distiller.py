@@ -228,6 +228,8 @@ def test_a_named_rule_says_when_which_name_is_right(distiller: Distiller, wrong:
 )
 def test_a_named_rule_leaks_nothing_but_its_names(rule: str, refusal: str | None) -> None:
     observation, contrast = labelled("card_arrival", "lost_card")
+    other = hit("Answer top_up-failed, not lost_card, when somebody waits for what was sent.")
+    observation = replace(observation, hits=(other,))
     draft = DistilledRule(Polarity.POSITIVE, rule, "")
     judged = judge([draft], observation, contrast, names=("card_arrival", "lost_card"))
     said = judged[0].refusal
