@@ -112,9 +112,10 @@ class Experiment(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     distiller_variant: DistillerVariant = Field(
-        DistillerVariant.CONTRAST,
-        description="What the distiller sees: contrast (one), cluster (those of near questions as "
-        "well) or revised (one; then what its rules did to near stored questions)",
+        DistillerVariant.NAMED,
+        description="What the distiller sees: contrast (one), named (one; where the task lists "
+        "its answers and the right one is known, the task as well), cluster (those of near "
+        "questions as well) or revised (one; then what its rules did to near stored questions)",
     )
     mmr_lambda: float = Field(
         0.7,

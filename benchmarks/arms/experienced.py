@@ -98,7 +98,11 @@ class Experienced:
 
 _NO_EXAMPLES = {"examples": ExampleUse.OFF}
 _NO_RULES = {"max_positive": 0, "max_negative": 0}
-_AT_ONCE = {"policy": Policy.PAPER, "feedback_calls_per_answer": 100}
+_AT_ONCE = {
+    "policy": Policy.PAPER,
+    "feedback_calls_per_answer": 100,
+    "distiller_variant": DistillerVariant.CONTRAST,
+}
 EXPERIENCED_ARMS = {
     arm.name: arm
     for arm in (
