@@ -26,8 +26,8 @@ WITH_EXPERIENCE = ("rules", "examples", "experience")
 """Arms of the product's own experience with feedback."""
 BARS = ("zero-shot", "empty-bank", "neighbour", "sc", "self-icl", "knn")
 """Kinds of arms that others are measured against, the plainest first."""
-PARTS = ("rules", "rules-at-once", "examples")
-"""Arms of the product that its other arms are measured against as well, in the same order."""
+PARTS = ("random-rules", "rules", "rules-at-once", "examples")
+"""Arms with experience that other ones are measured against as well, in the same order."""
 _BASELINES = (*BARS, *PARTS)
 
 
