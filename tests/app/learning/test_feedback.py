@@ -140,6 +140,30 @@ def test_an_open_answer_has_no_label(gw: Gateway, up: ScriptedUpstream) -> None:
 # -- it was wrong
 
 
+@pytest.mark.parametrize(
+    ("variant", "told", "prompt"),
+    [
+        ("named", "Sort under card_arrival, lost_card or top_up.", "distil_named"),
+        ("named", "Sort under arrivals or losses.", "distil_verified"),
+        ("contrast", "Sort under card_arrival, lost_card or top_up.", "distil_verified"),
+    ],
+)
+def test_the_distiller_sees_the_task_where_it_lists_the_right_answer(
+    up: ScriptedUpstream, variant: str, told: str, prompt: str
+) -> None:
+    given = {"learn_sample_rate": 0, "feedback_calls_per_answer": 10}
+    with running_gateway(up, **given, distiller_variant=variant) as gw:
+        asked = [{"role": "system", "content": told}, {"role": "user", "content": QUESTION}]
+        episode = answered(gw, up, "lost_card", messages=asked)
+        assert say(gw, episode, label="card_arrival")["lesson"]
+        lessons(gw)
+        assert lesson_of(gw, episode)["distiller"]["prompt"] == f"default/reflect/{prompt}@1"
+        (call,) = [call for call in up.chats if is_distiller(call.body)]
+        assert (told in str(call.body["messages"])) == (prompt == "distil_named")
+        (kept,) = gw.rules("default")
+        assert (kept["text"], kept["state"]) == (RULE, "active")
+
+
 @pytest.mark.parametrize("said", [{"verified": False}, {"score": 0.0}, {"score": 0.79}])
 def test_a_wrong_answer_without_the_right_one_is_no_example(
     gw: Gateway, up: ScriptedUpstream, said: dict[str, Any]
