@@ -87,7 +87,9 @@ def names_in(observation: Observation, selection: Selection) -> Names | None:
     told = instructions_text(observation.messages).casefold()
 
     def listed(answer: str) -> bool:
-        return _NAME.fullmatch(answer) is not None and answer.casefold() in told
+        if _NAME.fullmatch(answer) is None:
+            return False
+        return re.search(rf"(?<!\w){re.escape(answer.casefold())}(?!\w)", told) is not None
 
     right, wrong = selection.right.strip(), strip_reasoning(selection.worse.text).strip()
     if not listed(right) or right.casefold() == wrong.casefold():

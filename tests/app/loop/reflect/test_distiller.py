@@ -184,6 +184,7 @@ def labelled(right: str | None, wrong: str, told: str = INTENTS) -> tuple[Observ
         ("card_arrival", "I think that it is lost_card.", Names("card_arrival", None)),
         ("card_arrival", "Card_arrival", None),
         ("stolen_card", "lost_card", None),
+        ("arrival", "lost_card", None),
         ("B", "A", None),
         ("42", "41", None),
         (None, "lost_card", None),
