@@ -108,7 +108,7 @@ def _grows(pattern: re.Pattern[str], once: str, doubled: str) -> bool:
     if _seconds(pattern, doubled) < NOTICED:
         return False
     # Neighbours in the caches of a busy machine: the best of several, taken by turns.
-    times = [(_seconds(pattern, once), _seconds(pattern, doubled)) for _ in range(3)]
+    times = [(_seconds(pattern, once), _seconds(pattern, doubled)) for _ in range(5)]
     short, twice = (min(each) for each in zip(*times, strict=True))
     return twice > NOTICED and twice > GROWTH * short
 
