@@ -63,10 +63,12 @@ class Distilling(Protocol):
 
 
 class OneContrast:
-    """As the paper has it."""
+    """As the paper has it. `named`: where somebody has said which of the task's answers is right,
+    when to give that one, and not the other."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, *, named: bool = False) -> None:
         self._loop = loop
+        self._named = named
 
     async def distil(
         self,
@@ -77,26 +79,7 @@ class OneContrast:
         gated: bool,
         calls: float = math.inf,
     ) -> Distillation:
-        return await self._loop.distil(observation, selection, judged=judged, gated=gated)
-
-
-class Named:
-    """Where somebody has said which of the task's answers is right: when to give it, and when not
-    the other one. Else as `OneContrast`."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-
-    async def distil(
-        self,
-        observation: Observation,
-        selection: Selection,
-        *,
-        judged: bool,
-        gated: bool,
-        calls: float = math.inf,
-    ) -> Distillation:
-        names = names_in(observation, selection)
+        names = names_in(observation, selection) if self._named else None
         return await self._loop.distil(
             observation, selection, names=names, judged=judged, gated=gated
         )

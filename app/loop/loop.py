@@ -301,11 +301,8 @@ class Loop:
         prompt = self._distiller.render(
             observation, selection, others=others, names=names, english=english
         )
-        schema = self._distiller.schema(
-            selection.case, question=observation.question, names=names, english=english
-        )
         made = await self._written(
-            observation, selection, prompt, schema, others, judged, gated, names
+            observation, selection, prompt, english, others, judged, gated, names
         )
         return dataclasses.replace(made, others=len(others))
 
@@ -324,24 +321,24 @@ class Loop:
         english = await _is_english(observation)
         texts = [rule.text for rule in rules]
         prompt = self._distiller.render_revision(observation, texts, tried, english=english)
-        schema = self._distiller.schema(
-            selection.case, question=observation.question, english=english
-        )
         shown = [Contrast(each.question, each.answer, each.without) for each in tried]
-        return await self._written(observation, selection, prompt, schema, shown, judged, gated)
+        return await self._written(observation, selection, prompt, english, shown, judged, gated)
 
     async def _written(
         self,
         observation: Observation,
         selection: Selection,
         prompt: Rendered,
-        schema: dict[str, Any],
+        english: bool,
         shown: Sequence[Contrast],
         judged: bool,
         gated: bool,
         names: Names | None = None,
     ) -> Distillation:
         """What a distiller's prompt leads to. `shown`: what stood in it of other questions."""
+        schema = self._distiller.schema(
+            selection.case, question=observation.question, names=names, english=english
+        )
         with span("distil", model=observation.model) as step:
             reply = await self._ask_for_rules(observation, prompt, schema)
             set_cost(step, reply.cost)
@@ -356,7 +353,7 @@ class Loop:
                 selection,
                 prompt=prompt,
                 shown=shown,
-                names=() if names is None else filter(None, (names.right, names.wrong)),
+                names=() if names is None else names.listed,
             )
             refused = sum(rule.refusal is not None for rule in rules)
             set_attributes(step, rules=len(rules), refused=refused)

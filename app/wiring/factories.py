@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from app.exceptions import ConfigurationError
-from app.learning.distilling import Cluster, Distilling, Named, OneContrast, Revised
+from app.learning.distilling import Cluster, Distilling, OneContrast, Revised
 from app.learning.evaluation.gatekeeper import Gatekeeper, GateSettings
 from app.learning.evaluation.outcomes import Judge
 from app.learning.feedback import FeedbackIntake, FeedbackOptions
@@ -112,7 +112,7 @@ def build_distilling(
         case DistillerVariant.CONTRAST:
             return OneContrast(loop)
         case DistillerVariant.NAMED:
-            return Named(loop)
+            return OneContrast(loop, named=True)
         case DistillerVariant.CLUSTER:
             return Cluster(store, loop, embedder)
         case DistillerVariant.REVISED:

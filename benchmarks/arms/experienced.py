@@ -108,17 +108,13 @@ EXPERIENCED_ARMS = {
     for arm in (
         Experienced("rules", _NO_EXAMPLES),
         Experienced("rules-at-once", {**_NO_EXAMPLES, **_AT_ONCE}),
-        Experienced(
-            "rules-named",
-            {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": DistillerVariant.NAMED},
-        ),
-        Experienced(
-            "rules-cluster",
-            {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": DistillerVariant.CLUSTER},
-        ),
-        Experienced(
-            "rules-revised",
-            {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": DistillerVariant.REVISED},
+        *(
+            Experienced(
+                f"rules-{variant}",
+                {**_NO_EXAMPLES, **_AT_ONCE, "distiller_variant": variant},
+            )
+            for variant in DistillerVariant
+            if variant is not DistillerVariant.CONTRAST
         ),
         Experienced("examples", _NO_RULES),
         Experienced("experience"),

@@ -76,8 +76,13 @@ class Names:
         """How a rule about them begins."""
         return f"answer {self.right}{f', not {self.wrong},' if self.wrong else ''} when"
 
+    @property
+    def listed(self) -> tuple[str, ...]:
+        return (self.right,) if self.wrong is None else (self.right, self.wrong)
+
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z_' -]{2,59}")
+"""As it is, part of a pattern and of JSON: nothing in it has to be escaped there."""
 
 
 def names_in(observation: Observation, selection: Selection) -> Names | None:

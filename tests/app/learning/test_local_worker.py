@@ -34,6 +34,7 @@ from app.learning.local_worker import Backlog, LocalWorker
 from app.loop.effort import Effort
 from app.loop.effort_planner import EffortPlanner
 from app.loop.loop import Distillation, Exploration
+from app.loop.reflect.distiller import Names
 from app.loop.reflect.equivalence import Equivalence
 from app.upstream.embeddings import EmbeddingFailed
 from rules_store.index.namespace_cache import NamespaceCache
@@ -81,6 +82,7 @@ class ScriptedLoop:
         observation: Observation,
         selection: Selection,
         *,
+        names: Names | None = None,
         background: bool = True,
         judged: bool = False,
         gated: bool = True,
